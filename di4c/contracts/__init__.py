@@ -1,0 +1,25 @@
+"""What a plugin author implements, and the few values that pass between the parts; nothing else.
+
+    process → x_t → backbone → features ┐
+                     λ → student head ──┴→ Prediction → (readout, chunk by chunk) → estimator → [B] nats
+"""
+
+from di4c.contracts.backbone import Backbone, Context, IdentityReadout, Modulation
+from di4c.contracts.dataset import Batch, DataSource, Split
+from di4c.contracts.estimator import LossEstimator, Statistics
+from di4c.contracts.head import StudentHead
+from di4c.contracts.latent import LambdaSampler
+from di4c.contracts.metric import Generation, Metric
+from di4c.contracts.objective import Objective
+from di4c.contracts.parameterisation import LOG_ZERO, Parameterisation, Raw
+from di4c.contracts.prediction import Prediction
+from di4c.contracts.process import ForwardProcess
+from di4c.contracts.sampler import Denoiser, Sampler
+from di4c.contracts.teacher import Teacher
+from di4c.draws import Draws, categorical
+
+__all__ = [
+    "LOG_ZERO", "Backbone", "Batch", "Context", "DataSource", "Denoiser", "Draws", "ForwardProcess", "Generation",
+    "IdentityReadout", "LambdaSampler", "LossEstimator", "Metric", "Modulation", "Objective", "Parameterisation",
+    "Prediction", "Raw", "Sampler", "Split", "Statistics", "StudentHead", "Teacher", "categorical",
+]

@@ -1,0 +1,75 @@
+"""The network: features first, readout apart, so that losses can read out chunk by chunk."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Modulation:
+    """λ acting on the features after the network: rows h [P, H] and codes [P, M, C] → features of the components [P, M, H]."""
+
+    module: nn.Module
+    code: Tensor  # [B, M, C]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a student head hands a backbone. A backbone declares in `accepts` which of the fields it can take.
+
+    components: M; the backbone's batch grows from B to B·M (b major) where λ enters.
+    tokens: [B·M, K, H] extra tokens, appended to the sequence and dropped from the features.
+    embedding: [B·M, C] joins the time embedding, C = the backbone's `embedding_width`.
+    start: the first block that sees λ; the blocks before it run once an example (B, not B·M).
+    modulation: applied to the features chunk by chunk after the backbone, which ignores it.
+    """
+
+    components: int
+    tokens: Tensor | None = None
+    embedding: Tensor | None = None
+    start: int = 0
+    modulation: Modulation | None = None
+
+
+class Backbone(nn.Module):
+    """A network whose `forward` gives features and whose child `readout` gives the logits of any rows.
+
+    Attributes a subclass sets:
+        width: H, the last dimension of the features.
+        depth: number of blocks (what `Context.start` counts).
+        embedding_width: C, width of the time or conditioning embedding (0 if there is none).
+        accepts: the names of the `Context` fields it takes, of {"tokens", "embedding", "start"}.
+        readout: a child module, called as readout(h, positions, x_t): features h [P, M, H], positions d [P] int64
+            and visible tokens x_t [P] int64 → logits [P, M, S].
+
+    Every parameter belongs to a submodule that is *called*, or to this module itself (whose forward is called): ZeRO-3
+    gathers weights in those calls.
+    """
+
+    width: int
+    depth: int = 0
+    embedding_width: int = 0
+    accepts: frozenset = frozenset()
+    readout: nn.Module
+
+    @abstractmethod
+    def forward(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None, context: Context | None = None) -> Tensor:
+        """Features: [B·M, D, H] (b major; [B, D, H] without context or when only its modulation is set).
+
+        x_t [B, D] int64, t [B] in [0, 1], cond [B] int64 class labels (−1: no label) or None.
+        """
+
+    def linear_readout(self) -> "tuple[Tensor, Tensor | None] | None":
+        """(weight [S, H], bias [S] or [D, S] or None) if readout(h) is h·weightᵀ + bias, else None.
+
+        Lets the losses use hand-derived gradients; call it inside the readout's gathering scope under ZeRO-3.
+        """
+        return None
+
+
+class IdentityReadout(nn.Module):
+    """For networks that expose no features: the features are the logits."""
+
+    def forward(self, h: Tensor, positions: Tensor, x_t: Tensor) -> Tensor:
+        return h

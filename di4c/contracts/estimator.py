@@ -1,0 +1,37 @@
+"""Estimators of −E_x log p^θ(x | x_t), from sums that never need [B, M, D, S]."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What algorithm/mixture.py gathers chunk by chunk. Fields an estimator does not need are None.
+
+    joint: [B, N, M], Σ_d log p^d(x_n^d | x_t; λ_m).
+    marginal: [B, N], Σ_d log Σ_m w_m p^d(x_n^d | x_t; λ_m).
+    kl: [B], Σ_d KL(q̄^d ‖ Σ_m w_m p^d(·; λ_m)), q̄ the target's marginals.
+    componentwise_kl: [B], Σ_m w_m Σ_d KL(q̄^d ‖ p^d(·; λ_m)).
+    log_weights: [M], log w_m.
+    """
+
+    log_weights: Tensor
+    joint: Tensor | None = None
+    marginal: Tensor | None = None
+    kl: Tensor | None = None
+    componentwise_kl: Tensor | None = None
+
+
+class LossEstimator(ABC):
+    """Maps statistics to (correlated part [B], marginal part [B]), nats; their sum estimates the loss.
+
+    `needs` names the fields of Statistics it reads, of {"joint", "marginal", "kl", "componentwise_kl"}.
+    """
+
+    needs: frozenset
+
+    @abstractmethod
+    def __call__(self, statistics: Statistics) -> tuple[Tensor, Tensor]:
+        """(correlated [B], marginal [B]); a weight a(t) multiplies the correlated part only."""

@@ -1,0 +1,30 @@
+"""The law of λ."""
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from di4c.draws import Draws
+
+
+class LambdaSampler(ABC):
+    """Draws λ; `dim` is L."""
+
+    dim: int
+
+    @abstractmethod
+    def sample(self, components: int, draws: Draws) -> Tensor:
+        """M draws an example, each with the law of λ (they may depend on one another): [B, M, L] float32."""
+
+    def log_weights(self, components: int) -> Tensor:
+        """log w_m of the components that `sample` returns, Σ w = 1: [M] float32; −log M unless the law is enumerated."""
+        return torch.full((components,), -math.log(components))
+
+    @abstractmethod
+    def support(self, atoms: int, draws: Draws) -> tuple[Tensor, Tensor]:
+        """K equal-weight atoms that stand for the law: quantile midpoints (Sobol points for L > 1), shifted at random.
+
+        Returns (atoms [K, L] float32, weights [K] float32 summing to 1). K = 1 makes the student a product model.
+        """

@@ -1,0 +1,42 @@
+"""What is measured of generated samples, or of the sampler itself."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from di4c.contracts.dataset import DataSource
+from di4c.contracts.sampler import Denoiser, Sampler
+from di4c.draws import Draws
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Samples x_0 [n, D] with their labels, and how they came about.
+
+    components(x_t, t, cond, draws, num) → a Prediction of `num` components (its log_weights set) of the model at x_t, for
+    likelihood metrics; a product model returns one component.
+    """
+
+    x_0: Tensor
+    cond: Tensor | None
+    steps: int
+    sampler: Sampler
+    denoiser: Denoiser
+    components: object
+    draws: Draws
+
+
+class Metric(ABC):
+    """A named measurement; lower is better unless `higher_is_better`. Constructed with `data` (a DataSource) by keyword."""
+
+    higher_is_better: bool = False
+    needs_samples: bool = True
+
+    @abstractmethod
+    def __call__(self, generation: Generation) -> dict[str, float]:
+        """{metric name with its unit: value}."""
+
+    def floor(self, num_samples: int, draws: Draws) -> dict[str, float]:
+        """The same quantities for real training data against the held-out data at that sample size; {} if senseless."""
+        return {}

@@ -1,0 +1,25 @@
+"""What the engine trains."""
+
+from abc import abstractmethod
+
+from torch import Tensor, nn
+
+from di4c.contracts.dataset import Batch
+from di4c.draws import Draws
+
+
+class Objective(nn.Module):
+    """A module whose forward computes a whole training loss: one engine call, one backward.
+
+    `model` is the submodule that is exported. Every rank makes the same calls of parametrised modules whatever it draws.
+    """
+
+    model: nn.Module
+
+    @abstractmethod
+    def forward(self, batch: Batch, draws: Draws, step: int) -> dict[str, Tensor]:
+        """{"loss": [B] nats, other parts: [B], to be logged}; `draws` is keyed by (seed, step) and holds the examples."""
+
+    def diagnostics(self, batch: Batch, draws: Draws) -> dict[str, float]:
+        """Cheap measurements taken every `train.diagnostics_every` steps, e.g. the mixture's mutual information."""
+        return {}

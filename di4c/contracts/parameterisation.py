@@ -1,0 +1,31 @@
+"""How a network's output becomes log p(x_0 | x_t)."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+LOG_ZERO = -1e6
+"""The logarithm of a probability that is zero; finite, so that 0 · LOG_ZERO = 0 and gradients stay finite."""
+
+
+class Parameterisation(ABC):
+    """A map from logits to log-probabilities of the clean state, and the positions where it is not constant."""
+
+    @abstractmethod
+    def log_probs(self, logits: Tensor, x_t: Tensor) -> Tensor:
+        """log p(x_0^d | x_t; λ_m), normalised over states: [P, M, S], from logits [P, M, S] and visible tokens x_t [P]."""
+
+    @abstractmethod
+    def active(self, x_t: Tensor) -> Tensor:
+        """The positions whose log-probabilities depend on the network: bool [B, D], from x_t [B, D]."""
+
+
+class Raw(Parameterisation):
+    """log-softmax over all states; every position counts, the visible ones too (MaskGIT's convention)."""
+
+    def log_probs(self, logits: Tensor, x_t: Tensor) -> Tensor:
+        return logits.log_softmax(-1)
+
+    def active(self, x_t: Tensor) -> Tensor:
+        return torch.ones_like(x_t, dtype=torch.bool)

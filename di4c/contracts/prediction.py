@@ -1,0 +1,89 @@
+"""p(x_0 | x_t; λ_1), …, p(x_0 | x_t; λ_M) before readout: what teachers, students and denoisers return."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from di4c.contracts.backbone import IdentityReadout, Modulation
+from di4c.contracts.parameterisation import LOG_ZERO, Parameterisation, Raw
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The M components' distributions of x_0 given x_t, read out for chosen rows only.
+
+    features: [B·M, D, H] (b major), or [B, D, H] with a modulation that makes the M components.
+    x_t: [B, D] int64. log_weights: [M] float32 log-weights of the components, or None for equal ones.
+    averaged: present the mixture's marginals log Σ_m w_m p_m as a single component.
+    """
+
+    features: Tensor
+    x_t: Tensor
+    readout: nn.Module
+    parameterisation: Parameterisation
+    components: int = 1
+    modulation: Modulation | None = None
+    log_weights: Tensor | None = None
+    averaged: bool = False
+
+    @classmethod
+    def from_logits(cls, logits: Tensor, x_t: Tensor, parameterisation: Parameterisation | None = None) -> "Prediction":
+        """From logits (or log-probabilities) [B, D, S] or [B, M, D, S], through an identity readout."""
+        components = logits.shape[1] if logits.dim() == 4 else 1
+        flat = logits.flatten(0, 1) if logits.dim() == 4 else logits
+        return cls(flat, x_t, IdentityReadout(), parameterisation or Raw(), components)
+
+    @classmethod
+    def point(cls, x_0: Tensor, x_t: Tensor, num_states: int) -> "Prediction":
+        """The prediction that is certain of x_0 [B, D]."""
+        one_hot = torch.nn.functional.one_hot(x_0, num_states).bool()
+        return cls.from_logits(torch.where(one_hot, 0.0, LOG_ZERO), x_t)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(B, M, D), M = 1 when averaged."""
+        return self.x_t.shape[0], 1 if self.averaged else self.components, self.x_t.shape[1]
+
+    def active(self) -> Tensor:
+        """Positions with uncertainty: bool [B, D]."""
+        return self.parameterisation.active(self.x_t)
+
+    def average(self, log_weights: Tensor | None = None) -> "Prediction":
+        """The product of the λ-averaged marginals as one component: ∏_d Σ_m w_m p^d(·; λ_m)."""
+        return replace(self, averaged=True, log_weights=self.log_weights if log_weights is None else log_weights)
+
+    def log_probs(self, rows: Tensor) -> Tensor:
+        """log p(x_0^d | x_t; λ_m) at rows b·D + d (int64 [P]): [P, M, S] float32 (float64 features stay so)."""
+        return self.log_probs_from(self.component_features(rows), rows)
+
+    def component_features(self, rows: Tensor) -> Tensor:
+        """Features before the readout (and before any modulation) at the rows: [P, M, H], or [P, H] with a modulation."""
+        positions = self.x_t.shape[1]
+        example, position = rows // positions, rows % positions
+        if self.modulation is not None:
+            return self.features[example, position]
+        stacked = self.features.unflatten(0, (-1, self.components))
+        return stacked[example, :, position]
+
+    def log_probs_from(self, h: Tensor, rows: Tensor) -> Tensor:
+        """As `log_probs`, from the rows' `component_features` (so that a chunk can be recomputed from them)."""
+        positions = self.x_t.shape[1]
+        if self.modulation is not None:
+            h = self.modulation.module(h, self.modulation.code[rows // positions])
+        x_t = self.x_t.flatten()[rows]
+        logits = self.readout(h, rows % positions, x_t)
+        wide = logits if logits.dtype == torch.float64 else logits.float()
+        log_p = self.parameterisation.log_probs(wide, x_t)
+        return self._averaged(log_p) if self.averaged else log_p
+
+    def _averaged(self, log_p: Tensor) -> Tensor:
+        if self.log_weights is None:
+            return log_p.logsumexp(1, keepdim=True) - torch.tensor(float(self.components)).log().to(log_p)
+        return (log_p + self.log_weights.to(log_p)[:, None]).logsumexp(1, keepdim=True)
+
+    def log_p0(self) -> Tensor:
+        """All positions of a one-component prediction: [B, D, S]. Small vocabularies only; else read rows."""
+        assert self.shape[1] == 1, "a dense table is for one component; call .average() first"
+        rows = torch.arange(self.x_t.numel(), device=self.x_t.device)
+        return self.log_probs(rows)[:, 0].unflatten(0, self.x_t.shape)

@@ -1,0 +1,40 @@
+"""Generation: from x_1 to x_0 in n steps."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from di4c.contracts.prediction import Prediction
+from di4c.contracts.process import ForwardProcess
+from di4c.draws import Draws
+
+Denoiser = Callable[[Tensor, Tensor, Tensor | None], Prediction]
+"""(x_t [B, D], t [B], cond [B] or None) → one-component Prediction; a student's denoiser draws a fresh λ at every call."""
+
+
+class Sampler(ABC):
+    """One reverse step, and the loop over steps. `process` is given by keyword at construction."""
+
+    process: ForwardProcess
+
+    @abstractmethod
+    def step(
+        self, denoiser: Denoiser, x_t: Tensor, t: Tensor, s: Tensor, cond: Tensor | None, draws: Draws
+    ) -> Tensor:
+        """x_s given x_t: [B, D]; t, s [B] (s = 0: the last step). The same step makes x_u in the consistency loss."""
+
+    def times(self, steps: int) -> list[float]:
+        """The grid 1 = t_n > … > t_0 = 0: n + 1 values."""
+        return torch.linspace(1, 0, steps + 1, dtype=torch.float64).tolist()
+
+    @torch.no_grad()
+    def sample(self, denoiser: Denoiser, x_1: Tensor, steps: int, cond: Tensor | None, draws: Draws) -> Tensor:
+        """x_0: [B, D], by `steps` calls of `step` from x_1 [B, D]."""
+        times = self.times(steps)
+        x = x_1
+        for n, (t, s) in enumerate(zip(times[:-1], times[1:], strict=True)):
+            now, then = (torch.full((len(x),), v, dtype=torch.float64, device=x.device) for v in (t, s))
+            x = self.step(denoiser, x, now, then, cond, draws.child("step", n))
+        return x

@@ -1,0 +1,43 @@
+"""The many-step model that is distilled."""
+
+import copy
+
+import torch
+from torch import Tensor
+
+from di4c.contracts.backbone import Backbone
+from di4c.contracts.parameterisation import Parameterisation
+from di4c.contracts.prediction import Prediction
+from di4c.contracts.process import ForwardProcess
+
+
+class Teacher:
+    """A frozen product model p^ψ(x_0 | x_t). A plain object, so that it cannot leak into optimizer, ZeRO or checkpoint.
+
+    A plugin sets the four attributes below in its constructor; `predict` and `student_backbone` then work as they are.
+    """
+
+    process: ForwardProcess
+    parameterisation: Parameterisation
+    backbone: Backbone
+    num_positions: int
+
+    @torch.no_grad()
+    def predict(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
+        """p^ψ(x_0 | x_t) as a one-component Prediction; x_t [B, D], t [B], cond [B] or None. No gradient."""
+        features = self.backbone(x_t, t, cond)
+        return Prediction(features, x_t, self.backbone.readout, self.parameterisation)
+
+    def student_backbone(self) -> Backbone:
+        """A fresh trainable backbone that starts from the teacher's weights."""
+        return copy.deepcopy(self.backbone).requires_grad_(True)
+
+    def to(self, device: torch.device | str) -> "Teacher":
+        """Moves the network; returns self."""
+        self.backbone.to(device)
+        return self
+
+    def freeze(self) -> "Teacher":
+        """Evaluation mode and no gradients; returns self."""
+        self.backbone.eval().requires_grad_(False)
+        return self
