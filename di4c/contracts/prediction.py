@@ -16,12 +16,14 @@ class Prediction:
     features: [B·M, D, H] (b major), or [B, D, H] with a modulation that makes the M components.
     x_t: [B, D] int64. log_weights: [M] float32 log-weights of the components, or None for equal ones.
     averaged: present the mixture's marginals log Σ_m w_m p_m as a single component.
+    num_states: S.
     """
 
     features: Tensor
     x_t: Tensor
     readout: nn.Module
     parameterisation: Parameterisation
+    num_states: int
     components: int = 1
     modulation: Modulation | None = None
     log_weights: Tensor | None = None
@@ -32,7 +34,7 @@ class Prediction:
         """From logits (or log-probabilities) [B, D, S] or [B, M, D, S], through an identity readout."""
         components = logits.shape[1] if logits.dim() == 4 else 1
         flat = logits.flatten(0, 1) if logits.dim() == 4 else logits
-        return cls(flat, x_t, IdentityReadout(), parameterisation or Raw(), components)
+        return cls(flat, x_t, IdentityReadout(), parameterisation or Raw(), logits.shape[-1], components)
 
     @classmethod
     def point(cls, x_0: Tensor, x_t: Tensor, num_states: int) -> "Prediction":

@@ -26,7 +26,7 @@ class Teacher:
     def predict(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
         """p^ψ(x_0 | x_t) as a one-component Prediction; x_t [B, D], t [B], cond [B] or None. No gradient."""
         features = self.backbone(x_t, t, cond)
-        return Prediction(features, x_t, self.backbone.readout, self.parameterisation)
+        return Prediction(features, x_t, self.backbone.readout, self.parameterisation, self.process.num_states)
 
     def student_backbone(self) -> Backbone:
         """A fresh trainable backbone that starts from the teacher's weights."""
