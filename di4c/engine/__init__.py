@@ -1,0 +1,1 @@
+"""The DeepSpeed loop, checkpoints, EMA, export; knows objectives, not their content."""

@@ -1,0 +1,1 @@
+"""Sweeps over steps and mixture sizes, tables, plots, the report page."""

@@ -1,0 +1,1 @@
+"""Data sources: tokens by index."""

@@ -1,0 +1,1 @@
+"""Estimators of the mixture's negative log-likelihood."""

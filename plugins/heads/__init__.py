@@ -1,0 +1,1 @@
+"""Ways in which λ enters a student."""

@@ -1,0 +1,1 @@
+"""Measurements of samples and of samplers."""

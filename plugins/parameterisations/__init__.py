@@ -1,0 +1,1 @@
+"""How a network's output becomes log p(x_0 | x_t)."""
