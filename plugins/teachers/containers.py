@@ -1,0 +1,182 @@
+"""Checkpoint files of published models: read safely, stripped of prefixes, EMA applied, and fitted strictly."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from di4c.errors import CheckpointError
+
+MAX_SHOWN = 4
+
+
+class Inert:
+    """Stands for any foreign object in a pickled checkpoint (a configuration, a tokenizer): holds nothing, does nothing."""
+
+    def __new__(cls, *args, **kwargs) -> "Inert":
+        return super().__new__(cls)
+
+    def __init__(self, *args, **kwargs) -> None: ...
+
+    def __setstate__(self, state: object) -> None: ...
+
+
+def read_file(path: str | Path) -> dict:
+    """The mapping that a .safetensors or torch file holds, on the CPU. Nothing in a file is imported or executed.
+
+    Torch files are read with weights_only=True; objects of foreign classes that published checkpoints carry beside
+    their tensors become `Inert`. Raises CheckpointError for a file that is absent, truncated or of another format.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
+    try:
+        content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    except CheckpointError:
+        raise
+    except Exception as error:
+        raise CheckpointError(
+            f"{path}: cannot be read as a {'safetensors' if path.suffix == '.safetensors' else 'torch'} file; it is "
+            f"truncated, or of another format ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
+        ) from error
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{path}: holds a {type(content).__name__}, expected a mapping with tensors")
+    return dict(content)
+
+
+def _read_safetensors(path: Path) -> dict:
+    from safetensors.torch import load_file
+
+    return load_file(str(path))
+
+
+def _read_torch(path: Path) -> object:
+    try:
+        foreign = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
+    except ValueError:  # the older, not zipped format cannot be listed; it is read without stand-ins
+        foreign = []
+    with torch.serialization.safe_globals([(Inert, name) for name in foreign]):
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def tensors_at(content: Mapping, key: str | None, source: str) -> dict[str, Tensor]:
+    """The tensors {name: Tensor} under `key` of a container (key None: the container itself); others are left out.
+
+    Raises CheckpointError that lists the keys there are when `key` is absent or holds no tensors.
+    """
+    if key is not None and key not in content:
+        raise CheckpointError(f"{source}: no entry '{key}'; there are: {_shown(content)}")
+    inside = content if key is None else content[key]
+    tensors = {k: v for k, v in inside.items() if isinstance(v, Tensor)} if isinstance(inside, Mapping) else {}
+    if not tensors:
+        where = f"entry '{key}'" if key else "the file"
+        raise CheckpointError(f"{source}: {where} holds no tensors; there are: {_shown(content)}")
+    return tensors
+
+
+def without(state: Mapping[str, Tensor], *fragments: str) -> dict[str, Tensor]:
+    """The same tensors, every occurrence of the fragments cut out of their names, one fragment after the other.
+
+    `without(state, "_orig_mod.", "backbone.")` undoes torch.compile's and any number of wrappers' prefixes.
+    """
+    renamed = {}
+    for key, value in state.items():
+        for fragment in fragments:
+            key = key.replace(fragment, "")
+        renamed[key] = value
+    return renamed
+
+
+def below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with `prefix`, without it; the others are left out."""
+    return {key[len(prefix):]: value for key, value in state.items() if key.startswith(prefix)}
+
+
+def with_shadows(
+    state: Mapping[str, Tensor], shadows: Iterable[Tensor], source: str, buffers: Iterable[str] = ()
+) -> dict[str, Tensor]:
+    """The state with its parameters replaced by EMA shadows, a list in parameter order.
+
+    A state dict keeps registration order, so its entries without the `buffers` (name endings) are the parameters in
+    order. Raises CheckpointError where number or shapes do not agree.
+    """
+    shadows, endings = list(shadows), tuple(buffers)
+    names = [key for key in state if not (endings and key.endswith(endings))]
+    if len(shadows) != len(names):
+        raise CheckpointError(
+            f"{source}: {len(shadows)} EMA shadows for {len(names)} parameters; the shadows are listed in parameter "
+            "order, so they cannot be assigned. Load the raw weights instead (ema: false)"
+        )
+    wrong = [n for n, s in zip(names, shadows, strict=True) if s.shape != state[n].shape]
+    if wrong:
+        raise CheckpointError(f"{source}: EMA shadows do not have the shapes of their parameters, first at '{wrong[0]}'")
+    return {**state, **dict(zip(names, shadows, strict=True))}
+
+
+def strict_load(
+    module: nn.Module, state: Mapping[str, Tensor], source: str, reasons: Mapping[str, str] | None = None
+) -> None:
+    """Loads `state` into `module`; every key and shape must agree, or nothing is loaded and CheckpointError is raised.
+
+    The message lists the first differences and the likely reason. `reasons` adds a plugin's own: {fragment of a
+    differing key: what it means}.
+    """
+    own = module.state_dict()
+    missing = [key for key in own if key not in state]
+    unexpected = [key for key in state if key not in own]
+    shapes = [key for key in own if key in state and state[key].shape != own[key].shape]
+    if not (missing or unexpected or shapes):
+        module.load_state_dict(dict(state), strict=True)
+        return
+    lines = [f"{source}: does not fit {type(module).__name__}"]
+    lines += _listed("missing from the file", missing)
+    lines += _listed("not known to the model", unexpected)
+    lines += _listed("of another shape", [f"{k} {tuple(state[k].shape)}, expected {tuple(own[k].shape)}" for k in shapes])
+    lines += [f"  likely: {reason}" for reason in _likely(own, state, missing, unexpected, shapes, reasons or {})]
+    raise CheckpointError("\n".join(lines))
+
+
+def _listed(what: str, items: list[str]) -> list[str]:
+    more = f" and {len(items) - MAX_SHOWN} more" if len(items) > MAX_SHOWN else ""
+    return [f"  {len(items)} {what}: {', '.join(items[:MAX_SHOWN])}{more}"] if items else []
+
+
+def _likely(own: Mapping, state: Mapping, missing: list, unexpected: list, shapes: list, reasons: Mapping) -> list[str]:
+    differing = missing + unexpected + shapes
+    found = [text for fragment, text in reasons.items() if any(fragment in key for key in differing)]
+    prefix = _common_prefix(missing, unexpected)
+    if prefix is not None:
+        found.append(prefix)
+    found += _shape_reasons(own, state, shapes)
+    if not found and missing and len(missing) == len(own):
+        found.append("the file is of another kind of model: no name agrees")
+    return found
+
+
+def _common_prefix(missing: list[str], unexpected: list[str]) -> str | None:
+    """Explains missing and unexpected names that differ by one prefix."""
+    for key in unexpected:
+        for name in missing:
+            if key.endswith("." + name):
+                return f"the file's names carry the prefix '{key[: -len(name)]}', which has to be cut off"
+            if name.endswith("." + key):
+                return f"the file's names lack the prefix '{name[: -len(key)]}'"
+    return None
+
+
+def _shape_reasons(own: Mapping, state: Mapping, shapes: list[str]) -> list[str]:
+    """Explains shapes: a vocabulary when only first dimensions differ and all by the same sizes, else a width."""
+    if not shapes:
+        return []
+    pairs = {(state[k].shape[:1], own[k].shape[:1]) for k in shapes}
+    rest_agrees = all(state[k].shape[1:] == own[k].shape[1:] for k in shapes)
+    if rest_agrees and len(pairs) == 1:
+        (found,), (wanted,) = pairs.pop()
+        return [f"a vocabulary of {found} states in the file, {wanted} here (is the mask state counted, or padding?)"]
+    return ["another width or size of the network than the spec's options give"]
+
+
+def _shown(content: Mapping) -> str:
+    names = [str(key) for key in content]
+    return ", ".join(names[: 2 * MAX_SHOWN]) + (f" and {len(names) - 2 * MAX_SHOWN} more" if len(names) > 8 else "")
