@@ -1,0 +1,101 @@
+"""Files of each published layout, small and random, read back."""
+
+from collections import OrderedDict
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from safetensors.torch import save_file
+from torch import nn
+
+from di4c.errors import CheckpointError
+from di4c_plugins.teachers import containers
+
+
+class Foreign:
+    """What a published file may carry: a class this project does not know."""
+
+    def __init__(self) -> None:
+        self.loaded = True
+
+    def __setstate__(self, state: dict) -> None:
+        raise AssertionError("a class in a checkpoint was executed")
+
+
+def network(width: int = 4, states: int = 6) -> nn.Sequential:
+    return nn.Sequential(OrderedDict(embed=nn.Embedding(states, width), out=nn.Linear(width, states)))
+
+
+def test_a_torch_file_with_foreign_objects_gives_its_tensors(tmp_path):
+    config = OmegaConf.create({"model": {"length": 16, "parts": [1, 2]}, "mask": None})
+    state = {f"backbone.{k}": v for k, v in network().state_dict().items()}
+    torch.save({"state_dict": state, "hyper_parameters": {"config": config, "tokenizer": Foreign()}}, tmp_path / "a.ckpt")
+    content = containers.read_file(tmp_path / "a.ckpt")
+    read = containers.below(containers.tensors_at(content, "state_dict", "a.ckpt"), "backbone.")
+    for key, value in network().state_dict().items():
+        assert read[key].shape == value.shape
+    assert torch.equal(read["out.weight"], state["backbone.out.weight"])
+    assert isinstance(content["hyper_parameters"]["tokenizer"], containers.Inert)
+
+
+def test_a_safetensors_file(tmp_path):
+    save_file({"x": torch.arange(3)}, tmp_path / "model.safetensors")
+    assert containers.read_file(tmp_path / "model.safetensors")["x"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("name", ["cut.ckpt", "cut.safetensors", "text.pt"])
+def test_a_damaged_file_is_named(tmp_path, name):
+    torch.save({"a": torch.ones(100)}, tmp_path / "whole.ckpt")
+    whole = (tmp_path / "whole.ckpt").read_bytes()
+    (tmp_path / name).write_bytes(b"no checkpoint" if name == "text.pt" else whole[:200])
+    with pytest.raises(CheckpointError, match=name):
+        containers.read_file(tmp_path / name)
+
+
+def test_an_absent_file_and_an_absent_entry(tmp_path):
+    with pytest.raises(CheckpointError, match="no such file"):
+        containers.read_file(tmp_path / "none.ckpt")
+    with pytest.raises(CheckpointError, match="'state_dict'.*there are: model, step"):
+        containers.tensors_at({"model": {}, "step": 3}, "state_dict", "f.pt")
+
+
+def test_prefixes_are_cut_wherever_they_stand():
+    state = {"backbone._orig_mod.backbone.a.weight": torch.zeros(1)}
+    assert list(containers.without(state, "_orig_mod.", "backbone.")) == ["a.weight"]
+
+
+def test_shadows_replace_parameters_in_order_and_leave_buffers():
+    module = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    state = module.state_dict()
+    shadows = [torch.full_like(p, i) for i, p in enumerate(module.parameters())]
+    buffers = [name for name, _ in module.named_buffers()]
+    averaged = containers.with_shadows(state, shadows, "f", buffers)
+    for i, (name, _) in enumerate(module.named_parameters()):
+        assert (averaged[name] == i).all()
+    assert averaged["1.running_var"] is state["1.running_var"]
+    with pytest.raises(CheckpointError, match="3 EMA shadows for 4 parameters"):
+        containers.with_shadows(state, shadows[:3], "f", buffers)
+
+
+def test_strict_load_loads():
+    source, target = network(), network()
+    containers.strict_load(target, source.state_dict(), "f")
+    assert torch.equal(source.embed.weight, target.embed.weight)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda s: {f"module.{k}": v for k, v in s.items()}, "prefix 'module.'"),
+        (lambda s: network(states=7).state_dict(), "vocabulary of 7 states in the file, 6 here"),
+        (lambda s: network(width=5).state_dict(), "another width"),
+        (lambda s: {"conv": torch.zeros(1)}, "another kind of model"),
+        (lambda s: {**s, "latent_projection.0.weight": torch.zeros(1)}, "a Di4C student"),
+    ],
+)
+def test_a_state_that_does_not_fit_is_explained_and_not_loaded(change, said):
+    module = network()
+    before = {k: v.clone() for k, v in module.state_dict().items()}
+    with pytest.raises(CheckpointError, match=said):
+        containers.strict_load(module, change(network().state_dict()), "f", {"latent_projection": "it is a Di4C student"})
+    assert all(torch.equal(v, before[k]) for k, v in module.state_dict().items())
