@@ -1,1 +1,1 @@
-"""The built-in parts, each named in registry.yaml; imports di4c's contracts only."""
+"""The built-in plugins, imported as `di4c_plugins`; they have no privilege over a third party's."""

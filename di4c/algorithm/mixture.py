@@ -5,7 +5,6 @@ losses need and recomputed in the backward pass. The joint log-sum-exp over λ i
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -13,11 +12,7 @@ from einops import rearrange
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from di4c.contracts import Draws, Prediction, Statistics, categorical
-
-CHUNK_BYTES = 64 * 2**20
-"""Default budget for one chunk's logits; several tensors of that size exist at a time."""
-
+from di4c.contracts import CHUNK_BYTES, Draws, Prediction, Statistics, categorical
 
 @dataclass(frozen=True)
 class Query:
@@ -36,7 +31,7 @@ def statistics(prediction: Prediction, queries: list[Query], *, chunk_bytes: int
     size, components, _ = prediction.shape
     log_weights = mixture_log_weights(prediction)
     totals = [_zeros(query, size, components, prediction.features) for query in queries]
-    for rows in chunks(prediction, chunk_bytes):
+    for rows in prediction.chunks(chunk_bytes):
         h = prediction.component_features(rows)
         if torch.is_grad_enabled() and h.requires_grad:
             parts = checkpoint(
@@ -64,19 +59,10 @@ def draw(target: Prediction, draws: Draws, *, chunk_bytes: int = CHUNK_BYTES) ->
     size, components, positions = target.shape
     x = target.x_t[:, None, :].expand(size, components, positions).clone()
     uniform = draws.uniform(components, positions)
-    for rows in chunks(target, chunk_bytes):
+    for rows in target.chunks(chunk_bytes):
         example, position = rows // positions, rows % positions
         x[example, :, position] = categorical(target.log_probs(rows).exp(), uniform[example, :, position])
     return x
-
-
-def chunks(prediction: Prediction, chunk_bytes: int = CHUNK_BYTES) -> Iterator[Tensor]:
-    """The rows b·D + d with uncertainty, in chunks whose logits take at most `chunk_bytes`."""
-    rows = prediction.active().flatten().nonzero().squeeze(-1)
-    if not len(rows):
-        return iter(())
-    per_row = prediction.components * prediction.num_states * max(prediction.features.element_size(), 4)
-    return iter(rows.split(max(1, chunk_bytes // per_row)))
 
 
 def _chunk(prediction: Prediction, queries: list[Query], rows: Tensor, h: Tensor, log_weights: Tensor) -> list[dict]:

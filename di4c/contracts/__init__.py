@@ -12,14 +12,14 @@ from di4c.contracts.latent import LambdaSampler
 from di4c.contracts.metric import Generation, Metric
 from di4c.contracts.objective import Objective
 from di4c.contracts.parameterisation import LOG_ZERO, Parameterisation, Raw
-from di4c.contracts.prediction import Prediction
+from di4c.contracts.prediction import CHUNK_BYTES, Prediction
 from di4c.contracts.process import ForwardProcess
 from di4c.contracts.sampler import Denoiser, Sampler
 from di4c.contracts.teacher import Teacher
 from di4c.draws import Draws, categorical
 
 __all__ = [
-    "LOG_ZERO", "Backbone", "Batch", "Context", "DataSource", "Denoiser", "Draws", "ForwardProcess", "Generation",
+    "CHUNK_BYTES", "LOG_ZERO", "Backbone", "Batch", "Context", "DataSource", "Denoiser", "Draws", "ForwardProcess", "Generation",
     "IdentityReadout", "LambdaSampler", "LossEstimator", "Metric", "Modulation", "Objective", "Parameterisation",
     "Prediction", "Raw", "Sampler", "Split", "Statistics", "StudentHead", "Teacher", "categorical",
 ]

@@ -10,9 +10,14 @@ from di4c.draws import Draws
 
 
 class LambdaSampler(ABC):
-    """Draws λ; `dim` is L."""
+    """Draws λ; `dim` is L, `num_atoms` the size K of a finite law (None if it is infinite).
+
+    With components = K a finite law is enumerated: `sample` returns every atom once, `log_weights` their probabilities,
+    and averages over λ are exact.
+    """
 
     dim: int
+    num_atoms: int | None = None
 
     @abstractmethod
     def sample(self, components: int, draws: Draws) -> Tensor:

@@ -1,12 +1,17 @@
 """p(x_0 | x_t; λ_1), …, p(x_0 | x_t; λ_M) before readout: what teachers, students and denoisers return."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from di4c.contracts.backbone import IdentityReadout, Modulation
 from di4c.contracts.parameterisation import LOG_ZERO, Parameterisation, Raw
+
+CHUNK_BYTES = 64 * 2**20
+"""Default budget for one chunk's logits; several tensors of that size exist at a time."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,35 @@ class Prediction:
     def average(self, log_weights: Tensor | None = None) -> "Prediction":
         """The product of the λ-averaged marginals as one component: ∏_d Σ_m w_m p^d(·; λ_m)."""
         return replace(self, averaged=True, log_weights=self.log_weights if log_weights is None else log_weights)
+
+    def chunks(self, chunk_bytes: int = CHUNK_BYTES, where: Tensor | None = None) -> Iterator[Tensor]:
+        """The rows b·D + d with uncertainty (and in `where`, bool [B, D]), in chunks whose logits fit `chunk_bytes`.
+
+        Their number depends on the shapes alone, so that all ranks call the readout equally often (ZeRO-3); some may be empty.
+        """
+        chosen = self.active() if where is None else self.active() & where
+        rows = chosen.flatten().nonzero().squeeze(-1)
+        per_row = self.components * self.num_states * max(self.features.element_size(), 4)
+        at_a_time = max(1, chunk_bytes // per_row)
+        return iter(rows.tensor_split(max(1, -(-self.x_t.numel() // at_a_time))))
+
+    def log_prob_of(self, x: Tensor, where: Tensor | None = None, chunk_bytes: int = CHUNK_BYTES) -> Tensor:
+        """Σ_d log p^d(x^d | x_t; λ_m) over the positions with uncertainty (and in `where`): [B, M] nats, x [B, D]."""
+        size, components, positions = self.shape
+        wide = torch.float64 if self.features.dtype == torch.float64 else torch.float32
+        total = torch.zeros(size, components, dtype=wide, device=x.device)
+        tokens = x.flatten()
+
+        def read(h: Tensor, rows: Tensor) -> Tensor:
+            index = tokens[rows][:, None, None].expand(-1, components, 1)
+            return self.log_probs_from(h, rows).gather(-1, index).squeeze(-1)
+
+        for rows in self.chunks(chunk_bytes, where):
+            h = self.component_features(rows)
+            recompute = torch.is_grad_enabled() and h.requires_grad
+            value = checkpoint(read, h, rows, use_reentrant=False, preserve_rng_state=False) if recompute else read(h, rows)
+            total = total.index_add(0, rows // positions, value.to(wide))
+        return total
 
     def log_probs(self, rows: Tensor) -> Tensor:
         """log p(x_0^d | x_t; λ_m) at rows b·D + d (int64 [P]): [P, M, S] float32 (float64 features stay so)."""

@@ -1,0 +1,184 @@
+"""Di4C's three losses in the paper's symbols, and the module that trains on them; for all systems alike.
+
+    distillation   E_{x_δ} KL( p^ψ_{0|δ} ‖ p^θ_{0|δ} )                        near t = 0, where the teacher is right
+    consistency    E_{x_t} KL( p^θ_{0|u} ∘ p^ψ_{u|t} ‖ p^θ_{0|t} )            elsewhere
+    data           E_{x_0, x_t} −log p^θ_{0|t}(x_0 | x_t)
+
+(Hayakawa et al., ICML 2025, sections 3.3 and 4.) What is drawn for them is in scene.py, how −log p^θ is estimated in the
+loss-estimator plugins, and the sums over positions and components in mixture.py.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from di4c.algorithm.diagnostics import mixture_diagnostics
+from di4c.algorithm.mixture import Query, statistics
+from di4c.algorithm.scene import Scene, SceneLaw, draw_scene
+from di4c.algorithm.student import MixtureStudent
+from di4c.algorithm.times import Gate, StepLaw, TimeLaw
+from di4c.contracts import CHUNK_BYTES, Batch, Draws, LambdaSampler, LossEstimator, Objective, Sampler, Statistics, Teacher
+from di4c.errors import SpecError
+
+
+@dataclass(frozen=True)
+class DataTerm:
+    """weight·( a(t)·correlated part + marginal part ); a = gate."""
+
+    weight: float
+    estimator: LossEstimator
+    gate: Gate
+
+
+@dataclass(frozen=True)
+class ConsistencyTerm:
+    """weight·[above ≤ t]·( correlated part + marginal part )."""
+
+    weight: float
+    estimator: LossEstimator
+    above: float = 0.0
+
+
+@dataclass(frozen=True)
+class DistillationTerm:
+    """weight·[t < below]·surrogate (strict; `below_inclusive` for ≤), or at times of its own if the scene draws them."""
+
+    weight: float
+    below: float = 1.0
+    below_inclusive: bool = False
+
+
+@dataclass(frozen=True)
+class Di4CLoss:
+    """The weighted sum of the three terms on a Scene; a term that is None is left out."""
+
+    data: DataTerm | None = None
+    consistency: ConsistencyTerm | None = None
+    distillation: DistillationTerm | None = None
+    chunk_bytes: int = CHUNK_BYTES
+
+    def __call__(self, scene: Scene) -> dict[str, Tensor]:
+        """{"loss": [B] nats, and its parts "data", "consistency", "distillation", …: [B], weighted as they enter it}."""
+        parts: dict[str, Tensor] = {}
+        found = self._statistics(scene)
+        if "data" in found:
+            parts |= self.data_loss(found["data"], scene.t)
+        if "consistency" in found:
+            parts |= self.consistency_loss(found["consistency"], scene.t)
+        if "distillation" in found:
+            parts["distillation"] = self.distillation_loss(found["distillation"], scene)
+        total = sum(parts[name] for name in ("data", "consistency", "distillation") if name in parts)
+        return {"loss": total, **parts}
+
+    def data_loss(self, statistics: Statistics, t: Tensor) -> dict[str, Tensor]:
+        """a(t)·correlated + marginal: −log p^θ_{0|t}(x_0 | x_t), [B] nats, and the two parts unweighted.
+
+        With the control variate the teacher's marginals stand in for the data's: a bias where the teacher is not exact.
+        """
+        correlated, marginal = self.data.estimator(statistics)
+        data = self.data.weight * (self.data.gate(t).to(correlated) * correlated + marginal)
+        return {"data": data, "data_correlated": correlated, "data_marginal": marginal}
+
+    def consistency_loss(self, statistics: Statistics, t: Tensor) -> dict[str, Tensor]:
+        """KL( p^θ_{0|u} ∘ p^ψ_{u|t} ‖ p^θ_{0|t} ) up to a constant in θ: [B] nats, and its two parts unweighted."""
+        correlated, marginal = self.consistency.estimator(statistics)
+        weight = self.consistency.weight * (t >= self.consistency.above).to(correlated)
+        return {
+            "consistency": weight * (correlated + marginal),
+            "consistency_correlated": correlated,
+            "consistency_marginal": marginal,
+        }
+
+    def distillation_loss(self, statistics: Statistics, scene: Scene) -> Tensor:
+        """(1/M) Σ_m Σ_d KL( p^{ψ,d}_{0|δ} ‖ p^{θ,d}_{0|δ}(·; λ_m) ), an upper bound of the KL by convexity: [B] nats."""
+        surrogate = statistics.componentwise_kl
+        if scene.near_student is not None:  # times of its own: B·copies examples of one component
+            return self.distillation.weight * surrogate.unflatten(0, (len(scene.t), -1)).mean(1)
+        near = scene.t <= self.distillation.below if self.distillation.below_inclusive else scene.t < self.distillation.below
+        return self.distillation.weight * near.to(surrogate) * surrogate
+
+    def _statistics(self, scene: Scene) -> dict[str, Statistics]:
+        """The sums each term needs: one pass over the student at t, one more where distillation has its own times."""
+        queries: dict[str, Query] = {}
+        if self.data is not None:
+            queries["data"] = Query(self.data.estimator.needs, scene.x_0[:, None], scene.teacher)
+        if scene.target is not None:
+            queries["consistency"] = Query(self.consistency.estimator.needs, scene.target_samples, scene.target)
+        componentwise = frozenset({"componentwise_kl"})
+        if scene.near and scene.near_student is None:
+            queries["distillation"] = Query(componentwise, None, scene.teacher)
+        found = statistics(scene.student, list(queries.values()), chunk_bytes=self.chunk_bytes)
+        named = dict(zip(queries, found, strict=True))
+        if scene.near and scene.near_student is not None:
+            query = Query(componentwise, None, scene.near_teacher)
+            named["distillation"] = statistics(scene.near_student, [query], chunk_bytes=self.chunk_bytes)[0]
+        return named
+
+
+class Di4C(Objective):
+    """Trains a mixture student to do in one step what the teacher does in many.
+
+    components is M, targets N. `data`, `consistency`, `distillation` are the terms (at least one); `time` and `teacher_step`
+    the laws of t and t − u; `near_time` times of its own for distillation; `target_mode` whether the student is in eval or train
+    mode at u (dropout).
+    """
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        student: MixtureStudent,
+        *,
+        latent: LambdaSampler,
+        sampler: Sampler,
+        components: int,
+        time: TimeLaw,
+        targets: int = 0,
+        teacher_step: StepLaw | None = None,
+        data: DataTerm | None = None,
+        consistency: ConsistencyTerm | None = None,
+        distillation: DistillationTerm | None = None,
+        near_time: TimeLaw | None = None,
+        near_copies: int = 1,
+        target_mode: str = "eval",
+        label_dropout: float = 0.0,
+        chunk_bytes: int = CHUNK_BYTES,
+    ):
+        super().__init__()
+        if data is None and consistency is None and distillation is None:
+            raise SpecError("objective: at least one of data, consistency, distillation must be given")
+        if consistency is not None and (teacher_step is None or targets < 1):
+            raise SpecError("objective.consistency needs objective.teacher_step and objective.targets ≥ 1")
+        self.model = student
+        # In a tuple, so that the teacher never becomes a submodule even if a plugin makes it an nn.Module.
+        self._frozen = (teacher,)
+        self.loss = Di4CLoss(data, consistency, distillation, chunk_bytes)
+        self.law = SceneLaw(
+            latent=latent,
+            sampler=sampler,
+            components=components,
+            targets=targets,
+            time=time,
+            teacher_step=teacher_step,
+            far_above=consistency.above if consistency is not None else None,
+            near_below=distillation.below if distillation is not None else None,
+            near_time=near_time,
+            near_copies=near_copies,
+            target_mode=target_mode,
+            label_dropout=label_dropout,
+            needs_teacher=data is not None and bool(data.estimator.needs & {"kl"}),
+            chunk_bytes=chunk_bytes,
+        )
+
+    @property
+    def teacher(self) -> Teacher:
+        return self._frozen[0]
+
+    def forward(self, batch: Batch, draws: Draws, step: int) -> dict[str, Tensor]:
+        """{"loss": [B] nats, its parts: [B]}."""
+        return self.loss(draw_scene(self.law, self.teacher, self.model, batch, draws))
+
+    def diagnostics(self, batch: Batch, draws: Draws) -> dict[str, float]:
+        """Mutual information of λ and the positions at t = 1, effective number of components, correlation captured."""
+        x_1 = self.teacher.process.prior(batch.x_0.shape[1], draws.child("x_1"))
+        return mixture_diagnostics(self.model, self.law.latent, x_1, torch.ones(len(x_1), device=x_1.device), batch.cond, draws)

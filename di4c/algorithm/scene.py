@@ -1,0 +1,120 @@
+"""What the losses look at in one step: times, noised data, the student at t, the target drawn at u."""
+
+from dataclasses import dataclass
+
+import torch
+from einops import repeat
+from torch import Tensor
+
+from di4c.algorithm.mixture import draw
+from di4c.algorithm.student import MixtureStudent
+from di4c.algorithm.times import StepLaw, TimeLaw
+from di4c.contracts import CHUNK_BYTES, Batch, Draws, LambdaSampler, Prediction, Sampler, Teacher
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One batch of examples, seen at t (student, teacher), at u (target) and, if distillation has its own times, near 0.
+
+    t [B]; x_0 [B, D]; student: M components at x_t; teacher: at x_t, or None where unused; target: the student's N components at
+    x_u with one sample each, target_samples [B, N, D], both without gradient, or None where no t of the batch is far;
+    near: whether any t of the batch may be in the distillation region.
+    """
+
+    t: Tensor
+    x_0: Tensor
+    student: Prediction
+    teacher: Prediction | None = None
+    target: Prediction | None = None
+    target_samples: Tensor | None = None
+    near: bool = False
+    near_student: Prediction | None = None
+    near_teacher: Prediction | None = None
+
+
+@dataclass(frozen=True)
+class SceneLaw:
+    """The options of Di4C that say what is drawn; see objective.Di4C. far_above, near_below: None switches the term off."""
+
+    latent: LambdaSampler
+    sampler: Sampler
+    components: int
+    time: TimeLaw
+    targets: int = 0
+    teacher_step: StepLaw | None = None
+    far_above: float | None = None
+    near_below: float | None = None
+    near_time: TimeLaw | None = None
+    near_copies: int = 1
+    target_mode: str = "eval"
+    label_dropout: float = 0.0
+    needs_teacher: bool = False
+    chunk_bytes: int = CHUNK_BYTES
+
+
+def draw_scene(law: SceneLaw, teacher: Teacher, student: MixtureStudent, batch: Batch, draws: Draws) -> Scene:
+    """A Scene for the batch. Which networks are called depends on draws shared by all ranks only, never on an example's t."""
+    cond = dropped_labels(batch.cond, law.label_dropout, draws)
+    step = law.teacher_step.draw(draws.child("step size")) if law.teacher_step is not None else 0.0
+    t, (low, high) = law.time.sample(draws.child("t"), step)
+    x_t = teacher.process.corrupt(batch.x_0, t, draws.child("x_t"))
+    far = law.far_above is not None and high >= law.far_above
+    near = law.near_below is not None and (law.near_time is not None or low < law.near_below)
+    lam, log_weights = _components(law.latent, law.components, draws.child("lambda"))
+    scene = {
+        "t": t,
+        "x_0": batch.x_0,
+        "student": student.predict(x_t, t, cond, lam, log_weights),
+        "near": near,
+    }
+    if law.needs_teacher or (near and law.near_time is None):
+        scene["teacher"] = teacher.predict(x_t, t, cond)
+    if far:
+        scene |= _target(law, teacher, student, x_t, t, law.teacher_step.earlier(t, step), cond, draws.child("target"))
+    if near and law.near_time is not None:
+        scene |= _near_pair(law, teacher, student, batch.x_0, cond, draws.child("near"))
+    return Scene(**scene)
+
+
+@torch.no_grad()
+def _target(
+    law: SceneLaw, teacher: Teacher, student: MixtureStudent, x_t: Tensor, t: Tensor, u: Tensor, cond: Tensor | None, draws: Draws
+) -> dict:
+    """x_u ~ p^ψ_{u|t}, then the student's N components at x_u and a sample x_0 of each: no gradient reaches the target."""
+    x_u = x_t
+    grid = torch.linspace(0, 1, law.teacher_step.substeps + 1, dtype=t.dtype).tolist()
+    for k, (begin, end) in enumerate(zip(grid[:-1], grid[1:], strict=True)):
+        now, then = t + (u - t) * begin, t + (u - t) * end
+        x_u = law.sampler.step(teacher.predict, x_u, now, then, cond, draws.child("x_u", k))
+    lam, log_weights = _components(law.latent, law.targets, draws.child("lambda"))
+    training = student.training
+    student.train(training and law.target_mode == "train")
+    target = student.predict(x_u, u, cond, lam, log_weights)
+    samples = draw(target, draws.child("x_0"), chunk_bytes=law.chunk_bytes)
+    student.train(training)
+    return {"target": target, "target_samples": samples}
+
+
+def _near_pair(
+    law: SceneLaw, teacher: Teacher, student: MixtureStudent, x_0: Tensor, cond: Tensor | None, draws: Draws
+) -> dict:
+    """Student (one component each) and teacher on `near_copies` noised copies of every example at times of their own."""
+    copies = draws.repeat(law.near_copies)
+    again = repeat(x_0, "b d -> (b c) d", c=law.near_copies)
+    labels = None if cond is None else repeat(cond, "b -> (b c)", c=law.near_copies)
+    t, _ = law.near_time.sample(copies.child("t"))
+    x_t = teacher.process.corrupt(again, t, copies.child("x_t"))
+    lam = law.latent.sample(1, copies.child("lambda")).to(x_0.device)
+    return {"near_student": student.predict(x_t, t, labels, lam), "near_teacher": teacher.predict(x_t, t, labels)}
+
+
+def dropped_labels(cond: Tensor | None, probability: float, draws: Draws) -> Tensor | None:
+    """cond [B] with each label replaced by −1 (no label) with the given probability."""
+    if cond is None or not probability:
+        return cond
+    return torch.where(draws.child("label dropout").uniform() < probability, -1, cond)
+
+
+def _components(latent: LambdaSampler, number: int, draws: Draws) -> tuple[Tensor, Tensor]:
+    """λ [B, M, L] and the log-weights [M] of its draws, on the draws' device."""
+    return latent.sample(number, draws).to(draws.device), latent.log_weights(number).to(draws.device)

@@ -1,0 +1,74 @@
+"""The mixture denoiser p^θ(x_0 | x_t) = E_λ ∏_d p^{θ,d}(x_0^d | x_t; λ), and the ways to sample from it."""
+
+import torch
+from torch import Tensor, nn
+
+from di4c.contracts import (
+    Backbone,
+    Denoiser,
+    Draws,
+    LambdaSampler,
+    Parameterisation,
+    Prediction,
+    StudentHead,
+)
+
+PRODUCT_COMPONENTS = 64
+"""λ draws that average to the marginals of a continuous law, where a `product` of them is asked for."""
+
+
+class MixtureStudent(nn.Module):
+    """A backbone, and a student head through which λ enters it."""
+
+    def __init__(self, backbone: Backbone, head: StudentHead, *, parameterisation: Parameterisation, num_states: int):
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        self.parameterisation = parameterisation
+        self.num_states = num_states
+
+    def predict(
+        self, x_t: Tensor, t: Tensor, cond: Tensor | None, lam: Tensor, log_weights: Tensor | None = None
+    ) -> Prediction:
+        """The M components at x_t: x_t [B, D], t [B], cond [B] or None, λ [B, M, L], log-weights [M] or None (equal)."""
+        context = self.head.context(lam)
+        return Prediction(
+            features=self.backbone(x_t, t, cond, context),
+            x_t=x_t,
+            readout=self.backbone.readout,
+            parameterisation=self.parameterisation,
+            num_states=self.num_states,
+            components=lam.shape[1],
+            modulation=context.modulation,
+            log_weights=log_weights,
+        )
+
+
+def mixture_denoiser(student: MixtureStudent, latent: LambdaSampler, draws: Draws) -> Denoiser:
+    """The student with the whole law of λ: a fresh λ for every sequence at every call."""
+    return lambda x_t, t, cond: student.predict(x_t, t, cond, latent.sample(1, draws).to(x_t.device))
+
+
+def atoms_denoiser(student: MixtureStudent, atoms: Tensor, weights: Tensor, draws: Draws) -> Denoiser:
+    """The student with λ restricted to K atoms [K, L] with weights [K]: a fresh choice for every sequence and call."""
+    cumulative = weights.double().cumsum(0).to(draws.device)
+
+    def denoise(x_t: Tensor, t: Tensor, cond: Tensor | None) -> Prediction:
+        chosen = torch.searchsorted(cumulative / cumulative[-1], draws.uniform(), right=True).clamp_max(len(atoms) - 1)
+        return student.predict(x_t, t, cond, atoms.to(x_t.device)[chosen][:, None])
+
+    return denoise
+
+
+def product_denoiser(
+    student: MixtureStudent, latent: LambdaSampler, draws: Draws, components: int = PRODUCT_COMPONENTS
+) -> Denoiser:
+    """The product of the student's λ-averaged marginals: the same marginals, no correlation between positions."""
+    components = latent.num_atoms or components
+    log_weights = latent.log_weights(components)
+
+    def denoise(x_t: Tensor, t: Tensor, cond: Tensor | None) -> Prediction:
+        lam = latent.sample(components, draws).to(x_t.device)
+        return student.predict(x_t, t, cond, lam, log_weights.to(x_t.device)).average()
+
+    return denoise

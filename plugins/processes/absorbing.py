@@ -1,0 +1,58 @@
+"""Absorbing (masked) diffusion."""
+
+import torch
+from di4c_plugins.processes.schedules import SCHEDULES
+from torch import Tensor
+
+from di4c.contracts import LOG_ZERO, Draws, ForwardProcess, Prediction, categorical
+from di4c.errors import SpecError
+
+
+class Absorbing(ForwardProcess):
+    """Each position jumps to the mask state, independently, by time t with probability m(t).
+
+    q(x_t^d = mask | x_0^d) = m(t), else x_t^d = x_0^d. The mask is the last state unless `mask_index` says otherwise.
+    """
+
+    def __init__(self, data_states: int, *, schedule: str = "log-linear", mask_index: int | None = None):
+        if schedule not in SCHEDULES:
+            raise SpecError(f"process.schedule: no mask schedule named {schedule!r}; known: {', '.join(sorted(SCHEDULES))}")
+        self.schedule = SCHEDULES[schedule]()
+        self.num_states = data_states + 1 if mask_index is None else max(data_states, mask_index + 1)
+        self.mask_index = data_states if mask_index is None else mask_index
+
+    def prior(self, num_positions: int, draws: Draws) -> Tensor:
+        return torch.full((draws.count, num_positions), self.mask_index, device=draws.device)
+
+    def corrupt(self, x_0: Tensor, t: Tensor, draws: Draws) -> Tensor:
+        masked = draws.uniform(x_0.shape[1]) < self.schedule.masked(t)[:, None]
+        return torch.where(masked, self.mask_index, x_0)
+
+    def posterior(self, x_t: Tensor, prediction: Prediction, t: Tensor, s: Tensor, draws: Draws) -> Tensor:
+        """Each masked position is revealed with probability 1 − m(s)/m(t); only the revealed ones are read out."""
+        positions = x_t.shape[1]
+        choice, uniform = draws.uniform(2, positions).unbind(1)
+        revealed = (x_t == self.mask_index) & (choice >= self._stays_masked(t, s)[:, None])
+        x_s, u = x_t.flatten().clone(), uniform.flatten()
+        for rows in prediction.chunks(where=revealed):
+            x_s[rows] = categorical(prediction.log_probs(rows)[:, 0].exp(), u[rows])
+        return x_s.view_as(x_t)
+
+    def posterior_log_prob(self, x_s: Tensor, x_t: Tensor, prediction: Prediction, t: Tensor, s: Tensor) -> Tensor:
+        was_masked = x_t == self.mask_index
+        revealed = was_masked & (x_s != self.mask_index)
+        stays = self._stays_masked(t, s)
+        log_stay = torch.where(stays > 0, stays.clamp_min(1e-300).log(), LOG_ZERO)
+        log_go = torch.where(stays < 1, (1 - stays).clamp_min(1e-300).log(), LOG_ZERO)
+        pattern = revealed.sum(1) * log_go + (was_masked & ~revealed).sum(1) * log_stay
+        return prediction.log_prob_of(x_s, revealed) + pattern[:, None].float()
+
+    def nelbo(self, x_0: Tensor, x_t: Tensor, t: Tensor, prediction: Prediction) -> Tensor:
+        """m′(t)/m(t) · Σ_{d masked} −log p^d(x_0^d | x_t): [B] nats (Sahoo et al. 2024, eq. 10)."""
+        masked = x_t == self.mask_index
+        log_p = prediction.log_prob_of(x_0, masked)[:, 0]
+        return -self.schedule.log_rate(t).to(log_p) * log_p
+
+    def _stays_masked(self, t: Tensor, s: Tensor) -> Tensor:
+        """q(x_s = mask | x_t = mask, x_0 ≠ mask) = m(s)/m(t): [B]."""
+        return self.schedule.masked(s) / self.schedule.masked(t).clamp_min(1e-12)

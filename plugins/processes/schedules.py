@@ -1,0 +1,30 @@
+"""Mask schedules m(t): the probability that a position is masked at time t, m(0) = 0, m(1) = 1 (or nearly)."""
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor
+
+
+class MaskSchedule(ABC):
+    """m(t) and its logarithmic rate, for t [B] in [0, 1]."""
+
+    @abstractmethod
+    def masked(self, t: Tensor) -> Tensor:
+        """m(t): [B]."""
+
+    @abstractmethod
+    def log_rate(self, t: Tensor) -> Tensor:
+        """m′(t)/m(t), the weight of the bound: [B]."""
+
+
+class LogLinear(MaskSchedule):
+    """m(t) = t, i.e. σ(t) = −log(1 − t) (MDLM's log-linear schedule; Sahoo et al. 2024)."""
+
+    def masked(self, t: Tensor) -> Tensor:
+        return t
+
+    def log_rate(self, t: Tensor) -> Tensor:
+        return 1 / t
+
+
+SCHEDULES: dict[str, type[MaskSchedule]] = {"log-linear": LogLinear}
