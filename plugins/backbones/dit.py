@@ -1,0 +1,183 @@
+"""A small bidirectional diffusion transformer."""
+
+import math
+
+import torch
+from einops import rearrange, repeat
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from di4c.contracts import Backbone, Context
+
+
+class DiT(Backbone):
+    """Pre-norm transformer with RoPE, adaLN-zero conditioning on time and class (Peebles & Xie 2023), attention by SDPA.
+
+    Positions are a sequence, or, with `grid=[rows, columns]`, an image whose rotary angles follow rows and columns. Extra
+    tokens (Context.tokens) stand at the end, without rotation. λ may enter at any block (Context.start).
+    """
+
+    accepts = frozenset({"tokens", "embedding", "start"})
+
+    def __init__(
+        self,
+        num_positions: int,
+        num_states: int,
+        *,
+        width: int,
+        depth: int,
+        heads: int,
+        num_classes: int | None = None,
+        grid: list[int] | None = None,
+        time_conditioning: bool = True,
+        mlp_ratio: float = 4.0,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        self.width, self.depth, self.embedding_width = width, depth, width
+        self.tokens = nn.Embedding(num_states, width)
+        self.conditioning = Conditioning(width, num_classes, time_conditioning)
+        self.rotary = Rotary(width // heads, grid or [num_positions])
+        self.blocks = nn.ModuleList(Block(width, heads, mlp_ratio, dropout) for _ in range(depth))
+        self.final = ModulatedNorm(width)
+        self.readout = LinearReadout(width, num_states)
+        nn.init.normal_(self.tokens.weight, std=0.02)
+
+    def forward(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None, context: Context | None = None) -> Tensor:
+        h, c = self.tokens(x_t), self.conditioning(t, cond)
+        positions = x_t.shape[1]
+        lam = context if context is not None and context.modulation is None else None
+        start = lam.start if lam is not None else self.depth
+        for block in self.blocks[:start]:
+            h = block(h, c, self.rotary(positions))
+        if lam is not None:
+            h, c = enter(h, c, lam)
+            for block in self.blocks[start:]:
+                h = block(h, c, self.rotary(positions))
+        return self.final(h[:, :positions], c)
+
+    def linear_readout(self) -> tuple[Tensor, Tensor | None]:
+        return self.readout.linear.weight, self.readout.linear.bias
+
+
+def enter(h: Tensor, c: Tensor, context: Context) -> tuple[Tensor, Tensor]:
+    """Features [B, D, H] and conditioning [B, C] with λ: [B·M, D + K, H] and [B·M, C]."""
+    h = repeat(h, "b d h -> (b m) d h", m=context.components)
+    c = repeat(c, "b c -> (b m) c", m=context.components)
+    if context.embedding is not None:
+        c = c + context.embedding.to(c)
+    if context.tokens is not None:
+        h = torch.cat([h, context.tokens.to(h)], dim=1)
+    return h, c
+
+
+class Conditioning(nn.Module):
+    """Time and class embedding: [B, C]. A missing label (−1, or no labels at all) has an embedding of its own."""
+
+    def __init__(self, width: int, num_classes: int | None, time_conditioning: bool, frequencies: int = 64):
+        super().__init__()
+        self.frequencies = frequencies
+        self.time = nn.Sequential(nn.Linear(2 * frequencies, width), nn.SiLU(), nn.Linear(width, width))
+        self.label = nn.Embedding(num_classes + 1, width) if num_classes else None
+        self.time_conditioning = time_conditioning
+        if self.label is not None:
+            nn.init.normal_(self.label.weight, std=0.02)
+
+    def forward(self, t: Tensor, cond: Tensor | None) -> Tensor:
+        t = t if self.time_conditioning else torch.zeros_like(t)
+        c = self.time(sinusoid(1000 * t, self.frequencies).to(self.time[0].weight))
+        if self.label is None:
+            return c
+        missing = self.label.num_embeddings - 1
+        index = torch.full_like(t, missing, dtype=torch.long) if cond is None else torch.where(cond < 0, missing, cond)
+        return c + self.label(index)
+
+
+def sinusoid(values: Tensor, frequencies: int, longest: float = 10_000.0) -> Tensor:
+    """[cos, sin] of values [B] at geometrically spaced frequencies: [B, 2·frequencies] float32."""
+    powers = torch.arange(frequencies, device=values.device, dtype=torch.float64) / frequencies
+    angles = values.double()[:, None] * longest**-powers
+    return torch.cat([angles.cos(), angles.sin()], dim=-1).float()
+
+
+class Rotary(nn.Module):
+    """Rotary angles of a sequence or of a grid's rows and columns (each axis takes an equal share of the channels)."""
+
+    def __init__(self, head_width: int, grid: list[int]):
+        super().__init__()
+        pairs = head_width // 2 // len(grid)
+        frequencies = 100.0 ** -(torch.arange(pairs, dtype=torch.float64) / pairs)
+        axes = torch.meshgrid(*(torch.arange(n, dtype=torch.float64) for n in grid), indexing="ij")
+        angles = torch.cat([axis.flatten()[:, None] * frequencies for axis in axes], dim=-1)
+        angles = F.pad(angles, (0, head_width // 2 - angles.shape[-1]))
+        self.register_buffer("cos", angles.cos().float(), persistent=False)
+        self.register_buffer("sin", angles.sin().float(), persistent=False)
+
+    def forward(self, positions: int) -> tuple[Tensor, Tensor]:
+        """(cos, sin): [D, head width / 2] each."""
+        return self.cos[:positions], self.sin[:positions]
+
+
+def rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+    """x [B, heads, D + K, head width] with its first D positions rotated, halves paired."""
+    cos, sin = (r.to(x) for r in rotary)
+    a, b = x[..., : len(cos), :].chunk(2, dim=-1)
+    turned = torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
+    return torch.cat([turned, x[..., len(cos) :, :]], dim=-2) if x.shape[-2] > len(cos) else turned
+
+
+class Block(nn.Module):
+    """Attention and MLP, each scaled, shifted and gated by the conditioning (adaLN-zero)."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float, dropout: float):
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.modulation = nn.Linear(width, 6 * width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        hidden = int(mlp_ratio * width)
+        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, width))
+        nn.init.zeros_(self.modulation.weight)
+        nn.init.zeros_(self.modulation.bias)
+
+    def forward(self, h: Tensor, c: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+        """h [B, D + K, H], conditioning c [B, C] → [B, D + K, H]."""
+        modulation = self.modulation(F.silu(c))[:, None].chunk(6, dim=-1)
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation
+        h = h + gate_a * self.attend(self.norm(h) * (1 + scale_a) + shift_a, rotary)
+        return h + gate_m * self.mlp(self.norm(h) * (1 + scale_m) + shift_m)
+
+    def attend(self, h: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+        q, k, v = rearrange(self.qkv(h), "b d (three n w) -> three b n d w", three=3, n=self.heads)
+        dropout = self.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(rotate(q, rotary), rotate(k, rotary), v, dropout_p=dropout)
+        return self.out(rearrange(mixed, "b n d w -> b d (n w)"))
+
+
+class ModulatedNorm(nn.Module):
+    """The last norm, scaled and shifted by the conditioning."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.modulation = nn.Linear(width, 2 * width)
+        nn.init.zeros_(self.modulation.weight)
+        nn.init.zeros_(self.modulation.bias)
+
+    def forward(self, h: Tensor, c: Tensor) -> Tensor:
+        shift, scale = self.modulation(F.silu(c))[:, None].chunk(2, dim=-1)
+        return self.norm(h) * (1 + scale) + shift
+
+
+class LinearReadout(nn.Module):
+    """logits = h·Wᵀ + b, untied."""
+
+    def __init__(self, width: int, num_states: int):
+        super().__init__()
+        self.linear = nn.Linear(width, num_states)
+        nn.init.normal_(self.linear.weight, std=1 / math.sqrt(width))
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, h: Tensor, positions: Tensor, x_t: Tensor) -> Tensor:
+        return self.linear(h)

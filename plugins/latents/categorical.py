@@ -1,0 +1,46 @@
+"""A finite law of λ."""
+
+import torch
+from di4c_plugins.latents.unit_cube import shared_shift
+from torch import Tensor
+
+from di4c.contracts import Draws, LambdaSampler
+from di4c.errors import SpecError
+
+
+class Categorical(LambdaSampler):
+    """K atoms, one-hot codes in L = K dimensions, with probabilities `weights` (equal if not given).
+
+    With components = K every atom is returned once and weighted by its probability: averages over λ are exact. Otherwise the M
+    draws are independent.
+    """
+
+    def __init__(self, *, atoms: int, weights: list[float] | None = None):
+        probs = torch.tensor(weights or [1.0] * atoms, dtype=torch.float64)
+        if atoms < 1 or len(probs) != atoms or (probs < 0).any() or probs.sum() <= 0:
+            raise SpecError(f"latent.weights: {atoms} non-negative numbers, one an atom; found {weights}")
+        self.dim = self.num_atoms = atoms
+        self._probs = probs / probs.sum()
+
+    def sample(self, components: int, draws: Draws) -> Tensor:
+        if components == self.num_atoms:
+            return torch.eye(self.num_atoms, device=draws.device).expand(draws.count, -1, -1)
+        return self._one_hot(draws.uniform(components))
+
+    def log_weights(self, components: int) -> Tensor:
+        if components == self.num_atoms:
+            return self._probs.clamp_min(1e-300).log().float()
+        return super().log_weights(components)
+
+    def support(self, atoms: int, draws: Draws) -> tuple[Tensor, Tensor]:
+        """K quantile midpoints of the atoms' index, shifted; all atoms with their own weights if that many are asked for."""
+        if atoms >= self.num_atoms:
+            return torch.eye(self.num_atoms), self._probs.float()
+        levels = ((torch.arange(atoms, dtype=torch.float64) + 0.5) / atoms + shared_shift(1, draws)) % 1.0
+        return self._one_hot(levels), torch.full((atoms,), 1 / atoms)
+
+    def _one_hot(self, levels: Tensor) -> Tensor:
+        """The atoms at quantile `levels` [...]: [..., K] float32."""
+        cumulative = self._probs.cumsum(0).to(levels.device)
+        index = torch.searchsorted(cumulative, levels.contiguous(), right=True).clamp_max(self.num_atoms - 1)
+        return torch.nn.functional.one_hot(index, self.num_atoms).float()

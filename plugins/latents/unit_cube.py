@@ -1,0 +1,51 @@
+"""Laws of λ on [0, 1]^L, uniform in the margin; they differ in how the M draws of an example depend on one another."""
+
+import torch
+from torch import Tensor
+
+from di4c.contracts import Draws, LambdaSampler
+from di4c.errors import SpecError
+
+
+def sobol_points(number: int, dim: int) -> Tensor:
+    """The first `number` points of the unscrambled Sobol sequence: [number, dim] float64."""
+    return torch.quasirandom.SobolEngine(dim).draw(number, dtype=torch.float64)
+
+
+class Uniform(LambdaSampler):
+    """M independent draws of U[0, 1]^L (the papers' law with L = 1)."""
+
+    def __init__(self, *, dim: int = 1):
+        if dim < 1:
+            raise SpecError(f"latent.dim: at least 1; found {dim}")
+        self.dim = dim
+
+    def sample(self, components: int, draws: Draws) -> Tensor:
+        return draws.uniform(components, self.dim).float()
+
+    def support(self, atoms: int, draws: Draws) -> tuple[Tensor, Tensor]:
+        midpoints = (torch.arange(atoms, dtype=torch.float64) + 0.5)[:, None] / atoms
+        points = midpoints if self.dim == 1 else sobol_points(atoms, self.dim)
+        shifted = (points + shared_shift(self.dim, draws)) % 1.0
+        return shifted.float(), torch.full((atoms,), 1 / atoms)
+
+
+def shared_shift(dim: int, draws: Draws) -> Tensor:
+    """One U[0, 1]^L for all examples: [L] float64."""
+    return torch.tensor([draws.child("shift", i).scalar() for i in range(dim)], dtype=torch.float64)
+
+
+class Stratified(Uniform):
+    """One draw in each of M strata of every coordinate, the strata matched at random (Latin hypercube)."""
+
+    def sample(self, components: int, draws: Draws) -> Tensor:
+        cell = draws.uniform(self.dim, components).argsort(-1)
+        return ((cell + draws.uniform(self.dim, components)) / components).transpose(1, 2).float()
+
+
+class Sobol(Uniform):
+    """The first M Sobol points, shifted modulo 1 by a uniform draw an example (randomised quasi-Monte Carlo)."""
+
+    def sample(self, components: int, draws: Draws) -> Tensor:
+        points = sobol_points(components, self.dim).to(draws.device)
+        return ((points + draws.uniform(1, self.dim)) % 1.0).float()
