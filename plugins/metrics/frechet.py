@@ -1,0 +1,96 @@
+"""Fréchet distance between Gaussians fitted to features of samples and of held-out data."""
+
+import importlib
+from collections.abc import Callable
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from di4c.contracts import DataSource, Draws, Generation, Metric
+from di4c.errors import SpecError
+from di4c_plugins.metrics.reference import reference, subset
+
+FeatureMap = Callable[[Tensor], Tensor]
+"""Tokens [n, D] int64 → features [n, F]."""
+
+
+class Frechet(Metric):
+    """`frechet`: |μ₁ − μ₂|² + tr(C₁ + C₂ − 2 (C₁ C₂)^½) of features of the samples and of the held-out data.
+
+    features: "pca", the first `dimensions` principal components of the training tokens, taken as numbers and not rescaled
+        (for digits: of the pixels in grey levels 0–16); "tokens", the tokens themselves; or "pkg.module:function", a map
+        of your own from tokens [n, D] to features [n, F].
+    Biased upwards by the finite sample (see the floor). At most `max_references` real examples are used.
+    """
+
+    def __init__(
+        self, *, data: DataSource, features: str = "pca", dimensions: int = 16, max_references: int = 10_000
+    ):
+        if features not in ("pca", "tokens") and ":" not in features:
+            raise SpecError(f"frechet: features is {features!r}; it must be 'pca', 'tokens' or 'pkg.module:function'")
+        if features == "pca" and not 1 <= dimensions <= min(64, data.num_positions):
+            limit = min(64, data.num_positions)
+            raise SpecError(f"frechet: dimensions is {dimensions}; 'pca' needs 1 to {limit} for this data set")
+        self.data = data
+        self.features = features
+        self.dimensions = dimensions
+        self.max_references = max_references
+
+    def __call__(self, generation: Generation) -> dict[str, float]:
+        return {"frechet": self.distance(generation.x_0.cpu())}
+
+    def floor(self, num_samples: int, draws: Draws) -> dict[str, float]:
+        train = reference(self.data, "train", max(num_samples, self.max_references))
+        return {"frechet": self.distance(subset(train, num_samples, draws))}
+
+    def distance(self, x: Tensor) -> float:
+        """The distance of x [n, D] from the held-out data."""
+        return gaussian_distance(*_moments(self._map(x)), *self._held_out)
+
+    @cached_property
+    def _held_out(self) -> tuple[Tensor, Tensor]:
+        return _moments(self._map(reference(self.data, "test", self.max_references)))
+
+    @cached_property
+    def _map(self) -> FeatureMap:
+        if self.features == "tokens":
+            return lambda x: x.double()
+        if self.features == "pca":
+            return principal_components(reference(self.data, "train", self.max_references), self.dimensions)
+        return _imported(self.features)
+
+
+def principal_components(x: Tensor, dimensions: int) -> FeatureMap:
+    """The projection on the first principal components of x [n, D], float64."""
+    mean = x.double().mean(0)
+    covariance = (x.double() - mean).T @ (x.double() - mean) / len(x)
+    basis = torch.linalg.eigh(covariance).eigenvectors[:, -dimensions:].flip(1)
+    return lambda y: (y.double() - mean) @ basis
+
+
+def gaussian_distance(mean_1: Tensor, cov_1: Tensor, mean_2: Tensor, cov_2: Tensor) -> float:
+    """Squared Fréchet (Wasserstein-2) distance of two Gaussians, from means [F] and covariances [F, F] in float64.
+
+    tr (C₁ C₂)^½ = tr (C₁^½ C₂ C₁^½)^½, whose argument is symmetric and positive: eigenvalues suffice, and a singular
+    covariance does no harm.
+    """
+    values, vectors = torch.linalg.eigh(cov_1)
+    root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+    cross = torch.linalg.eigvalsh(root @ cov_2 @ root).clamp_min(0).sqrt().sum()
+    squared = (mean_1 - mean_2).square().sum() + cov_1.trace() + cov_2.trace() - 2 * cross
+    return float(squared.clamp_min(0))
+
+
+def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean [F] and unbiased covariance [F, F], float64."""
+    features = features.double()
+    return features.mean(0), torch.cov(features.T).reshape(features.shape[1], -1)
+
+
+def _imported(path: str) -> FeatureMap:
+    module, _, name = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise SpecError(f"frechet: features {path!r} cannot be imported: {error}") from error

@@ -1,0 +1,99 @@
+"""The n-step bound on −log p(x_0) of a sampler that takes n ancestral steps."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from di4c.contracts import Batch, DataSource, Draws, ForwardProcess, Generation, Metric, Prediction
+
+
+class LikelihoodBound(Metric):
+    """`nll_nats_per_token`: the n-step bound on held-out data, n the generation's steps.
+
+    (1/D) E_q Σ_k [ log q(x_s|x_t, x_0) − log E_λ p(x_s|x_t; λ) ],   t = t_k, s = t_{k−1};
+    at the last step s = 0, where q(x_0|x_t, x_0) = 1, the term is the reconstruction −log E_λ p(x_0|x_t; λ). The prior's
+    term KL(q(x_1|x_0) ‖ prior) is left out: it is zero for absorbing diffusion and the same for all models.
+
+    E_λ is a mean over `lambda_draws` draws, which raises the bound (Jensen), or exact for a finite law. The mean is over
+    `num_examples` evenly spaced held-out examples (all, if there are fewer), the same for every model and seed. An example
+    contributes all n terms if n ≤ `terms`, else `terms` of them at stratified random steps, weighted n / terms: unbiased,
+    and the work does not grow with n. x_t and x_s depend on the generation's draws only: with the same draws, models are
+    compared on the same ones.
+    """
+
+    needs_samples = False
+
+    def __init__(
+        self,
+        *,
+        data: DataSource,
+        process: ForwardProcess,
+        num_examples: int = 256,
+        lambda_draws: int = 64,
+        terms: int = 2,
+        batch_size: int = 64,
+    ):
+        self.data = data
+        self.process = process
+        self.num_examples = num_examples
+        self.lambda_draws = lambda_draws
+        self.terms = terms
+        self.batch_size = batch_size
+
+    @torch.no_grad()
+    def __call__(self, generation: Generation) -> dict[str, float]:
+        test = self.data.split("test")
+        num = min(self.num_examples, len(test))
+        shared = generation.draws.rows(0, 1)
+        examples = ((torch.arange(num) * (len(test) / num)).long())[shared.child("order").permutation(num)[0].cpu()]
+        times = generation.sampler.times(generation.steps)
+        terms = min(self.terms, generation.steps)
+        total = 0.0
+        for term in range(terms):
+            step = stratified_steps(generation.steps, terms, term, num, shared.child("offset", term).scalar())
+            draws = generation.draws.rows(0, num).child("term", term)
+            for start, stop in _runs(step, self.batch_size):
+                k = int(step[start])
+                batch = test.batch(examples[start:stop])
+                total += float(self._term(generation, batch, times[k], times[k + 1], draws.rows(start, stop)).sum())
+        return {"nll_nats_per_token": total * generation.steps / terms / num / self.data.num_positions}
+
+    def _term(self, generation: Generation, batch: Batch, t: float, s: float, draws: Draws) -> Tensor:
+        """log q(x_s|x_t, x_0) − log E_λ p(x_s|x_t; λ) for one draw of x_t and x_s: [B], nats."""
+        x_0 = batch.x_0.to(draws.device)
+        cond = None if batch.cond is None else batch.cond.to(draws.device)
+        now, then = (torch.full((len(x_0),), v, dtype=torch.float64, device=x_0.device) for v in (t, s))
+        x_t = self.process.corrupt(x_0, now, draws.child("x_t"))
+        truth = Prediction.point(x_0, x_t, self.process.num_states)
+        x_s = self.process.posterior(x_t, truth, now, then, draws.child("x_s")) if s > 0 else x_0
+        model = generation.components(x_t, now, cond, draws.child("lambda"), self.lambda_draws)
+        log_q = self.process.posterior_log_prob(x_s, x_t, truth, now, then)[:, 0]
+        log_p = self.process.posterior_log_prob(x_s, x_t, model, now, then).double()
+        return log_q.double() - mixture_log_prob(log_p, None if model.averaged else model.log_weights)
+
+
+def mixture_log_prob(log_p: Tensor, log_weights: Tensor | None) -> Tensor:
+    """log Σ_m w_m exp ℓ_m: [B], from the components' ℓ [B, M] and log w [M] (None: equal weights)."""
+    if log_weights is None:
+        return log_p.logsumexp(1) - math.log(log_p.shape[1])
+    return (log_p + log_weights.to(log_p)).logsumexp(1)
+
+
+def stratified_steps(steps: int, terms: int, term: int, num: int, offset: float) -> Tensor:
+    """A step of the `term`-th of `terms` equal parts of {0, …, steps − 1} for each of `num` examples: [num], increasing.
+
+    With the examples in random order and offset ~ U[0, 1), every step is drawn with probability terms / steps over the terms.
+    """
+    place = term + (torch.arange(num, dtype=torch.float64) + offset) / num
+    return (place * steps / terms).long().clamp_max(steps - 1)
+
+
+def _runs(step: Tensor, batch_size: int) -> list[tuple[int, int]]:
+    """Ranges [start, stop) of equal steps, at most batch_size long: a batch has one t."""
+    edges = [0, *(torch.nonzero(step.diff())[:, 0] + 1).tolist(), len(step)]
+    return [
+        (start, min(start + batch_size, last))
+        for first, last in zip(edges[:-1], edges[1:], strict=True)
+        for start in range(first, last, batch_size)
+    ]

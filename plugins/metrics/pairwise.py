@@ -1,0 +1,61 @@
+"""How far the dependence between two positions is from the data's: what a product model cannot express."""
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from di4c.contracts import DataSource, Draws, Generation, Metric
+from di4c_plugins.metrics.reference import reference, subset
+
+
+class Pairwise(Metric):
+    """Errors of all pairs of positions against held-out data: `covariance_error` and `pair_tv`.
+
+    covariance_error: mean over pairs d < e of |cov_samples(x^d, x^e) − cov_data(x^d, x^e)|, in squared states (the states
+        taken as numbers, so it says something for grey levels only).
+    pair_tv: mean over pairs of the total variation distance ½ Σ_ab |P_samples(a, b) − P_data(a, b)| of the tables of
+        x^d and x^e, the states grouped into `levels` equal ranges.
+    Both are biased upwards by the finite sample; the floor shows by how much. Sequences longer than `max_positions` are
+    measured on that many evenly spaced positions; at most `max_references` held-out examples are used.
+    """
+
+    def __init__(
+        self, *, data: DataSource, levels: int = 4, max_positions: int = 256, max_references: int = 10_000
+    ):
+        self.data = data
+        self.levels = min(levels, data.num_states)
+        self.max_references = max_references
+        count = min(data.num_positions, max_positions)
+        self.positions = (torch.arange(count) * (data.num_positions / count)).long()
+
+    def __call__(self, generation: Generation) -> dict[str, float]:
+        return self.errors(generation.x_0.cpu())
+
+    def floor(self, num_samples: int, draws: Draws) -> dict[str, float]:
+        train = reference(self.data, "train", max(num_samples, self.max_references))
+        return self.errors(subset(train, num_samples, draws))
+
+    def errors(self, x: Tensor) -> dict[str, float]:
+        """{"covariance_error", "pair_tv"} of x [n, D]."""
+        covariance, table = self._statistics(x)
+        covariance_0, table_0 = self._held_out
+        count = len(self.positions)
+        upper = torch.triu(torch.ones(count, count, dtype=torch.bool), diagonal=1)
+        distance = (table - table_0).abs_().view(count, self.levels, count, self.levels).sum((1, 3)) / 2
+        return {
+            "covariance_error": float((covariance - covariance_0).abs()[upper].mean()),
+            "pair_tv": float(distance[upper].mean()),
+        }
+
+    @cached_property
+    def _held_out(self) -> tuple[Tensor, Tensor]:
+        return self._statistics(reference(self.data, "test", self.max_references))
+
+    def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Covariances [D, D] float64 and pair tables [D·levels, D·levels] float32 of x [n, D]."""
+        x = x[:, self.positions]
+        centred = x.double() - x.double().mean(0)
+        level = x * self.levels // self.data.num_states
+        one_hot = torch.nn.functional.one_hot(level, self.levels).float().flatten(1)
+        return centred.T @ centred / len(x), one_hot.T @ one_hot / len(x)
