@@ -3,11 +3,10 @@
 import json
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from di4c_plugins.teachers.containers import read_file, strict_load
 
 from di4c.contracts import Backbone, ForwardProcess, Parameterisation, Teacher
-from di4c.errors import CheckpointError, SpecError
+from di4c.errors import CheckpointError
 
 
 class DenoiserTeacher(Teacher):
@@ -25,7 +24,16 @@ class DenoiserTeacher(Teacher):
         self.process, self.num_positions = process, num_positions
         self.backbone, self.parameterisation = backbone, parameterisation
         if run is not None:
-            load_export(backbone, export_folder(run))
+            weights = export_folder(run) / "model.safetensors"
+            strict_load(backbone, read_file(weights), str(weights))
+
+    @staticmethod
+    def resolved_entry(entry: dict) -> dict:
+        """The entry with backbone and parameterisation filled in from the run's own spec where it leaves them out."""
+        if "run" not in entry or {"backbone", "parameterisation"} <= set(entry):
+            return entry
+        trained = trained_teacher(export_folder(entry["run"]))
+        return {key: trained[key] for key in ("backbone", "parameterisation") if key in trained} | entry
 
     @staticmethod
     def portable_entry(entry: dict) -> dict:
@@ -34,32 +42,16 @@ class DenoiserTeacher(Teacher):
 
 
 def export_folder(path: str) -> Path:
-    """The folder with model.safetensors and config.json under a run folder, or the path itself if it is one."""
+    """The folder with model.safetensors and config.json: `path` itself or its export folder."""
     for folder in (Path(path), Path(path) / "export"):
         if (folder / "model.safetensors").is_file():
             return folder
-    raise CheckpointError(f"teacher.run: no model.safetensors in {path} or {path}/export; train the teacher first, or give its run folder")
+    raise CheckpointError(f"teacher.run: no model.safetensors in {path} or {path}/export; train the teacher first, or name its run")
 
 
-def load_export(backbone: Backbone, folder: Path) -> None:
-    """Loads an export's weights into the backbone, strictly."""
+def trained_teacher(folder: Path) -> dict:
+    """The teacher entry of the spec that an export was trained with."""
     try:
-        state = load_file(folder / "model.safetensors")
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{folder / 'model.safetensors'}: not a readable safetensors file ({error})") from error
-    own = backbone.state_dict()
-    wrong = sorted(set(own) ^ set(state)) + sorted(k for k in set(own) & set(state) if own[k].shape != state[k].shape)
-    if wrong:
-        raise CheckpointError(
-            f"{folder}: {len(wrong)} keys or shapes do not fit the spec's backbone, first {', '.join(wrong[:4])}; "
-            "give teacher.backbone the options the run was trained with (its config.json has them)"
-        )
-    backbone.load_state_dict(state)
-
-
-def trained_spec(folder: Path) -> dict:
-    """The spec an export was trained with."""
-    try:
-        return json.loads((folder / "config.json").read_text())["spec"]
-    except (OSError, ValueError, KeyError) as error:
-        raise SpecError(f"{folder / 'config.json'}: not an export's configuration ({error})") from error
+        return json.loads((folder / "config.json").read_text())["spec"]["teacher"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder / 'config.json'}: not the configuration of an export ({error!r})") from error

@@ -1,0 +1,75 @@
+"""A user's own network as a backbone."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from di4c.contracts import Backbone, Context, IdentityReadout
+from di4c.errors import SpecError
+
+TIME_CONVENTIONS: dict[str, Callable[[Tensor], Tensor] | None] = {
+    "t": lambda t: t,
+    "r": lambda t: 1 - t,
+    "sigma": lambda t: -torch.log1p(-(1 - 1e-3) * t),
+    "none": None,
+}
+"""What the network is told of the time t: t itself, r = 1 − t, MDLM's σ(t) = −log(1 − (1 − 1e-3)t), or nothing."""
+
+
+class WrappedModule(Backbone):
+    """f(x_t[, time][, cond]) → logits [B, D, S] as a backbone.
+
+    Without `readout` the features are the logits themselves (the generic path). With `readout`, the dotted name of the submodule
+    that maps features to logits (say "lm_head"), that submodule becomes the readout and losses go chunk by chunk.
+    """
+
+    def __init__(self, module: nn.Module, num_states: int, *, time: str, takes_cond: bool, readout: str | None = None):
+        super().__init__()
+        if time not in TIME_CONVENTIONS:
+            raise SpecError(f"teacher.time: one of {', '.join(TIME_CONVENTIONS)}; found {time!r}")
+        self.time, self.takes_cond = time, takes_cond
+        self.readout: nn.Module = IdentityReadout()
+        self.width = num_states
+        if readout is not None:
+            layer = detach_submodule(module, readout)
+            self.readout = RowReadout(layer)
+            self.width = getattr(layer, "in_features", 0)
+        self.module = module
+
+    def forward(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None, context: Context | None = None) -> Tensor:
+        arguments = [x_t]
+        if TIME_CONVENTIONS[self.time] is not None:
+            arguments.append(TIME_CONVENTIONS[self.time](t).float())
+        if self.takes_cond:
+            arguments.append(cond)
+        output = self.module(*arguments)
+        return getattr(output, "logits", output)
+
+    def linear_readout(self) -> tuple[Tensor, Tensor | None] | None:
+        layer = getattr(self.readout, "layer", None)
+        return (layer.weight, layer.bias) if isinstance(layer, nn.Linear) else None
+
+
+class RowReadout(nn.Module):
+    """A user's output layer, called on rows."""
+
+    def __init__(self, layer: nn.Module):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, h: Tensor, positions: Tensor, x_t: Tensor) -> Tensor:
+        return self.layer(h)
+
+
+def detach_submodule(module: nn.Module, name: str) -> nn.Module:
+    """The submodule `name`, replaced in `module` by the identity."""
+    parent, _, last = name.rpartition(".")
+    try:
+        owner = module.get_submodule(parent)
+        layer = owner.get_submodule(last)
+    except AttributeError as error:
+        names = ", ".join(n for n, _ in module.named_children())
+        raise SpecError(f"teacher.readout: {type(module).__name__} has no submodule {name!r}; it has {names}") from error
+    setattr(owner, last, nn.Identity())
+    return layer
