@@ -41,3 +41,10 @@ class Teacher:
         """Evaluation mode and no gradients; returns self."""
         self.backbone.eval().requires_grad_(False)
         return self
+
+    def portable_entry(self, entry: dict) -> dict:
+        """The spec entry that rebuilds this teacher's architecture without its weights, for exports; `entry` is the spec's.
+
+        A teacher that reads weights from somewhere returns an entry that does not.
+        """
+        return entry
