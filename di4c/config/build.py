@@ -1,0 +1,217 @@
+"""Spec → objects: data, process, teacher, student, law of λ, objective."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from di4c.algorithm.student import MixtureStudent
+from di4c.config.registry import Registry
+from di4c.config.spec import Spec, entries
+from di4c.contracts import (
+    Backbone,
+    DataSource,
+    Draws,
+    ForwardProcess,
+    LambdaSampler,
+    Metric,
+    Objective,
+    Sampler,
+    StudentHead,
+    Teacher,
+)
+from di4c.errors import Di4CError, RegistryError, SpecError
+
+
+@dataclass(frozen=True)
+class DataShape:
+    """The sizes of a data set, enough to rebuild a model without its data."""
+
+    num_positions: int
+    num_states: int
+    num_classes: int | None = None
+
+    @classmethod
+    def of(cls, data: "DataSource | DataShape") -> "DataShape":
+        return cls(data.num_positions, data.num_states, data.num_classes)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a spec stands for. student, latent: None when pretraining; objective: None in a skeleton."""
+
+    data: DataSource | DataShape
+    process: ForwardProcess
+    teacher: Teacher
+    student: MixtureStudent | None
+    latent: LambdaSampler | None
+    objective: Objective | None
+
+
+def build(spec: Spec, registry: Registry, *, weights: bool = True, data: DataSource | DataShape | None = None) -> Parts:
+    """Every part of a run, on the CPU.
+
+    With weights=False a skeleton to load an export into: entries as they stand (see `portable`), no objective, and a teacher
+    whose constructor takes `weights` is told not to read any. `data` stands in for the data set, if given.
+    """
+    data = build_data(spec, registry) if data is None else data
+    process = build_process(spec, registry, data)
+    teacher = build_teacher(spec, registry, data, process, weights=weights)
+    student, latent = None, None
+    if spec.task == "distill":
+        latent = build_latent(spec, registry)
+        student = build_student(spec, registry, teacher, latent)
+    parts = Parts(data, process, teacher, student, latent, None)
+    return dataclasses.replace(parts, objective=build_objective(spec, registry, parts)) if weights else parts
+
+
+def build_data(spec: Spec, registry: Registry) -> DataSource:
+    """The data set of `data:`."""
+    return _create(spec, registry, "datasets", spec.data, "data", {})
+
+
+def build_process(spec: Spec, registry: Registry, data: DataSource | DataShape) -> ForwardProcess:
+    """The forward process of `process:` on the data's states."""
+    return _create(spec, registry, "processes", spec.process, "process", {"data_states": data.num_states})
+
+
+def build_teacher(
+    spec: Spec, registry: Registry, data: DataSource | DataShape, process: ForwardProcess, *, weights: bool = True
+) -> Teacher:
+    """The teacher of `teacher:`; in training mode of its own when it is pretrained, frozen when it is distilled."""
+    provided = {
+        "process": process,
+        "data": data,
+        "num_positions": data.num_positions,
+        "num_states": process.num_states,
+        "num_classes": data.num_classes,
+        "weights": weights,
+    }
+    with _seeded(spec.seed, "teacher"):
+        teacher = _create(spec, registry, "teachers", spec.teacher, "teacher", provided)
+    return teacher.freeze() if spec.task == "distill" else teacher
+
+
+def build_latent(spec: Spec, registry: Registry) -> LambdaSampler:
+    """The law of λ of `latent:`."""
+    return _create(spec, registry, "lambda_samplers", spec.latent, "latent", {})
+
+
+def build_student(spec: Spec, registry: Registry, teacher: Teacher, latent: LambdaSampler) -> MixtureStudent:
+    """The teacher's backbone, warm-started, with the head of `student.head`. SpecError if the two do not fit."""
+    with _seeded(spec.seed, "student"):
+        backbone = teacher.student_backbone()
+        provided = {"latent_dim": latent.dim, "backbone": backbone}
+        head = _create(spec, registry, "student_heads", spec.student.head, "student.head", provided)
+    with _located(spec):
+        _check_head(registry, spec.student.head["name"], head, backbone)
+    return MixtureStudent(
+        backbone, head, parameterisation=teacher.parameterisation, num_states=teacher.process.num_states
+    )
+
+
+def build_objective(spec: Spec, registry: Registry, parts: Parts) -> Objective:
+    """The objective of `objective:`, given the parts by the names of its constructor's parameters."""
+    provided = {key: value for key, value in vars(parts).items() if value is not None}
+    return _create(spec, registry, "objectives", spec.objective, "objective", provided)
+
+
+def build_sampler(spec: Spec, registry: Registry, process: ForwardProcess) -> Sampler:
+    """The sampler of `eval.sampler`."""
+    _need_eval(spec)
+    return _create(spec, registry, "samplers", spec.eval.sampler, "eval.sampler", {"process": process})
+
+
+def build_metrics(spec: Spec, registry: Registry, data: DataSource, process: ForwardProcess) -> dict[str, Metric]:
+    """The metrics of `eval.metrics`, by name."""
+    _need_eval(spec)
+    provided = {"data": data, "process": process, "judge": spec.eval.judge}
+    return {
+        entry["name"]: _create(spec, registry, "metrics", entry, f"eval.metrics[{i}]", provided)
+        for i, entry in enumerate(spec.eval.metrics)
+    }
+
+
+def portable(spec: Spec, teacher: Teacher) -> Spec:
+    """The spec that rebuilds the architecture alone: the teacher's entry names no file of weights."""
+    return dataclasses.replace(spec, teacher=teacher.portable_entry(dict(spec.teacher)))
+
+
+def check(spec: Spec, registry: Registry) -> list[tuple[str, str]]:
+    """(key path, class) of every part, its name resolved and its options checked; builds and reads nothing.
+
+    Raises SpecError or RegistryError as `build` would.
+    """
+    told = []
+    with _located(spec):
+        for where, kind, entry in entries(spec):
+            construction = registry.plan(kind, entry, PROVIDED[kind], where)
+            told.append((where, f"{construction.factory.__module__}:{construction.factory.__qualname__}"))
+    return told
+
+
+_SIZES = {"process", "data", "num_positions", "num_states", "num_classes", "weights"}
+PROVIDED: Mapping[str, set[str]] = {
+    "datasets": set(),
+    "processes": {"data_states"},
+    "teachers": _SIZES,
+    "student_heads": {"latent_dim", "backbone"},
+    "lambda_samplers": set(),
+    "samplers": {"process"},
+    "metrics": {"data", "process", "judge"},
+    "objectives": {"data", "process", "teacher", "student", "latent"},
+}
+"""The names of the values that the functions above provide to each kind."""
+
+
+def _create(spec: Spec, registry: Registry, kind: str, entry: Mapping, where: str, provided: dict[str, Any]) -> Any:
+    with _located(spec):
+        return registry.create(kind, entry, provided, where)
+
+
+@contextlib.contextmanager
+def _located(spec: Spec) -> Iterator[None]:
+    """Errors name the file that the spec came from."""
+    try:
+        yield
+    except Di4CError as error:
+        raise type(error)(f"{spec.source}: {error}") from error
+
+
+@contextlib.contextmanager
+def _seeded(seed: int, part: str) -> Iterator[None]:
+    """Initial weights by the spec's seed, the caller's generator left as it was; each part has a stream of its own."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(int(Draws(seed, path=("initial weights", part)).scalar() * 2**53))
+        yield
+
+
+def _check_head(registry: Registry, name: str, head: StudentHead, backbone: Backbone) -> None:
+    missing = head.needs - backbone.accepts
+    if not missing:
+        return
+    fitting = [t.name for t in registry.targets("student_heads") if _needs(registry, t.name) <= backbone.accepts]
+    raise SpecError(
+        f"student.head: {name!r} needs {_listed(head.needs)}, but {type(backbone).__name__} accepts "
+        f"{_listed(backbone.accepts)}. Heads that fit: {', '.join(fitting) or 'none'}."
+    )
+
+
+def _needs(registry: Registry, name: str) -> frozenset:
+    """What a head's class says it needs; a head that cannot be imported fits nothing."""
+    try:
+        return frozenset(registry.resolve("student_heads", name).needs)
+    except (RegistryError, AttributeError, TypeError):
+        return frozenset({"unknown"})
+
+
+def _listed(names: frozenset) -> str:
+    return ", ".join(sorted(names)) or "nothing"
+
+
+def _need_eval(spec: Spec) -> None:
+    if spec.eval is None:
+        raise SpecError(f"{spec.source}: eval: missing; evaluation needs sampler, metrics, steps, samples, seeds, batch_size.")

@@ -1,0 +1,158 @@
+"""Plain values of a spec → the types that a signature or a dataclass asks for."""
+
+import collections.abc
+import dataclasses
+import math
+import types
+import typing
+from pathlib import Path
+from typing import Any, Literal, Union
+
+from di4c.config.suggest import suggestion
+from di4c.errors import SpecError
+
+_SEQUENCES = {list: list, tuple: tuple, set: set, frozenset: frozenset, collections.abc.Sequence: list,
+              collections.abc.Iterable: list}
+_MAPPINGS = {dict, collections.abc.Mapping, collections.abc.MutableMapping}
+
+
+def coerce(value: Any, annotation: Any, where: str) -> Any:
+    """`value` as `annotation` asks: int, float, bool, str, Path, Literal, Optional, list, tuple, dict or a dataclass.
+
+    "1e-4" becomes a float where a float is asked for, 1e3 an int where an int is. Values whose annotation is none of
+    these pass unchanged, since only their constructor can judge them.
+
+    Raises SpecError, with `where` (the key path), what was found and what is allowed.
+    """
+    origin = typing.get_origin(annotation)
+    if origin is typing.Annotated:
+        return coerce(value, typing.get_args(annotation)[0], where)
+    if origin in (Union, types.UnionType):
+        return _union(value, annotation, where)
+    if origin is Literal:
+        return _literal(value, typing.get_args(annotation), where)
+    if dataclasses.is_dataclass(annotation) and isinstance(annotation, type):
+        return value if isinstance(value, annotation) else from_mapping(annotation, value, where)
+    if (origin or annotation) in _SEQUENCES:
+        return _sequence(value, annotation, where)
+    if (origin or annotation) in _MAPPINGS:
+        return _mapping(value, annotation, where)
+    return _scalar(value, annotation, where)
+
+
+def from_mapping(cls: type, value: Any, where: str) -> Any:
+    """The dataclass `cls` from a mapping; unknown and missing keys are SpecErrors that list the allowed ones."""
+    if not isinstance(value, collections.abc.Mapping):
+        raise SpecError(f"{where or 'spec'}: expected a mapping, found {value!r}.{_allowed(cls)}")
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.init and f.metadata.get("spec", True)}
+    for key in value:
+        if key not in fields:
+            raise SpecError(f"{_join(where, key)}: unknown key.{suggestion(key, fields, 'Allowed')}")
+    hints = typing.get_type_hints(cls)
+    for name, field in fields.items():
+        if name not in value and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise SpecError(f"{_join(where, name)}: missing, expected {describe(hints[name])}.{_allowed(cls)}")
+    return cls(**{key: coerce(item, hints[key], _join(where, key)) for key, item in value.items()})
+
+
+def describe(annotation: Any) -> str:
+    """An annotation in words, for messages: "an integer", "a list of numbers", "one of 'a', 'b'"."""
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (Union, types.UnionType):
+        return " or ".join(describe(a) for a in args)
+    if origin is Literal:
+        return "one of " + ", ".join(repr(a) for a in args)
+    if (origin or annotation) in _SEQUENCES:
+        items = [a for a in args if a is not Ellipsis]
+        return "a list" + (f" of {' and '.join(dict.fromkeys(map(_plural, items)))}" if items else "")
+    if (origin or annotation) in _MAPPINGS or dataclasses.is_dataclass(annotation):
+        return "a mapping"
+    words = {int: "an integer", float: "a number", bool: "true or false", str: "a string", Path: "a path",
+             type(None): "null"}
+    return words.get(annotation, getattr(annotation, "__name__", str(annotation)))
+
+
+def _plural(annotation: Any) -> str:
+    return {int: "integers", float: "numbers", bool: "booleans", str: "strings", Path: "paths"}.get(
+        annotation, f"({describe(annotation)})"
+    )
+
+
+def _union(value: Any, annotation: Any, where: str) -> Any:
+    """The first arm that takes the value; an arm of exactly the value's type comes first."""
+    arms = typing.get_args(annotation)
+    if value is None and type(None) in arms:
+        return None
+    exact = [a for a in arms if a is type(value)]
+    errors = []
+    for arm in exact + [a for a in arms if a not in exact and a is not type(None)]:
+        try:
+            return coerce(value, arm, where)
+        except SpecError as error:
+            errors.append(error)
+    if len(errors) == 1:
+        raise errors[0]
+    raise SpecError(f"{where}: expected {describe(annotation)}, found {value!r}.")
+
+
+def _literal(value: Any, allowed: tuple, where: str) -> Any:
+    for option in allowed:
+        if value == option and type(value) is type(option):
+            return option
+    raise SpecError(f"{where}: found {value!r}.{suggestion(value, map(str, allowed), 'Allowed')}")
+
+
+def _sequence(value: Any, annotation: Any, where: str) -> Any:
+    if isinstance(value, str | bytes | collections.abc.Mapping) or not isinstance(value, collections.abc.Iterable):
+        raise SpecError(f"{where}: expected {describe(annotation)}, found {value!r}.")
+    origin, args, items = typing.get_origin(annotation) or annotation, typing.get_args(annotation), list(value)
+    if origin is tuple and args and args[-1] is not Ellipsis:
+        if len(items) != len(args):
+            raise SpecError(f"{where}: expected {len(args)} values, found {len(items)}: {items!r}.")
+        kinds = args
+    else:
+        kinds = (args[0] if args else Any,) * len(items)
+    return _SEQUENCES[origin](coerce(v, a, f"{where}[{i}]") for i, (v, a) in enumerate(zip(items, kinds, strict=True)))
+
+
+def _mapping(value: Any, annotation: Any, where: str) -> dict:
+    if not isinstance(value, collections.abc.Mapping):
+        raise SpecError(f"{where}: expected {describe(annotation)}, found {value!r}.")
+    key_type, value_type = typing.get_args(annotation) or (Any, Any)
+    return {coerce(k, key_type, where): coerce(v, value_type, _join(where, k)) for k, v in value.items()}
+
+
+def _scalar(value: Any, annotation: Any, where: str) -> Any:
+    if annotation not in (bool, int, float, str, Path, type(None)):
+        return value
+    number = _number(value)
+    if annotation is float and number is not None:
+        return float(number)
+    if annotation is int and number is not None and math.isfinite(number) and number == int(number):
+        return int(number)
+    if annotation is Path and isinstance(value, str | Path) and str(value):
+        return Path(value)
+    if annotation in (bool, str, type(None)) and isinstance(value, annotation):
+        return value
+    raise SpecError(f"{where}: expected {describe(annotation)}, found {value!r}.")
+
+
+def _number(value: Any) -> int | float | None:
+    """The number that a value or its text stands for ("1e-4" is text to YAML 1.1), or None."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    if not isinstance(value, str):
+        return value
+    try:
+        return float(value)
+    except ValueError:
+        return None
+
+
+def _allowed(cls: type) -> str:
+    names = [f.name for f in dataclasses.fields(cls) if f.init and f.metadata.get("spec", True)]
+    return f" Allowed keys: {', '.join(names)}."
+
+
+def _join(where: str, key: object) -> str:
+    return f"{where}.{key}" if where else str(key)

@@ -1,0 +1,159 @@
+"""{"name": …, **options} → an object, the options matched to the constructor's parameters."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from di4c.config.coerce import coerce
+from di4c.config.suggest import suggestion
+from di4c.errors import Di4CError, RegistryError, SpecError
+
+if TYPE_CHECKING:
+    from di4c.config.registry import Registry
+
+NESTED = {
+    "backbone": "backbones",
+    "parameterisation": "parameterisations",
+    "process": "processes",
+    "teacher": "teachers",
+    "head": "student_heads",
+    "latent": "lambda_samplers",
+    "estimator": "loss_estimators",
+    "sampler": "samplers",
+}
+"""Options that name a part of their own, which is created first."""
+
+
+@dataclass(frozen=True)
+class Construction:
+    """A constructor with its checked options; `nested` are the parts among them, `parameters` what it can be given."""
+
+    factory: Any
+    options: dict[str, Any]
+    nested: dict[str, Construction]
+    parameters: frozenset
+    where: str
+
+    def build(self, provided: Mapping[str, Any]) -> Any:
+        """Calls the constructors, innermost first; their Di4CErrors are told with the key path."""
+        given = {key: value for key, value in provided.items() if key in self.parameters}
+        parts = {key: construction.build(provided) for key, construction in self.nested.items()}
+        try:
+            return self.factory(**{**given, **self.options, **parts})
+        except Di4CError as error:
+            told = str(error)
+            raise type(error)(told if told.startswith(self.where) else f"{self.where}: {told}") from error
+
+
+def split_entry(entry: str | Mapping, where: str) -> tuple[str, dict[str, Any]]:
+    """(name, options) of {"name": …, **options} or of a bare name."""
+    if isinstance(entry, str):
+        return entry, {}
+    if not isinstance(entry, Mapping):
+        raise SpecError(f"{where}: expected a name or a mapping with 'name', found {entry!r}.")
+    options = {str(key): value for key, value in entry.items()}
+    name = options.pop("name", None)
+    if not isinstance(name, str):
+        raise SpecError(f"{where}.name: expected a string, found {name!r}.")
+    return name, options
+
+
+def plan(registry: Registry, kind: str, entry: str | Mapping, provided: Iterable[str], where: str) -> Construction:
+    """The checked construction of an entry; `provided` are the names of the values that will be given besides."""
+    where = where or kind
+    name, options = split_entry(entry, where)
+    try:
+        factory = registry.resolve(kind, name)
+    except RegistryError as error:
+        raise RegistryError(f"{where}: {error}") from error.__cause__
+    told = f"{where}: {name!r} ({registry.find(kind, name).reference})"
+    return _plan_call(registry, factory, options, set(provided), where, told, takes_provided=True)
+
+
+def _plan_call(
+    registry: Registry, factory: Any, options: Mapping, provided: set, where: str, told: str, takes_provided: bool
+) -> Construction:
+    """The construction of a class; dataclasses among its options are planned alike, but get no provided values."""
+    parameters = _parameters(factory)
+    own = provided if takes_provided else set()
+    _check_keys(options, parameters, own, told)
+    hints = _hints(factory)
+    plain, nested = {}, {}
+    for key, value in options.items():
+        annotation, path = hints.get(key, Any), f"{where}.{key}"
+        inner = _dataclass_of(annotation) if isinstance(value, Mapping) else None
+        if _is_part(key, value, annotation):
+            nested[key] = plan(registry, NESTED[key], value, provided, path)
+        elif inner is not None:
+            construction = _plan_call(registry, inner, value, provided, path, f"{path} ({inner.__name__})", False)
+            if construction.nested:
+                nested[key] = construction
+            else:  # built now, so that a check without training hears what __post_init__ says
+                plain[key] = construction.build({})
+        else:
+            plain[key] = coerce(value, annotation, path)
+    return Construction(factory, plain, nested, frozenset(parameters) & own, where)
+
+
+def _dataclass_of(annotation: Any) -> type | None:
+    """The dataclass that an annotation is, or holds beside None."""
+    arms = _arms(annotation)
+    return arms[0] if len(arms) == 1 and isinstance(arms[0], type) and dataclasses.is_dataclass(arms[0]) else None
+
+
+def _is_part(key: str, value: Any, annotation: Any) -> bool:
+    """Whether an option names a part: a mapping with a name, or a bare name where no string is asked for."""
+    if key not in NESTED:
+        return False
+    if isinstance(value, Mapping):
+        return "name" in value
+    takes_text = any(a is str or typing.get_origin(a) is typing.Literal for a in _arms(annotation))
+    return isinstance(value, str) and not takes_text
+
+
+def _arms(annotation: Any) -> tuple:
+    """The alternatives of a union, None left out; else the annotation alone."""
+    union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    return tuple(a for a in (typing.get_args(annotation) if union else (annotation,)) if a is not type(None))
+
+
+def _parameters(factory: Any) -> dict[str, inspect.Parameter]:
+    """The parameters that can be given by keyword; "**" stands for any other."""
+    parameters = inspect.signature(factory).parameters
+    named = {
+        key: p
+        for key, p in parameters.items()
+        if p.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    }
+    rest = [p for p in parameters.values() if p.kind is inspect.Parameter.VAR_KEYWORD]
+    return {**named, **({"**": rest[0]} if rest else {})}
+
+
+def _check_keys(options: Mapping, parameters: Mapping, provided: set[str], told: str) -> None:
+    """Raises RegistryError for keys the constructor does not take, and for keys it misses."""
+    own = {key: p for key, p in parameters.items() if key != "**" and key not in provided}
+    listing = [f"{key}{' (required)' if p.default is inspect.Parameter.empty else ''}" for key, p in own.items()]
+    allowed = f" Allowed: {', '.join(listing) or 'no options'}."
+    for key in options:
+        if key not in parameters and "**" not in parameters:
+            near = suggestion(key, own).partition(" Known")[0]
+            raise RegistryError(f"{told} has no option {key!r}.{near}{allowed}")
+    missing = [k for k, p in own.items() if p.default is inspect.Parameter.empty and k not in options]
+    if missing:
+        raise RegistryError(f"{told} misses {', '.join(map(repr, missing))}.{allowed}")
+
+
+def _hints(factory: Any) -> dict[str, Any]:
+    """The parameters' annotations; those that cannot be evaluated (imported for type checkers only) are left out."""
+    function = factory.__init__ if isinstance(factory, type) and not dataclasses.is_dataclass(factory) else factory
+    try:
+        return typing.get_type_hints(function)
+    except (NameError, AttributeError, TypeError):
+        annotations = getattr(function, "__annotations__", {})
+        return {key: value for key, value in annotations.items() if not isinstance(value, str)}

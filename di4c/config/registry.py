@@ -1,0 +1,161 @@
+"""Names of parts → classes, lazily: nothing is imported before its name is asked for."""
+
+import importlib
+import importlib.metadata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from di4c.config import plugin_modules
+from di4c.config.construct import Construction, plan
+from di4c.config.suggest import suggestion
+from di4c.errors import RegistryError
+
+SINGULAR = {
+    "teachers": "teacher",
+    "backbones": "backbone",
+    "processes": "process",
+    "parameterisations": "parameterisation",
+    "student_heads": "head",
+    "lambda_samplers": "latent",
+    "loss_estimators": "estimator",
+    "samplers": "sampler",
+    "metrics": "metric",
+    "datasets": "dataset",
+    "objectives": "objective",
+}
+"""Every kind of part, with the key under which a spec (or another part's options) names one of it."""
+
+KINDS = tuple(SINGULAR)
+ENTRY_POINT_GROUP = "di4c"
+REGISTRY_FILE = Path(__file__).parent.parent / "registry.yaml"
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a name stands for: reference "module:Class", and the source that says so."""
+
+    kind: str
+    name: str
+    reference: str
+    source: str
+
+
+class Registry:
+    """The names of all kinds. Immutable; a spec's `plugins:` make another Registry."""
+
+    def __init__(self, targets: Iterable[Target]):
+        """Raises RegistryError if a kind is unknown or a name has two targets, naming both sources."""
+        self._targets: dict[str, dict[str, Target]] = {kind: {} for kind in KINDS}
+        for target in targets:
+            _check_target(target)
+            known = self._targets[target.kind].setdefault(target.name, target)
+            if known.reference != target.reference:
+                raise RegistryError(
+                    f"two {target.kind} are named {target.name!r}: {known.reference} (from {known.source}) and "
+                    f"{target.reference} (from {target.source}). Rename one, or name a class directly as 'module:Class'."
+                )
+
+    @classmethod
+    def default(cls, plugins: Iterable[str] = ()) -> "Registry":
+        """The names of registry.yaml, of installed entry points, and of plugin modules or .py files."""
+        targets = [*_file_targets(REGISTRY_FILE), *_entry_point_targets()]
+        for plugin in plugins:
+            targets += _mapping_targets(plugin_modules.declared(plugin), f"plugins: {plugin}")
+        return cls(targets)
+
+    def targets(self, kind: str) -> list[Target]:
+        """The targets of a kind, by name."""
+        return sorted(self._of(kind).values(), key=lambda target: target.name)
+
+    def find(self, kind: str, name: str) -> Target:
+        """The target of a name, or of a direct "module:Class"; imports nothing.
+
+        Raises RegistryError for an unknown name, with the nearest ones and all known ones.
+        """
+        targets = self._of(kind)
+        if name in targets:
+            return targets[name]
+        if ":" in name:
+            target = Target(kind, name, name, "named directly")
+            _check_target(target)
+            return target
+        raise RegistryError(f"no {SINGULAR[kind]} named {name!r}.{suggestion(name, targets)}")
+
+    def resolve(self, kind: str, name: str) -> Any:
+        """The class (or factory) of a name, imported now. Raises RegistryError, its cause kept."""
+        target = self.find(kind, name)
+        module, _, attribute = target.reference.partition(":")
+        told = f"{SINGULAR[kind]} {name!r} is {target.reference} (from {target.source})"
+        try:
+            found: Any = importlib.import_module(module)
+        except Exception as error:
+            raise RegistryError(f"{told}, but importing {module} failed: {type(error).__name__}: {error}") from error
+        for part in attribute.split("."):
+            if not hasattr(found, part):
+                public = [n for n in vars(found) if not n.startswith("_")]
+                raise RegistryError(f"{told}, but {module} has no {attribute!r}.{suggestion(part, public, 'It has')}")
+            found = getattr(found, part)
+        return found
+
+    def plan(self, kind: str, entry: str | Mapping, provided: Iterable[str] = (), where: str = "") -> Construction:
+        """How `create` would build the entry, every option checked and coerced; imports, but calls no constructor."""
+        return plan(self, kind, entry, provided, where)
+
+    def create(self, kind: str, entry: str | Mapping, provided: Mapping[str, Any] | None = None, where: str = "") -> Any:
+        """The object of {"name": …, **options}, or of a bare name.
+
+        Options that name parts themselves (backbone: {name: dit}) are created first. Of `provided`, the constructor gets
+        what it has parameters for; an option of the entry goes before a provided value.
+
+        Raises RegistryError for unknown names and keys and missing keys, SpecError for values of a wrong type.
+        """
+        provided = dict(provided or {})
+        return self.plan(kind, entry, provided, where).build(provided)
+
+    def _of(self, kind: str) -> dict[str, Target]:
+        if kind not in self._targets:
+            raise RegistryError(f"no kind {kind!r}.{suggestion(kind, KINDS)}")
+        return self._targets[kind]
+
+
+def _check_target(target: Target) -> None:
+    if target.kind not in KINDS:
+        raise RegistryError(f"{target.source}: no kind {target.kind!r}.{suggestion(target.kind, KINDS)}")
+    module, _, attribute = str(target.reference).partition(":")
+    if not all(part.isidentifier() for part in [*module.split("."), *attribute.split(".")]):
+        raise RegistryError(
+            f"{target.source}: {SINGULAR[target.kind]} {target.name!r} is {target.reference!r}; expected 'package.module:Class'."
+        )
+
+
+def _mapping_targets(kinds: Any, source: str) -> list[Target]:
+    if not isinstance(kinds, dict) or not all(isinstance(names, dict | None) for names in kinds.values()):
+        raise RegistryError(f"{source}: expected kind → name → 'module:Class', found {kinds!r}.")
+    return [Target(k, name, ref, source) for k, names in kinds.items() for name, ref in (names or {}).items()]
+
+
+def _file_targets(path: Path) -> list[Target]:
+    try:
+        kinds = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise RegistryError(f"cannot read {path}: {error}") from error
+    return _mapping_targets(kinds, path.name)
+
+
+def _entry_point_targets() -> list[Target]:
+    """Entry points `name = "module:Class"` in groups di4c.teachers, di4c.backbones, … of installed distributions."""
+    prefix, targets, seen = ENTRY_POINT_GROUP + ".", [], set()
+    for distribution in importlib.metadata.distributions():
+        if distribution.name in seen:  # an older copy, further down the import path
+            continue
+        seen.add(distribution.name)
+        targets += [
+            Target(point.group.removeprefix(prefix), point.name, point.value, f"entry point of {distribution.name}")
+            for point in distribution.entry_points
+            if point.group.startswith(prefix)
+        ]
+    return targets

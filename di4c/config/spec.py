@@ -1,0 +1,278 @@
+"""spec.yaml → a validated Spec of plain values. Imports neither torch nor any part; OmegaConf stops in this file.
+
+Paths in a spec (train.run, teacher.run, data.path) start at the current directory; files under `plugins:` at the spec's
+folder.
+"""
+
+import dataclasses
+import math
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from di4c.config.coerce import from_mapping
+from di4c.config.construct import NESTED, split_entry
+from di4c.config.plugin_modules import is_file
+from di4c.config.registry import Registry
+from di4c.config.suggest import suggestion
+from di4c.config.train_spec import TrainSpec
+from di4c.errors import RegistryError, SpecError
+
+Entry = dict
+"""{"name": …, **options}: a part by its registry name, with its constructor's options."""
+
+REQUIRED = {
+    "pretrain": ("data", "process", "teacher"),
+    "distill": ("data", "process", "teacher", "student", "latent"),
+}
+DEFAULT_OBJECTIVE = {"pretrain": "nelbo", "distill": "di4c"}
+SECTION_KINDS = {
+    "data": "datasets",
+    "process": "processes",
+    "teacher": "teachers",
+    "latent": "lambda_samplers",
+    "objective": "objectives",
+}
+"""The sections that are one entry, with their kinds."""
+
+OWNED_BY_TRAIN = {
+    "train_batch_size": "train.batch_size",
+    "train_micro_batch_size_per_gpu": "train.micro_batch_size",
+    "gradient_accumulation_steps": "train.batch_size and train.micro_batch_size",
+    "gradient_clipping": "train.clip",
+    "optimizer": "train.optimizer",
+    "scheduler": "train.schedule",
+    "bf16": "train.precision",
+    "bfloat16": "train.precision",
+    "fp16": "train.precision",
+    "amp": "train.precision",
+    "steps_per_print": "train.log_every",
+}
+"""DeepSpeed's keys that a spec must not set, with the keys to use."""
+
+
+@dataclass(frozen=True)
+class StudentSpec:
+    """How λ enters the student: the entry of a student head. The backbone is the teacher's."""
+
+    head: Any
+
+
+@dataclass(frozen=True)
+class EvalSpec:
+    """What tools/eval.py measures. `steps`, `mixture_sizes`, `samples`, `seeds` can be changed on its command line.
+
+    mixture_sizes: numbers of λ atoms, "inf" for the continuous law, "product" for the product of the marginals.
+    seeds: how many sampling seeds. judge: the model that scores text, if a metric asks for one.
+    """
+
+    sampler: Any
+    metrics: list[Any]
+    steps: list[int]
+    samples: int
+    seeds: int
+    batch_size: int
+    mixture_sizes: list[int | float | str] = field(default_factory=lambda: ["inf"])
+    judge: str | None = None
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A whole run. `source` says where it was read, for messages."""
+
+    task: Literal["pretrain", "distill"]
+    seed: int
+    train: TrainSpec
+    data: Any = None
+    process: Any = None
+    teacher: Any = None
+    student: StudentSpec | None = None
+    latent: Any = None
+    objective: Any = None
+    eval: EvalSpec | None = None
+    plugins: list[str] = field(default_factory=list)
+    deepspeed: dict[str, Any] = field(default_factory=dict)
+    source: str = field(default="spec", compare=False, metadata={"spec": False})
+
+    @classmethod
+    def from_dict(cls, values: Mapping, source: str = "spec", folder: Path | None = None) -> "Spec":
+        """The validated spec of plain values; `folder` is where relative plugin files start (the current directory).
+
+        Raises SpecError or RegistryError with `source`, the key path, what was found and what is allowed.
+        """
+        try:
+            spec = from_mapping(cls, values, "")
+            spec = dataclasses.replace(_normalised(spec, folder or Path.cwd()), source=str(source))
+            _check_deepspeed(spec.deepspeed)
+            _check_names(spec, Registry.default(spec.plugins))
+        except (SpecError, RegistryError) as error:
+            raise type(error)(f"{source}: {error}") from error
+        return spec
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values that `from_dict` turns into the same spec; sections that are absent are left out."""
+        values = _plain({f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "source"})
+        return {key: value for key, value in values.items() if value is not None}
+
+
+def read_spec(path: str | Path, overrides: Iterable[str] = ()) -> Spec:
+    """The spec of a YAML file, with overrides "a.b=c" (values in YAML) and ${a.b} interpolation resolved.
+
+    Raises SpecError or RegistryError; nothing heavier than OmegaConf is imported.
+    """
+    path = Path(path)
+    try:
+        config = OmegaConf.load(path)
+    except FileNotFoundError as error:
+        raise SpecError(f"{path}: no such file") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
+        raise SpecError(f"{path}: cannot be read as YAML: {error}") from error
+    if not OmegaConf.is_dict(config):
+        raise SpecError(f"{path}: expected a mapping of {', '.join(_sections())}, found a {type(config).__name__}")
+    try:
+        for override in overrides:
+            _override(config, override)
+        values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise SpecError(f"{path}: {_told(error)}") from error
+    return Spec.from_dict(values, source=str(path), folder=path.parent)
+
+
+def save_spec(spec: Spec, path: str | Path) -> None:
+    """Writes the resolved spec, atomically; `read_spec` gives it back."""
+    path = Path(path)
+    text = OmegaConf.to_yaml(OmegaConf.create(spec.to_dict()))
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished.write_text(text, encoding="utf-8")
+    os.replace(unfinished, path)
+
+
+def entries(spec: Spec) -> list[tuple[str, str, Entry]]:
+    """(key path, kind, entry) of every part that the spec names at its sections, in the order of building."""
+    found = [(key, kind, getattr(spec, key)) for key, kind in SECTION_KINDS.items()]
+    if spec.student is not None:
+        found.append(("student.head", "student_heads", spec.student.head))
+    if spec.eval is not None:
+        found.append(("eval.sampler", "samplers", spec.eval.sampler))
+        found += [(f"eval.metrics[{i}]", "metrics", metric) for i, metric in enumerate(spec.eval.metrics)]
+    return [item for item in found if item[2] is not None]
+
+
+def _normalised(spec: Spec, folder: Path) -> Spec:
+    """Every entry a mapping, the objective filled in, plugin files absolute, "inf" written as text."""
+    for key in REQUIRED[spec.task]:
+        if getattr(spec, key) is None:
+            raise SpecError(f"{key}: missing; task {spec.task!r} needs {', '.join(REQUIRED[spec.task])}.")
+    objective = spec.objective or {}
+    if isinstance(objective, Mapping):
+        objective = {"name": DEFAULT_OBJECTIVE[spec.task], **objective}
+    sections = {key: getattr(spec, key) for key in SECTION_KINDS} | {"objective": objective}
+    return dataclasses.replace(
+        spec,
+        **{key: None if entry is None else _entry(entry, key) for key, entry in sections.items()},
+        student=spec.student and StudentSpec(_entry(spec.student.head, "student.head")),
+        eval=spec.eval and _normalised_eval(spec.eval),
+        plugins=[_absolute(plugin, folder) for plugin in spec.plugins],
+    )
+
+
+def _normalised_eval(spec: EvalSpec) -> EvalSpec:
+    for key in ("samples", "seeds", "batch_size"):
+        if getattr(spec, key) < 1:
+            raise SpecError(f"eval.{key}: expected at least 1, found {getattr(spec, key)}.")
+    if not spec.steps or min(spec.steps) < 1:
+        raise SpecError(f"eval.steps: expected numbers of steps ≥ 1, found {spec.steps}.")
+    return dataclasses.replace(
+        spec,
+        sampler=_entry(spec.sampler, "eval.sampler"),
+        metrics=[_entry(metric, f"eval.metrics[{i}]") for i, metric in enumerate(spec.metrics)],
+        mixture_sizes=[mixture_size(size, "eval.mixture_sizes") for size in spec.mixture_sizes],
+    )
+
+
+def mixture_size(size: int | float | str, where: str) -> int | str:
+    """A number of atoms ≥ 1, "inf" or "product", from its YAML or command-line spelling."""
+    if size in ("inf", "product"):
+        return size
+    if isinstance(size, float) and math.isinf(size) and size > 0:
+        return "inf"
+    if str(size).isdecimal() and int(size) >= 1:
+        return int(size)
+    raise SpecError(f"{where}: expected whole numbers ≥ 1, inf or product, found {size!r}.")
+
+
+def _entry(entry: Any, where: str) -> Entry:
+    name, options = split_entry(entry, where)
+    return {"name": name, **options}
+
+
+def _absolute(plugin: str, folder: Path) -> str:
+    return str((folder / Path(plugin).expanduser()).resolve()) if is_file(plugin) else plugin
+
+
+def _check_names(spec: Spec, registry: Registry) -> None:
+    """Every name, those of nested parts too, is known to the registry; nothing is imported for it."""
+    for where, kind, entry in entries(spec):
+        _check_entry(registry, kind, entry, where)
+
+
+def _check_entry(registry: Registry, kind: str, entry: Mapping, where: str) -> None:
+    try:
+        registry.find(kind, entry["name"])
+    except RegistryError as error:
+        raise RegistryError(f"{where}.name: {error}") from error
+    _check_nested(registry, entry, where)
+
+
+def _check_nested(registry: Registry, options: Mapping, where: str) -> None:
+    for key, value in options.items():
+        if isinstance(value, Mapping):
+            if key in NESTED and isinstance(value.get("name"), str):
+                _check_entry(registry, NESTED[key], value, f"{where}.{key}")
+            else:
+                _check_nested(registry, value, f"{where}.{key}")
+
+
+def _check_deepspeed(config: Mapping) -> None:
+    for key in config:
+        if key in OWNED_BY_TRAIN:
+            raise SpecError(f"deepspeed.{key}: set by the trainer; use {OWNED_BY_TRAIN[key]} instead.")
+
+
+def _override(config: Any, override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise SpecError(f"--set {override}: expected KEY=VALUE, e.g. train.steps=100")
+    if key.split(".")[0] not in _sections():
+        raise SpecError(f"--set {override}: unknown key.{suggestion(key.split('.')[0], _sections(), 'Allowed')}")
+    try:
+        value = OmegaConf.to_container(OmegaConf.create(f"value: {text}"), resolve=False)["value"]
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise SpecError(f"--set {override}: the value is not YAML: {error}") from error
+    OmegaConf.update(config, key, value, merge=False, force_add=True)
+
+
+def _told(error: OmegaConfBaseException) -> str:
+    key = getattr(error, "full_key", None)
+    return f"{key}: {str(error).splitlines()[0]}" if key else str(error).splitlines()[0]
+
+
+def _sections() -> list[str]:
+    return [f.name for f in dataclasses.fields(Spec) if f.name != "source"]
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses → dicts, paths → strings, tuples → lists, all the way down."""
+    if dataclasses.is_dataclass(value):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
