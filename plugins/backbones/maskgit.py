@@ -1,0 +1,158 @@
+"""MaskGIT's bidirectional transformer over image tokens (Chang et al. 2022; layout of Halton-MaskGIT, Besnier et al.).
+
+    x_t, class ─ tok_emb + pos_emb ─ first_layer ─┐
+                        λ tokens ─── first_layer ─┴ blocks ─ last_layer ─ drop class and λ ─ features [B·M, D, H]
+
+Parameter names are those of the public checkpoints, so that these load key by key.
+"""
+
+from collections import OrderedDict
+
+import torch
+from einops import rearrange, repeat
+from torch import Tensor, nn
+
+from di4c.contracts import Backbone, Context
+from di4c.errors import SpecError
+
+_WIDE_EPS = 1e-12  # LayerNorm eps around the blocks; inside them it is torch's 1e-5
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention with biases and nn.MultiheadAttention's parameter names, whose projections are called.
+
+    nn.MultiheadAttention reads its output projection's weight without calling it, which ZeRO-3 cannot gather.
+    """
+
+    def __init__(self, width: int, heads: int, *, dropout: float):
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.in_proj_weight = nn.Parameter(nn.init.xavier_uniform_(torch.empty(3 * width, width)))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
+        self.out_proj = nn.Linear(width, width)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Attended features: [B, N, H] from [B, N, H]."""
+        projected = nn.functional.linear(h, self.in_proj_weight, self.in_proj_bias)
+        query, key, value = rearrange(projected, "b n (three heads c) -> three b heads n c", three=3, heads=self.heads)
+        dropout = self.dropout if self.training else 0.0
+        attended = nn.functional.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
+        return self.out_proj(rearrange(attended, "b heads n c -> b n (heads c)"))
+
+
+class PreNorm(nn.Module):
+    """h + fn(norm(h))."""
+
+    def __init__(self, width: int, fn: nn.Module):
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.fn = fn
+
+    def forward(self, h: Tensor) -> Tensor:
+        return h + self.fn(self.norm(h))
+
+
+def _block(width: int, heads: int, mlp_width: int, dropout: float) -> nn.Module:
+    """Attention, then a two-layer perceptron, each normalised first."""
+    attention = SelfAttention(width, heads, dropout=dropout)
+    perceptron = nn.Sequential(
+        nn.Linear(width, mlp_width), nn.GELU(), nn.Dropout(dropout), nn.Linear(mlp_width, width), nn.Dropout(dropout)
+    )
+    return nn.Sequential(
+        PreNorm(width, nn.Sequential(OrderedDict(mha=attention))),
+        PreNorm(width, nn.Sequential(OrderedDict(net=perceptron))),
+    )
+
+
+class TiedReadout(nn.Module):
+    """Logits h·wᵀ + b_d from the embedding's weight w and a bias per position, cut to the process's S states.
+
+    Holds the very Parameters of the backbone (so that a call of the readout alone gathers them) and saves none of them.
+    """
+
+    def __init__(self, weight: nn.Parameter, bias: nn.Parameter, *, num_states: int):
+        super().__init__()
+        self.weight = weight
+        self.bias = bias
+        self.num_states = num_states
+
+    def forward(self, h: Tensor, positions: Tensor, x_t: Tensor) -> Tensor:
+        """Logits [P, M, S] of features [P, M, H] at positions [P]; x_t is not used."""
+        states = slice(0, self.num_states)
+        return nn.functional.linear(h, self.weight[states]) + self.bias[positions, states].unsqueeze(1)
+
+    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
+        """Nothing: the backbone saves the shared tensors once, under the public names."""
+
+    def _load_from_state_dict(self, *args: object) -> None:
+        """Nothing, for the same reason."""
+
+
+class MaskGITBackbone(Backbone):
+    """The MaskGIT transformer: features [B·M, D, H]; it takes no time input, t is ignored.
+
+    Vocabulary of `tok_emb`: the S − 1 codes, the mask, the classes, the dropped class (cond = −1, or no cond at all).
+    The class token follows the image tokens; λ tokens come last and have no position embedding.
+    """
+
+    accepts = frozenset({"tokens", "start"})
+
+    def __init__(
+        self, num_positions: int, num_states: int, *, num_classes: int | None = None, width: int = 768, depth: int = 24,
+        heads: int = 16, mlp_width: int = 3072, dropout: float = 0.1,
+    ):
+        super().__init__()
+        if width % heads:
+            raise SpecError(f"backbone maskgit: width {width} is not a multiple of heads {heads}")
+        self.width, self.depth = width, depth
+        self.num_positions, self.num_states, self.num_classes = num_positions, num_states, num_classes or 0
+        rows = num_states + self.num_classes + 1
+        self.pos_emb = nn.Parameter(_narrow(torch.empty(1, num_positions + 1, width)))
+        self.bias = nn.Parameter(torch.zeros(num_positions + 1, rows))
+        self.tok_emb = nn.Embedding(rows, width)
+        _narrow(self.tok_emb.weight)
+        self.first_layer = nn.Sequential(
+            nn.LayerNorm(width, eps=_WIDE_EPS), nn.Dropout(dropout), nn.Linear(width, width), nn.GELU(),
+            nn.LayerNorm(width, eps=_WIDE_EPS), nn.Dropout(dropout), nn.Linear(width, width),
+        )
+        blocks = nn.ModuleList(_block(width, heads, mlp_width, dropout) for _ in range(depth))
+        self.transformer = nn.ModuleDict({"layers": blocks})
+        self.last_layer = nn.Sequential(
+            nn.LayerNorm(width, eps=_WIDE_EPS), nn.Dropout(dropout), nn.Linear(width, width), nn.GELU(),
+            nn.LayerNorm(width, eps=_WIDE_EPS),
+        )
+        self.readout = TiedReadout(self.tok_emb.weight, self.bias, num_states=num_states)
+
+    def forward(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None, context: Context | None = None) -> Tensor:
+        """Features [B·M, D, H]; the blocks before `context.start` run on B rows, the others on B·M."""
+        tokens = None if context is None else context.tokens
+        if tokens is not None and not 0 <= context.start < self.depth:
+            raise SpecError(f"backbone maskgit: λ cannot enter at block {context.start} of {self.depth} (0 to {self.depth - 1})")
+        h = self.first_layer(self._embed(x_t, cond))
+        for n, block in enumerate(self.transformer["layers"]):
+            if tokens is not None and n == context.start:
+                h = self._join(h, tokens, context.components)
+            h = block(h)
+        return self.last_layer(h[:, : self.num_positions])
+
+    def linear_readout(self) -> tuple[Tensor, Tensor]:
+        """(tied weight [S, H], bias [D, S])."""
+        return self.tok_emb.weight[: self.num_states], self.bias[: self.num_positions, : self.num_states]
+
+    def _embed(self, x_t: Tensor, cond: Tensor | None) -> Tensor:
+        """Token plus position embeddings, the class token last: [B, D + 1, H]."""
+        dropped = self.num_states + self.num_classes
+        label = torch.full_like(x_t[:, 0], dropped) if cond is None else torch.where(cond < 0, dropped, cond + self.num_states)
+        return self.tok_emb(torch.cat([x_t, label.unsqueeze(1)], dim=1)) + self.pos_emb
+
+    def _join(self, h: Tensor, tokens: Tensor, components: int) -> Tensor:
+        """The sequence of every component with its λ tokens at the end: [B·M, D + 1 + K, H]."""
+        copies = repeat(h, "b n c -> (b m) n c", m=components)
+        return torch.cat([copies, self.first_layer(tokens.to(h.dtype))], dim=1)
+
+
+def _narrow(weight: Tensor) -> Tensor:
+    """Truncated normal of scale 0.02 in place, as MaskGIT initialises embeddings; a tied output needs them small."""
+    return nn.init.trunc_normal_(weight, std=0.02)
