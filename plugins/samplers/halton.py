@@ -1,0 +1,109 @@
+"""Unmasking along a Halton sequence, whose early points spread over the image (Besnier et al. 2025)."""
+
+import math
+from functools import lru_cache
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from di4c.contracts import Denoiser, Draws, Sampler, Teacher, categorical
+from di4c.errors import SpecError
+from di4c_plugins.processes.maskgit import MaskGITProcess
+from di4c_plugins.samplers.guidance import Guidance
+
+
+@lru_cache(maxsize=8)
+def halton_order(side: int) -> Tensor:
+    """The cells row·side + column of a side × side grid in the order in which the 2-D Halton sequence visits them: [D].
+
+    Point n has coordinates (Φ_2(n), Φ_3(n)), the digits of n mirrored at the point in bases 2 and 3, n = 1, 2, …
+    """
+    seen: dict[int, None] = {}
+    n = 0
+    while len(seen) < side * side:
+        n += 1
+        seen.setdefault(int(_mirrored(n, 2) * side) * side + int(_mirrored(n, 3) * side))
+    return torch.tensor(list(seen))
+
+
+def _mirrored(n: int, base: int) -> float:
+    """Φ_b(n) = Σ_k a_k·b^(−k−1) for n = Σ_k a_k·b^k."""
+    numerator, denominator = 0, 1
+    while n:
+        n, digit = divmod(n, base)
+        numerator, denominator = numerator * base + digit, denominator * base
+    return numerator / denominator
+
+
+class HaltonSampler(Sampler):
+    """Reveals the next ⌊(1 − γ(s))·D⌋ − (visible) positions along the Halton order, at least one a step.
+
+    `guidance` is constant over steps. `redraw`: draw the visible tokens of the order anew at every step, as the published
+    code does (its network predicts visible tokens too); without it they stay. `shift` begins the order of each example at a
+    random point of the sequence.
+    """
+
+    def __init__(
+        self,
+        process: MaskGITProcess,
+        *,
+        teacher: Teacher | None = None,
+        guidance: float = 0.0,
+        guide: Literal["self", "teacher"] = "self",
+        logit_scale: float = 1.0,
+        redraw: bool = False,
+        shift: bool = False,
+    ):
+        self.process = process
+        self.weight = guidance
+        self.guidance = Guidance(process.mask_index, guide if guidance else "self", logit_scale, teacher)
+        self.redraw = redraw
+        self.shift = shift
+
+    def step(
+        self, denoiser: Denoiser, x_t: Tensor, t: Tensor, s: Tensor, cond: Tensor | None, draws: Draws
+    ) -> Tensor:
+        return self._step(denoiser, x_t, t, s, cond, draws, self._rank(x_t, draws.child("order")))
+
+    @torch.no_grad()
+    def sample(self, denoiser: Denoiser, x_1: Tensor, steps: int, cond: Tensor | None, draws: Draws) -> Tensor:
+        """x_0: [B, D]; the order of an example is the same in all steps."""
+        rank = self._rank(x_1, draws.child("order"))
+        grid = torch.linspace(1, 0, steps + 1, dtype=torch.float64, device=x_1.device)
+        x = x_1
+        for n in range(steps):
+            t, s = grid[n].expand(len(x)), grid[n + 1].expand(len(x))
+            x = self._step(denoiser, x, t, s, cond, draws.child("step", n), rank)
+        return x
+
+    def _step(
+        self, denoiser: Denoiser, x_t: Tensor, t: Tensor, s: Tensor, cond: Tensor | None, draws: Draws, rank: Tensor
+    ) -> Tensor:
+        weight = torch.full_like(t, self.weight) if self.weight else None
+        log_p = self.guidance.log_probs(denoiser, x_t, t, cond, weight)
+        x_0 = categorical(log_p.exp(), draws.child("token").uniform(x_t.shape[1]))
+        revealed = self._revealed(x_t, s, rank)
+        return torch.where(revealed, x_0, x_t)
+
+    def _revealed(self, x_t: Tensor, s: Tensor, rank: Tensor) -> Tensor:
+        """The positions that get a drawn token: bool [B, D]."""
+        masked = x_t == self.process.mask_index
+        visible = (~masked).sum(1)
+        # A hair above, so that a fraction that is a whole number of tokens is not rounded to one less.
+        wanted = ((1 - self.process.schedule.masked(s)) * x_t.shape[1] + 1e-9).long()
+        count = (wanted - visible).clamp_min(1)
+        among_masked = torch.where(masked, rank, rank.shape[1]).argsort(dim=1).argsort(dim=1)
+        chosen = masked & (among_masked < count[:, None])
+        return chosen | ~masked if self.redraw else chosen
+
+    def _rank(self, x_t: Tensor, draws: Draws) -> Tensor:
+        """The place of every position in its example's order: [B, D]."""
+        positions = x_t.shape[1]
+        side = math.isqrt(positions)
+        if side * side != positions:
+            raise SpecError(f"sampler halton: {positions} positions are not a square grid")
+        place = halton_order(side).to(x_t.device).argsort().expand(len(x_t), -1)
+        if not self.shift:
+            return place
+        return (place - draws.integers(positions)[:, None]) % positions
