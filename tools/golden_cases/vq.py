@@ -1,0 +1,78 @@
+"""Reference numbers of the VQ-image system: MaskGIT's network and schedules, the VQGAN."""
+
+import torch
+from torch import Tensor
+
+from di4c.contracts import Context
+from di4c_plugins.backbones.maskgit import MaskGITBackbone
+from di4c_plugins.heads.sinusoidal_token import SinusoidalToken
+from di4c_plugins.processes.maskgit import RATIO_SCHEDULES
+from di4c_plugins.samplers.maskgit import reveal_counts
+from golden_cases.checks import Check, Kind, below, close, exact
+
+NETWORK = 1e-4
+FRACTION = 4.1e-4  # the reference's training fractions were counted on a grid of 2500 uniforms
+
+
+def maskgit_network(tensors: dict[str, Tensor], config: dict) -> list[Check]:
+    """Logits of the MaskGIT transformer with all, some or no labels, and of the student with its λ token."""
+    state = below(tensors, "state.")
+    backbone = MaskGITBackbone(
+        config["tokens"], config["codebook_size"] + 1, num_classes=config["nclass"], width=config["hidden_dim"],
+        depth=config["depth"], heads=config["heads"], mlp_width=config["mlp_dim"], dropout=config["dropout"],
+    ).eval()
+    backbone.load_state_dict({k: v for k, v in state.items() if not k.startswith("latent_projection.")})
+    context = _lambda_context(backbone, state, tensors["in.z"], config) if "in.z" in tensors else None
+    labels = tensors["in.y"]
+    dropped = torch.where(tensors["in.drop_label"], -1, labels)
+    variants = {
+        "logits_cond": (labels, context),
+        "logits_mixed_drop": (dropped, context),
+        "logits_uncond": (None, context),
+        "logits_cond_no_z": (labels, None),
+    }
+    x_t = tensors["in.code"].flatten(1)
+    return [
+        close(name, _logits(backbone, x_t, cond, given), tensors["out." + name], NETWORK)
+        for name, (cond, given) in variants.items()
+        if "out." + name in tensors
+    ]
+
+
+@torch.no_grad()
+def _logits(backbone: MaskGITBackbone, x_t: Tensor, cond: Tensor | None, context: Context | None) -> Tensor:
+    """All logits of a batch: [B, D, S]."""
+    features = backbone(x_t, torch.ones(len(x_t)), cond, context)
+    rows = torch.arange(x_t.numel())
+    return backbone.readout(features.flatten(0, 1)[:, None], rows % x_t.shape[1], x_t.flatten()).view(*x_t.shape, -1)
+
+
+@torch.no_grad()
+def _lambda_context(backbone: MaskGITBackbone, state: dict[str, Tensor], lam: Tensor, config: dict) -> Context:
+    """The reference's λ token of λ [B, 1]."""
+    features = config["latent_feature_dim"]
+    hidden = state["latent_projection.0.weight"].shape[0]
+    head = SinusoidalToken(lam.shape[1], backbone, features=features, hidden=hidden)
+    head.projection.load_state_dict(below(state, "latent_projection."))
+    return head.context(lam[:, None])
+
+
+def maskgit_schedule(tensors: dict[str, Tensor], config: dict) -> list[Check]:
+    """Tokens revealed in every step of every schedule, and the masked fractions in training."""
+    checks = []
+    for name, wanted in below(tensors, "out.counts_").items():
+        got = torch.full_like(wanted, -1)
+        for row, steps in enumerate(range(config["steps"][0], config["steps"][-1] + 1)):
+            got[row, :steps] = reveal_counts(RATIO_SCHEDULES[name](), config["tokens"], steps)
+        checks.append(exact(f"counts_{name}", got, wanted))
+    for name, wanted in below(tensors, "out.mask_fraction_").items():
+        t = 1 - torch.linspace(0, 1, len(wanted))
+        fraction = RATIO_SCHEDULES[name]().masked(t)
+        checks.append(close(f"mask_fraction_{name}", fraction, wanted, FRACTION, "absolute"))
+    return checks
+
+
+KINDS = [
+    Kind("maskgit_schedule", frozenset({"out.counts_arccos"}), maskgit_schedule),
+    Kind("maskgit", frozenset({"in.code", "in.y", "in.drop_label"}), maskgit_network),
+]
