@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from di4c.algorithm.student import MixtureStudent
+from di4c.config.construct import Construction
 from di4c.config.registry import Registry
 from di4c.config.spec import Spec, entries
 from di4c.contracts import (
@@ -20,10 +21,9 @@ from di4c.contracts import (
     Metric,
     Objective,
     Sampler,
-    StudentHead,
     Teacher,
 )
-from di4c.errors import Di4CError, RegistryError, SpecError
+from di4c.errors import CheckpointError, Di4CError, RegistryError, SpecError
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def build_student(spec: Spec, registry: Registry, teacher: Teacher, latent: Lamb
         provided = {"latent_dim": latent.dim, "backbone": backbone}
         head = _create(spec, registry, "student_heads", spec.student.head, "student.head", provided)
     with _located(spec):
-        _check_head(registry, spec.student.head["name"], head, backbone)
+        _check_head(registry, spec.student.head["name"], head.needs, type(backbone), backbone.accepts)
     return MixtureStudent(
         backbone, head, parameterisation=teacher.parameterisation, num_states=teacher.process.num_states
     )
@@ -137,19 +137,25 @@ def build_metrics(spec: Spec, registry: Registry, data: DataSource, process: For
 
 def portable(spec: Spec, teacher: Teacher) -> Spec:
     """The spec that rebuilds the architecture alone: the teacher's entry names no file of weights."""
-    return dataclasses.replace(spec, teacher=teacher.portable_entry(dict(spec.teacher)))
+    return dataclasses.replace(spec, teacher=teacher.portable_entry(teacher.resolved_entry(dict(spec.teacher))))
 
 
 def check(spec: Spec, registry: Registry) -> list[tuple[str, str]]:
-    """(key path, class) of every part, its name resolved and its options checked; builds and reads nothing.
+    """(key path, class) of every part, its name resolved and its options checked; builds nothing.
 
-    Raises SpecError or RegistryError as `build` would.
+    Raises SpecError or RegistryError as `build` would. What a part points to may not exist yet (a teacher's run): then the
+    second item says so.
     """
-    told = []
+    told, planned = [], {}
     with _located(spec):
         for where, kind, entry in entries(spec):
-            construction = registry.plan(kind, entry, PROVIDED[kind], where)
-            told.append((where, f"{construction.factory.__module__}:{construction.factory.__qualname__}"))
+            shown = registry.find(kind, entry["name"]).told
+            try:
+                planned[where] = registry.plan(kind, entry, PROVIDED[kind], where)
+            except CheckpointError as error:
+                shown += f" (options not checked: {error})"
+            told.append((where, shown))
+        _check_head_class(registry, spec, planned)
     return told
 
 
@@ -189,15 +195,24 @@ def _seeded(seed: int, part: str) -> Iterator[None]:
         yield
 
 
-def _check_head(registry: Registry, name: str, head: StudentHead, backbone: Backbone) -> None:
-    missing = head.needs - backbone.accepts
-    if not missing:
+def _check_head(registry: Registry, name: str, needs: frozenset, backbone: type, accepts: frozenset) -> None:
+    if needs <= accepts:
         return
-    fitting = [t.name for t in registry.targets("student_heads") if _needs(registry, t.name) <= backbone.accepts]
+    fitting = [t.name for t in registry.targets("student_heads") if _needs(registry, t.name) <= accepts]
     raise SpecError(
-        f"student.head: {name!r} needs {_listed(head.needs)}, but {type(backbone).__name__} accepts "
-        f"{_listed(backbone.accepts)}. Heads that fit: {', '.join(fitting) or 'none'}."
+        f"student.head: {name!r} needs {_listed(needs)}, but {backbone.__name__} accepts {_listed(accepts)}. "
+        f"Heads that fit: {', '.join(fitting) or 'none'}."
     )
+
+
+def _check_head_class(registry: Registry, spec: Spec, planned: Mapping[str, Construction]) -> None:
+    """`_check_head` before anything is built, where the classes already say what they need and accept."""
+    if not {"teacher", "student.head"} <= set(planned) or "backbone" not in planned["teacher"].nested:
+        return
+    head, backbone = planned["student.head"].factory, planned["teacher"].nested["backbone"].factory
+    needs, accepts = getattr(head, "needs", None), getattr(backbone, "accepts", None)
+    if isinstance(needs, frozenset) and isinstance(accepts, frozenset) and accepts:
+        _check_head(registry, spec.student.head["name"], needs, backbone, accepts)
 
 
 def _needs(registry: Registry, name: str) -> frozenset:

@@ -72,8 +72,15 @@ def plan(registry: Registry, kind: str, entry: str | Mapping, provided: Iterable
         factory = registry.resolve(kind, name)
     except RegistryError as error:
         raise RegistryError(f"{where}: {error}") from error.__cause__
-    told = f"{where}: {name!r} ({registry.find(kind, name).reference})"
+    options = _completed(factory, name, options)
+    told = f"{where}: {name!r} ({registry.find(kind, name).told})"
     return _plan_call(registry, factory, options, set(provided), where, told, takes_provided=True)
+
+
+def _completed(factory: Any, name: str, options: dict) -> dict:
+    """The options, completed by a class that fills in what its entry points to (Teacher.resolved_entry)."""
+    complete = getattr(factory, "resolved_entry", None)
+    return options if complete is None else {k: v for k, v in complete({"name": name, **options}).items() if k != "name"}
 
 
 def _plan_call(

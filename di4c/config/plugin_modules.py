@@ -26,6 +26,11 @@ def is_file(plugin: str) -> bool:
     return plugin.endswith(".py") or "/" in plugin
 
 
+def file_of(plugin: str) -> Path | None:
+    """The absolute path of a plugin file; None for a module."""
+    return Path(plugin).expanduser().resolve() if is_file(plugin) else None
+
+
 def declared(plugin: str) -> dict[str, dict[str, str]]:
     """{kind: {name: "module:Class"}} of a module or a .py file, from its syntax tree alone.
 
@@ -83,8 +88,8 @@ def find_source(module: str) -> Path | None:
 
 
 def _source_of(plugin: str) -> Path:
-    if is_file(plugin):
-        file = Path(plugin).expanduser().resolve()
+    file = file_of(plugin)
+    if file is not None:
         if not file.is_file():
             raise RegistryError(f"plugins: no file {file} (a relative path starts at the spec's folder)")
         make_importable(file)

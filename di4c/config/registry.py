@@ -36,12 +36,18 @@ REGISTRY_FILE = Path(__file__).parent.parent / "registry.yaml"
 
 @dataclass(frozen=True)
 class Target:
-    """What a name stands for: reference "module:Class", and the source that says so."""
+    """What a name stands for: reference "module:Class", and the source that says so; file, if the module is a plugin file."""
 
     kind: str
     name: str
     reference: str
     source: str
+    file: Path | None = None
+
+    @property
+    def told(self) -> str:
+        """The reference as a message shows it: "module:Class", or "my_plugin.py:Class"."""
+        return f"{self.file.name}:{self.reference.partition(':')[2]}" if self.file is not None else self.reference
 
 
 class Registry:
@@ -55,8 +61,8 @@ class Registry:
             known = self._targets[target.kind].setdefault(target.name, target)
             if known.reference != target.reference:
                 raise RegistryError(
-                    f"two {target.kind} are named {target.name!r}: {known.reference} (from {known.source}) and "
-                    f"{target.reference} (from {target.source}). Rename one, or name a class directly as 'module:Class'."
+                    f"two {target.kind} are named {target.name!r}: {known.told} (from {known.source}) and "
+                    f"{target.told} (from {target.source}). Rename one, or name a class directly as 'module:Class'."
                 )
 
     @classmethod
@@ -64,7 +70,8 @@ class Registry:
         """The names of registry.yaml, of installed entry points, and of plugin modules or .py files."""
         targets = [*_file_targets(REGISTRY_FILE), *_entry_point_targets()]
         for plugin in plugins:
-            targets += _mapping_targets(plugin_modules.declared(plugin), f"plugins: {plugin}")
+            file = plugin_modules.file_of(plugin)
+            targets += _mapping_targets(plugin_modules.declared(plugin), f"plugins: {plugin}", file)
         return cls(targets)
 
     def targets(self, kind: str) -> list[Target]:
@@ -89,15 +96,15 @@ class Registry:
         """The class (or factory) of a name, imported now. Raises RegistryError, its cause kept."""
         target = self.find(kind, name)
         module, _, attribute = target.reference.partition(":")
-        told = f"{SINGULAR[kind]} {name!r} is {target.reference} (from {target.source})"
+        told = f"{SINGULAR[kind]} {name!r} is {target.told} (from {target.source})"
         try:
             found: Any = importlib.import_module(module)
         except Exception as error:
-            raise RegistryError(f"{told}, but importing {module} failed: {type(error).__name__}: {error}") from error
+            raise RegistryError(f"{told}, but its import failed: {type(error).__name__}: {error}") from error
         for part in attribute.split("."):
             if not hasattr(found, part):
                 public = [n for n in vars(found) if not n.startswith("_")]
-                raise RegistryError(f"{told}, but {module} has no {attribute!r}.{suggestion(part, public, 'It has')}")
+                raise RegistryError(f"{told}, but there is no {attribute!r}.{suggestion(part, public, 'It has')}")
             found = getattr(found, part)
         return found
 
@@ -132,10 +139,10 @@ def _check_target(target: Target) -> None:
         )
 
 
-def _mapping_targets(kinds: Any, source: str) -> list[Target]:
+def _mapping_targets(kinds: Any, source: str, file: Path | None = None) -> list[Target]:
     if not isinstance(kinds, dict) or not all(isinstance(names, dict | None) for names in kinds.values()):
         raise RegistryError(f"{source}: expected kind → name → 'module:Class', found {kinds!r}.")
-    return [Target(k, name, ref, source) for k, names in kinds.items() for name, ref in (names or {}).items()]
+    return [Target(k, name, ref, source, file) for k, names in kinds.items() for name, ref in (names or {}).items()]
 
 
 def _file_targets(path: Path) -> list[Target]:

@@ -42,8 +42,13 @@ class Teacher:
         self.backbone.eval().requires_grad_(False)
         return self
 
+    @staticmethod
+    def resolved_entry(entry: dict) -> dict:
+        """The spec entry, completed before construction by what it points to (a run's own spec, say)."""
+        return entry
+
     def portable_entry(self, entry: dict) -> dict:
-        """The spec entry that rebuilds this teacher's architecture without its weights, for exports; `entry` is the spec's.
+        """The spec entry that rebuilds this teacher's architecture without its weights, for exports; `entry` is resolved.
 
         A teacher that reads weights from somewhere returns an entry that does not.
         """

@@ -1,0 +1,63 @@
+"""python -m di4c list [KIND] · python -m di4c check SPEC"""
+
+import argparse
+import sys
+
+from di4c.command import command
+from di4c.config.describe import first_docstring_line
+from di4c.config.registry import KINDS, SINGULAR, Registry
+from di4c.config.spec import Spec, read_spec
+
+
+@command
+def main(arguments: list[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    return options.run(options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m di4c", description="Look up parts, and check a spec without running it.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    listing = commands.add_parser("list", help="print the names of all parts, where they come from and what they are")
+    listing.add_argument("kind", nargs="?", help=f"one of {', '.join(KINDS)}")
+    listing.add_argument("--plugin", action="append", default=[], help="a module or .py file to include")
+    listing.set_defaults(run=_list)
+    checking = commands.add_parser("check", help="validate a spec: every key, name and option")
+    checking.add_argument("spec")
+    checking.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override, e.g. train.steps=10")
+    checking.set_defaults(run=_check)
+    return parser
+
+
+def _list(options: argparse.Namespace) -> int:
+    registry = Registry.default(options.plugin)
+    plural = {singular: kind for kind, singular in SINGULAR.items()}
+    kinds = KINDS if options.kind is None else [plural.get(options.kind, options.kind)]
+    for kind in kinds:
+        targets = registry.targets(kind)
+        print(f"{kind} (in a spec: {SINGULAR[kind]})" if targets else f"{kind}: none")
+        widths = [max((len(text) for text in column), default=0) for column in zip(*((t.name, t.source) for t in targets))]
+        for target in targets:
+            print(f"  {target.name:<{widths[0]}}  {target.source:<{widths[1]}}  {first_docstring_line(target)}")
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    spec = read_spec(options.spec, options.set)
+    from di4c.config.build import check  # only now torch, so that a mistake in the spec is told at once
+
+    parts = check(spec, Registry.default(spec.plugins))
+    print(f"ok: {spec.source}")
+    print(_summary(spec))
+    for where, reference in parts:
+        print(f"  {where:<16} {reference}")
+    return 0
+
+
+def _summary(spec: Spec) -> str:
+    train = spec.train
+    return f"  {spec.task}, {train.steps} steps of {train.batch_size} examples, {train.precision}, seed {spec.seed} → {train.run}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

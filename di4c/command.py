@@ -1,0 +1,40 @@
+"""What every command-line tool has in common: a user's mistake ends it with one message and exit code 2."""
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from typing import ParamSpec
+
+from di4c.errors import Di4CError, RegistryError, SpecError
+
+USER_ERROR = 2
+INTERRUPTED = 130
+
+P = ParamSpec("P")
+
+
+def command(main: Callable[P, int | None]) -> Callable[P, int]:
+    """`main` with an exit code: a Di4CError becomes one message on stderr and exit code 2.
+
+    Under a launcher a mistake in the spec is the same on every rank, and rank 0 tells it; other errors name their rank.
+    """
+
+    @functools.wraps(main)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> int:
+        try:
+            return main(*args, **kwargs) or 0
+        except Di4CError as error:
+            _tell(error)
+            return USER_ERROR
+        except KeyboardInterrupt:
+            return INTERRUPTED
+
+    return guarded
+
+
+def _tell(error: Di4CError) -> None:
+    rank = int(os.environ.get("RANK", "0"))
+    if rank and isinstance(error, SpecError | RegistryError):
+        return
+    print(f"{f'[rank {rank}] ' if rank else ''}error: {error}", file=sys.stderr)
