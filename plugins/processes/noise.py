@@ -1,0 +1,150 @@
+"""The noise schedules MDLM is published with, in its own terms: total noise σ(t), mask probability m(t) = 1 − e^(−σ(t)).
+
+    log-linear      σ = −log(1 − (1−ε)·t)
+    cosine          σ = −log(ε + (1−ε)·cos(πt/2))
+    cosine-squared  σ = −log(ε + (1−ε)·cos²(πt/2))
+    linear          σ = σ_min + t·(σ_max − σ_min)
+    geometric       σ = σ_min^(1−t)·σ_max^t
+
+(Sahoo et al. 2024, appendix E, and the published configuration.) The first three end at m(1) = 1 − ε; ε = 0 gives schedules
+that mask everything. The last two leave e^(−σ_max) of the positions visible at t = 1, and geometric masks some at t = 0.
+"""
+
+import math
+from abc import abstractmethod
+
+import torch
+from torch import Tensor
+
+from di4c.errors import SpecError
+from di4c_plugins.processes.schedules import MaskSchedule
+
+
+class Noise(MaskSchedule):
+    """A mask schedule given by its total noise."""
+
+    @abstractmethod
+    def sigma(self, t: Tensor) -> Tensor:
+        """σ(t): the shape and dtype of t."""
+
+    @abstractmethod
+    def rate(self, t: Tensor) -> Tensor:
+        """σ′(t)."""
+
+    def masked(self, t: Tensor) -> Tensor:
+        return -torch.expm1(-self.sigma(t))
+
+    def log_rate(self, t: Tensor) -> Tensor:
+        """m′/m = σ′/(e^σ − 1)."""
+        return self.rate(t) / torch.expm1(self.sigma(t))
+
+
+class Interpolated(Noise):
+    """σ = −log(1 − (1−ε)·f(t)) with f from 0 to 1: the mask probability is (1−ε)·f(t)."""
+
+    def __init__(self, epsilon: float):
+        self.epsilon = epsilon
+
+    @abstractmethod
+    def fraction(self, t: Tensor) -> Tensor:
+        """f(t)."""
+
+    @abstractmethod
+    def slope(self, t: Tensor) -> Tensor:
+        """f′(t)."""
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return -torch.log1p(-(1 - self.epsilon) * self.fraction(t))
+
+    def rate(self, t: Tensor) -> Tensor:
+        return (1 - self.epsilon) * self.slope(t) / (1 - (1 - self.epsilon) * self.fraction(t))
+
+    def masked(self, t: Tensor) -> Tensor:
+        return (1 - self.epsilon) * self.fraction(t)
+
+    def log_rate(self, t: Tensor) -> Tensor:
+        return self.slope(t) / self.fraction(t)
+
+
+class LogLinear(Interpolated):
+    """f(t) = t."""
+
+    def fraction(self, t: Tensor) -> Tensor:
+        return t
+
+    def slope(self, t: Tensor) -> Tensor:
+        return torch.ones_like(t)
+
+
+class Cosine(Interpolated):
+    """f(t) = 1 − cos(πt/2)."""
+
+    def fraction(self, t: Tensor) -> Tensor:
+        return 2 * torch.sin(math.pi / 4 * t) ** 2
+
+    def slope(self, t: Tensor) -> Tensor:
+        return math.pi / 2 * torch.sin(math.pi / 2 * t)
+
+
+class CosineSquared(Interpolated):
+    """f(t) = 1 − cos²(πt/2) = sin²(πt/2)."""
+
+    def fraction(self, t: Tensor) -> Tensor:
+        return torch.sin(math.pi / 2 * t) ** 2
+
+    def slope(self, t: Tensor) -> Tensor:
+        return math.pi / 2 * torch.sin(math.pi * t)
+
+
+class Linear(Noise):
+    """σ linear from σ_min to σ_max."""
+
+    def __init__(self, sigma_min: float, sigma_max: float):
+        self.sigma_min, self.sigma_max = sigma_min, sigma_max
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return self.sigma_min + t * (self.sigma_max - self.sigma_min)
+
+    def rate(self, t: Tensor) -> Tensor:
+        return torch.full_like(t, self.sigma_max - self.sigma_min)
+
+
+class Geometric(Linear):
+    """log σ linear from log σ_min to log σ_max."""
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return self.sigma_min ** (1 - t) * self.sigma_max**t
+
+    def rate(self, t: Tensor) -> Tensor:
+        return self.sigma(t) * math.log(self.sigma_max / self.sigma_min)
+
+
+INTERPOLATED = {"log-linear": LogLinear, "cosine": Cosine, "cosine-squared": CosineSquared}
+RANGED = {"linear": (Linear, 0.0, 10.0), "geometric": (Geometric, 1e-3, 1.0)}
+
+
+def noise_schedule(
+    name: str, *, epsilon: float = 1e-3, sigma_min: float | None = None, sigma_max: float | None = None
+) -> Noise:
+    """The schedule of that name; σ_min, σ_max (linear, geometric only) default to the published values.
+
+    Raises SpecError for an unknown name or a range that cannot be.
+    """
+    if name in INTERPOLATED:
+        if sigma_min is not None or sigma_max is not None:
+            raise SpecError(f"noise '{name}' has no sigma_min or sigma_max; those belong to {', '.join(sorted(RANGED))}")
+        if not 0 <= epsilon < 1:
+            raise SpecError(f"noise '{name}': epsilon is {epsilon}; it lies in [0, 1)")
+        return INTERPOLATED[name](epsilon)
+    if name not in RANGED:
+        raise SpecError(f"no noise schedule named '{name}'; known: {', '.join(sorted([*INTERPOLATED, *RANGED]))}")
+    kind, low, high = RANGED[name]
+    low, high = (low if sigma_min is None else sigma_min), (high if sigma_max is None else sigma_max)
+    if not 0 <= low < high or (kind is Geometric and low == 0):
+        raise SpecError(f"noise '{name}': sigma_min {low}, sigma_max {high}; 0 ≤ sigma_min < sigma_max (0 < for geometric)")
+    return kind(low, high)
+
+
+def discretised(t: Tensor, grid: int) -> Tensor:
+    """⌊t·T⌋/T + 1/T, the time MDLM's reference code noises and conditions at when T > 0: above t by up to 1/T, (T+1)/T at 1."""
+    return torch.floor(t * grid) / grid + 1 / grid

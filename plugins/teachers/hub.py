@@ -1,0 +1,75 @@
+"""Where a checkpoint lies: a local file or folder, or a repository of the Hugging Face hub."""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from di4c.errors import CheckpointError
+
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+@dataclass(frozen=True)
+class Located:
+    """A file of weights, and the config.json beside it ({} if there is none)."""
+
+    weights: Path
+    config: dict
+
+
+def locate(path: str, revision: str | None = None) -> Located:
+    """The weights that `path` names: a file, a folder with model.safetensors (or pytorch_model.bin), or a hub repository.
+
+    Hub files are fetched once into the hub's own cache. Raises CheckpointError that says what was looked for.
+    """
+    local = Path(path).expanduser()
+    if local.is_file():
+        return Located(local, {})
+    if local.is_dir():
+        for name in WEIGHTS:
+            if (local / name).is_file():
+                return Located(local / name, read_config(local / "config.json"))
+        raise CheckpointError(f"{path}: the folder has none of {', '.join(WEIGHTS)}")
+    if not HUB_NAME.fullmatch(path):
+        raise CheckpointError(f"{path}: no such file or folder (a hub repository is written as owner/name)")
+    return _from_hub(path, revision)
+
+
+def read_config(path: Path) -> dict:
+    """The mapping in a config.json; {} if the file is not there."""
+    if not path.is_file():
+        return {}
+    try:
+        config = json.loads(path.read_text())
+    except ValueError as error:
+        raise CheckpointError(f"{path}: not JSON ({error})") from error
+    return config if isinstance(config, dict) else {}
+
+
+def _from_hub(name: str, revision: str | None) -> Located:
+    for file in WEIGHTS:
+        weights = _fetch(name, file, revision)
+        if weights is not None:
+            config = _fetch(name, "config.json", revision)
+            return Located(weights, read_config(config) if config is not None else {})
+    raise CheckpointError(f"{name}: revision {revision or 'main'} of the hub repository has none of {', '.join(WEIGHTS)}")
+
+
+def _fetch(name: str, file: str, revision: str | None) -> Path | None:
+    """The local copy of a hub file; None if the repository has no such file."""
+    try:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+    except ImportError as error:
+        raise CheckpointError(f"{name}: no such file, and hub names need `pip install huggingface_hub`") from error
+    try:
+        return Path(hf_hub_download(repo_id=name, filename=file, revision=revision))
+    except (OSError, ValueError, EntryNotFoundError) as error:
+        if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
+            return None
+        raise CheckpointError(
+            f"{name}: no such local file, and the hub did not give revision {revision or 'main'} "
+            f"({type(error).__name__}: {str(error).splitlines()[0]})"
+        ) from error

@@ -1,0 +1,139 @@
+"""Masked-diffusion language models from published checkpoints: MDLM."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from di4c.contracts import Backbone, ForwardProcess, Parameterisation, Teacher
+from di4c.errors import CheckpointError, SpecError
+from di4c_plugins.backbones.mdlm_dit import PUBLISHED_NAMES, MdlmDiT
+from di4c_plugins.parameterisations.subs import Subs
+from di4c_plugins.teachers.containers import below, read_file, strict_load, tensors_at, with_shadows, without
+from di4c_plugins.teachers.hub import locate
+
+BUFFERS = ("rotary_emb.inv_freq",)
+PROJECTION = "latent_projection."
+HEAD_WIDTH = 64  # of every published model, in case the file has no configuration beside it
+REASONS = {
+    PROJECTION: "a λ projection belongs to a Di4C student (teacher di4c-text), never to MDLM or SDTT",
+    "vocab_embed": "another vocabulary: GPT-2's has 50257 tokens, the mask is one more",
+}
+
+
+class Mdlm(Teacher):
+    """MDLM (Sahoo et al. 2024) with the weights at `path`.
+
+    path: a Lightning .ckpt, a file of the network's state dict, a folder with model.safetensors, or a hub name such as
+    "kuleshov-group/mdlm-owt" (with `revision`). ema: whether to take a .ckpt's averaged weights (null: where it has them).
+    backbone: the network, if it is not to be sized by the file; its heads are then 64 wide unless a config.json says otherwise.
+    Raises CheckpointError where file and network disagree.
+    """
+
+    reasons: Mapping[str, str] = REASONS
+    ema_by_default = True
+
+    def __init__(
+        self,
+        process: ForwardProcess,
+        num_positions: int,
+        *,
+        path: str | None = None,
+        revision: str | None = None,
+        ema: bool | None = None,
+        backbone: Backbone | None = None,
+        parameterisation: Parameterisation | None = None,
+        weights: bool = True,
+    ):
+        self.process, self.num_positions = process, num_positions
+        self.parameterisation = parameterisation or Subs(process)
+        self.sizes: dict | None = None
+        if not weights:
+            self.backbone = self._required(backbone)
+            return
+        if path is None:
+            raise SpecError("teacher: `path` is missing: a checkpoint file, a folder, or a hub name such as owner/name")
+        located = locate(path, revision)
+        state = self._state(located.weights, path, ema)
+        if backbone is None:
+            self.sizes = sizes_of(state, located.config, path)
+            backbone = MdlmDiT(num_positions, process.num_states, **self.sizes)
+        self.backbone = backbone
+        self._load(state, path)
+
+    def portable_entry(self, entry: dict) -> dict:
+        """The entry with the network's sizes instead of its file: an export carries the weights itself."""
+        kept = {key: value for key, value in entry.items() if key not in ("path", "revision", "ema")}
+        return kept if self.sizes is None else {**kept, "backbone": {"name": "mdlm-dit", **self.sizes}}
+
+    def _required(self, backbone: Backbone | None) -> Backbone:
+        if backbone is None:
+            raise SpecError("teacher: without weights to read, the entry must name its backbone")
+        return backbone
+
+    def _state(self, file: Path, source: str, ema: bool | None) -> dict[str, Tensor]:
+        return network_state(read_file(file), source, ema=self.ema_by_default if ema is None else ema, required=bool(ema))
+
+    def _load(self, state: dict[str, Tensor], source: str) -> None:
+        strict_load(self.backbone, published_backbone(state), source, self.reasons)
+
+
+def network_state(content: Mapping, source: str, *, ema: bool, required: bool = False) -> dict[str, Tensor]:
+    """The network's tensors under their published names, without prefixes, buffers and foreign entries.
+
+    content: a Lightning checkpoint (its `state_dict`, and `ema` if asked for) or a state dict. Wrappers' prefixes (any
+    number of "backbone.", "_orig_mod.") are cut off; where there is a "backbone." anywhere, entries without it (metrics,
+    noise schedules) are left out. ema: take the averaged weights, which must be there if `required`.
+    """
+    lightning = "state_dict" in content
+    state = without(tensors_at(content, "state_dict" if lightning else None, source), "_orig_mod.")
+    shadows = content.get("ema") if lightning else None
+    if ema and isinstance(shadows, Mapping) and "shadow_params" in shadows:
+        state = _averaged(state, shadows["shadow_params"], source)
+    elif ema and required:
+        raise CheckpointError(f"{source}: ema was asked for, and the file has no EMA shadows")
+    wrapped = below(state, "backbone.")
+    state = without(wrapped or state, "backbone.")
+    return {key: value for key, value in state.items() if not key.endswith(BUFFERS)}
+
+
+def _averaged(state: dict[str, Tensor], shadows: list[Tensor], source: str) -> dict[str, Tensor]:
+    """The backbone's parameters from their shadows; shadows of a noise schedule's parameters come after them."""
+    backbone = {key: value for key, value in state.items() if key.startswith("backbone.")} or state
+    noise = [key for key in state if key.startswith("noise.")]
+    parameters = len([key for key in backbone if not key.endswith(BUFFERS)])
+    surplus = len(shadows) - parameters
+    kept = shadows[:parameters] if 0 < surplus <= len(noise) else shadows
+    return with_shadows(backbone, kept, source, BUFFERS)
+
+
+def published_backbone(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a published network (without the λ projection) under this project's names."""
+    renamed = {}
+    for key, value in state.items():
+        for theirs, ours in PUBLISHED_NAMES.items():
+            key = ours + key[len(theirs) :] if key.startswith(theirs) else key
+        renamed[key] = value
+    return {key: value for key, value in renamed.items() if not key.endswith(BUFFERS)}
+
+
+def sizes_of(state: Mapping[str, Tensor], config: Mapping, source: str) -> dict:
+    """The options of an MdlmDiT that fits the tensors; heads and time conditioning from a published config.json."""
+    try:
+        width = state["vocab_embed.embedding"].shape[1]
+        conditioning_width = state["sigma_map.mlp.2.weight"].shape[0]
+        depth = len({key.split(".")[1] for key in state if key.startswith("blocks.")})
+        mlp_ratio = state["blocks.0.mlp.0.weight"].shape[0] // width
+    except (KeyError, IndexError) as error:
+        raise CheckpointError(f"{source}: not MDLM's network (no '{error.args[0]}'); it has {', '.join(list(state)[:4])}, …") from error
+    model = config["model"] if isinstance(config.get("model"), Mapping) else config
+    heads = model.get("n_heads") or max(width // HEAD_WIDTH, 1)
+    return {
+        "width": width,
+        "depth": depth,
+        "heads": int(heads),
+        "conditioning_width": conditioning_width,
+        "mlp_ratio": mlp_ratio,
+        "time_conditioning": bool(config.get("time_conditioning", False)),
+        "conditioning_grid": int(config.get("T") or 0) if config.get("time_conditioning") else 0,
+    }

@@ -1,0 +1,123 @@
+"""SDTT's students and Di4C's language students from published checkpoints."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from di4c.contracts import Backbone, ForwardProcess, Parameterisation, Prediction
+from di4c.errors import CheckpointError, SpecError
+from di4c_plugins.heads.sinusoidal_token import SinusoidalToken
+from di4c_plugins.teachers.containers import below, strict_load
+from di4c_plugins.teachers.mdlm import PROJECTION, REASONS, Mdlm
+
+HUB = "jdeschena/sdtt"
+ROUNDS = range(1, 8)
+
+
+class Sdtt(Mdlm):
+    """A round of self-distillation through time (Deschenaux & Gulcehre 2024), 1 to 7.
+
+    From the hub by `round` (revision "baselines_{divergence}_step_{round}0000", or "scaling_400k_{size}_step_…" with
+    `size`), or from `path`: a file, a folder, or a hub name with `revision`. Weights are the raw ones unless `ema` is true, as
+    in the published evaluation.
+    """
+
+    ema_by_default = False
+
+    def __init__(
+        self,
+        process: ForwardProcess,
+        num_positions: int,
+        *,
+        path: str | None = None,
+        revision: str | None = None,
+        round: int | None = None,
+        divergence: Literal["kld", "mse", "tvd"] = "kld",
+        size: Literal["sm", "md", "large"] | None = None,
+        ema: bool | None = None,
+        backbone: Backbone | None = None,
+        parameterisation: Parameterisation | None = None,
+        weights: bool = True,
+    ):
+        if weights and (path is None) == (round is None):
+            raise SpecError("teacher sdtt: name either `path` (a file, a folder or a hub name) or `round` (1 to 7)")
+        if round is not None:
+            path, revision = HUB, hub_revision(round, divergence, size)
+        super().__init__(
+            process, num_positions, path=path, revision=revision, ema=ema,
+            backbone=backbone, parameterisation=parameterisation, weights=weights,
+        )
+
+    def portable_entry(self, entry: dict) -> dict:
+        own = ("round", "divergence", "size")
+        return super().portable_entry({key: value for key, value in entry.items() if key not in own})
+
+
+def hub_revision(round: int, divergence: str, size: str | None) -> str:
+    """The hub revision of a round; SpecError for a round that was not published."""
+    if round not in ROUNDS:
+        raise SpecError(f"teacher sdtt: round is {round}; 1 to 7 are published")
+    step = round * 10_000
+    return f"scaling_400k_{size}_step_{step}" if size else f"baselines_{divergence}_step_{step}"
+
+
+class Di4CText(Mdlm):
+    """A Di4C language student as teacher: the product of its marginals averaged over K values of λ.
+
+        p^ψ(x_0 | x_t) = ∏_d (1/K) Σ_k p^{θ,d}(x_0^d | x_t; λ_k),   λ_k = (k − ½)/K
+
+    K = `atoms` quantile midpoints of U[0, 1], so nothing is drawn; it costs K passes. For sampling from the student itself
+    (a fresh λ a step, correlations included) load it as a student.
+    """
+
+    reasons = {**REASONS, PROJECTION: "no λ projection: an MDLM or SDTT checkpoint (teacher mdlm or sdtt), not a Di4C student"}
+    ema_by_default = False
+
+    def __init__(
+        self,
+        process: ForwardProcess,
+        num_positions: int,
+        *,
+        path: str | None = None,
+        atoms: int = 16,
+        revision: str | None = None,
+        ema: bool | None = None,
+        backbone: Backbone | None = None,
+        parameterisation: Parameterisation | None = None,
+        weights: bool = True,
+    ):
+        self.atoms = atoms
+        super().__init__(
+            process, num_positions, path=path, revision=revision, ema=ema,
+            backbone=backbone, parameterisation=parameterisation, weights=weights,
+        )
+        if not weights:
+            self.head = SinusoidalToken(1, self.backbone)
+
+    @torch.no_grad()
+    def predict(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
+        """The averaged product as one component."""
+        midpoints = (torch.arange(self.atoms, dtype=torch.float32, device=x_t.device) + 0.5) / self.atoms
+        context = self.head.context(midpoints.expand(len(x_t), -1).unsqueeze(-1))
+        features = self.backbone(x_t, t, cond, context)
+        prediction = Prediction(
+            features, x_t, self.backbone.readout, self.parameterisation, self.process.num_states, components=self.atoms
+        )
+        return prediction.average()
+
+    def to(self, device: torch.device | str) -> "Di4CText":
+        self.head.to(device)
+        return super().to(device)
+
+    def freeze(self) -> "Di4CText":
+        self.head.eval().requires_grad_(False)
+        return super().freeze()
+
+    def _load(self, state: dict[str, Tensor], source: str) -> None:
+        projection = below(state, PROJECTION)
+        if not projection:
+            raise CheckpointError(f"{source}: {self.reasons[PROJECTION]}")
+        self.head = SinusoidalToken(1, self.backbone)
+        strict_load(self.head.projection, projection, source, self.reasons)
+        super()._load({key: value for key, value in state.items() if not key.startswith(PROJECTION)}, source)
