@@ -46,7 +46,7 @@ class MixtureStudent(nn.Module):
 
 def mixture_denoiser(student: MixtureStudent, latent: LambdaSampler, draws: Draws) -> Denoiser:
     """The student with the whole law of λ: a fresh λ for every sequence at every call."""
-    return lambda x_t, t, cond: student.predict(x_t, t, cond, latent.sample(1, draws).to(x_t.device))
+    return lambda x_t, t, cond: student.predict(x_t, t, cond, shared_by_copies(latent.sample(1, draws), x_t))
 
 
 def atoms_denoiser(student: MixtureStudent, atoms: Tensor, weights: Tensor, draws: Draws) -> Denoiser:
@@ -55,7 +55,7 @@ def atoms_denoiser(student: MixtureStudent, atoms: Tensor, weights: Tensor, draw
 
     def denoise(x_t: Tensor, t: Tensor, cond: Tensor | None) -> Prediction:
         chosen = torch.searchsorted(cumulative / cumulative[-1], draws.uniform(), right=True).clamp_max(len(atoms) - 1)
-        return student.predict(x_t, t, cond, atoms.to(x_t.device)[chosen][:, None])
+        return student.predict(x_t, t, cond, shared_by_copies(atoms[chosen.to(atoms.device)][:, None], x_t))
 
     return denoise
 
@@ -68,7 +68,14 @@ def product_denoiser(
     log_weights = latent.log_weights(components)
 
     def denoise(x_t: Tensor, t: Tensor, cond: Tensor | None) -> Prediction:
-        lam = latent.sample(components, draws).to(x_t.device)
+        lam = shared_by_copies(latent.sample(components, draws), x_t)
         return student.predict(x_t, t, cond, lam, log_weights.to(x_t.device)).average()
 
     return denoise
+
+
+def shared_by_copies(lam: Tensor, x_t: Tensor) -> Tensor:
+    """λ [B, M, L] for x_t of k·B rows, k copies of a batch one after another: [k·B, M, L], on x_t's device."""
+    copies, rest = divmod(len(x_t), len(lam))
+    assert not rest, f"a denoiser with draws for {len(lam)} examples was called with {len(x_t)} rows"
+    return lam.to(x_t.device).repeat(copies, 1, 1)

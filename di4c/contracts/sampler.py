@@ -11,7 +11,11 @@ from di4c.contracts.process import ForwardProcess
 from di4c.draws import Draws
 
 Denoiser = Callable[[Tensor, Tensor, Tensor | None], Prediction]
-"""(x_t [B, D], t [B], cond [B] or None) → one-component Prediction; a student's denoiser draws a fresh λ at every call."""
+"""(x_t [B, D], t [B], cond [B] or None) → one-component Prediction; a student's denoiser draws a fresh λ at every call.
+
+A call with k·B rows, k copies of the batch one after another, gives all copies of an example the same λ: what
+classifier-free guidance by the student itself needs of its two passes.
+"""
 
 
 class Sampler(ABC):
