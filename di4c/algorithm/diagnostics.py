@@ -28,9 +28,9 @@ def mixture_diagnostics(
     prediction = student.predict(x_t, t, cond, lam, weights)
     x_0 = _mixture_sample(prediction, weights, draws)
     found = statistics(prediction, [Query(frozenset({"joint", "marginal"}), x_0[:, None])])[0]
-    posterior = (found.joint[:, 0] + weights).log_softmax(-1)
+    posterior = (found.joint[:, 0] + weights.to(found.joint)).log_softmax(-1)
     information = mutual_information(prediction).mean()
-    correlation = (found.joint[:, 0] + weights).logsumexp(-1) - found.marginal[:, 0]
+    correlation = (found.joint[:, 0] + weights.to(found.joint)).logsumexp(-1) - found.marginal[:, 0]
     return {
         "mutual_information_nats": float(information),
         "total_correlation_nats": float(correlation.mean()),

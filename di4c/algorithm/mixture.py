@@ -44,11 +44,11 @@ def statistics(prediction: Prediction, queries: list[Query], *, chunk_bytes: int
 
 
 def mixture_log_weights(prediction: Prediction) -> Tensor:
-    """log w_m: [M], equal weights unless the prediction carries its own."""
+    """log w_m: [M] float64, equal weights unless the prediction carries its own."""
     if prediction.log_weights is not None:
         return prediction.log_weights.to(prediction.features.device)
     components = prediction.shape[1]
-    return torch.full((components,), -math.log(components), device=prediction.features.device)
+    return torch.full((components,), -math.log(components), dtype=torch.float64, device=prediction.features.device)
 
 
 def draw(target: Prediction, draws: Draws, *, chunk_bytes: int = CHUNK_BYTES) -> Tensor:

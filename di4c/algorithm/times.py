@@ -1,5 +1,6 @@
 """The laws of the time t at which the student is trained, of the teacher's step t − u, and the weight a(t)."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -59,7 +60,8 @@ class TimeLaw:
         if self.law != "split":
             return self.low, self.high
         below = draws.child("side").scalar() < self.probability
-        return (self.low, self.split) if below else (self.split, self.high)
+        # The lower side stays strictly below the split, so that its t is never in the other region.
+        return (self.low, math.nextafter(self.split, 0.0)) if below else (self.split, self.high)
 
 
 @dataclass(frozen=True)

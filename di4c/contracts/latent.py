@@ -24,8 +24,8 @@ class LambdaSampler(ABC):
         """M draws an example, each with the law of λ (they may depend on one another): [B, M, L] float32."""
 
     def log_weights(self, components: int) -> Tensor:
-        """log w_m of the components that `sample` returns, Σ w = 1: [M] float32; −log M unless the law is enumerated."""
-        return torch.full((components,), -math.log(components))
+        """log w_m of the components that `sample` returns, Σ w = 1: [M] float64; −log M unless the law is enumerated."""
+        return torch.full((components,), -math.log(components), dtype=torch.float64)
 
     @abstractmethod
     def support(self, atoms: int, draws: Draws) -> tuple[Tensor, Tensor]:

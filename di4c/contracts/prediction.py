@@ -1,5 +1,6 @@
 """p(x_0 | x_t; λ_1), …, p(x_0 | x_t; λ_M) before readout: what teachers, students and denoisers return."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -19,7 +20,7 @@ class Prediction:
     """The M components' distributions of x_0 given x_t, read out for chosen rows only.
 
     features: [B·M, D, H] (b major), or [B, D, H] with a modulation that makes the M components.
-    x_t: [B, D] int64. log_weights: [M] float32 log-weights of the components, or None for equal ones.
+    x_t: [B, D] int64. log_weights: [M] log-weights of the components, or None for equal ones.
     averaged: present the mixture's marginals log Σ_m w_m p_m as a single component.
     num_states: S.
     """
@@ -115,7 +116,7 @@ class Prediction:
 
     def _averaged(self, log_p: Tensor) -> Tensor:
         if self.log_weights is None:
-            return log_p.logsumexp(1, keepdim=True) - torch.tensor(float(self.components)).log().to(log_p)
+            return log_p.logsumexp(1, keepdim=True) - math.log(self.components)
         return (log_p + self.log_weights.to(log_p)[:, None]).logsumexp(1, keepdim=True)
 
     def log_p0(self) -> Tensor:

@@ -29,7 +29,7 @@ class Categorical(LambdaSampler):
 
     def log_weights(self, components: int) -> Tensor:
         if components == self.num_atoms:
-            return self._probs.clamp_min(1e-300).log().float()
+            return self._probs.clamp_min(1e-300).log()
         return super().log_weights(components)
 
     def support(self, atoms: int, draws: Draws) -> tuple[Tensor, Tensor]:

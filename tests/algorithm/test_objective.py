@@ -1,0 +1,143 @@
+"""Di4C as a whole: terms, regions, independence of ranks, gradients, and learning a correlated law by enumeration."""
+
+import math
+
+import pytest
+import torch
+from di4c_plugins.estimators.control_variate import ControlVariate
+from di4c_plugins.estimators.monte_carlo import MonteCarlo
+from di4c_plugins.latents.categorical import Categorical
+from di4c_plugins.latents.unit_cube import Uniform
+from di4c_plugins.samplers.ancestral import Ancestral
+from tests.systems import tiny_student, tiny_teacher
+
+from di4c.algorithm.objective import ConsistencyTerm, DataTerm, Di4C, DistillationTerm
+from di4c.algorithm.pretraining import NELBO
+from di4c.algorithm.times import Gate, StepLaw, TimeLaw
+from di4c.contracts import Batch
+from di4c.draws import Draws
+from di4c.errors import SpecError
+
+ESTIMATORS = {"monte-carlo": MonteCarlo(), "control-variate": ControlVariate()}
+
+
+def make(head="late", estimator="control-variate", latent=None, **options) -> Di4C:
+    teacher = tiny_teacher()
+    latent = latent or Uniform()
+    settings = {
+        "components": 3,
+        "targets": 2,
+        "time": TimeLaw("uniform"),
+        "teacher_step": StepLaw("constant", size=0.1, substeps=2),
+        "data": DataTerm(1.0, ESTIMATORS[estimator], Gate("sigmoid", 1.0)),
+        "consistency": ConsistencyTerm(1.0, ESTIMATORS[estimator], above=0.1),
+        "distillation": DistillationTerm(2.0, below=0.1),
+    }
+    student = tiny_student(teacher, head, latent.dim)
+    return Di4C(teacher, student, latent=latent, sampler=Ancestral(teacher.process), **(settings | options))
+
+
+def batch(count=6) -> Batch:
+    return Batch(Draws(9, count=count).integers(5, 6), torch.arange(count) % 3)
+
+
+@pytest.mark.parametrize("head", ["late", "token", "readout"])
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_losses_do_not_depend_on_ranks(head, estimator):
+    objective, whole = make(head, estimator), batch()
+    together = objective(whole, Draws(0, count=6), 0)
+    for a, b in [(0, 2), (2, 6)]:
+        part = objective(Batch(whole.x_0[a:b], whole.cond[a:b]), Draws(0, first=a, count=b - a), 0)
+        for name, value in part.items():
+            torch.testing.assert_close(value, together[name][a:b], rtol=1e-4, atol=1e-4)
+
+
+def test_the_loss_is_the_sum_of_its_terms():
+    terms = make()(batch(), Draws(1, count=6), 0)
+    torch.testing.assert_close(terms["loss"], terms["data"] + terms["consistency"] + terms["distillation"])
+    assert terms["loss"].shape == (6,) and terms["loss"].isfinite().all()
+
+
+def test_regions_split_the_examples():
+    objective = make(time=TimeLaw("grid", points=[0.05, 0.6]))
+    draws = Draws(2, count=40)
+    t = TimeLaw("grid", points=[0.05, 0.6]).sample(draws.child("t"))[0]
+    terms = objective(batch(40), draws, 0)
+    assert (terms["consistency"][t < 0.1] == 0).all() and (terms["distillation"][t > 0.1] == 0).all()
+    assert terms["distillation"][t < 0.1].max() > 0
+
+
+def test_a_split_law_computes_one_side_only():
+    objective = make(time=TimeLaw("split", split=0.1, probability=0.5))
+    seen = {frozenset(objective(batch(), Draws(step, count=6), step)) for step in range(12)}
+    sides = [("distillation" in names, "consistency" in names) for names in seen]
+    assert sorted(sides) == [(False, True), (True, False)]
+
+
+def test_distillation_at_times_of_its_own():
+    objective = make(near_time=TimeLaw("uniform", low=0.01, high=0.2), near_copies=4, time=TimeLaw("uniform", low=0.5))
+    terms = objective(batch(), Draws(0, count=6), 0)
+    assert terms["distillation"].shape == (6,) and terms["distillation"].min() >= 0 and terms["consistency"].shape == (6,)
+
+
+def test_gradient_reaches_the_student_only():
+    objective = make()
+    objective(batch(), Draws(0, count=6), 0)["loss"].mean().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in objective.model.head.parameters())
+    assert all(p.grad is None for p in objective.teacher.backbone.parameters())
+    assert not any("teacher" in name for name, _ in objective.named_parameters())
+    assert {id(p) for p in objective.parameters()} == {id(p) for p in objective.model.parameters()}
+
+
+def test_a_student_equal_to_its_teacher_has_no_distillation_loss():
+    objective = make(data=None, consistency=None, distillation=DistillationTerm(1.0))
+    for parameter in objective.model.head.project.parameters():
+        torch.nn.init.zeros_(parameter)
+    assert objective(batch(), Draws(0, count=6), 0)["loss"].abs().max() < 1e-4
+
+
+def test_diagnostics_tell_a_mixture_from_a_product():
+    objective = make()
+    assert objective.diagnostics(batch(), Draws(0, count=6))["mixture_collapsed"] == 0
+    for parameter in objective.model.head.project.parameters():
+        torch.nn.init.zeros_(parameter)
+    found = objective.diagnostics(batch(), Draws(0, count=6))
+    assert found["mixture_collapsed"] == 1 and abs(found["mutual_information_nats"]) < 1e-4
+    assert abs(found["effective_components"] - 64) < 0.1
+
+
+def test_a_mixture_learns_in_one_step_what_a_product_cannot():
+    """Data on {000000, 222222}: one step of a product model errs by half of its mass, two components do not."""
+    torch.manual_seed(0)
+    teacher = tiny_teacher(num_classes=None)
+    latent = Categorical(atoms=2)
+    student = tiny_student(teacher, "late", 2)
+    objective = Di4C(
+        teacher, student, latent=latent, sampler=Ancestral(teacher.process), components=2,
+        time=TimeLaw("grid", points=[1.0]), data=DataTerm(1.0, MonteCarlo(), Gate("constant", 1.0)),
+    )
+    optimizer = torch.optim.Adam(student.parameters(), lr=1e-2)
+    x_0 = torch.tensor([[0] * 6, [2] * 6]).repeat(8, 1)
+    for step in range(150):
+        loss = objective(Batch(x_0), Draws(step, count=16), step)["loss"].mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss < math.log(2) + 0.1  # the entropy of the data is log 2; a product model cannot go below 6·log 2
+
+
+def test_pretraining_bound_is_rank_independent_and_trains():
+    objective = NELBO(tiny_teacher(), time=TimeLaw("low-discrepancy"), label_dropout=0.3)
+    whole = batch()
+    together = objective(whole, Draws(0, count=6), 0)["loss"]
+    half = objective(Batch(whole.x_0[3:], whole.cond[3:]), Draws(0, first=3, count=3), 0)["loss"]
+    torch.testing.assert_close(half, together[3:], rtol=1e-4, atol=1e-4)
+    together.mean().backward()
+    assert all(p.grad is not None for p in objective.model.readout.parameters())
+
+
+def test_missing_pieces_are_named():
+    with pytest.raises(SpecError, match="at least one of"):
+        make(data=None, consistency=None, distillation=None)
+    with pytest.raises(SpecError, match="teacher_step"):
+        make(teacher_step=None)
