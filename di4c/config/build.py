@@ -119,10 +119,13 @@ def build_objective(spec: Spec, registry: Registry, parts: Parts) -> Objective:
     return _create(spec, registry, "objectives", spec.objective, "objective", provided)
 
 
-def build_sampler(spec: Spec, registry: Registry, process: ForwardProcess) -> Sampler:
-    """The sampler of `eval.sampler`."""
+def build_sampler(
+    spec: Spec, registry: Registry, process: ForwardProcess, teacher: Teacher | None = None
+) -> Sampler:
+    """The sampler of `eval.sampler`; one that guides or finishes with the teacher is given it, if it is at hand."""
     _need_eval(spec)
-    return _create(spec, registry, "samplers", spec.eval.sampler, "eval.sampler", {"process": process})
+    provided = {"process": process, "teacher": teacher}
+    return _create(spec, registry, "samplers", spec.eval.sampler, "eval.sampler", provided)
 
 
 def build_metrics(spec: Spec, registry: Registry, data: DataSource, process: ForwardProcess) -> dict[str, Metric]:
@@ -166,7 +169,7 @@ PROVIDED: Mapping[str, set[str]] = {
     "teachers": _SIZES,
     "student_heads": {"latent_dim", "backbone"},
     "lambda_samplers": set(),
-    "samplers": {"process"},
+    "samplers": {"process", "teacher"},
     "metrics": {"data", "process", "judge"},
     "objectives": {"data", "process", "teacher", "student", "latent"},
 }
