@@ -64,6 +64,12 @@ def split_entry(entry: str | Mapping, where: str) -> tuple[str, dict[str, Any]]:
     return name, options
 
 
+def full_entry(entry: str | Mapping, where: str) -> dict[str, Any]:
+    """The entry as a mapping whose first key is `name`."""
+    name, options = split_entry(entry, where)
+    return {"name": name, **options}
+
+
 def plan(registry: Registry, kind: str, entry: str | Mapping, provided: Iterable[str], where: str) -> Construction:
     """The checked construction of an entry; `provided` are the names of the values that will be given besides."""
     where = where or kind

@@ -97,6 +97,9 @@ class Registry:
         target = self.find(kind, name)
         module, _, attribute = target.reference.partition(":")
         told = f"{SINGULAR[kind]} {name!r} is {target.told} (from {target.source})"
+        from di4c.torchvision_compat import declare_missing_operators  # imports torch, which names alone do not need
+
+        declare_missing_operators()
         try:
             found: Any = importlib.import_module(module)
         except Exception as error:

@@ -5,7 +5,6 @@ folder.
 """
 
 import dataclasses
-import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +16,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from di4c.config.coerce import from_mapping
-from di4c.config.construct import NESTED, split_entry
+from di4c.config.construct import NESTED, full_entry
+from di4c.config.eval_spec import EvalSpec
 from di4c.config.plugin_modules import is_file
 from di4c.config.registry import Registry
 from di4c.config.suggest import suggestion
@@ -62,24 +62,6 @@ class StudentSpec:
     """How λ enters the student: the entry of a student head. The backbone is the teacher's."""
 
     head: Any
-
-
-@dataclass(frozen=True)
-class EvalSpec:
-    """What tools/eval.py measures. `steps`, `mixture_sizes`, `samples`, `seeds` can be changed on its command line.
-
-    mixture_sizes: numbers of λ atoms, "inf" for the continuous law, "product" for the product of the marginals.
-    seeds: how many sampling seeds. judge: the model that scores text, if a metric asks for one.
-    """
-
-    sampler: Any
-    metrics: list[Any]
-    steps: list[int]
-    samples: int
-    seeds: int
-    batch_size: int
-    mixture_sizes: list[int | float | str] = field(default_factory=lambda: ["inf"])
-    judge: str | None = None
 
 
 @dataclass(frozen=True)
@@ -175,41 +157,11 @@ def _normalised(spec: Spec, folder: Path) -> Spec:
     sections = {key: getattr(spec, key) for key in SECTION_KINDS} | {"objective": objective}
     return dataclasses.replace(
         spec,
-        **{key: None if entry is None else _entry(entry, key) for key, entry in sections.items()},
-        student=spec.student and StudentSpec(_entry(spec.student.head, "student.head")),
-        eval=spec.eval and _normalised_eval(spec.eval),
+        **{key: None if entry is None else full_entry(entry, key) for key, entry in sections.items()},
+        student=spec.student and StudentSpec(full_entry(spec.student.head, "student.head")),
+        eval=spec.eval and spec.eval.normalised(),
         plugins=[_absolute(plugin, folder) for plugin in spec.plugins],
     )
-
-
-def _normalised_eval(spec: EvalSpec) -> EvalSpec:
-    for key in ("samples", "seeds", "batch_size"):
-        if getattr(spec, key) < 1:
-            raise SpecError(f"eval.{key}: expected at least 1, found {getattr(spec, key)}.")
-    if not spec.steps or min(spec.steps) < 1:
-        raise SpecError(f"eval.steps: expected numbers of steps ≥ 1, found {spec.steps}.")
-    return dataclasses.replace(
-        spec,
-        sampler=_entry(spec.sampler, "eval.sampler"),
-        metrics=[_entry(metric, f"eval.metrics[{i}]") for i, metric in enumerate(spec.metrics)],
-        mixture_sizes=[mixture_size(size, "eval.mixture_sizes") for size in spec.mixture_sizes],
-    )
-
-
-def mixture_size(size: int | float | str, where: str) -> int | str:
-    """A number of atoms ≥ 1, "inf" or "product", from its YAML or command-line spelling."""
-    if size in ("inf", "product"):
-        return size
-    if isinstance(size, float) and math.isinf(size) and size > 0:
-        return "inf"
-    if str(size).isdecimal() and int(size) >= 1:
-        return int(size)
-    raise SpecError(f"{where}: expected whole numbers ≥ 1, inf or product, found {size!r}.")
-
-
-def _entry(entry: Any, where: str) -> Entry:
-    name, options = split_entry(entry, where)
-    return {"name": name, **options}
 
 
 def _absolute(plugin: str, folder: Path) -> str:

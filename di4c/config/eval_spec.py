@@ -1,0 +1,54 @@
+"""What an evaluation measures."""
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from di4c.config.construct import full_entry
+from di4c.errors import SpecError
+
+
+@dataclass(frozen=True)
+class EvalSpec:
+    """What tools/eval.py measures. `steps`, `mixture_sizes`, `samples`, `seeds` can be changed on its command line.
+
+    mixture_sizes: numbers of λ atoms, "inf" for the continuous law, "product" for the product of the marginals.
+    seeds: how many sampling seeds. judge: the model that scores text, if a metric asks for one.
+    """
+
+    sampler: Any
+    metrics: list[Any]
+    steps: list[int]
+    samples: int
+    seeds: int
+    batch_size: int
+    mixture_sizes: list[int | float | str] = field(default_factory=lambda: ["inf"])
+    judge: str | None = None
+
+    def __post_init__(self):
+        for key in ("samples", "seeds", "batch_size"):
+            if getattr(self, key) < 1:
+                raise SpecError(f"eval.{key}: expected at least 1, found {getattr(self, key)}.")
+        if not self.steps or min(self.steps) < 1:
+            raise SpecError(f"eval.steps: expected numbers of steps ≥ 1, found {self.steps}.")
+
+    def normalised(self) -> "EvalSpec":
+        """Every entry a mapping, every mixture size a number, "inf" or "product"."""
+        return dataclasses.replace(
+            self,
+            sampler=full_entry(self.sampler, "eval.sampler"),
+            metrics=[full_entry(metric, f"eval.metrics[{i}]") for i, metric in enumerate(self.metrics)],
+            mixture_sizes=[mixture_size(size, "eval.mixture_sizes") for size in self.mixture_sizes],
+        )
+
+
+def mixture_size(size: int | float | str, where: str) -> int | str:
+    """A number of atoms ≥ 1, "inf" or "product", from its YAML or command-line spelling."""
+    if size in ("inf", "product"):
+        return size
+    if isinstance(size, float) and math.isinf(size) and size > 0:
+        return "inf"
+    if str(size).isdecimal() and int(size) >= 1:
+        return int(size)
+    raise SpecError(f"{where}: expected whole numbers ≥ 1, inf or product, found {size!r}.")
