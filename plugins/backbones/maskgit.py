@@ -3,10 +3,11 @@
     x_t, class ─ tok_emb + pos_emb ─ first_layer ─┐
                         λ tokens ─── first_layer ─┴ blocks ─ last_layer ─ drop class and λ ─ features [B·M, D, H]
 
-Parameter names are those of the public checkpoints, so that these load key by key.
+Parameter names are those of the public checkpoints, which hold the tied readout once: see `with_tied_readout`.
 """
 
 from collections import OrderedDict
+from collections.abc import Mapping
 
 import torch
 from einops import rearrange, repeat
@@ -69,7 +70,7 @@ def _block(width: int, heads: int, mlp_width: int, dropout: float) -> nn.Module:
 class TiedReadout(nn.Module):
     """Logits h·wᵀ + b_d from the embedding's weight w and a bias per position, cut to the process's S states.
 
-    Holds the very Parameters of the backbone (so that a call of the readout alone gathers them) and saves none of them.
+    Holds the very Parameters of the backbone, so that a call of the readout alone gathers them.
     """
 
     def __init__(self, weight: nn.Parameter, bias: nn.Parameter, *, num_states: int):
@@ -82,12 +83,6 @@ class TiedReadout(nn.Module):
         """Logits [P, M, S] of features [P, M, H] at positions [P]; x_t is not used."""
         states = slice(0, self.num_states)
         return nn.functional.linear(h, self.weight[states]) + self.bias[positions, states].unsqueeze(1)
-
-    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
-        """Nothing: the backbone saves the shared tensors once, under the public names."""
-
-    def _load_from_state_dict(self, *args: object) -> None:
-        """Nothing, for the same reason."""
 
 
 class MaskGITBackbone(Backbone):
@@ -156,3 +151,9 @@ class MaskGITBackbone(Backbone):
 def _narrow(weight: Tensor) -> Tensor:
     """Truncated normal of scale 0.02 in place, as MaskGIT initialises embeddings; a tied output needs them small."""
     return nn.init.trunc_normal_(weight, std=0.02)
+
+
+def with_tied_readout(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A published state dict together with the names that this backbone's readout gives to tensors in it."""
+    tied = {"readout.weight": "tok_emb.weight", "readout.bias": "bias"}
+    return {**state, **{name: state[source] for name, source in tied.items() if source in state}}

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from di4c.contracts import Context
-from di4c_plugins.backbones.maskgit import MaskGITBackbone
+from di4c_plugins.backbones.maskgit import MaskGITBackbone, with_tied_readout
 from di4c_plugins.heads.sinusoidal_token import SinusoidalToken
 from di4c_plugins.processes.maskgit import RATIO_SCHEDULES
 from di4c_plugins.samplers.maskgit import reveal_counts
@@ -21,7 +21,8 @@ def maskgit_network(tensors: dict[str, Tensor], config: dict) -> list[Check]:
         config["tokens"], config["codebook_size"] + 1, num_classes=config["nclass"], width=config["hidden_dim"],
         depth=config["depth"], heads=config["heads"], mlp_width=config["mlp_dim"], dropout=config["dropout"],
     ).eval()
-    backbone.load_state_dict({k: v for k, v in state.items() if not k.startswith("latent_projection.")})
+    network = {name: value for name, value in state.items() if not name.startswith("latent_projection.")}
+    backbone.load_state_dict(with_tied_readout(network))
     context = _lambda_context(backbone, state, tensors["in.z"], config) if "in.z" in tensors else None
     labels = tensors["in.y"]
     dropped = torch.where(tensors["in.drop_label"], -1, labels)
