@@ -1,0 +1,215 @@
+"""The contracts as checks that plugin authors run: each raises AssertionError that says what does not hold.
+
+    from di4c.testing import check_teacher
+    check_teacher(MyTeacher(...))
+
+All run in seconds on a CPU. Random checks use tolerances of five standard errors.
+"""
+
+import torch
+from torch import Tensor
+
+from di4c.algorithm.mixture import Query, statistics
+from di4c.algorithm.student import MixtureStudent
+from di4c.contracts import (
+    Backbone,
+    Batch,
+    DataSource,
+    Draws,
+    ForwardProcess,
+    Generation,
+    LambdaSampler,
+    LossEstimator,
+    Metric,
+    Objective,
+    Prediction,
+    Sampler,
+    StudentHead,
+    Teacher,
+)
+
+__all__ = [
+    "check_backbone", "check_dataset", "check_estimator", "check_head", "check_latent", "check_metric", "check_objective",
+    "check_process", "check_sampler", "check_teacher",
+]
+
+
+def _require(condition: bool | Tensor, message: str) -> None:
+    if not bool(condition):
+        raise AssertionError(message)
+
+
+def _times(count: int, t: float) -> Tensor:
+    return torch.full((count,), t, dtype=torch.float64)
+
+
+def check_process(process: ForwardProcess, *, positions: int = 4, seed: int = 0) -> None:
+    """t = 0 gives the data; draws do not depend on ranks; the posterior's draws follow its own log-probabilities."""
+    draws = Draws(seed, count=64)
+    states = process.num_states - (process.mask_index is not None)
+    x_0 = draws.child("x_0").integers(states, positions)
+    _require(torch.equal(process.corrupt(x_0, _times(64, 0.0), draws.child("none")), x_0), "corrupt at t = 0 must give x_0")
+    x_t = process.corrupt(x_0, _times(64, 0.6), draws.child("x_t"))
+    _require(x_t.shape == x_0.shape and x_t.dtype == torch.int64, "corrupt must return int64 of x_0's shape")
+    _require(0 <= x_t.min() and x_t.max() < process.num_states, "corrupt left the states 0 … num_states − 1")
+    part = process.corrupt(x_0[10:], _times(54, 0.6), Draws(seed, first=10, count=54).child("x_t"))
+    _require(torch.equal(part, x_t[10:]), "corrupt must draw from `draws` alone, row by row, so that ranks agree")
+    prior = process.prior(positions, draws.child("prior"))
+    _require(prior.shape == (64, positions) and prior.dtype == torch.int64, "prior must be [B, D] int64")
+    _check_posterior(process, x_t[:1], x_0[:1], seed)
+
+
+def _check_posterior(process: ForwardProcess, x_t: Tensor, x_0: Tensor, seed: int, number: int = 4000) -> None:
+    """The mean log-probability of drawn x_s equals minus the entropy estimated from their frequencies, position 0."""
+    many_t, many_0 = x_t.expand(number, -1), x_0.expand(number, -1)
+    prediction = Prediction.point(many_0, many_t, process.num_states)
+    t, s = _times(number, 0.6), _times(number, 0.3)
+    x_s = process.posterior(many_t, prediction, t, s, Draws(seed, count=number))
+    outcomes, counts = x_s.unique(dim=0, return_counts=True)
+    again = [x.expand(len(outcomes), -1) for x in (x_t, x_0)]
+    log_p = process.posterior_log_prob(
+        outcomes, again[0], Prediction.point(again[1], again[0], process.num_states), t[: len(outcomes)], s[: len(outcomes)]
+    )
+    _require(log_p.shape == (len(outcomes), 1), "posterior_log_prob must be [B, M]")
+    p = log_p[:, 0].double().exp()
+    error = 5 * (p * (1 - p) / number).sqrt() + 5 / number
+    _require(p.sum() < 1 + 1e-4, "posterior_log_prob sums to more than 1")
+    _require(((counts / number - p).abs() <= error).all(), "posterior draws do not follow posterior_log_prob")
+
+
+def check_backbone(backbone: Backbone, *, num_positions: int, num_states: int, num_classes: int | None = None) -> None:
+    """Shapes of features and readout; chunks of rows read out as the whole does; `linear_readout`, if any, is true."""
+    x_t, t, cond = _inputs(num_positions, num_states, num_classes)
+    h = backbone(x_t, t, cond)
+    _require(h.shape == (3, num_positions, backbone.width), f"features must be [B, D, width]; found {tuple(h.shape)}")
+    rows = torch.arange(x_t.numel())
+    flat = h.flatten(0, 1)[:, None]
+    logits = backbone.readout(flat, rows % num_positions, x_t.flatten())
+    _require(logits.shape == (len(rows), 1, num_states), f"readout must give [P, M, S]; found {tuple(logits.shape)}")
+    some = rows[1::3]
+    chunk = backbone.readout(flat[some], some % num_positions, x_t.flatten()[some])
+    _require(torch.allclose(chunk, logits[some], atol=1e-4), "a chunk of rows must read out as the whole does")
+    linear = backbone.linear_readout()
+    if linear is not None:
+        weight, bias = linear
+        rest = 0 if bias is None else (bias if bias.dim() == 1 else bias[rows % num_positions][:, None])
+        _require(torch.allclose(flat @ weight.T + rest, logits, atol=1e-4), "linear_readout is not what readout computes")
+
+
+def _inputs(num_positions: int, num_states: int, num_classes: int | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    draws = Draws(0, count=3)
+    cond = draws.integers(num_classes) if num_classes else None
+    return draws.integers(num_states, num_positions), draws.uniform(), cond
+
+
+def check_teacher(teacher: Teacher, *, num_classes: int | None = None) -> None:
+    """Its process and backbone hold their contracts; predictions normalise, carry no gradient and do not change; students
+    start from it without sharing its weights."""
+    check_process(teacher.process, positions=teacher.num_positions)
+    teacher.freeze()
+    draws = Draws(0, count=3)
+    cond = draws.integers(num_classes) if num_classes else None
+    states = teacher.process.num_states - (teacher.process.mask_index is not None)
+    x_0 = draws.integers(states, teacher.num_positions)
+    x_t = teacher.process.corrupt(x_0, _times(3, 0.7), draws)
+    prediction = teacher.predict(x_t, _times(3, 0.7), cond)
+    rows = torch.arange(x_t.numel())
+    log_p = prediction.log_probs(rows)
+    _require(log_p.shape == (len(rows), 1, teacher.process.num_states), f"predictions must read out as [P, 1, S]; found {tuple(log_p.shape)}")
+    _require(log_p.isfinite().all(), "log-probabilities must be finite; use di4c.contracts.LOG_ZERO for impossible states")
+    _require((log_p.exp().sum(-1) - 1).abs().max() < 1e-4, "probabilities do not sum to 1 over the states")
+    _require(not log_p.requires_grad, "a teacher's prediction must carry no gradient")
+    again = teacher.predict(x_t, _times(3, 0.7), cond).log_probs(rows)
+    _require(torch.equal(log_p, again), "two predictions at the same x_t differ: no randomness inside a forward")
+    student = teacher.student_backbone()
+    _require(all(p.requires_grad for p in student.parameters()), "student_backbone must be trainable")
+    shared = {p.data_ptr() for p in student.parameters()} & {p.data_ptr() for p in teacher.backbone.parameters()}
+    _require(not shared, "student_backbone shares weights with the teacher; copy them")
+
+
+def check_head(head: StudentHead, backbone: Backbone, *, latent_dim: int, teacher: Teacher) -> None:
+    """The backbone accepts what the head needs; components differ from the start and do not depend on their neighbours."""
+    _require(head.needs <= backbone.accepts, f"the head needs {set(head.needs)}, the backbone accepts {set(backbone.accepts)}")
+    student = MixtureStudent(
+        backbone, head, parameterisation=teacher.parameterisation, num_states=teacher.process.num_states
+    )
+    x_t = teacher.process.prior(teacher.num_positions, Draws(0, count=2))
+    lam = Draws(1, count=2).uniform(4, latent_dim).float()
+    rows = torch.arange(x_t.numel())
+    with torch.no_grad():
+        whole = student.predict(x_t, _times(2, 1.0), None, lam).log_probs(rows)
+        alone = student.predict(x_t, _times(2, 1.0), None, lam[:, 2:3]).log_probs(rows)
+    _require(whole.shape == (len(rows), 4, teacher.process.num_states), "a student must read out as [P, M, S]")
+    _require(torch.allclose(whole[:, 2:3], alone, atol=1e-4), "a component depends on the other components' λ")
+    _require(whole.exp().std(dim=1).max() > 1e-6, "all components start equal: a saddle of the mixture loss")
+
+
+def check_latent(latent: LambdaSampler, *, components: int = 6) -> None:
+    """Shapes and dtype; rank independence; weights that sum to 1; atoms whose weights sum to 1."""
+    lam = latent.sample(components, Draws(0, count=5))
+    _require(lam.shape == (5, components, latent.dim) and lam.dtype == torch.float32, "sample must be [B, M, L] float32")
+    part = latent.sample(components, Draws(0, first=2, count=3))
+    _require(torch.equal(lam[2:], part), "sample must draw from `draws` alone, row by row, so that ranks agree")
+    weights = latent.log_weights(components).exp()
+    _require(weights.shape == (components,) and (weights.sum() - 1).abs() < 1e-6, "log_weights must be [M] and sum to 1")
+    for number in (1, 3):
+        atoms, weights = latent.support(number, Draws(0))
+        _require(atoms.shape == (len(weights), latent.dim), "support must give atoms [K, L] and weights [K]")
+        _require((weights.sum() - 1).abs() < 1e-5, "support's weights must sum to 1")
+
+
+def check_estimator(estimator: LossEstimator) -> None:
+    """Shapes; finite values and gradients; the loss of a student equal to its target does not pull it away (by expectation)."""
+    logits = Draws(0, count=2).normal(3, 4, 5).requires_grad_()
+    x_t = torch.zeros(2, 4, dtype=torch.long)
+    query = Query(estimator.needs, Draws(1, count=2).integers(5, 2, 4), Prediction.from_logits(logits.detach(), x_t))
+    correlated, marginal = estimator(statistics(Prediction.from_logits(logits, x_t), [query])[0])
+    _require(correlated.shape == marginal.shape == (2,), "an estimator returns (correlated [B], marginal [B])")
+    (gradient,) = torch.autograd.grad((correlated + marginal).sum(), logits)
+    _require(gradient.isfinite().all(), "the gradient is not finite")
+    _require(gradient.sum(-1).abs().max() < 1e-8, "the loss must not change when a constant is added to all logits")
+
+
+def check_sampler(sampler: Sampler, teacher: Teacher, *, steps: int = 3) -> None:
+    """The grid runs from 1 down; samples are data states; the same draws give the same tokens."""
+    times = sampler.times(steps)
+    _require(times[0] == 1.0 and all(a > b for a, b in zip(times[:-1], times[1:], strict=True)), "times must fall from 1")
+    x_1 = teacher.process.prior(teacher.num_positions, Draws(0, count=4))
+    first, second = (sampler.sample(teacher.predict, x_1, steps, None, Draws(1, count=4)) for _ in range(2))
+    _require(torch.equal(first, second), "the same draws must give the same tokens")
+    _require(first.shape == x_1.shape, "samples must be [B, D]")
+    if teacher.process.mask_index is not None:
+        _require((first != teacher.process.mask_index).all(), "samples still hold masks")
+
+
+def check_dataset(data: DataSource) -> None:
+    """Both splits: shapes, dtypes, ranges; the same indices give the same examples."""
+    for name in ("train", "test"):
+        split = data.split(name)
+        indices = torch.arange(min(4, len(split)))
+        batch, again = split.batch(indices), split.batch(indices)
+        _require(batch.x_0.shape == (len(indices), data.num_positions), f"{name}: x_0 must be [B, D]")
+        _require(batch.x_0.dtype == torch.int64, f"{name}: tokens must be int64")
+        _require(0 <= batch.x_0.min() and batch.x_0.max() < data.num_states, f"{name}: tokens leave 0 … num_states − 1")
+        _require(torch.equal(batch.x_0, again.x_0), f"{name}: without draws the same indices must give the same examples")
+        if data.num_classes is not None:
+            _require(batch.cond is not None and batch.cond.max() < data.num_classes, f"{name}: labels leave num_classes")
+
+
+def check_metric(metric: Metric, generation: Generation) -> None:
+    """Named finite numbers, the same for the same generation."""
+    values = metric(generation)
+    _require(values and all(isinstance(v, float) for v in values.values()), "a metric returns {name: float}")
+    _require(all(v == v and abs(v) != float("inf") for v in values.values()), "a metric returned a number that is not finite")
+
+
+def check_objective(objective: Objective, data: DataSource, *, seed: int = 0) -> None:
+    """A loss [B] with gradients for the model only, the same for any split of the batch over ranks."""
+    batch = data.split("train").batch(torch.arange(4))
+    whole = objective(batch, Draws(seed, count=4), 0)
+    _require(whole["loss"].shape == (4,) and whole["loss"].isfinite().all(), '"loss" must be [B] and finite')
+    half = Batch(batch.x_0[2:], None if batch.cond is None else batch.cond[2:])
+    part = objective(half, Draws(seed, first=2, count=2), 0)
+    _require(torch.allclose(part["loss"], whole["loss"][2:], rtol=1e-3), "the loss depends on how the batch is split")
+    whole["loss"].mean().backward()
+    _require(any(p.grad is not None for p in objective.model.parameters()), "no gradient reaches objective.model")

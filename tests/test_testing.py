@@ -1,0 +1,90 @@
+"""The contract checks pass for the built-ins and fail for what breaks a contract."""
+
+import pytest
+import torch
+from di4c_plugins.datasets.digits import Digits
+from di4c_plugins.estimators.control_variate import ControlVariate
+from di4c_plugins.estimators.monte_carlo import MonteCarlo
+from di4c_plugins.latents.categorical import Categorical
+from di4c_plugins.latents.gaussian import Gaussian
+from di4c_plugins.latents.unit_cube import Sobol, Stratified, Uniform
+from di4c_plugins.processes.absorbing import Absorbing
+from di4c_plugins.samplers.ancestral import Ancestral
+from tests.systems import HEADS, tiny_teacher
+
+from di4c import testing
+from di4c.algorithm.pretraining import NELBO
+from di4c.algorithm.times import TimeLaw
+from di4c.contracts import Parameterisation
+
+
+def test_the_first_system_holds_its_contracts():
+    teacher = tiny_teacher()
+    testing.check_teacher(teacher, num_classes=3)
+    testing.check_backbone(teacher.backbone, num_positions=6, num_states=6, num_classes=3)
+    testing.check_sampler(Ancestral(teacher.process), teacher)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_heads(name):
+    teacher = tiny_teacher()
+    backbone = teacher.student_backbone()
+    testing.check_head(HEADS[name](2, backbone), backbone, latent_dim=2, teacher=teacher)
+
+
+@pytest.mark.parametrize("latent", [Uniform(), Stratified(dim=2), Sobol(), Gaussian(dim=3), Categorical(atoms=6)], ids=lambda x: type(x).__name__)
+def test_latents(latent):
+    testing.check_latent(latent)
+
+
+@pytest.mark.parametrize("estimator", [MonteCarlo(), ControlVariate()], ids=lambda x: type(x).__name__)
+def test_estimators(estimator):
+    testing.check_estimator(estimator)
+
+
+def test_digits_and_pretraining():
+    data = Digits()
+    testing.check_dataset(data)
+    teacher = tiny_teacher(positions=64, data_states=17, num_classes=10)
+    testing.check_objective(NELBO(teacher, time=TimeLaw("uniform", low=0.1)), data)
+
+
+def test_a_process_that_draws_by_itself_is_caught():
+    class Careless(Absorbing):
+        def corrupt(self, x_0, t, draws):
+            return torch.where(torch.rand(x_0.shape) < t[:, None], self.mask_index, x_0)
+
+    with pytest.raises(AssertionError, match="draws"):
+        testing.check_process(Careless(3))
+
+
+def test_a_posterior_that_reveals_too_early_is_caught():
+    class Hasty(Absorbing):
+        def posterior(self, x_t, prediction, t, s, draws):
+            return super().posterior(x_t, prediction, t, torch.zeros_like(s), draws)
+
+    with pytest.raises(AssertionError, match="posterior"):
+        testing.check_process(Hasty(3))
+
+
+def test_a_teacher_that_does_not_normalise_is_caught():
+    class Unnormalised(Parameterisation):
+        def log_probs(self, logits, x_t):
+            return logits
+
+        def active(self, x_t):
+            return torch.ones_like(x_t, dtype=torch.bool)
+
+    teacher = tiny_teacher()
+    teacher.parameterisation = Unnormalised()
+    with pytest.raises(AssertionError, match="sum to 1"):
+        testing.check_teacher(teacher)
+
+
+def test_heads_that_start_equal_are_caught():
+    teacher = tiny_teacher()
+    backbone = teacher.student_backbone()
+    head = HEADS["adaln"](1, backbone)
+    torch.nn.init.zeros_(head.project.weight)
+    with pytest.raises(AssertionError, match="saddle"):
+        testing.check_head(head, backbone, latent_dim=1, teacher=teacher)
