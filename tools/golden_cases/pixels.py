@@ -1,0 +1,91 @@
+"""Reference numbers of the pixel system: the discretised Gaussian chain, its posterior, tauLDR's U-Net."""
+
+import torch
+from torch import Tensor
+
+from di4c_plugins.processes.discretised_gaussian import DiscretisedGaussian
+from golden_cases.checks import Check, Kind, close
+
+EXACT = 2e-6
+"""Of exp(R·τ) in float64: its R is the shipped float32 one, whose rounding of 6e-8 is multiplied by τ."""
+
+SHIPPED = 1e-5
+"""Of what the reference computes in float32."""
+
+CLIP = 1e-8
+"""The reference sets entries below this to 0."""
+
+CLIPPED = 1e-2
+"""Of the number of such entries, which float32 noise decides in part."""
+
+POSTERIOR = 1e-6
+ROW_SUMS = 1e-12
+
+REACHABLE = 1e-5
+"""q(x_t|x_0) below which the posterior given x_0 is the reference's rounding noise."""
+
+
+def process_of(config: dict) -> DiscretisedGaussian:
+    """The process of a case's configuration."""
+    return DiscretisedGaussian(
+        config["S"], rate_sigma=config["rate_sigma"], target_sigma=config["Q_sigma"], time_base=config["time_base"],
+        time_exponential=config["time_exponential"], ratio_floor=config.get("eps_ratio", 1e-9),
+    )
+
+
+def gaussian_rate(tensors: dict[str, Tensor], config: dict) -> list[Check]:
+    """Rates, transition matrices and the prior, against float64 where given; the reference's float32 errs by up to 1e-6."""
+    process, t, s = process_of(config), tensors["in.t"].double(), tensors["in.s"].double()
+    index = tensors.get("in.idx", torch.arange(process.num_states))
+    at_t, between = process.transition(t), process.transition(t, s)
+    got = {
+        "base_rate": process.chain.rate[index][:, index],
+        "base_rate_diag": process.chain.rate.diagonal(),
+        "rate_t": process.rate(t)[:, index][:, :, index],
+        "rate_scalar_t": process.time.rate(t),
+        "integral_rate_t": process.time.integral(t),
+    }
+    shipped = {
+        "transition_t": at_t[:, index][:, :, index],
+        "transition_ts": between[:, index][:, :, index],
+        "transition_t_row127": at_t[:, 127] if process.num_states > 127 else at_t,
+        "initial_dist": process.prior_probs,
+    }
+    checks = [close(name, value, tensors["out." + name], SHIPPED) for name, value in got.items() if "out." + name in tensors]
+    checks += [
+        close(name, value, tensors["out." + name], SHIPPED, "absolute")
+        for name, value in shipped.items()
+        if "out." + name in tensors
+    ]
+    exact = {"exact_transition_t": "transition_t", "exact_transition_ts": "transition_ts"}
+    checks += [
+        close(name, shipped[ours], tensors["aux64." + name], EXACT, "absolute")
+        for name, ours in exact.items()
+        if "aux64." + name in tensors
+    ]
+    if "out.transition_t_zeros" in tensors:
+        zeros = (at_t < CLIP).sum((1, 2))
+        checks.append(close("transition_t_zeros", zeros, tensors["out.transition_t_zeros"], CLIPPED))
+    return checks + [close("row sums are 1", at_t.sum(-1), torch.ones_like(at_t[..., 0]), ROW_SUMS, "absolute")]
+
+
+def gaussian_posterior(tensors: dict[str, Tensor], config: dict) -> list[Check]:
+    """p(x_s|x_t) with x_0 summed out, and given x_0 where x_t can be reached from it."""
+    process, t, s = process_of(config), tensors["in.t"].double(), tensors["in.s"].double()
+    x_t, x_0, p_0 = tensors["in.xt"], tensors["in.x0"], tensors["in.p0t"]
+    summed = process.step_probs(x_t, p_0, t, s)
+    given = process.step_probs(x_t, torch.nn.functional.one_hot(x_0, process.num_states), t, s)
+    log_p = tensors["out.log_unnormalised"].double().log_softmax(-1)
+    reachable = tensors["aux64.reach_x0"] > REACHABLE
+    return [
+        close("marginal_posterior", summed, tensors["aux64.marginal_posterior"], POSTERIOR, "absolute"),
+        close("marginal_posterior (as shipped)", summed, tensors["out.marginal_posterior"], SHIPPED, "absolute"),
+        close("log_unnormalised, normalised", summed, log_p.exp(), SHIPPED, "absolute"),
+        close("cond_posterior", given[reachable], tensors["aux64.cond_posterior"][reachable], POSTERIOR, "absolute"),
+    ]
+
+
+KINDS = [
+    Kind("gaussian_rate", frozenset({"out.base_rate", "in.t", "in.s"}), gaussian_rate),
+    Kind("gaussian_posterior", frozenset({"in.p0t", "in.xt", "in.x0"}), gaussian_posterior),
+]
