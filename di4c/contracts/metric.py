@@ -28,9 +28,13 @@ class Generation:
 
 
 class Metric(ABC):
-    """A named measurement; lower is better unless `higher_is_better`. Constructed with `data` (a DataSource) by keyword."""
+    """A named measurement. Constructed with `data` (a DataSource) by keyword, and `process` if it asks for it.
 
-    higher_is_better: bool = False
+    higher_is_better: which way is good; None for a guard, which should be near its floor.
+    needs_samples: False for what is measured without the generation's x_0 (a likelihood): x_0 is then empty.
+    """
+
+    higher_is_better: bool | None = False
     needs_samples: bool = True
 
     @abstractmethod
