@@ -15,7 +15,7 @@ HEADS = {
     "token": lambda dim, backbone: Token(dim, backbone),
     "adaln": lambda dim, backbone: AdaLN(dim, backbone),
     "late": lambda dim, backbone: Late(dim, backbone, blocks=1),
-    "readout": lambda dim, backbone: Readout(dim, backbone, hidden=16),
+    "readout": lambda dim, backbone: Readout(dim, backbone, rank=16),
 }
 
 

@@ -1,7 +1,5 @@
 """A small bidirectional diffusion transformer."""
 
-import math
-
 import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
@@ -11,10 +9,11 @@ from di4c.contracts import Backbone, Context
 
 
 class DiT(Backbone):
-    """Pre-norm transformer with RoPE, adaLN-zero conditioning on time and class (Peebles & Xie 2023), attention by SDPA.
+    """Pre-norm transformer with RoPE, adaLN conditioning on time and class (Peebles & Xie 2023), attention by SDPA.
 
-    Positions are a sequence, or, with `grid=[rows, columns]`, an image whose rotary angles follow rows and columns. Extra
-    tokens (Context.tokens) stand at the end, without rotation. λ may enter at any block (Context.start).
+    Positions are a sequence, or, with `grid=[rows, columns]`, an image whose rotary angles follow rows and columns. Learned
+    position embeddings are added too (`absolute_positions`): rotary angles alone cannot tell positions apart while all are
+    masked. Extra tokens (Context.tokens) stand at the end, without rotation. λ may enter at any block (Context.start).
     """
 
     accepts = frozenset({"tokens", "embedding", "start"})
@@ -30,22 +29,25 @@ class DiT(Backbone):
         num_classes: int | None = None,
         grid: list[int] | None = None,
         time_conditioning: bool = True,
+        absolute_positions: bool = True,
         mlp_ratio: float = 4.0,
         dropout: float = 0.0,
     ):
         super().__init__()
         self.width, self.depth, self.embedding_width = width, depth, width
         self.tokens = nn.Embedding(num_states, width)
+        self.positions = nn.Embedding(num_positions, width) if absolute_positions else None
         self.conditioning = Conditioning(width, num_classes, time_conditioning)
         self.rotary = Rotary(width // heads, grid or [num_positions])
         self.blocks = nn.ModuleList(Block(width, heads, mlp_ratio, dropout) for _ in range(depth))
         self.final = ModulatedNorm(width)
         self.readout = LinearReadout(width, num_states)
-        nn.init.normal_(self.tokens.weight, std=0.02)
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None, context: Context | None = None) -> Tensor:
-        h, c = self.tokens(x_t), self.conditioning(t, cond)
         positions = x_t.shape[1]
+        h, c = self.tokens(x_t), self.conditioning(t, cond)
+        if self.positions is not None:
+            h = h + self.positions(torch.arange(positions, device=x_t.device))
         lam = context if context is not None and context.modulation is None else None
         start = lam.start if lam is not None else self.depth
         for block in self.blocks[:start]:
@@ -80,8 +82,6 @@ class Conditioning(nn.Module):
         self.time = nn.Sequential(nn.Linear(2 * frequencies, width), nn.SiLU(), nn.Linear(width, width))
         self.label = nn.Embedding(num_classes + 1, width) if num_classes else None
         self.time_conditioning = time_conditioning
-        if self.label is not None:
-            nn.init.normal_(self.label.weight, std=0.02)
 
     def forward(self, t: Tensor, cond: Tensor | None) -> Tensor:
         t = t if self.time_conditioning else torch.zeros_like(t)
@@ -127,7 +127,7 @@ def rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
 
 
 class Block(nn.Module):
-    """Attention and MLP, each scaled, shifted and gated by the conditioning (adaLN-zero)."""
+    """Attention and MLP, each scaled, shifted and gated by the conditioning; the gates start open."""
 
     def __init__(self, width: int, heads: int, mlp_ratio: float, dropout: float):
         super().__init__()
@@ -145,8 +145,8 @@ class Block(nn.Module):
         """h [B, D + K, H], conditioning c [B, C] → [B, D + K, H]."""
         modulation = self.modulation(F.silu(c))[:, None].chunk(6, dim=-1)
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation
-        h = h + gate_a * self.attend(self.norm(h) * (1 + scale_a) + shift_a, rotary)
-        return h + gate_m * self.mlp(self.norm(h) * (1 + scale_m) + shift_m)
+        h = h + (1 + gate_a) * self.attend(self.norm(h) * (1 + scale_a) + shift_a, rotary)
+        return h + (1 + gate_m) * self.mlp(self.norm(h) * (1 + scale_m) + shift_m)
 
     def attend(self, h: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
         q, k, v = rearrange(self.qkv(h), "b d (three n w) -> three b n d w", three=3, n=self.heads)
@@ -171,12 +171,12 @@ class ModulatedNorm(nn.Module):
 
 
 class LinearReadout(nn.Module):
-    """logits = h·Wᵀ + b, untied."""
+    """logits = h·Wᵀ + b, untied; starts at 0, the uniform prediction."""
 
     def __init__(self, width: int, num_states: int):
         super().__init__()
         self.linear = nn.Linear(width, num_states)
-        nn.init.normal_(self.linear.weight, std=1 / math.sqrt(width))
+        nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, h: Tensor, positions: Tensor, x_t: Tensor) -> Tensor:
