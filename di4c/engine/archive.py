@@ -1,0 +1,75 @@
+"""Safetensors files written tensor by tensor, so that no more than one tensor is held, with a checksum on the way."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+_DTYPES = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
+    torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
+Entry = tuple[str, torch.dtype, tuple[int, ...]]
+
+
+def write_safetensors(path: Path, entries: list[Entry], tensors: Iterable[Tensor]) -> str:
+    """Writes the tensors, which come in the order of `entries`, and syncs them to disk; the file's sha256 in hex."""
+    digest = hashlib.sha256()
+    with open(path, "wb") as file:
+        for block in _blocks(entries, tensors):
+            digest.update(block)
+            file.write(block)
+        file.flush()
+        os.fsync(file.fileno())
+    return digest.hexdigest()
+
+
+def write_bytes(path: Path, content: bytes) -> str:
+    """Writes and syncs `content`; its sha256 in hex."""
+    with open(path, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    return hashlib.sha256(content).hexdigest()
+
+
+def replace_file(path: Path, content: str) -> None:
+    """Writes a text file so that a reader, or a crash, finds the old content or the new one whole."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    write_bytes(temporary, content.encode())
+    os.replace(temporary, path)
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file in hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync_folder(path: Path) -> None:
+    """Makes renames inside `path` durable."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _blocks(entries: list[Entry], tensors: Iterable[Tensor]) -> Iterator[memoryview | bytes]:
+    header, offset = {}, 0
+    for name, dtype, shape in entries:
+        size = torch.Size(shape).numel() * dtype.itemsize
+        header[name] = {"dtype": _DTYPES[dtype], "shape": list(shape), "data_offsets": [offset, offset + size]}
+        offset += size
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    yield len(text).to_bytes(8, "little")
+    yield text
+    for (name, dtype, shape), tensor in zip(entries, tensors, strict=True):
+        assert tensor.dtype == dtype and tuple(tensor.shape) == tuple(shape), f"{name}: {tensor.dtype} {tensor.shape}"
+        if tensor.numel():
+            yield memoryview(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())

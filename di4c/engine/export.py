@@ -1,0 +1,86 @@
+"""The trained model as two files that load without DeepSpeed: model.safetensors and config.json."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from di4c.engine.archive import sync_folder, write_bytes, write_safetensors
+from di4c.engine.checkpoint import Checkpoint
+from di4c.errors import CheckpointError
+
+PREFIX = "model."
+"""Of an objective only this submodule is exported."""
+
+
+def export(checkpoint: Checkpoint, out: Path, spec: dict[str, Any], commit: str | None) -> Path:
+    """Writes the averaged weights of a checkpoint (the raw ones if it has no average) to the folder `out`; `out`."""
+    weights, names = _exported(checkpoint)
+    averaged = (checkpoint.path / "ema.safetensors").exists()
+    config = {
+        "format": "di4c-export", "version": 1, "task": spec.get("task"), "spec": spec, "step": checkpoint.step,
+        "weights": "ema" if averaged else "raw", "commit": commit,
+    }  # fmt: skip
+    temporary = out.with_name(f".{out.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    _write_model(temporary / "model.safetensors", weights, names)
+    write_bytes(temporary / "config.json", (json.dumps(config, indent=1) + "\n").encode())
+    sync_folder(temporary)
+    if out.exists():
+        old = out.with_name(f".{out.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        os.replace(out, old)
+        os.replace(temporary, out)
+        shutil.rmtree(old)
+    else:
+        os.replace(temporary, out)
+    return out
+
+
+def load_into(model: nn.Module, folder: Path) -> dict[str, Any]:
+    """Loads an export into `model`, strictly; its config.json.
+
+    Raises CheckpointError if the folder is no export or its weights are not this model's.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        tensors = load_file(folder / "model.safetensors")
+    except Exception as error:
+        raise CheckpointError(f"{folder} is not a readable export (config.json, model.safetensors): {error}") from error
+    if config.get("format") != "di4c-export" or config.get("version") != 1:
+        raise CheckpointError(f"{folder}/config.json: expected format di4c-export, version 1")
+    try:
+        model.load_state_dict(tensors, strict=True)
+    except RuntimeError as error:
+        raise CheckpointError(f"{folder} does not fit the model that its spec builds: {error}") from error
+    return config
+
+
+def _exported(checkpoint: Checkpoint) -> tuple[dict[str, Path], dict[str, str]]:
+    """({name in the checkpoint: its file}, {exported name: name in the checkpoint}), tied parameters under every name."""
+    source: dict[str, Path] = {}
+    for file in (checkpoint.path / "model.safetensors", checkpoint.path / "ema.safetensors"):
+        if file.exists():
+            with safe_open(file, "pt") as archive:
+                source |= {n: file for n in archive.keys()}
+    aliases = {n: n for n in source} | checkpoint.state["aliases"]
+    return source, {a[len(PREFIX):]: n for a, n in sorted(aliases.items()) if a.startswith(PREFIX)}
+
+
+def _write_model(path: Path, source: dict[str, Path], names: dict[str, str]) -> None:
+    archives = {file: safe_open(file, "pt") for file in set(source.values())}
+
+    def tensor(name: str) -> Tensor:
+        return archives[source[name]].get_tensor(name)
+
+    entries = []
+    for exported, name in names.items():
+        value = tensor(name)
+        entries.append((exported, value.dtype, tuple(value.shape)))
+    write_safetensors(path, entries, (tensor(name) for name in names.values()))

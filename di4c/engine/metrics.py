@@ -1,0 +1,156 @@
+"""Means of the loss terms since the last report, kept on the device; metrics.csv; the progress display."""
+
+import csv
+import io
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from di4c.engine import ranks
+from di4c.engine.archive import replace_file
+
+
+class RunningMeans:
+    """Sums of the objective's terms over examples in float64 on the device; no host sync until `read`."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self.names: list[str] = []
+        self.examples = 0
+        self._sums: Tensor | None = None
+
+    def add(self, terms: dict[str, Tensor], examples: int) -> None:
+        """Takes in terms [B] of this rank; `examples` is what all ranks together add."""
+        sums = torch.stack([v.detach().double().sum() for v in terms.values()])
+        if self._sums is None:
+            self.names, self._sums = list(terms), torch.zeros_like(sums)
+        self._sums += sums
+        self.examples += examples
+
+    def merge(self) -> None:
+        """Moves the sums of all ranks to rank 0, so that they can be saved and go on as before. Collective."""
+        if self._sums is not None and ranks.world_size() > 1:
+            dist.all_reduce(self._sums)
+            self._sums *= float(ranks.rank() == 0)
+
+    def read(self) -> dict[str, float]:
+        """The means, equal on all ranks; starts anew. Collective."""
+        if self._sums is None:
+            return {}
+        if ranks.world_size() > 1:
+            dist.all_reduce(self._sums)
+        means = (self._sums / max(1, self.examples)).tolist()
+        self._sums.zero_()
+        self.examples = 0
+        return dict(zip(self.names, means, strict=True))
+
+    def state(self) -> dict[str, Any]:
+        """What `load` needs, on rank 0 after `merge`."""
+        sums = [] if self._sums is None else [v.hex() for v in self._sums.tolist()]
+        return {"names": self.names, "sums": sums, "examples": self.examples}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Continues from a saved `state`; ranks other than 0 start from zero."""
+        self.names, self.examples = state["names"], state["examples"]
+        sums = torch.tensor([float.fromhex(v) for v in state["sums"]], dtype=torch.float64, device=self.device)
+        self._sums = sums * float(ranks.rank() == 0) if state["sums"] else None
+
+
+class MetricsFile:
+    """metrics.csv: a row a report; a new column rewrites the file with its header widened."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.columns: list[str] = ["step"]
+
+    def truncate(self, step: int) -> None:
+        """Drops the rows after `step`, which a resumed run writes again, and a row that was cut off."""
+        rows = [r for r in self.rows() if r["step"].isdigit() and int(r["step"]) <= step]
+        self.columns = list(rows[0]) if rows else ["step"]
+        replace_file(self.path, self._text(rows, header=True))
+
+    def append(self, step: int, values: dict[str, float]) -> None:
+        """Adds one row and flushes it."""
+        row = {"step": str(step), **{k: repr(v) for k, v in values.items()}}
+        new = [k for k in row if k not in self.columns]
+        if new or not self.path.exists():
+            rows = self.rows()
+            self.columns += new
+            replace_file(self.path, self._text([*rows, row], header=True))
+            return
+        with open(self.path, "a", newline="") as file:
+            file.write(self._text([row], header=False))
+
+    def rows(self) -> list[dict[str, str]]:
+        """All complete rows as text."""
+        if not self.path.exists():
+            return []
+        with open(self.path, newline="") as file:
+            return [r for r in csv.DictReader(file) if None not in r.values() and None not in r]
+
+    def _text(self, rows: list[dict[str, str]], header: bool) -> str:
+        buffer = io.StringIO()
+        writer = csv.DictWriter(buffer, self.columns, restval="", lineterminator="\n")
+        if header:
+            writer.writeheader()
+        writer.writerows(rows)
+        return buffer.getvalue()
+
+
+class Progress:
+    """What rank 0 shows: a bar in a terminal, otherwise a line a report."""
+
+    def __init__(self, steps: int, done: int, *, shown: bool):
+        self.steps, self.shown = steps, shown
+        self._first, self._began = done, time.monotonic()
+        self._bar = _bar(steps, done) if shown and sys.stdout.isatty() else None
+
+    def advance(self, step: int) -> None:
+        """Moves the bar to `step` updates."""
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=step)
+
+    def report(self, step: int, values: dict[str, float], rate: float) -> None:
+        """Shows the values of a report; `rate` in examples a second."""
+        terms = "  ".join(f"{k} {v:.5g}" for k, v in values.items())
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=step, terms=f"{terms}  {rate:.0f} examples/s")
+        else:
+            per_step = (time.monotonic() - self._began) / max(1, step - self._first)
+            self.say(f"step {step}/{self.steps}  {terms}  {rate:.0f} examples/s  ETA {_clock(per_step * (self.steps - step))}")
+
+    def say(self, message: str) -> None:
+        """Prints a line beside the bar."""
+        if not self.shown:
+            return
+        if self._bar is not None:
+            self._bar.console.print(message, markup=False, highlight=False)
+        else:
+            print(message, flush=True)
+
+    def close(self) -> None:
+        """Leaves the terminal as it was."""
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def _bar(steps: int, done: int):
+    from rich import progress
+
+    bar = progress.Progress(
+        progress.TextColumn("step"), progress.MofNCompleteColumn(), progress.BarColumn(bar_width=20),
+        progress.TimeRemainingColumn(), progress.TextColumn("{task.fields[terms]}"),
+    )  # fmt: skip
+    bar.add_task("train", total=steps, completed=done, terms="")
+    bar.start()
+    return bar
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"

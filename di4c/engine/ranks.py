@@ -1,0 +1,163 @@
+"""What the ranks do together: start, agree on failures, stop."""
+
+import logging
+import os
+import pickle
+import signal
+import socket
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from di4c.errors import Di4CError, TrainingError
+
+T = TypeVar("T")
+STOPPED_BY_SIGNAL = 75
+"""Exit code of a run that wrote a checkpoint and stopped because it received SIGTERM (EX_TEMPFAIL: run it again)."""
+
+
+def rank() -> int:
+    """This process's rank; 0 without a process group, or the launcher's number before there is one."""
+    return dist.get_rank() if dist.is_initialized() else int(os.environ.get("RANK", 0))
+
+
+def world_size() -> int:
+    """Number of processes."""
+    return dist.get_world_size() if dist.is_initialized() else int(os.environ.get("WORLD_SIZE", 1))
+
+
+def start() -> torch.device:
+    """Joins the process group (RANK and so on are set where a launcher has not) and returns this rank's device."""
+    import deepspeed
+
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    _single_process_environment()
+    if not dist.is_initialized():
+        deepspeed.init_distributed(verbose=False)
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    local = int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count()
+    torch.cuda.set_device(local)
+    return torch.device("cuda", local)
+
+
+def finish() -> None:
+    """Leaves the process group together: without the barrier a rank may fail while another still talks to it."""
+    if dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+def on_rank_zero(action: Callable[[], T]) -> T:
+    """`action()` of rank 0, its result given to all ranks; a Di4CError or OSError there is raised on all."""
+    result: Any = None
+    if rank() == 0:
+        try:
+            result = (True, action())
+        except Di4CError as error:
+            result = (False, error)
+        except OSError as error:
+            result = (False, TrainingError(describe_os_error(error)))
+    if world_size() > 1:
+        box = [pickle.dumps(result) if rank() == 0 else None]
+        dist.broadcast_object_list(box, src=0)
+        result = pickle.loads(box[0])
+    good, value = result
+    if good:
+        return value
+    raise value
+
+
+def describe_os_error(error: OSError) -> str:
+    """One sentence about a failed write."""
+    where = f" at {error.filename}" if error.filename else ""
+    return f"cannot write{where}: {error.strerror or error}; free some space or choose another folder, then --resume"
+
+
+def _single_process_environment() -> None:
+    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
+        return
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    single = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    for key, value in single.items():
+        os.environ.setdefault(key, str(value))
+
+
+class StopSignal:
+    """SIGTERM, noticed by all ranks at the same step.
+
+    The answer of a step's poll is the flags of the step before, exchanged meanwhile on the host, so that no step waits
+    for the device or for a slow rank.
+    """
+
+    def __init__(self):
+        self._seen = False
+        self._group = dist.new_group(backend="gloo") if world_size() > 1 else None
+        self._pending: tuple[Any, torch.Tensor] | None = None
+        self._previous = signal.signal(signal.SIGTERM, self._note)
+
+    def poll(self) -> bool:
+        """Whether some rank had received SIGTERM by its last poll; called once a step by every rank."""
+        if self._group is None:
+            return self._seen
+        stopped = self._wait()
+        flag = torch.tensor([float(self._seen)])
+        self._pending = (dist.all_reduce(flag, op=dist.ReduceOp.MAX, group=self._group, async_op=True), flag)
+        return stopped
+
+    def close(self) -> None:
+        """Ends the exchange and restores the former handler."""
+        self._wait()
+        self._pending = None
+        signal.signal(signal.SIGTERM, self._previous)
+
+    def _wait(self) -> bool:
+        if self._pending is None:
+            return False
+        work, flag = self._pending
+        work.wait()
+        return bool(flag.item())
+
+    def _note(self, number: int, frame: object) -> None:
+        self._seen = True
+
+
+@contextmanager
+def reporting() -> Iterator[None]:
+    """Turns errors into exits: a Di4CError prints one message (of one rank) and exits with code 1, others their trace."""
+    try:
+        yield
+    except Di4CError as error:
+        if _first_to_report():
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        _leave(1)
+    except Exception:
+        traceback.print_exc()
+        _leave(1)
+
+
+def _first_to_report() -> bool:
+    """Whether no other rank has reported yet; before the group exists all ranks meet the same error, so rank 0 does."""
+    if not dist.is_initialized():
+        return rank() == 0
+    try:
+        store = dist.distributed_c10d._get_default_store()
+        return store.add("di4c/reported", 1) == 1
+    except RuntimeError:
+        return rank() == 0
+
+
+def _leave(code: int) -> None:
+    """Ends the process at once: other ranks may wait in a collective that an orderly end would join."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -1,0 +1,115 @@
+"""A run's folder: who may write to it, and the record of how the run was made.
+
+    RUN/spec.yaml · run.json · metrics.csv · checkpoints/ · export/
+"""
+
+import datetime
+import fcntl
+import json
+import platform
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+import di4c
+from di4c.engine.archive import replace_file
+from di4c.errors import TrainingError
+
+_LOCK = ".lock"
+
+
+class RunFolder:
+    """The folder of one run, held by this process until `close`. Rank 0 only.
+
+    Raises TrainingError if another process holds it, or if it has content and the run is not to be resumed.
+    """
+
+    def __init__(self, path: Path, *, resume: bool):
+        self.path = Path(path)
+        used = self.path.is_dir() and any(p.name != _LOCK for p in self.path.iterdir())
+        if self.path.exists() and not self.path.is_dir():
+            raise TrainingError(f"run folder {self.path} is a file; choose another train.run")
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = open(self.path / _LOCK, "w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise TrainingError(f"run folder {self.path} is in use by another run; wait or choose another") from error
+        if used and not resume:
+            self._lock.close()
+            raise TrainingError(
+                f"run folder {self.path} already holds a run; add --resume to continue it, or choose another train.run"
+            )
+        self._started = time.time()
+
+    def record_start(self, spec: dict[str, Any], facts: dict[str, Any]) -> list[str]:
+        """Writes spec.yaml and begins an entry of run.json; the spec's keys that a resumed run has changed."""
+        file = self.path / "spec.yaml"
+        text = yaml.safe_dump(spec, sort_keys=False, allow_unicode=True)
+        before = yaml.safe_load(file.read_text()) if file.exists() else spec
+        replace_file(file, text)
+        history = self._history()
+        history.append({"start": _now(), **environment(), **facts})
+        self._write_history(history)
+        return changed_keys(before or {}, yaml.safe_load(text) or {})
+
+    def record_end(self, **facts: Any) -> None:
+        """Completes the entry of run.json."""
+        history = self._history()
+        history[-1] |= {"end": _now(), "wall_clock_s": round(time.time() - self._started, 1), **facts}
+        self._write_history(history)
+
+    def close(self) -> None:
+        """Lets another process use the folder."""
+        self._lock.close()
+
+    def _history(self) -> list[dict[str, Any]]:
+        file = self.path / "run.json"
+        return json.loads(file.read_text())["sessions"] if file.exists() else []
+
+    def _write_history(self, sessions: list[dict[str, Any]]) -> None:
+        total = sum(s.get("wall_clock_s", 0) for s in sessions)
+        replace_file(self.path / "run.json", json.dumps({"wall_clock_s": total, "sessions": sessions}, indent=1) + "\n")
+
+
+def environment() -> dict[str, Any]:
+    """Versions, code and device of this process."""
+    import deepspeed
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu ({platform.machine()})"
+    versions = {"di4c": di4c.__version__, "torch": torch.__version__, "deepspeed": deepspeed.__version__}
+    return {"versions": versions | {"python": platform.python_version()}, "commit": code_commit(), "device": device}
+
+
+def code_commit() -> str | None:
+    """The git commit of this code ("…-dirty" with uncommitted changes), or None if it is not a git checkout's."""
+    package = Path(di4c.__file__).parent
+    if _git(package, "ls-files", "--error-unmatch", "__init__.py") is None:
+        return None
+    commit = _git(package, "rev-parse", "HEAD")
+    return f"{commit}-dirty" if _git(package, "status", "--porcelain", "--untracked-files=no") else commit
+
+
+def changed_keys(before: Any, after: Any, where: str = "") -> list[str]:
+    """The key paths at which two specs differ."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        keys = list(dict.fromkeys([*before, *after]))
+        paths = ((k, f"{where}.{k}" if where else str(k)) for k in keys)
+        return [c for k, path in paths for c in changed_keys(before.get(k), after.get(k), path)]
+    return [] if before == after else [where]
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
