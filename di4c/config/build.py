@@ -115,7 +115,8 @@ def build_student(spec: Spec, registry: Registry, teacher: Teacher, latent: Lamb
 
 def build_objective(spec: Spec, registry: Registry, parts: Parts) -> Objective:
     """The objective of `objective:`, given the parts by the names of its constructor's parameters."""
-    provided = {key: value for key, value in vars(parts).items() if value is not None}
+    shape = DataShape.of(parts.data)
+    provided = {key: value for key, value in vars(parts).items() if value is not None and key != "data"} | vars(shape)
     return _create(spec, registry, "objectives", spec.objective, "objective", provided)
 
 
@@ -171,7 +172,7 @@ PROVIDED: Mapping[str, set[str]] = {
     "lambda_samplers": set(),
     "samplers": {"process", "teacher"},
     "metrics": {"data", "process", "judge"},
-    "objectives": {"data", "process", "teacher", "student", "latent"},
+    "objectives": {"process", "teacher", "student", "latent", "num_positions", "num_states", "num_classes"},
 }
 """The names of the values that the functions above provide to each kind."""
 
