@@ -41,11 +41,14 @@ class DataShape:
 
 @dataclass(frozen=True)
 class Parts:
-    """What a spec stands for. student, latent: None when pretraining; objective: None in a skeleton."""
+    """What a spec stands for. student, latent: None when pretraining; objective: None in a skeleton.
+
+    A tokenizer is trained with neither process nor teacher.
+    """
 
     data: DataSource | DataShape
-    process: ForwardProcess
-    teacher: Teacher
+    process: ForwardProcess | None
+    teacher: Teacher | None
     student: MixtureStudent | None
     latent: LambdaSampler | None
     objective: Objective | None
@@ -58,9 +61,10 @@ def build(spec: Spec, registry: Registry, *, weights: bool = True, data: DataSou
     whose constructor takes `weights` is told not to read any. `data` stands in for the data set, if given.
     """
     data = build_data(spec, registry) if data is None else data
-    process = build_process(spec, registry, data)
-    teacher = build_teacher(spec, registry, data, process, weights=weights)
-    student, latent = None, None
+    process, teacher, student, latent = None, None, None, None
+    if spec.task != "tokenizer":
+        process = build_process(spec, registry, data)
+        teacher = build_teacher(spec, registry, data, process, weights=weights)
     if spec.task == "distill":
         latent = build_latent(spec, registry)
         student = build_student(spec, registry, teacher, latent)

@@ -26,6 +26,8 @@ NESTED = {
     "latent": "lambda_samplers",
     "estimator": "loss_estimators",
     "sampler": "samplers",
+    "dataset": "datasets",
+    "tokenizer": "tokenizers",
 }
 """Options that name a part of their own, which is created first."""
 

@@ -25,6 +25,7 @@ SINGULAR = {
     "samplers": "sampler",
     "metrics": "metric",
     "datasets": "dataset",
+    "tokenizers": "tokenizer",
     "objectives": "objective",
 }
 """Every kind of part, with the key under which a spec (or another part's options) names one of it."""

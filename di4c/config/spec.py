@@ -30,8 +30,9 @@ Entry = dict
 REQUIRED = {
     "pretrain": ("data", "process", "teacher"),
     "distill": ("data", "process", "teacher", "student", "latent"),
+    "tokenizer": ("data", "objective"),
 }
-DEFAULT_OBJECTIVE = {"pretrain": "nelbo", "distill": "di4c"}
+DEFAULT_OBJECTIVE = {"pretrain": "nelbo", "distill": "di4c", "tokenizer": "vq"}
 SECTION_KINDS = {
     "data": "datasets",
     "process": "processes",
@@ -68,7 +69,7 @@ class StudentSpec:
 class Spec:
     """A whole run. `source` says where it was read, for messages."""
 
-    task: Literal["pretrain", "distill"]
+    task: Literal["pretrain", "distill", "tokenizer"]
     seed: int
     train: TrainSpec
     data: Any = None

@@ -16,10 +16,11 @@ from di4c.contracts.prediction import CHUNK_BYTES, Prediction
 from di4c.contracts.process import ForwardProcess
 from di4c.contracts.sampler import Denoiser, Sampler
 from di4c.contracts.teacher import Teacher
+from di4c.contracts.tokenizer import ImageTokenizer
 from di4c.draws import Draws, categorical
 
 __all__ = [
     "CHUNK_BYTES", "LOG_ZERO", "Backbone", "Batch", "Context", "DataSource", "Denoiser", "Draws", "ForwardProcess", "Generation",
-    "IdentityReadout", "LambdaSampler", "LossEstimator", "Metric", "Modulation", "Objective", "Parameterisation",
+    "IdentityReadout", "ImageTokenizer", "LambdaSampler", "LossEstimator", "Metric", "Modulation", "Objective", "Parameterisation",
     "Prediction", "Raw", "Sampler", "Split", "Statistics", "StudentHead", "Teacher", "categorical",
 ]
