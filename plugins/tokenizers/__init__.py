@@ -1,0 +1,1 @@
+"""Image tokenizers: pictures to grids of codes and back."""

@@ -1,0 +1,88 @@
+"""Files that hold a VQGAN: the published last.ckpt with its model.yaml, and runs of `task: tokenizer`."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from torch import Tensor, nn
+
+from di4c.errors import CheckpointError
+from di4c_plugins.teachers.containers import read_file, strict_load, tensors_at
+
+PUBLISHED = ("last.ckpt", "model.yaml")
+EXPORTED = ("model.safetensors", "config.json")
+PARTS = ("encoder.", "decoder.", "quantize.", "quant_conv.", "post_quant_conv.")
+"""What of a published checkpoint is the tokenizer; its discriminator and perceptual loss are not."""
+
+
+def recorded_options(path: str) -> dict[str, Any]:
+    """The options of VQGAN that lie beside its weights, in model.yaml or an export's config.json; {} if neither is there."""
+    for folder in _folders(path):
+        if (folder / EXPORTED[1]).is_file():
+            return _exported_options(folder / EXPORTED[1])
+        if (folder / PUBLISHED[1]).is_file():
+            return _published_options(folder / PUBLISHED[1])
+    return {}
+
+
+def tokenizer_state(path: str) -> dict[str, Tensor]:
+    """The tokenizer's tensors by published name. Raises CheckpointError that says what was looked for."""
+    given = Path(path).expanduser()
+    if given.is_file():
+        return _state(given)
+    for folder in _folders(path):
+        for name in (EXPORTED[0], PUBLISHED[0]):
+            if (folder / name).is_file():
+                return _state(folder / name)
+    raise CheckpointError(
+        f"tokenizer.path: no tokenizer in {path}; looked for {EXPORTED[0]} (there or in export/) and {PUBLISHED[0]}. "
+        "Train one with `task: tokenizer`, or name a published VQGAN's folder"
+    )
+
+
+def published_state(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Loads the tensors strictly into a VQGAN; CheckpointError lists what does not fit."""
+    reasons = {"quantize.embedding": "num_codes or embed_dim (n_embed, embed_dim in model.yaml) is not the file's"}
+    strict_load(module, state, source, reasons)
+
+
+def _folders(path: str) -> list[Path]:
+    given = Path(path).expanduser()
+    folder = given.parent if given.is_file() else given
+    return [folder / "export", folder]
+
+
+def _state(file: Path) -> dict[str, Tensor]:
+    content = read_file(file)
+    tensors = tensors_at(content, "state_dict" if "state_dict" in content else None, str(file))
+    return {name: value for name, value in tensors.items() if name.startswith(PARTS)}
+
+
+def _published_options(file: Path) -> dict[str, Any]:
+    """model.yaml's model.params in this class's words."""
+    try:
+        params = yaml.safe_load(file.read_text(encoding="utf-8"))["model"]["params"]
+        network = params["ddconfig"]
+        if network.get("double_z"):
+            raise CheckpointError(f"{file}: double_z is true, which belongs to a continuous autoencoder, not to a VQGAN")
+        return {
+            "image_size": network["resolution"],
+            "channels": network["in_channels"],
+            "num_codes": params["n_embed"],
+            "embed_dim": params["embed_dim"],
+            **{key: network[key] for key in ("ch", "ch_mult", "num_res_blocks", "attn_resolutions", "z_channels")},
+        }
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{file}: not a VQGAN's model.yaml with model.params.ddconfig ({error!r})") from error
+
+
+def _exported_options(file: Path) -> dict[str, Any]:
+    """The tokenizer entry of the spec that an export was trained with."""
+    try:
+        entry = json.loads(file.read_text(encoding="utf-8"))["spec"]["objective"]["tokenizer"]
+        earlier = recorded_options(entry["path"]) if entry.get("path") else {}
+        return {**earlier, **{key: value for key, value in entry.items() if key not in ("name", "path")}}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{file}: not the configuration of a tokenizer's export ({error!r})") from error
