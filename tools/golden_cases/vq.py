@@ -8,6 +8,7 @@ from di4c_plugins.backbones.maskgit import MaskGITBackbone, with_tied_readout
 from di4c_plugins.heads.sinusoidal_token import SinusoidalToken
 from di4c_plugins.processes.maskgit import RATIO_SCHEDULES
 from di4c_plugins.samplers.maskgit import reveal_counts
+from di4c_plugins.tokenizers.vqgan import VQGAN
 from golden_cases.checks import Check, Kind, below, close, exact
 
 NETWORK = 1e-4
@@ -73,7 +74,57 @@ def maskgit_schedule(tensors: dict[str, Tensor], config: dict) -> list[Check]:
     return checks
 
 
+@torch.no_grad()
+def vqgan_encode(tensors: dict[str, Tensor], config: dict) -> list[Check]:
+    """Latents before the quantiser, their codes, and the code vectors.
+
+    A code is compared where its squared distance is smaller than the runner-up's by more than rounding.
+    """
+    network = _vqgan(tensors, config)
+    latents = network.latents(tensors["in.image"])
+    codes = network.quantize(latents)
+    wanted = tensors["out.codes"]
+    if "out.margin" in tensors:
+        rounding = NETWORK * latents.square().sum(1).mean()
+        clear = tensors["out.margin"].view_as(wanted) > rounding
+        codes = torch.where(clear, codes, wanted)
+    vectors = network.quantize.embedding(codes).movedim(-1, 1)
+    return [
+        close("pre_quant", latents, tensors["out.pre_quant"], NETWORK),
+        exact("codes", codes, wanted),
+        close("quant", vectors, tensors["out.quant"], NETWORK),
+    ]
+
+
+@torch.no_grad()
+def vqgan_decode(tensors: dict[str, Tensor], config: dict) -> list[Check]:
+    """Images of codes."""
+    network = _vqgan(tensors, config)
+    pairs = {"in.codes": "image", "in.codes_enc": "image_from_encode"}
+    return [
+        close(name, network.decode(tensors[codes].flatten(1)), tensors["out." + name], NETWORK)
+        for codes, name in pairs.items()
+        if codes in tensors
+    ]
+
+
+def _vqgan(tensors: dict[str, Tensor], config: dict) -> VQGAN:
+    """The network of a case, whose state may hold the encoder's half or the decoder's half alone."""
+    dd = config["ddconfig"]
+    network = VQGAN(
+        image_size=dd["resolution"], channels=dd["in_channels"], num_codes=config["n_embed"], embed_dim=config["embed_dim"],
+        **{key: dd[key] for key in ("ch", "ch_mult", "num_res_blocks", "attn_resolutions", "z_channels")},
+    ).eval()
+    state = below(tensors, "state.")
+    present = {name.split(".")[0] for name in state}
+    own = network.state_dict()
+    network.load_state_dict(state | {name: value for name, value in own.items() if name.split(".")[0] not in present})
+    return network
+
+
 KINDS = [
     Kind("maskgit_schedule", frozenset({"out.counts_arccos"}), maskgit_schedule),
     Kind("maskgit", frozenset({"in.code", "in.y", "in.drop_label"}), maskgit_network),
+    Kind("vqgan_encode", frozenset({"in.image", "out.pre_quant"}), vqgan_encode),
+    Kind("vqgan_decode", frozenset({"in.codes", "out.image"}), vqgan_decode),
 ]
