@@ -1,0 +1,85 @@
+"""A user's own network as a teacher: logits path, readout path, time conventions, checkpoint, as a whole student."""
+
+import pytest
+import torch
+from di4c_plugins.heads.readout import Readout
+from di4c_plugins.parameterisations.subs import Subs
+from di4c_plugins.processes.absorbing import Absorbing
+from di4c_plugins.teachers.module import ModuleTeacher
+from torch import nn
+
+from di4c import testing
+from di4c.errors import CheckpointError, SpecError
+
+STATES, POSITIONS = 7, 5
+
+
+class TheirModel(nn.Module):
+    """Stands for a network of a user's own code base."""
+
+    def __init__(self, width: int = 12):
+        super().__init__()
+        self.embed = nn.Embedding(STATES, width)
+        self.mix = nn.Linear(POSITIONS, POSITIONS)
+        self.place = nn.Parameter(torch.randn(POSITIONS, width))
+        self.lm_head = nn.Linear(width, STATES)
+        self.seen_time = None
+
+    def forward(self, x, time):
+        self.seen_time = time
+        h = self.embed(x) + self.place + time[:, None, None]
+        return self.lm_head(torch.tanh(self.mix(h.transpose(1, 2)).transpose(1, 2)))
+
+
+def teacher(**options) -> ModuleTeacher:
+    process = Absorbing(STATES - 1)
+    settings = {"module": f"{__name__}:TheirModel", "time": "t"} | options
+    return ModuleTeacher(process, POSITIONS, parameterisation=Subs(process), **settings)
+
+
+@pytest.mark.parametrize("readout", [None, "lm_head"])
+def test_it_holds_the_contracts(readout):
+    made = teacher(readout=readout)
+    testing.check_teacher(made)
+    testing.check_backbone(made.backbone, num_positions=POSITIONS, num_states=STATES)
+    backbone = made.student_backbone()
+    testing.check_head(Readout(1, backbone, rank=8), backbone, latent_dim=1, teacher=made)
+
+
+def test_both_paths_give_the_same_numbers():
+    torch.manual_seed(0)
+    whole, split = teacher(), teacher(readout="lm_head")
+    state = {k.removeprefix("module."): v for k, v in whole.backbone.state_dict().items()}
+    head = {k: state.pop(f"lm_head.{k}") for k in ("weight", "bias")}
+    split.backbone.module.load_state_dict(state)
+    split.backbone.readout.layer.load_state_dict(head)
+    x_t = torch.tensor([[6, 6, 1, 2, 6]])
+    a, b = (m.freeze().predict(x_t, torch.tensor([0.5])).log_p0() for m in (whole, split))
+    torch.testing.assert_close(a, b)
+    assert split.backbone.width == 12 and whole.backbone.width == STATES
+
+
+@pytest.mark.parametrize(("time", "expected"), [("t", 0.25), ("r", 0.75), ("sigma", 0.2873487)])
+def test_time_conventions(time, expected):
+    made = teacher(time=time)
+    made.predict(torch.tensor([[6] * POSITIONS]), torch.tensor([0.25], dtype=torch.float64))
+    assert abs(float(made.backbone.module.seen_time) - expected) < 1e-6
+
+
+def test_a_checkpoint_is_loaded_strictly(tmp_path):
+    torch.manual_seed(1)
+    saved = TheirModel()
+    torch.save({"model": {f"net.{k}": v for k, v in saved.state_dict().items()}}, tmp_path / "theirs.pt")
+    made = teacher(checkpoint=str(tmp_path / "theirs.pt"), checkpoint_key="model", checkpoint_prefix="net.")
+    assert torch.equal(made.backbone.module.embed.weight, saved.embed.weight)
+    with pytest.raises(CheckpointError, match="prefix 'net.'"):
+        teacher(checkpoint=str(tmp_path / "theirs.pt"), checkpoint_key="model")
+
+
+def test_mistakes_are_named():
+    with pytest.raises(SpecError, match="pkg.module:Class"):
+        teacher(module="no_such_module:Thing")
+    with pytest.raises(SpecError, match="sigma"):
+        teacher(time="s")
+    with pytest.raises(SpecError, match="lm_head"):
+        teacher(readout="head")
