@@ -11,6 +11,7 @@ _OWNED = {
     "train_micro_batch_size_per_gpu": "train.micro_batch_size",
     "gradient_accumulation_steps": "train.batch_size and train.micro_batch_size",
     "gradient_clipping": "train.clip",
+    "optimizer": "train.optimizer",
     "scheduler": "train.schedule",
 }
 
@@ -27,14 +28,13 @@ def deepspeed_config(section: dict[str, Any], options: TrainOptions, world_size:
     micro, accumulation = options.micro_batches(world_size)
     config |= {
         "train_batch_size": options.batch_size, "train_micro_batch_size_per_gpu": micro,
-        "gradient_accumulation_steps": accumulation, "gradient_clipping": options.clip,
+        "gradient_accumulation_steps": accumulation, "gradient_clipping": options.clip or 0.0,
     }  # fmt: skip
     config.setdefault("steps_per_print", None)
     if options.precision == "bf16" and "torch_autocast" not in config:
         config.setdefault("bf16", {}).setdefault("enabled", True)
     _check_offload(config)
-    if "optimizer" not in config:
-        config.setdefault("zero_force_ds_cpu_optimizer", False)
+    config.setdefault("zero_force_ds_cpu_optimizer", False)  # AdamW of torch, which needs no compiler, may be offloaded
     return config
 
 

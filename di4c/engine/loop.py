@@ -53,11 +53,12 @@ def train(
     seed: int = 0,
     fingerprint: str = "",
     spec: dict[str, Any] | None = None,
+    exported_spec: dict[str, Any] | None = None,
     resume: bool = False,
 ) -> Result:
     """Trains `objective` on `split` and leaves checkpoints, metrics and an export in `folder`. Collective.
 
-    spec: the resolved spec, recorded with the run. Raises TrainingError, CheckpointError, DataError or SpecError, the
+    spec: the resolved spec, recorded with the run; exported_spec: what rebuilds the model (default: spec). Raises TrainingError, CheckpointError, DataError or SpecError, the
     same on all ranks.
     """
     ranks.start()
@@ -65,9 +66,10 @@ def train(
     holder: list[RunFolder] = []
     ranks.on_rank_zero(lambda: holder.append(RunFolder(folder, resume=resume)))
     try:
-        trainer = Trainer(objective, split, folder, options, deepspeed_section or {}, seed, fingerprint, spec or {})
-        if holder:
-            trainer.record = holder[0]
+        trainer = Trainer(objective, split, folder, options, deepspeed_section or {}, seed, fingerprint)
+        trainer.spec = spec or {}
+        trainer.exported_spec = trainer.spec if exported_spec is None else exported_spec
+        trainer.record = holder[0] if holder else None
         return trainer.run(resume)
     finally:
         for held in holder:
@@ -79,10 +81,11 @@ class Trainer:
 
     def __init__(
         self, objective: Objective, split: Split, folder: Path, options: TrainOptions, section: dict[str, Any],
-        seed: int, fingerprint: str, spec: dict[str, Any],
+        seed: int, fingerprint: str,
     ):  # fmt: skip
-        self.folder, self.options, self.seed = folder, options, seed
-        self.fingerprint, self.spec = fingerprint, spec
+        self.folder, self.options, self.seed, self.fingerprint = folder, options, seed, fingerprint
+        self.spec: dict[str, Any] = {}
+        self.exported_spec: dict[str, Any] = {}
         self.record: RunFolder | None = None
         self.device = ranks.start()
         self.stream = ExampleStream(split, seed, batch_size=options.batch_size)
@@ -130,7 +133,8 @@ class Trainer:
             if options.diagnostics_every and (self.step % options.diagnostics_every == 0 or last):
                 self._diagnose()
             stopped = stop.poll() and not last
-            if self.step % options.checkpoint_every == 0 or last or stopped:
+            due = options.checkpoint_every and self.step % options.checkpoint_every == 0
+            if due or last or stopped:
                 self._checkpoint(last)
             if stopped:
                 self._say(f"stopped by SIGTERM after step {self.step}; continue with --resume")
@@ -252,7 +256,7 @@ class Trainer:
         self.file.truncate(self.step)
 
     def _export(self, saved: checkpoints.Checkpoint) -> None:
-        export(saved, self.folder / "export", self.spec, code_commit())
+        export(saved, self.folder / "export", self.exported_spec, code_commit())
 
     def _write(self, values: dict[str, float], more: dict[str, float]) -> None:
         if ranks.rank() != 0:
@@ -275,16 +279,14 @@ class Trainer:
 
 
 def _initialize(objective: Objective, options: TrainOptions, section: dict[str, Any], device: torch.device):
-    """The DeepSpeed engine, with AdamW unless the section configures an optimizer of its own."""
+    """The DeepSpeed engine with AdamW."""
     config = deepspeed_config(section, options, ranks.world_size())
     groups = parameter_groups(objective, options.optimizer)
     objective.to(device).train()
     for parameter in objective.parameters():
         parameter.data = parameter.data.contiguous()
-    optimizer = None if "optimizer" in config else build_optimizer(groups, options.optimizer)
-    engine, *_ = deepspeed.initialize(
-        model=objective, model_parameters=groups if optimizer is None else None, optimizer=optimizer, config=config
-    )
+    optimizer = build_optimizer(groups, options.optimizer)
+    engine, *_ = deepspeed.initialize(model=objective, optimizer=optimizer, config=config)
     if hasattr(engine.optimizer, "fp32_groups"):
         # This wrapper of stage 0 in bfloat16 has taken an empty step, which would shift the bias correction.
         engine.optimizer.optimizer.state.clear()

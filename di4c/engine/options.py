@@ -19,18 +19,19 @@ class OptimizerOptions:
 
 @dataclass(frozen=True)
 class ScheduleOptions:
-    """Linear warm-up over `warmup` steps, then `decay` to `final` times the peak at the last step."""
+    """Linear warm-up over `warmup` steps, then `decay` to `final` (none: 0) times the peak at the last step."""
 
     warmup: int = 0
     decay: Literal["constant", "cosine", "linear"] = "constant"
-    final: float = 0.0
+    final: float | None = None
 
 
 @dataclass(frozen=True)
 class TrainOptions:
     """steps: optimizer steps. batch_size: examples a step over all ranks. micro_batch_size: examples a rank's forward pass.
 
-    ema: decay of the averaged weights, 0 for none. keep: checkpoints kept. clip: largest gradient norm, 0 for none.
+    ema: decay of the averaged weights. keep: checkpoints kept. clip: largest gradient norm. 0 or None: none of them.
+    checkpoint_every, diagnostics_every: 0 for never, though the last step is always kept.
     on_nonfinite: a loss that is NaN or infinite stops the run, or its step is skipped (costs one host sync a step).
     """
 
@@ -39,8 +40,8 @@ class TrainOptions:
     micro_batch_size: int | None = None
     optimizer: OptimizerOptions = OptimizerOptions()
     schedule: ScheduleOptions = ScheduleOptions()
-    clip: float = 0.0
-    ema: float = 0.0
+    clip: float | None = None
+    ema: float | None = None
     precision: Literal["fp32", "bf16"] = "fp32"
     checkpoint_every: int = 1000
     keep: int = 2

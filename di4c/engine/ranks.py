@@ -5,11 +5,8 @@ import os
 import pickle
 import signal
 import socket
-import sys
-import traceback
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
@@ -129,35 +126,3 @@ class StopSignal:
 
     def _note(self, number: int, frame: object) -> None:
         self._seen = True
-
-
-@contextmanager
-def reporting() -> Iterator[None]:
-    """Turns errors into exits: a Di4CError prints one message (of one rank) and exits with code 1, others their trace."""
-    try:
-        yield
-    except Di4CError as error:
-        if _first_to_report():
-            print(f"error: {error}", file=sys.stderr, flush=True)
-        _leave(1)
-    except Exception:
-        traceback.print_exc()
-        _leave(1)
-
-
-def _first_to_report() -> bool:
-    """Whether no other rank has reported yet; before the group exists all ranks meet the same error, so rank 0 does."""
-    if not dist.is_initialized():
-        return rank() == 0
-    try:
-        store = dist.distributed_c10d._get_default_store()
-        return store.add("di4c/reported", 1) == 1
-    except RuntimeError:
-        return rank() == 0
-
-
-def _leave(code: int) -> None:
-    """Ends the process at once: other ranks may wait in a collective that an orderly end would join."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)

@@ -17,4 +17,5 @@ def lr_factor(step: int, steps: int, schedule: ScheduleOptions) -> float:
         return 1.0
     done = min(1.0, (step - schedule.warmup) / max(1, steps - 1 - schedule.warmup))
     shape = 1 - done if schedule.decay == "linear" else (1 + math.cos(math.pi * done)) / 2
-    return schedule.final + (1 - schedule.final) * shape
+    final = schedule.final or 0.0
+    return final + (1 - final) * shape

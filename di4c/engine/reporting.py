@@ -1,0 +1,45 @@
+"""How a command ends when something is wrong: one message, and a non-zero exit code on every rank."""
+
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from di4c.errors import Di4CError
+
+
+@contextmanager
+def reporting() -> Iterator[None]:
+    """Turns errors into exits with code 1: a Di4CError prints one message (of one rank), others their trace.
+
+    Imports nothing heavy, so that a mistake in a spec is told at once.
+    """
+    try:
+        yield
+    except Di4CError as error:
+        if _first_to_report():
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        leave(1)
+    except Exception:
+        traceback.print_exc()
+        leave(1)
+
+
+def leave(code: int) -> None:
+    """Ends the process at once: other ranks may wait in a collective that an orderly end would join."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _first_to_report() -> bool:
+    """Whether no other rank has reported yet; before the group exists all ranks meet the same error, so rank 0 does."""
+    first = os.environ.get("RANK", "0") == "0"
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is None or not distributed.is_initialized():
+        return first
+    try:
+        return distributed.distributed_c10d._get_default_store().add("di4c/reported", 1) == 1
+    except RuntimeError:
+        return first
