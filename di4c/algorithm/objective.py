@@ -9,12 +9,14 @@ loss-estimator plugins, and the sums over positions and components in mixture.py
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from di4c.algorithm.diagnostics import mixture_diagnostics
 from di4c.algorithm.mixture import Query, statistics
+from di4c.algorithm.rollouts import Rollouts, load_or_roll_out
 from di4c.algorithm.scene import Scene, SceneLaw, draw_scene
 from di4c.algorithm.student import MixtureStudent
 from di4c.algorithm.times import Gate, StepLaw, TimeLaw
@@ -121,7 +123,8 @@ class Di4C(Objective):
 
     components is M, targets N. `data`, `consistency`, `distillation` are the terms (at least one); `time` and `teacher_step`
     the laws of t and t − u; `near_time` times of its own for distillation; `target_mode` whether the student is in eval or train
-    mode at u (dropout).
+    mode at u (dropout). reference: x_t is noised data, or, with `rollouts`, noised samples of the teacher, which then stand in for
+    the data in every term.
     """
 
     def __init__(
@@ -142,6 +145,9 @@ class Di4C(Objective):
         near_copies: int = 1,
         target_mode: str = "eval",
         label_dropout: float = 0.0,
+        reference: Literal["data", "teacher"] = "data",
+        rollouts: Rollouts | None = None,
+        num_classes: int | None = None,
         chunk_bytes: int = CHUNK_BYTES,
     ):
         super().__init__()
@@ -149,6 +155,9 @@ class Di4C(Objective):
             raise SpecError("objective: at least one of data, consistency, distillation must be given")
         if consistency is not None and (teacher_step is None or targets < 1):
             raise SpecError("objective.consistency needs objective.teacher_step and objective.targets ≥ 1")
+        if (reference == "teacher") != (rollouts is not None):
+            raise SpecError("objective.reference: 'teacher' goes with objective.rollouts, 'data' without")
+        self.rollouts, self.num_classes, self.pool = rollouts, num_classes, None
         self.model = student
         # In a tuple, so that the teacher never becomes a submodule even if a plugin makes it an nn.Module.
         self._frozen = (teacher,)
@@ -174,8 +183,19 @@ class Di4C(Objective):
     def teacher(self) -> Teacher:
         return self._frozen[0]
 
+    def prepare(self, draws: Draws, *, rank: int = 0, ranks: int = 1) -> None:
+        """Moves the teacher to the device; draws or loads its samples where they are the reference."""
+        self.teacher.to(draws.device)
+        if self.rollouts is not None:
+            self.pool = load_or_roll_out(
+                self.rollouts, self.teacher, self.law.sampler, self.num_classes, draws.child("rollouts"), rank, ranks
+            )
+
     def forward(self, batch: Batch, draws: Draws, step: int) -> dict[str, Tensor]:
         """{"loss": [B] nats, its parts: [B]}."""
+        if self.rollouts is not None:
+            assert self.pool is not None, "prepare() comes before the first step"
+            batch = self.pool.batch(draws)
         return self.loss(draw_scene(self.law, self.teacher, self.model, batch, draws))
 
     def diagnostics(self, batch: Batch, draws: Draws) -> dict[str, float]:

@@ -16,6 +16,9 @@ class Objective(nn.Module):
 
     model: nn.Module
 
+    def prepare(self, draws: Draws, *, rank: int = 0, ranks: int = 1) -> None:
+        """Called once on every rank before training; `draws` are keyed by the seed, shared by the ranks, on the rank's device."""
+
     @abstractmethod
     def forward(self, batch: Batch, draws: Draws, step: int) -> dict[str, Tensor]:
         """{"loss": [B] nats, other parts: [B], to be logged}; `draws` is keyed by (seed, step) and holds the examples."""

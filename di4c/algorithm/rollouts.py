@@ -1,0 +1,109 @@
+"""Data-free distillation: the reference law r_t is the teacher's own samples, noised, instead of the data."""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from di4c.contracts import Batch, Draws, Sampler, Teacher
+from di4c.errors import DataError, SpecError
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """`number` samples of the teacher by its sampler in `steps` steps, kept in the file `cache` (null: in memory only)."""
+
+    number: int
+    steps: int
+    cache: Path | None = None
+    batch_size: int = 256
+
+    def __post_init__(self):
+        if min(self.number, self.steps, self.batch_size) < 1:
+            raise SpecError(f"rollouts: number, steps and batch_size are at least 1; found {self}")
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Teacher samples x_0 [n, D] with the labels [n] they were drawn for, or None."""
+
+    x_0: Tensor
+    cond: Tensor | None
+
+    def batch(self, draws: Draws) -> Batch:
+        """One sample of the pool, with its label, for every example of `draws`."""
+        index = draws.child("rollout").integers(len(self.x_0)).to(self.x_0.device)
+        return Batch(self.x_0[index].to(draws.device), None if self.cond is None else self.cond[index].to(draws.device))
+
+
+def load_or_roll_out(
+    options: Rollouts, teacher: Teacher, sampler: Sampler, num_classes: int | None, draws: Draws, rank: int = 0, ranks: int = 1
+) -> Pool:
+    """The pool of the cache if it is there and of this teacher, else a new one; all ranks return the same pool.
+
+    Each rank draws its share; they are gathered by torch.distributed. Labels are uniform over the classes. DataError if the
+    cache holds another teacher's or otherwise made samples.
+    """
+    made_by = _fingerprint(options, teacher, sampler, draws.seed)
+    if options.cache is not None and options.cache.is_file():
+        return _read(options.cache, made_by)
+    share = range(options.number * rank // ranks, options.number * (rank + 1) // ranks)
+    parts = [
+        _roll_out(options, teacher, sampler, num_classes, Draws(draws.seed, first, min(first + options.batch_size, share.stop) - first,
+                                                              draws.path, draws.device))
+        for first in range(share.start, share.stop, options.batch_size)
+    ]
+    x_0, cond = _gathered(torch.cat([x for x, _ in parts]).cpu(), torch.cat([c for _, c in parts]).cpu(), ranks)
+    pool = Pool(x_0, cond if num_classes else None)
+    if options.cache is not None and rank == 0:
+        _write(options.cache, pool, made_by)
+    return pool
+
+
+@torch.no_grad()
+def _roll_out(
+    options: Rollouts, teacher: Teacher, sampler: Sampler, num_classes: int | None, draws: Draws
+) -> tuple[Tensor, Tensor]:
+    """(x_0 [b, D], labels [b], −1 where there are no classes) of the examples that `draws` holds."""
+    count = draws.count
+    cond = draws.child("label").integers(num_classes) if num_classes else torch.full((count,), -1, device=draws.device)
+    x_1 = teacher.process.prior(teacher.num_positions, draws.child("x_1"))
+    x_0 = sampler.sample(teacher.predict, x_1, options.steps, cond if num_classes else None, draws.child("steps"))
+    return x_0, cond
+
+
+def _gathered(x_0: Tensor, cond: Tensor, ranks: int) -> tuple[Tensor, Tensor]:
+    if ranks == 1:
+        return x_0, cond
+    shares: list = [None] * ranks
+    torch.distributed.all_gather_object(shares, (x_0, cond))
+    return torch.cat([x for x, _ in shares]), torch.cat([c for _, c in shares])
+
+
+def _fingerprint(options: Rollouts, teacher: Teacher, sampler: Sampler, seed: int) -> str:
+    """What the samples depend on: the teacher's weights, the sampler, steps, number and seed."""
+    digest = hashlib.sha256(repr((options.number, options.steps, type(sampler).__name__, seed)).encode())
+    for name, value in sorted(teacher.backbone.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().float().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _read(path: Path, made_by: str) -> Pool:
+    try:
+        content = torch.load(path, weights_only=True)
+    except Exception as error:
+        raise DataError(f"{path}: not a readable cache of rollouts ({error}); remove it to draw them again") from error
+    if content.get("made_by") != made_by:
+        raise DataError(f"{path}: rollouts of another teacher, sampler, seed or number; remove it, or name another cache")
+    return Pool(content["x_0"], content["cond"])
+
+
+def _write(path: Path, pool: Pool, made_by: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    torch.save({"x_0": pool.x_0, "cond": pool.cond, "made_by": made_by}, unfinished)
+    os.replace(unfinished, path)
