@@ -1,0 +1,76 @@
+"""Who may import whom, by reading the sources."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+CONTRACTS = ("di4c.contracts", "di4c.errors", "di4c.draws")
+"""All that a plugin may import of di4c."""
+
+FOLDERS = {"contracts": (), "algorithm": ("contracts",)}
+"""Rooms of di4c that may import only these other rooms (and di4c.errors, di4c.draws)."""
+
+
+def imported(path: Path, package: str) -> Iterator[str]:
+    """Modules named in import statements, wherever in the file; relative ones resolved against `package`."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parent = ".".join(package.split(".")[: len(package.split(".")) - node.level + 1]) if node.level else ""
+            yield ".".join(filter(None, (parent, node.module)))
+
+
+def package_of(path: Path, folder: Path, name: str) -> str:
+    return ".".join([name, *path.parent.relative_to(folder).parts])
+
+
+def sources(folder: str) -> list[Path]:
+    found = sorted((ROOT / folder).rglob("*.py"))
+    assert found
+    return found
+
+
+def within(module: str, allowed: tuple[str, ...]) -> bool:
+    return any(module == name or module.startswith(name + ".") for name in allowed)
+
+
+@pytest.mark.parametrize("path", sources("di4c"), ids=lambda p: str(p.relative_to(ROOT)))
+def test_the_core_never_imports_plugins(path):
+    modules = set(imported(path, package_of(path, ROOT / "di4c", "di4c")))
+    assert not [m for m in modules if within(m, ("di4c_plugins", "plugins"))]
+
+
+@pytest.mark.parametrize("path", sources("plugins"), ids=lambda p: str(p.relative_to(ROOT)))
+def test_plugins_import_contracts_and_one_another_only(path):
+    modules = set(imported(path, package_of(path, ROOT / "plugins", "di4c_plugins")))
+    assert not [m for m in modules if within(m, ("di4c",)) and not within(m, CONTRACTS)]
+    assert not [m for m in modules if within(m, ("plugins",))], "import them as di4c_plugins"
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_arrows_run_downwards(folder):
+    allowed = ("di4c.errors", "di4c.draws", *(f"di4c.{name}" for name in (folder, *FOLDERS[folder])))
+    for path in (ROOT / "di4c" / folder).rglob("*.py"):
+        modules = set(imported(path, package_of(path, ROOT / "di4c", "di4c")))
+        assert not [m for m in modules if within(m, ("di4c",)) and not within(m, allowed)], path
+
+
+def test_only_the_spec_knows_omegaconf():
+    users = [p for p in sources("di4c") + sources("plugins") if any(within(m, ("omegaconf",)) for m in imported(p, ""))]
+    assert [p.relative_to(ROOT) for p in users] == [Path("di4c/config/spec.py")]
+
+
+def test_relative_imports_are_seen(tmp_path):
+    file = tmp_path / "x.py"
+    file.write_text("from ..errors import A\nfrom . import b\nimport sys\n")
+    assert list(imported(file, "di4c.config")) == ["di4c.errors", "di4c.config", "sys"]
+
+
+def test_no_shadowing_of_the_standard_library():
+    names = {p.stem for folder in ("di4c", "plugins") for p in (ROOT / folder).glob("*.py")}
+    assert not names & (set(sys.stdlib_module_names) - {"__init__", "__main__"})
