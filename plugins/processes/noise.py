@@ -32,7 +32,8 @@ class Noise(MaskSchedule):
         """σ′(t)."""
 
     def masked(self, t: Tensor) -> Tensor:
-        return -torch.expm1(-self.sigma(t))
+        """m(t) = 1 − e^(−σ(t)), and 0 at t = 0: x_0 itself, whatever σ(0) is."""
+        return torch.where(t > 0, -torch.expm1(-self.sigma(t)), 0.0)
 
     def log_rate(self, t: Tensor) -> Tensor:
         """m′/m = σ′/(e^σ − 1)."""

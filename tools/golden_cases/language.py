@@ -4,15 +4,23 @@ import torch
 from torch import Tensor
 
 from di4c.contracts import Context, Prediction
+from di4c_plugins.metrics.self_bleu import self_bleu
 from di4c_plugins.backbones.mdlm_dit import MdlmDiT
 from di4c_plugins.heads.sinusoidal_token import SinusoidalToken
 from di4c_plugins.parameterisations.subs import Subs
 from di4c_plugins.processes.mdlm import Mdlm
+from di4c_plugins.processes.noise import discretised
+from di4c_plugins.samplers.analytic import analytic_probs
+from di4c_plugins.samplers.mdlm_ancestral import MdlmAncestral, gumbel_argmax, most_likely, reverse_probs
 from di4c_plugins.teachers.containers import below, strict_load
 from di4c_plugins.teachers.mdlm import published_backbone
-from golden_cases.checks import Check, Kind, close
+from golden_cases.checks import Check, Kind, close, exact
 
+BLEU = 1e-12  # relative, float64
 NETWORK = 1e-4  # relative, float32 with another order of the matrix products
+STEP = 1e-5  # relative, float32
+CANCELLING = 1e-4  # relative; the reference's float32 score is up to e^σ ≈ 1000 times the probability it leads to
+NOISE_NAMES = {"loglinear": "log-linear", "cosine": "cosine", "cosinesqr": "cosine-squared"}
 MASK_COLUMN = 1e-6  # relative; the column is about −1e6
 
 
@@ -85,7 +93,73 @@ def di4c_dit(tensors: dict[str, Tensor], config: dict) -> list[Check]:
     return checks
 
 
+def absorbing_sampler(tensors: dict[str, Tensor], config: dict) -> list[Check]:
+    process = Mdlm(config["vocab_size"] - 1, noise=NOISE_NAMES[config["noise"]], epsilon=config["eps"], mask_index=config["mask_index"])
+    given = {key[3:]: value for key, value in tensors.items() if key.startswith("in.")}
+    want = {key[4:]: value for key, value in tensors.items() if key.startswith("out.")}
+    return [
+        *schedule_checks(process, given["t"], given["dt"], config, want),
+        *step_checks(process, given, want),
+        *[
+            close(name, sampling_grid(process, config["sampling_eps"], int(name.rsplit("_", 1)[1])), want[name], STEP)
+            for name in want if name.startswith("sampling_grid_")
+        ],
+    ]
+
+
+def schedule_checks(process: Mdlm, t: Tensor, dt: Tensor, config: dict, want: dict[str, Tensor]) -> list[Check]:
+    """σ, its rate, the mask probabilities, and what a network trained on a grid is told."""
+    grid = config["T"]
+    on_grid = discretised(t, grid)
+    found = {
+        "sigma_t": process.sigma(t),
+        "sigma_s": process.sigma(t - dt),
+        "dsigma_rate_t": process.schedule.rate(t),
+        "move_chance_t": process.schedule.masked(t),
+        "move_chance_s": process.schedule.masked(t - dt),
+        f"cond_sigma_T{grid}": process.sigma(on_grid),
+        f"move_chance_T{grid}": process.schedule.masked(on_grid),
+    }
+    return [close(name, value, want[name], STEP, "elementwise") for name, value in found.items()]
+
+
+def step_checks(process: Mdlm, given: dict[str, Tensor], want: dict[str, Tensor]) -> list[Check]:
+    """One ancestral step, one analytic step and the last pass on given log-probabilities."""
+    x, mask, shape = given["x"], process.mask_index, given["log_p_x0"].shape
+    log_p = given["log_p_x0"].flatten(0, 1)
+    m_t, m_s = (process.schedule.masked(time).repeat_interleave(shape[1]) for time in (given["t"], given["t"] - given["dt"]))
+    sigma_t, sigma_s = (process.sigma(time).repeat_interleave(shape[1]) for time in (given["t"], given["t"] - given["dt"]))
+    q_xs = reverse_probs(log_p, m_t, m_s, mask)
+    update = gumbel_argmax(q_xs, want["gumbel_uniforms"].flatten(0, 1)).view_as(x)
+    analytic = analytic_probs(log_p.double(), x.flatten(), sigma_t.double(), sigma_s.double(), mask)
+    final = most_likely(log_p, mask).view_as(x)
+    return [
+        close("ancestral_q_xs", q_xs.view(shape), want["ancestral_q_xs"], STEP),
+        exact("ancestral_sampled_update", update, want["ancestral_sampled_update"]),
+        exact("ancestral_next_x", torch.where(x == mask, update, x), want["ancestral_next_x"]),
+        close("analytic_probs", analytic.view(shape), want["analytic_probs"], CANCELLING),
+        exact("final_denoise_tokens", torch.where(x == mask, final, x), want["final_denoise_tokens"]),
+    ]
+
+
+def sampling_grid(process: Mdlm, end: float, steps: int) -> Tensor:
+    """The times of the sampler's steps and its end: [n + 1]."""
+    times = MdlmAncestral(process, end=end).times(steps)
+    return torch.tensor([*times[:-1], end])
+
+
+def self_bleu_case(tensors: dict[str, Tensor], config: dict) -> list[Check]:
+    sentences = [[config["vocab"][token] for token in row if token >= 0] for row in tensors["in.ids"].tolist()]
+    each = torch.tensor(self_bleu(sentences, config["gram"]), dtype=torch.float64)
+    return [
+        close("per_sentence", each, tensors["out.per_sentence"], BLEU),
+        close("self_bleu", config["scale"] * each.mean(), tensors["out.self_bleu"], BLEU),
+    ]
+
+
 KINDS = [
+    Kind("self_bleu", frozenset({"out.self_bleu"}), self_bleu_case),
+    Kind("absorbing_sampler", frozenset({"out.ancestral_q_xs", "out.analytic_probs"}), absorbing_sampler),
     Kind("mdlm_dit", frozenset({"out.logits_sigma0", "out.subs_logprob_sigma0"}), mdlm_dit),
     Kind("di4c_dit", frozenset({"out.logits_sigma0_lam_b", "out.logits_sigma0_no_lam"}), di4c_dit),
 ]

@@ -1,0 +1,196 @@
+"""Reference numbers of Di4C's losses as the three published systems weigh them, through the one loss written here."""
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from di4c.algorithm.objective import ConsistencyTerm, DataTerm, Di4CLoss, DistillationTerm
+from di4c.algorithm.scene import Scene
+from di4c.algorithm.times import Gate, StepLaw, TimeLaw
+from di4c.contracts import LossEstimator, Prediction
+from di4c_plugins.estimators.control_variate import ControlVariate
+from di4c_plugins.estimators.monte_carlo import MonteCarlo
+from di4c_plugins.parameterisations.subs import Subs
+from di4c_plugins.processes.mdlm import Mdlm
+from golden_cases.checks import Check, Kind, close
+
+AGAINST = {"out": (torch.float32, 1e-5), "aux64": (torch.float64, 1e-10)}
+"""Prefix of the reference tensors → dtype of the computation and its relative tolerance."""
+ESTIMATORS: dict[str, type[LossEstimator]] = {"cv": ControlVariate, "nocv": MonteCarlo}
+SCHEDULES = {"sigmoid": "sigmoid", "linear": "linear", "const": "constant"}
+
+
+@dataclass(frozen=True)
+class System:
+    """How one published system weighs the terms.
+
+    t [B] float64; gate: a(t) of the main numbers; gates: other schedules by the reference's names; far: bool [B], where the
+    consistency term counts; distillation, above: the terms' regions; renamed: our names of the weighted terms.
+    """
+
+    t: Tensor
+    gate: Gate
+    gates: dict[str, Gate]
+    distillation: DistillationTerm
+    above: float
+    distil_counts: Tensor
+    consis_counts: Tensor
+    weighted: tuple[str, str] = ("distil", "consis")
+
+
+def losses_sdtt(tensors: dict[str, Tensor], config: dict) -> list[Check]:
+    """Text: distillation where t < δ, else consistency; nothing is weighted."""
+    t, delta = tensors["in.t"].double(), _float32(config["distil_delta"])
+    system = System(
+        t, _gate(config), _gates(config), DistillationTerm(1.0, delta), delta, distil_counts=t < delta, consis_counts=t >= delta
+    )
+    return checks(system, tensors)
+
+
+def losses_maskgit(tensors: dict[str, Tensor], config: dict) -> list[Check]:
+    """VQ images: (1/δ)·distillation where r ≥ 1 − δ, else consistency; r = 1 − t, compared in float32 as published."""
+    t, delta = 1 - tensors["in.r"].double(), config["r_delta"]
+    below = 1 - _float32(1 - delta)
+    always = torch.ones_like(t, dtype=torch.bool)
+    system = System(
+        t, _gate(config), _gates(config), DistillationTerm(1 / delta, below, below_inclusive=True),
+        math.nextafter(below, 1), distil_counts=always, consis_counts=always, weighted=("distil_weighted", "consis_weighted"),
+    )
+    return checks(system, tensors)
+
+
+def losses_tauldr(tensors: dict[str, Tensor], config: dict) -> list[Check]:
+    """Pixels: both terms at all times, distillation on inputs of its own near 0."""
+    step_law = StepLaw("log-uniform", smallest=config["min_distil_time"], largest=config["max_distil_time"])
+    step = step_law.draw(Uniforms(tensors["in.rand_delta"].double()))
+    t, _ = TimeLaw("above-step", low=config["min_time"]).sample(Uniforms(tensors["in.rand_t"].double()), step)
+    gates = {"sched_sigmoid": Gate("sigmoid", 1.0), "sched_None": Gate("constant", 1.0), "sched_zero": Gate("constant", 0.0),
+             "sched_linear": Gate("linear", 1.0)}
+    always = torch.ones_like(t, dtype=torch.bool)
+    main = gates[f"sched_{config['alpha_t_main']}"]
+    system = System(t, main, gates, DistillationTerm(1.0), 0.0, distil_counts=always, consis_counts=always)
+    times = {"t": t, "u": step_law.earlier(t, step)}
+    found = checks(system, tensors)
+    for prefix, (_, tolerance) in AGAINST.items():
+        for name in [n for n in tensors if n.startswith(prefix) and n.split(".")[-1] in times]:
+            found.append(close(name, times[name.split(".")[-1]], tensors[name], max(tolerance, 1e-6)))
+    return found
+
+
+def checks(system: System, tensors: dict[str, Tensor]) -> list[Check]:
+    """Every number of the case, in float32 against the reference's and in float64 against its float64 form."""
+    found = []
+    for prefix, (dtype, tolerance) in AGAINST.items():
+        for variant, estimator in ESTIMATORS.items():
+            numbers = computed(system, tensors, dtype, estimator())
+            names = [name for name in tensors if name.startswith(f"{prefix}.{variant}.")]
+            for name in names:
+                short = name.removeprefix(f"{prefix}.{variant}.")
+                if short in numbers:
+                    found.append(close(name, numbers[short], tensors[name], tolerance))
+    return found
+
+
+def computed(system: System, tensors: dict[str, Tensor], dtype: torch.dtype, estimator: LossEstimator) -> dict[str, Tensor]:
+    """The case's numbers under the reference's names."""
+    scene, leaves = scene_of(system, tensors, dtype)
+    loss = weighed(system, system.gate, estimator)
+    parts = loss(scene)
+    total = parts["loss"].mean()
+    gradients = torch.autograd.grad(total, leaves)
+    raw = Di4CLoss(consistency=ConsistencyTerm(1.0, estimator, -1.0), distillation=DistillationTerm(1.0, 2.0))(scene)
+    distil, consis = system.weighted
+    numbers = {
+        "data_cor": parts["data_correlated"],
+        "data_indep": parts["data_marginal"],
+        "data": parts["data"],
+        "distil": torch.where(system.distil_counts, raw["distillation"], 0.0),
+        "consis_cor": torch.where(system.consis_counts, raw["consistency_correlated"], 0.0),
+        "consis_indep": torch.where(system.consis_counts, raw["consistency_marginal"], 0.0),
+        "consis": parts["consistency"],
+        "time_coeff": system.gate(system.t),
+        "r_weight": (system.t <= system.distillation.below).to(dtype),
+        "per_example": parts["loss"],
+        "total": total,
+        "grad": gradients[0],
+    }
+    numbers |= {distil: parts["distillation"], consis: parts["consistency"]}
+    if len(gradients) > 1:
+        numbers["grad_mint"] = gradients[1]
+    for name, gate in system.gates.items():
+        numbers[f"total.{name}"] = weighed(system, gate, estimator)(scene)["loss"].mean()
+        numbers[f"time_coeff.{name}"] = gate(system.t)
+    return {name: value.detach() for name, value in numbers.items()}
+
+
+def weighed(system: System, gate: Gate, estimator: LossEstimator) -> Di4CLoss:
+    """The system's loss with a schedule a(t)."""
+    return Di4CLoss(
+        data=DataTerm(1.0, estimator, gate),
+        consistency=ConsistencyTerm(1.0, estimator, system.above),
+        distillation=system.distillation,
+    )
+
+
+def scene_of(system: System, tensors: dict[str, Tensor], dtype: torch.dtype) -> tuple[Scene, list[Tensor]]:
+    """The given logits as what the losses look at, and the leaves that gradients are taken of."""
+    given = {name[3:]: value.to(dtype) if value.is_floating_point() else value for name, value in tensors.items()
+             if name.startswith("in.")}
+    x_t, subs = given.get("xt", given["x0"]), "xt" in given
+    leaves = [given["student_logits_t"].requires_grad_()]
+    scene = {
+        "t": system.t,
+        "x_0": given["x0"],
+        "student": predicted(leaves[0], x_t, subs),
+        "teacher": predicted(given["teacher_logits_t"], x_t, subs),
+        # Every component has an x_u of its own here, so its log-probabilities are taken as they are.
+        "target": predicted(given["student_logits_u"], x_t, False),
+        "target_samples": given["x0_samples"],
+        "near": True,
+    }
+    if "student_logits_mint" in given:
+        leaves.append(given["student_logits_mint"].requires_grad_())
+        copies = given["x0"].repeat_interleave(leaves[1].shape[1], dim=0)
+        scene["near_student"] = predicted(leaves[1].flatten(0, 1), copies, False)
+        scene["near_teacher"] = predicted(given["teacher_logits_mint"].flatten(0, 1), copies, False)
+    return Scene(**scene), leaves
+
+
+def predicted(logits: Tensor, x_t: Tensor, subs: bool) -> Prediction:
+    """A Prediction from logits [B, D, S] or [B, M, D, S], its log-weights in the dtype of the logits."""
+    prediction = Prediction.from_logits(logits, x_t, Subs(Mdlm(logits.shape[-1] - 1)) if subs else None)
+    log_weights = torch.full((prediction.components,), -math.log(prediction.components), dtype=logits.dtype)
+    return replace(prediction, log_weights=log_weights)
+
+
+@dataclass(frozen=True)
+class Uniforms:
+    """Given uniform numbers [B] in place of draws."""
+
+    values: Tensor
+    device: str = "cpu"
+
+    def uniform(self, *shape: int) -> Tensor:
+        return self.values
+
+
+def _gate(config: dict) -> Gate:
+    return Gate(SCHEDULES[config["alpha_t_main"]], config["alpha_const"])
+
+
+def _gates(config: dict) -> dict[str, Gate]:
+    return {f"alpha_{name}": Gate(shape, config["alpha_const"]) for name, shape in SCHEDULES.items()}
+
+
+def _float32(value: float) -> float:
+    """The threshold as the reference compares with it."""
+    return float(torch.tensor(value, dtype=torch.float32))
+
+
+KINDS = [
+    Kind("losses_sdtt", frozenset({"in.t", "out.cv.consis"}), losses_sdtt),
+    Kind("losses_maskgit", frozenset({"in.r", "out.cv.consis_weighted"}), losses_maskgit),
+    Kind("losses_tauldr", frozenset({"in.rand_delta", "out.cv.grad_mint"}), losses_tauldr),
+]
