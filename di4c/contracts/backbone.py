@@ -1,5 +1,6 @@
 """The network: features first, readout apart, so that losses can read out chunk by chunk."""
 
+import copy
 from abc import abstractmethod
 from dataclasses import dataclass
 
@@ -59,6 +60,10 @@ class Backbone(nn.Module):
 
         x_t [B, D] int64, t [B] in [0, 1], cond [B] int64 class labels (−1: no label) or None.
         """
+
+    def for_student(self) -> "Backbone":
+        """A trainable copy with the same weights that λ can enter; layers that only a student has are added to it."""
+        return copy.deepcopy(self).requires_grad_(True)
 
     def linear_readout(self) -> "tuple[Tensor, Tensor | None] | None":
         """(weight [S, H], bias [S] or [D, S] or None) if readout(h) is h·weightᵀ + bias, else None.

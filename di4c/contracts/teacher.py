@@ -1,7 +1,5 @@
 """The many-step model that is distilled."""
 
-import copy
-
 import torch
 from torch import Tensor
 
@@ -30,7 +28,7 @@ class Teacher:
 
     def student_backbone(self) -> Backbone:
         """A fresh trainable backbone that starts from the teacher's weights."""
-        return copy.deepcopy(self.backbone).requires_grad_(True)
+        return self.backbone.for_student()
 
     def to(self, device: torch.device | str) -> "Teacher":
         """Moves the network; returns self."""
