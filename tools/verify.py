@@ -18,11 +18,11 @@ def golden(folder: Path, only: str = "", verbose: bool = False) -> int:
 
     The line gives the largest absolute and relative error of the check that comes closest to its tolerance (or exceeds it most).
     """
-    from golden_cases.registered import all_kinds, kind_of
-
     files = sorted(path for path in folder.glob("*.safetensors") if only in path.stem)
     if not files:
         raise DataError(f"{folder}: no case (NAME.safetensors with NAME.json)" + (f" with '{only}' in its name" if only else ""))
+    from golden_cases.registered import all_kinds, kind_of
+
     kinds, ran, failed, unknown = all_kinds(), 0, 0, 0
     for path in files:
         tensors, config, name = load_case(path)

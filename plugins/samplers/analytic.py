@@ -17,10 +17,10 @@ class Analytic(Sampler):
     σ = 0, i.e. uses it with networks that ignore t.
     """
 
-    def __init__(self, process: ForwardProcess, *, end: float = 1e-5):
+    def __init__(self, process: ForwardProcess):
         if process.mask_index is None:
             raise SpecError("sampler analytic: the process has no mask state; use it with absorbing or mdlm")
-        self.process, self.end = process, end
+        self.process = process
 
     def step(self, denoiser: Denoiser, x_t: Tensor, t: Tensor, s: Tensor, cond: Tensor | None, draws: Draws) -> Tensor:
         prediction, positions = denoiser(x_t, t, cond), x_t.shape[1]
