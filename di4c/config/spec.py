@@ -132,8 +132,11 @@ def save_spec(spec: Spec, path: str | Path) -> None:
     path = Path(path)
     text = OmegaConf.to_yaml(OmegaConf.create(spec.to_dict()))
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)
+    try:
+        unfinished.write_text(text, encoding="utf-8")
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def entries(spec: Spec) -> list[tuple[str, str, Entry]]:

@@ -201,5 +201,6 @@ def test_saving_never_damages_what_is_there(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         save_spec(spec, target)
     assert target.read_text() == "precious"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["saved.yaml", "spec.yaml"]
 
 

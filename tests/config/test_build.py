@@ -1,0 +1,121 @@
+import pytest
+import torch
+
+from di4c.config.build import DataShape, build, build_metrics, build_sampler, check, portable
+from di4c.config.registry import Registry
+from di4c.config.spec import Spec
+from di4c.errors import RegistryError, SpecError
+from tests.config.specs import DISTILL, EVAL, PRETRAIN, changed
+
+SHAPE = DataShape(num_positions=64, num_states=17, num_classes=10)
+
+
+@pytest.fixture(scope="module")
+def registry() -> Registry:
+    return Registry.default()
+
+
+def parameters(module: torch.nn.Module) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in module.parameters()])
+
+
+def test_pretraining_builds_what_it_trains(registry):
+    parts = build(Spec.from_dict(PRETRAIN), registry)
+    assert parts.objective.model is parts.teacher.backbone
+    assert all(p.requires_grad for p in parts.teacher.backbone.parameters())
+    assert parts.student is None and parts.latent is None
+    assert parts.process.num_states == parts.data.num_states + 1
+
+
+def test_distillation_starts_from_a_frozen_teachers_weights(registry):
+    parts = build(Spec.from_dict(DISTILL), registry)
+    assert not any(p.requires_grad for p in parts.teacher.backbone.parameters())
+    assert all(p.requires_grad for p in parts.student.parameters())
+    torch.testing.assert_close(parameters(parts.student.backbone), parameters(parts.teacher.backbone), rtol=0, atol=0)
+    trained = {id(p) for p in parts.objective.parameters()}
+    assert trained == {id(p) for p in parts.student.parameters()}, "the teacher is no part of what is trained"
+
+
+def test_initial_weights_follow_the_spec_alone(registry):
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    first = build(Spec.from_dict(DISTILL), registry)
+    assert torch.equal(torch.get_rng_state(), state), "the caller's generator is left as it was"
+    torch.manual_seed(2)
+    again = build(Spec.from_dict(DISTILL), registry)
+    other = build(Spec.from_dict(changed(DISTILL, seed=1)), registry)
+    assert torch.equal(parameters(first.student), parameters(again.student))
+    assert not torch.equal(parameters(first.student.head), parameters(other.student.head))
+
+
+def test_a_skeleton_needs_no_data(registry):
+    values = changed(DISTILL, data={"name": "digits", "split_seed": 5})
+    skeleton = build(Spec.from_dict(values), registry, weights=False, data=SHAPE)
+    whole = build(Spec.from_dict(DISTILL), registry)
+    assert skeleton.objective is None
+    skeleton.student.load_state_dict(whole.student.state_dict(), strict=True)
+
+
+def test_the_portable_spec_names_no_run(registry):
+    spec = Spec.from_dict(DISTILL)
+    teacher = build(spec, registry).teacher
+    with_run = Spec.from_dict(changed(DISTILL, teacher__run="runs/teacher"))
+    assert portable(with_run, teacher).teacher == spec.teacher
+
+
+def test_evaluation_parts(registry):
+    spec = Spec.from_dict(changed(DISTILL, eval=EVAL))
+    parts = build(spec, registry)
+    assert build_sampler(spec, registry, parts.process).process is parts.process
+    assert list(build_metrics(spec, registry, parts.data, parts.process)) == ["entropy"]
+
+
+def test_evaluation_needs_its_section(registry):
+    spec = Spec.from_dict(DISTILL)
+    with pytest.raises(SpecError, match="eval: missing"):
+        build_sampler(spec, registry, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "told"),
+    [
+        ({"teacher__backbone": {"name": "dit", "width": 16, "depth": 1}}, RegistryError, r"teacher.backbone: 'dit'.*misses 'heads'"),
+        ({"teacher__backbone__widht": 3}, RegistryError, "no option 'widht'. Did you mean 'width'"),
+        ({"teacher__backbone__width": "wide"}, SpecError, "teacher.backbone.width: expected an integer"),
+        ({"objective__data__wieght": 1}, RegistryError, r"objective.data \(DataTerm\) has no option 'wieght'"),
+        ({"objective__time__law": "gird"}, SpecError, "objective.time.law: found 'gird'. Did you mean 'grid'"),
+        ({"objective__data__estimator": "montecarlo"}, RegistryError, "objective.data.estimator: .*Did you mean 'monte-carlo'"),
+        ({"latent": {"name": "uniform", "dims": 2}}, RegistryError, "latent: .*Did you mean 'dim'"),
+    ],
+)
+def test_check_tells_what_build_would(registry, changes, error, told):
+    spec = Spec.from_dict(changed(DISTILL, **changes), source="my.yaml")
+    for act in (check, build):
+        with pytest.raises(error, match=f"^my.yaml: .*{told}"):
+            act(spec, registry)
+
+
+def test_check_accepts_what_builds(registry):
+    told = dict(check(Spec.from_dict(changed(DISTILL, eval=EVAL)), registry))
+    assert list(told) == ["data", "process", "teacher", "latent", "objective", "student.head", "eval.sampler", "eval.metrics[0]"]
+    assert told["latent"] == registry.find("lambda_samplers", "uniform").reference
+
+
+def test_check_passes_over_a_run_that_is_not_there_yet(registry):
+    told = dict(check(Spec.from_dict(changed(DISTILL, teacher={"name": "denoiser", "run": "no/such/run"})), registry))
+    assert "not checked" in told["teacher"] and "no/such/run" in told["teacher"]
+
+
+def test_a_head_that_does_not_fit_is_told_with_those_that_do(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from di4c.contracts import Backbone, StudentHead\n"
+        "from di4c_plugins.backbones.dit import DiT\n"
+        "DI4C_PLUGINS = {'backbones': {'tokens-only': 'TokensOnly'}}\n"
+        "class TokensOnly(DiT):\n    accepts = frozenset({'tokens'})\n"
+    )
+    values = changed(DISTILL, plugins=[str(file)], student={"head": "adaln"}, teacher__backbone__name="tokens-only")
+    spec = Spec.from_dict(values)
+    for act in (check, build):
+        with pytest.raises(SpecError, match="'adaln' needs embedding, but TokensOnly accepts tokens. Heads that fit: .*token"):
+            act(spec, Registry.default(spec.plugins))

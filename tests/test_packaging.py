@@ -1,0 +1,102 @@
+"""The wheel is built, installed into a folder of its own, and used from another one."""
+
+import importlib.metadata
+import os
+import re
+import runpy
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PACKAGES = {"di4c": "di4c", "di4c_plugins": "plugins"}
+
+
+def sources() -> set[str]:
+    """Every file of the two packages that git knows or would add, by its path in the wheel."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", *PACKAGES.values()]
+    listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
+    names = [name for name in listed if name.endswith(".py") and (ROOT / name).is_file()]
+    return {re.sub(r"^plugins/", "di4c_plugins/", name) for name in names}
+
+
+def pip(*arguments: str) -> None:
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PIP_NO_INDEX": "1"})
+    assert ended.returncode == 0, ended.stderr
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    copy = tmp_path_factory.mktemp("source")  # so that the build leaves nothing behind in the checkout
+    for name in ("pyproject.toml", "README.md", "LICENSE", "registry.yaml", "di4c", "plugins"):
+        subprocess.run(["cp", "-R", "--no-dereference", str(ROOT / name), str(copy)], check=True)
+    folder = tmp_path_factory.mktemp("wheel")
+    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(copy))
+    return next(folder.glob("di4c-*.whl"))
+
+
+def test_the_wheel_holds_every_source_file_and_the_registry(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        held = set(archive.namelist())
+        assert archive.read("di4c/registry.yaml") == (ROOT / "registry.yaml").read_bytes()
+    missing = sources() - held
+    assert not missing, f"add their packages to [tool.setuptools] packages in pyproject.toml: {sorted(missing)}"
+    assert any(name.endswith("licenses/LICENSE") for name in held)
+    assert not [name for name in held if name.startswith(("tests", "tools"))]
+
+
+def test_the_wheel_works_from_another_folder(wheel, tmp_path):
+    target = tmp_path / "site"
+    pip("install", "--no-deps", "--quiet", "--target", str(target), str(wheel))
+    code = f"""
+import sys
+sys.path[:] = [entry for entry in sys.path if entry != {str(ROOT)!r}]
+sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in getattr(finder, "__module__", str(finder))]
+import di4c, di4c_plugins
+assert di4c.__file__.startswith({str(target)!r}), di4c.__file__
+assert di4c_plugins.__file__.startswith({str(target)!r}), di4c_plugins.__file__
+from di4c.config.registry import Registry
+data = Registry.default().create("datasets", "digits")
+print(data.num_positions)
+from di4c.__main__ import main
+sys.exit(main(["list"]))
+"""
+    environment = os.environ | {"PYTHONPATH": str(target)}
+    ended = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.startswith("64\n") and "registry.yaml" in ended.stdout
+
+
+def test_every_dependency_has_a_reason_and_a_pin():
+    text = (ROOT / "pyproject.toml").read_text()
+    pins = {line.partition("==")[0] for line in (ROOT / "tools/constraints.txt").read_text().splitlines()}
+    extras = [name for names in PROJECT["project"]["optional-dependencies"].values() for name in names]
+    for dependency in PROJECT["project"]["dependencies"] + extras:
+        assert re.search(rf'^ +"{re.escape(dependency)}", +# \w', text, re.MULTILINE), f"{dependency} has no reason"
+        assert re.split("[<>=]", dependency)[0] in pins, f"{dependency} is not pinned"
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [("2.13.0", None), ("2.13.0+cpu", None), ("2.12.1", "torch is 2.12.1, not 2.13.0"), (None, "torch is not installed")],
+)
+def test_any_build_of_the_pinned_version_is_kept(monkeypatch, found, told):
+    checker = runpy.run_path(str(ROOT / "tools/check_install.py"))
+
+    def version(name: str) -> str:
+        if found is None:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return found
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    assert checker["_wrong"]("torch==2.13.0") == told
+
+
+def test_flash_attention_is_never_required():
+    assert "flash" not in (ROOT / "pyproject.toml").read_text()
