@@ -78,7 +78,7 @@ def _check_posterior(process: ForwardProcess, x_t: Tensor, x_0: Tensor, seed: in
 
 
 def check_backbone(backbone: Backbone, *, num_positions: int, num_states: int, num_classes: int | None = None) -> None:
-    """Shapes of features and readout; chunks of rows read out as the whole does; `linear_readout`, if any, is true."""
+    """Shapes of features and readout; chunks of rows read out as the whole does; an `affine` readout is."""
     x_t, t, cond = _inputs(num_positions, num_states, num_classes)
     h = backbone(x_t, t, cond)
     _require(h.shape == (3, num_positions, backbone.width), f"features must be [B, D, width]; found {tuple(h.shape)}")
@@ -89,11 +89,17 @@ def check_backbone(backbone: Backbone, *, num_positions: int, num_states: int, n
     some = rows[1::3]
     chunk = backbone.readout(flat[some], some % num_positions, x_t.flatten()[some])
     _require(torch.allclose(chunk, logits[some], atol=1e-4), "a chunk of rows must read out as the whole does")
-    linear = backbone.linear_readout()
-    if linear is not None:
-        weight, bias = linear
-        rest = 0 if bias is None else (bias if bias.dim() == 1 else bias[rows % num_positions][:, None])
-        _require(torch.allclose(flat @ weight.T + rest, logits, atol=1e-4), "linear_readout is not what readout computes")
+    if getattr(backbone.readout, "affine", False):
+        again = backbone.readout(flat, reduction=lambda h, w, b: (affine_logits(h, w, b, rows % num_positions, num_states),))[0]
+        _require(torch.allclose(again, logits, atol=1e-4), "readout says `affine` but does not compute h·Wᵀ + b")
+
+
+def affine_logits(h: Tensor, weight: Tensor, bias: Tensor | None, positions: Tensor, num_states: int) -> Tensor:
+    """h·Wᵀ + b in the words of the Reduction contract: [P, M, S] from h [P, M, H] at positions [P]."""
+    logits = h @ weight[:num_states].T
+    if bias is None:
+        return logits
+    return logits + (bias[:num_states] if bias.dim() == 1 else bias[positions, None, :num_states])
 
 
 def _inputs(num_positions: int, num_states: int, num_classes: int | None) -> tuple[Tensor, Tensor, Tensor | None]:

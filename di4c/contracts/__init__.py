@@ -4,7 +4,7 @@
                      λ → student head ──┴→ Prediction → (readout, chunk by chunk) → estimator → [B] nats
 """
 
-from di4c.contracts.backbone import Backbone, Context, IdentityReadout, Modulation
+from di4c.contracts.backbone import AffineReadout, Backbone, Context, IdentityReadout, Modulation, Reduction
 from di4c.contracts.dataset import Batch, DataSource, Split
 from di4c.contracts.estimator import LossEstimator, Statistics
 from di4c.contracts.head import StudentHead
@@ -20,7 +20,8 @@ from di4c.contracts.tokenizer import ImageTokenizer
 from di4c.draws import Draws, categorical
 
 __all__ = [
-    "CHUNK_BYTES", "LOG_ZERO", "Backbone", "Batch", "Context", "DataSource", "Denoiser", "Draws", "ForwardProcess", "Generation",
-    "IdentityReadout", "ImageTokenizer", "LambdaSampler", "LossEstimator", "Metric", "Modulation", "Objective", "Parameterisation",
-    "Prediction", "Raw", "Sampler", "Split", "Statistics", "StudentHead", "Teacher", "categorical",
+    "CHUNK_BYTES", "LOG_ZERO", "AffineReadout", "Backbone", "Batch", "Context", "DataSource", "Denoiser", "Draws",
+    "ForwardProcess", "Generation", "IdentityReadout", "ImageTokenizer", "LambdaSampler", "LossEstimator", "Metric",
+    "Modulation", "Objective", "Parameterisation", "Prediction", "Raw", "Reduction", "Sampler", "Split", "Statistics",
+    "StudentHead", "Teacher", "categorical",
 ]

@@ -2,6 +2,7 @@
 
 import copy
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -42,7 +43,8 @@ class Backbone(nn.Module):
         embedding_width: C, width of the time or conditioning embedding (0 if there is none).
         accepts: the names of the `Context` fields it takes, of {"tokens", "embedding", "start"}.
         readout: a child module, called as readout(h, positions, x_t): features h [P, M, H], positions d [P] int64
-            and visible tokens x_t [P] int64 → logits [P, M, S].
+            and visible tokens x_t [P] int64 → logits [P, M, S]. If it is affine, logits = h·Wᵀ + b, let it say so
+            (`affine = True`) and take a Reduction by the keyword `reduction`: see AffineReadout.
 
     Every parameter belongs to a submodule that is *called*, or to this module itself (whose forward is called): ZeRO-3
     gathers weights in those calls.
@@ -65,16 +67,31 @@ class Backbone(nn.Module):
         """A trainable copy with the same weights that λ can enter; layers that only a student has are added to it."""
         return copy.deepcopy(self).requires_grad_(True)
 
-    def linear_readout(self) -> "tuple[Tensor, Tensor | None] | None":
-        """(weight [S, H], bias [S] or [D, S] or None) if readout(h) is h·weightᵀ + bias, else None.
-
-        Lets the losses use hand-derived gradients; call it inside the readout's gathering scope under ZeRO-3.
-        """
-        return None
-
 
 class IdentityReadout(nn.Module):
     """For networks that expose no features: the features are the logits."""
 
     def forward(self, h: Tensor, positions: Tensor, x_t: Tensor) -> Tensor:
         return h
+
+
+Reduction = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, ...]]
+"""(h, W, b) → any tensors, for a readout logits = h·Wᵀ + b: W [≥ S, H], b [≥ S] or [≥ D, ≥ S] or None, of which the first S
+states (and D positions) count."""
+
+
+class AffineReadout(nn.Linear):
+    """logits = h·Wᵀ + b; called with a `reduction`, it returns reduction(h, W, b) instead.
+
+    A loss can so go over all rows, with gradients written by hand, within one call: under ZeRO-3 that is one gathering of W.
+    Any other readout that is affine may do the same, with parameters of its own; `reduction` is always given by keyword.
+    """
+
+    affine = True
+
+    def forward(
+        self, h: Tensor, positions: Tensor | None = None, x_t: Tensor | None = None, *, reduction: Reduction | None = None
+    ) -> Tensor | tuple[Tensor, ...]:
+        if reduction is not None:
+            return reduction(h, self.weight, self.bias)
+        return nn.functional.linear(h, self.weight, self.bias)

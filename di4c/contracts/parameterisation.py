@@ -10,7 +10,13 @@ LOG_ZERO = -1e6
 
 
 class Parameterisation(ABC):
-    """A map from logits to log-probabilities of the clean state, and the positions where it is not constant."""
+    """A map from logits to log-probabilities of the clean state, and the positions where it is not constant.
+
+    excluded: the states of probability zero, if at every active position the log-probs are the log-softmax of the logits
+    after LOG_ZERO is added to those states; None if they are anything else. It lets the losses use gradients written by hand.
+    """
+
+    excluded: tuple[int, ...] | None = None
 
     @abstractmethod
     def log_probs(self, logits: Tensor, x_t: Tensor) -> Tensor:
@@ -23,6 +29,8 @@ class Parameterisation(ABC):
 
 class Raw(Parameterisation):
     """log-softmax over all states; every position counts, the visible ones too (MaskGIT's convention)."""
+
+    excluded = ()
 
     def log_probs(self, logits: Tensor, x_t: Tensor) -> Tensor:
         return logits.log_softmax(-1)

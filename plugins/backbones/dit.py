@@ -5,7 +5,7 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from di4c.contracts import Backbone, Context
+from di4c.contracts import AffineReadout, Backbone, Context, Reduction
 
 
 class DiT(Backbone):
@@ -57,9 +57,6 @@ class DiT(Backbone):
             for block in self.blocks[start:]:
                 h = block(h, c, self.rotary(positions))
         return self.final(h[:, :positions], c)
-
-    def linear_readout(self) -> tuple[Tensor, Tensor | None]:
-        return self.readout.linear.weight, self.readout.linear.bias
 
 
 def enter(h: Tensor, c: Tensor, context: Context) -> tuple[Tensor, Tensor]:
@@ -173,11 +170,15 @@ class ModulatedNorm(nn.Module):
 class LinearReadout(nn.Module):
     """logits = h·Wᵀ + b, untied; starts at 0, the uniform prediction."""
 
+    affine = True
+
     def __init__(self, width: int, num_states: int):
         super().__init__()
-        self.linear = nn.Linear(width, num_states)
+        self.linear = AffineReadout(width, num_states)
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
-    def forward(self, h: Tensor, positions: Tensor, x_t: Tensor) -> Tensor:
-        return self.linear(h)
+    def forward(
+        self, h: Tensor, positions: Tensor | None = None, x_t: Tensor | None = None, *, reduction: Reduction | None = None
+    ) -> Tensor | tuple[Tensor, ...]:
+        return self.linear(h, reduction=reduction)

@@ -13,7 +13,7 @@ import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from di4c.contracts import Backbone, Context
+from di4c.contracts import Backbone, Context, Reduction
 from di4c.errors import SpecError
 
 _WIDE_EPS = 1e-12  # LayerNorm eps around the blocks; inside them it is torch's 1e-5
@@ -73,14 +73,20 @@ class TiedReadout(nn.Module):
     Holds the very Parameters of the backbone, so that a call of the readout alone gathers them.
     """
 
+    affine = True
+
     def __init__(self, weight: nn.Parameter, bias: nn.Parameter, *, num_states: int):
         super().__init__()
         self.weight = weight
         self.bias = bias
         self.num_states = num_states
 
-    def forward(self, h: Tensor, positions: Tensor, x_t: Tensor) -> Tensor:
+    def forward(
+        self, h: Tensor, positions: Tensor | None = None, x_t: Tensor | None = None, *, reduction: Reduction | None = None
+    ) -> Tensor | tuple[Tensor, ...]:
         """Logits [P, M, S] of features [P, M, H] at positions [P]; x_t is not used."""
+        if reduction is not None:
+            return reduction(h, self.weight, self.bias)
         states = slice(0, self.num_states)
         return nn.functional.linear(h, self.weight[states]) + self.bias[positions, states].unsqueeze(1)
 
@@ -131,10 +137,6 @@ class MaskGITBackbone(Backbone):
                 h = self._join(h, tokens, context.components)
             h = block(h)
         return self.last_layer(h[:, : self.num_positions])
-
-    def linear_readout(self) -> tuple[Tensor, Tensor]:
-        """(tied weight [S, H], bias [D, S])."""
-        return self.tok_emb.weight[: self.num_states], self.bias[: self.num_positions, : self.num_states]
 
     def _embed(self, x_t: Tensor, cond: Tensor | None) -> Tensor:
         """Token plus position embeddings, the class token last: [B, D + 1, H]."""

@@ -91,9 +91,6 @@ class MdlmDiT(Backbone):
                 h = block(h, F.silu(c), rotary)
         return self.output_layer(h[:, :positions], F.silu(c))
 
-    def linear_readout(self) -> tuple[Tensor, Tensor | None]:
-        return self.readout.linear.weight, self.readout.linear.bias
-
 
 def rotary_angles(positions: int, head_width: int, base: float, like: Tensor) -> tuple[Tensor, Tensor]:
     """(cos, sin) of position·base^(−2k/head_width): [D, head_width/2] each, in the dtype and on the device of `like`.

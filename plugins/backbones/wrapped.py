@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from di4c.contracts import Backbone, Context, IdentityReadout
+from di4c.contracts import Backbone, Context, IdentityReadout, Reduction
 from di4c.errors import SpecError
 
 TIME_CONVENTIONS: dict[str, Callable[[Tensor], Tensor] | None] = {
@@ -46,10 +46,6 @@ class WrappedModule(Backbone):
         output = self.module(*arguments)
         return getattr(output, "logits", output)
 
-    def linear_readout(self) -> tuple[Tensor, Tensor | None] | None:
-        layer = getattr(self.readout, "layer", None)
-        return (layer.weight, layer.bias) if isinstance(layer, nn.Linear) else None
-
 
 class RowReadout(nn.Module):
     """A user's output layer, called on rows."""
@@ -57,9 +53,12 @@ class RowReadout(nn.Module):
     def __init__(self, layer: nn.Module):
         super().__init__()
         self.layer = layer
+        self.affine = type(layer) is nn.Linear
 
-    def forward(self, h: Tensor, positions: Tensor, x_t: Tensor) -> Tensor:
-        return self.layer(h)
+    def forward(
+        self, h: Tensor, positions: Tensor | None = None, x_t: Tensor | None = None, *, reduction: Reduction | None = None
+    ) -> Tensor | tuple[Tensor, ...]:
+        return self.layer(h) if reduction is None else reduction(h, self.layer.weight, self.layer.bias)
 
 
 def detach_submodule(module: nn.Module, name: str) -> nn.Module:

@@ -11,12 +11,13 @@ class Subs(Parameterisation):
 
     def __init__(self, process: ForwardProcess):
         self.mask_index = process.mask_index
+        self.excluded = (self.mask_index,)
 
     def log_probs(self, logits: Tensor, x_t: Tensor) -> Tensor:
-        forbidden = torch.zeros(logits.shape[-1], dtype=logits.dtype, device=logits.device)
-        forbidden[self.mask_index] = LOG_ZERO
-        log_p = (logits + forbidden).log_softmax(-1)
-        carried = torch.full_like(log_p, LOG_ZERO).scatter(-1, x_t[:, None, None].expand(*log_p.shape[:-1], 1), 0.0)
+        states = torch.arange(logits.shape[-1], device=logits.device)
+        zero = logits.new_zeros(())
+        log_p = (logits + torch.where(states == self.mask_index, LOG_ZERO, zero)).log_softmax(-1)
+        carried = torch.where(states == x_t[:, None, None], zero, LOG_ZERO)  # [P, 1, S]: alike for all components
         return torch.where((x_t == self.mask_index)[:, None, None], log_p, carried)
 
     def active(self, x_t: Tensor) -> Tensor:
