@@ -14,7 +14,7 @@ class Entropy(Metric):
     onto few samples falls below it. The entropy is the plug-in estimate, biased downwards by about (S − 1)/2n.
     """
 
-    higher_is_better = True
+    higher_is_better = None
 
     def __init__(self, *, data: DataSource):
         self.data = data

@@ -16,7 +16,7 @@ FeatureMap = Callable[[Tensor], Tensor]
 
 
 class Frechet(Metric):
-    """`frechet`: |μ₁ − μ₂|² + tr(C₁ + C₂ − 2 (C₁ C₂)^½) of features of the samples and of the held-out data.
+    """`frechet_distance`: |μ₁ − μ₂|² + tr(C₁ + C₂ − 2 (C₁ C₂)^½) of features of the samples and of the held-out data.
 
     features: "pca", the first `dimensions` principal components of the training tokens, taken as numbers and not rescaled
         (for digits: of the pixels in grey levels 0–16); "tokens", the tokens themselves; or "pkg.module:function", a map
@@ -38,11 +38,11 @@ class Frechet(Metric):
         self.max_references = max_references
 
     def __call__(self, generation: Generation) -> dict[str, float]:
-        return {"frechet": self.distance(generation.x_0.cpu())}
+        return {"frechet_distance": self.distance(generation.x_0.cpu())}
 
     def floor(self, num_samples: int, draws: Draws) -> dict[str, float]:
         train = reference(self.data, "train", max(num_samples, self.max_references))
-        return {"frechet": self.distance(subset(train, num_samples, draws))}
+        return {"frechet_distance": self.distance(subset(train, num_samples, draws))}
 
     def distance(self, x: Tensor) -> float:
         """The distance of x [n, D] from the held-out data."""

@@ -17,7 +17,7 @@ def half_tokens(x):
 
 def test_identical_sets_are_at_distance_zero(source, generation, correlated):
     metric = Frechet(data=source(correlated, correlated, 5), dimensions=4)
-    assert metric(generation(correlated))["frechet"] < 1e-9
+    assert metric(generation(correlated))["frechet_distance"] < 1e-9
 
 
 def test_closed_form_of_commuting_gaussians():
@@ -57,14 +57,14 @@ def test_principal_components_keep_the_largest_variances():
 def test_floor_lies_below_destroyed_samples(source, generation, correlated):
     metric = Frechet(data=source(correlated[:2000], correlated[2000:], 5), dimensions=4)
     noise = Draws(0, count=2000).integers(5, 6)
-    assert metric.floor(2000, Draws(0))["frechet"] < 0.1 * metric(generation(noise))["frechet"]
+    assert metric.floor(2000, Draws(0))["frechet_distance"] < 0.1 * metric(generation(noise))["frechet_distance"]
 
 
 def test_feature_map_of_the_users_own(source, generation, correlated):
     data = source(correlated[:2000], correlated[2000:], 5)
     halved = Frechet(data=data, features=f"{__name__}:half_tokens")(generation(correlated[:100]))
     plain = Frechet(data=data, features="tokens")(generation(correlated[:100]))
-    assert halved["frechet"] == pytest.approx(plain["frechet"] / 4, rel=1e-9)
+    assert halved["frechet_distance"] == pytest.approx(plain["frechet_distance"] / 4, rel=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,71 @@
+"""The finished parts of a sweep on disk: what lets an interrupted one go on."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from di4c.evaluation.models import MixtureSize
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model, sampled once: what it is, and everything its result depends on.
+
+    kind: "samples", or "likelihood" for what is measured without samples. settings: digests of the weights and of the data, number of samples,
+    batch size, metrics with their options: a change of any of them makes another cell.
+    """
+
+    kind: str
+    model: str
+    mixture_size: MixtureSize
+    steps: int
+    seed: int
+    settings: Mapping[str, Any]
+
+    @property
+    def key(self) -> str:
+        """A file name that a person can read, made unique by a digest of all settings."""
+        text = json.dumps(asdict(self) | {"settings": dict(self.settings)}, sort_keys=True, default=str)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+        mixture = "" if self.mixture_size is None else f"-{self.mixture_size}"
+        return f"{self.model}{mixture}-{self.steps}steps-seed{self.seed}-{self.kind}-{digest}"
+
+
+class CellStore:
+    """Results in FOLDER/*.json, each written in one move: a file that exists is complete."""
+
+    def __init__(self, folder: Path):
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def find(self, cell: Cell) -> dict[str, Any] | None:
+        """The stored result, or None if the cell is still to be done."""
+        path = self._path(cell)
+        return json.loads(path.read_text(encoding="utf-8"))["result"] if path.exists() else None
+
+    def save(self, cell: Cell, result: Mapping[str, Any]) -> None:
+        """Stores a result."""
+        text = json.dumps({"cell": asdict(cell), "result": dict(result)}, indent=1, default=str)
+        write_atomically(self._path(cell), text)
+
+    def _path(self, cell: Cell) -> Path:
+        return self.folder / f"{cell.key}.json"
+
+
+def write_atomically(path: Path, content: str | bytes) -> Path:
+    """Writes the file in one move, so that nobody sees a part of it and an earlier one survives a failure; returns path."""
+    data = content.encode() if isinstance(content, str) else content
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path

@@ -1,0 +1,202 @@
+"""A run against its teacher: what tools/eval.py does, from folders to eval.json, plots and the report."""
+
+import dataclasses
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from di4c.config.build import build_metrics
+from di4c.config.eval_spec import EvalSpec, mixture_size
+from di4c.config.spec import Spec
+from di4c.contracts import DataSource, Metric
+from di4c.engine.run_folder import code_commit, environment
+from di4c.errors import DataError, SpecError
+from di4c.evaluation.cells import CellStore, write_atomically
+from di4c.evaluation.loaded import LoadedModel, load
+from di4c.evaluation.models import MixtureSize
+from di4c.evaluation.plots import metrics_figure, training_figure
+from di4c.evaluation.ranks import Ranks
+from di4c.evaluation.report import Report
+from di4c.evaluation.sweep import Entrant, Measurement, Sweep, grid_examples
+from di4c.evaluation.table import REFERENCE, Row, rows_of, spread, write_csv, write_json
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was measured, and the folder that holds it."""
+
+    rows: list[Row]
+    floors: dict[str, dict[str, float]]
+    higher_is_better: dict[str, bool | None]
+    folder: Path
+
+
+def settings_of(spec: Spec, **changes: Any) -> EvalSpec:
+    """The spec's eval section with changes (None: unchanged); metrics may be given as names. Raises SpecError."""
+    if spec.eval is None:
+        raise SpecError(f"{spec.source}: eval: missing; evaluation needs sampler, metrics, steps, samples, seeds, batch_size.")
+    changes = {key: value for key, value in changes.items() if value is not None}
+    known = {entry["name"]: entry for entry in spec.eval.metrics}
+    if "metrics" in changes:
+        changes["metrics"] = [known.get(name, {"name": name}) for name in changes["metrics"]]
+    if "mixture_sizes" in changes:
+        changes["mixture_sizes"] = [mixture_size(size, "--mixture-sizes") for size in changes["mixture_sizes"]]
+    return dataclasses.replace(spec.eval, **changes)
+
+
+def compare(
+    run: LoadedModel, settings: EvalSpec, out: Path, *, also: Mapping[str, LoadedModel], ranks: Ranks, say: Progress
+) -> Outcome | None:
+    """Measures the run, its teacher and further models, and writes everything to `out`. Collective; None but on rank 0.
+
+    What an interrupted call has finished is not done again.
+    """
+    metrics = _metrics(run, settings)
+    sweep = Sweep(
+        data=run.data, metrics=metrics, store=CellStore(out / "cells"), steps=settings.steps, seeds=range(settings.seeds),
+        samples=settings.samples, batch_size=settings.batch_size, ranks=ranks, say=say,
+    )  # fmt: skip
+    measured = sweep.run(entrants(run, settings.mixture_sizes, also))
+    if not ranks.first:
+        return None
+    by_seed = sweep.floors()
+    floors = {name: spread(values[name] for values in by_seed) for name in by_seed[0]}
+    directions = {name: better for m in measured for name, better in m.higher_is_better.items()}
+    outcome = Outcome(rows_of(measured), floors, directions, out)
+    _write(outcome, run, settings, also, _copied_grids(measured, out), [metric for _, metric in metrics])
+    return outcome
+
+
+def entrants(run: LoadedModel, sizes: Sequence[MixtureSize], also: Mapping[str, LoadedModel]) -> list[Entrant]:
+    """The models to compare: teacher, student at every mixture size (the whole law first), then the others.
+
+    Raises SpecError or DataError where they cannot be compared.
+    """
+    found = [_entrant(REFERENCE, None, run if run.student is None else run.teacher())]
+    if run.student is not None:
+        ordered = sorted(dict.fromkeys(sizes), key=lambda size: (size != "inf", size == "product", str(size).zfill(9)))
+        found += [_entrant("student", size, run) for size in ordered]
+    taken = {entrant.name for entrant in found} | {"student"}
+    for name, other in also.items():
+        if name in taken:
+            raise SpecError(f"--also {name}: the name is taken; choose another")
+        if other.data.fingerprint() != run.data.fingerprint():
+            raise DataError(f"--also {name}: {other.path} was trained on other data than {run.path}; they cannot be compared")
+        found.append(_entrant(name, None if other.student is None else "inf", other))
+    return found
+
+
+def _entrant(name: str, size: MixtureSize, model: LoadedModel) -> Entrant:
+    return Entrant(
+        name=name,
+        mixture_size=size,
+        model=lambda draws: model.model(size, draws),
+        sampler=model.sampler,
+        identity={"weights": model.digest, "sampler": model.spec.eval.sampler, "latent": model.spec.latent if size else None},
+    )
+
+
+def _metrics(run: LoadedModel, settings: EvalSpec) -> list[tuple[Mapping[str, Any], Metric]]:
+    names = [entry["name"] for entry in settings.metrics]
+    if len(set(names)) < len(names):
+        raise SpecError(f"eval.metrics: each metric once, found {', '.join(names)}")
+    spec = dataclasses.replace(run.spec, eval=settings)
+    made = build_metrics(spec, run.registry, run.data, run.process)
+    return [(entry, made[entry["name"]]) for entry in settings.metrics]
+
+
+def _copied_grids(measured: Sequence[Measurement], out: Path) -> dict[tuple[str, Any, int], Path]:
+    """{(model, mixture size, steps): a copy of the cell's picture under a plain name}."""
+    folder = out / "grids"
+    folder.mkdir(exist_ok=True)
+    grids = {}
+    for m in measured:
+        if m.grid is not None:
+            mixture = "" if m.mixture_size is None else f"-{m.mixture_size}"
+            target = folder / f"{m.model}{mixture}-{m.steps}{m.grid.suffix}"
+            grids[m.model, m.mixture_size, m.steps] = Path(shutil.copyfile(m.grid, target))
+    return grids
+
+
+def _write(
+    outcome: Outcome,
+    run: LoadedModel,
+    settings: EvalSpec,
+    also: Mapping[str, LoadedModel],
+    grids: Mapping[tuple[str, Any, int], Path],
+    metrics: Sequence[Metric],
+) -> None:
+    """eval.json, eval.csv, eval.png, report.html."""
+    rows, floors, out = outcome.rows, outcome.floors, outcome.folder
+    made = environment()
+    models = {REFERENCE: str(run.path)} if run.student is None else {"student": str(run.path)}
+    models |= {name: str(other.path) for name, other in also.items()}
+    shown = dataclasses.asdict(settings) | {"models": models, "device": made["device"], "threads": torch.get_num_threads()}
+    spec = run.spec.to_dict()
+    write_json(out / "eval.json", rows, floors=floors, settings=shown, spec=spec, commit=code_commit(), versions=made["versions"])
+    write_csv(out / "eval.csv", rows)
+    plot = metrics_figure(rows, floors, outcome.higher_is_better)
+    write_atomically(out / "eval.png", plot)
+    Report(
+        title=f"Few-step sampling: {run.path.resolve().name}",
+        rows=rows,
+        floors=floors,
+        higher_is_better=outcome.higher_is_better,
+        plot=plot,
+        grids=grids,
+        data_grid=_data_grid(run.data, out) if grids else None,
+        curves=training_figure(_curves(run, also)),
+        spec=yaml.safe_dump(spec, sort_keys=False, allow_unicode=True),
+        facts=_facts(run, settings, models, made),
+        metrics=metrics,
+    ).write(out / "report.html")
+
+
+def _data_grid(data: DataSource, out: Path) -> Path:
+    """A picture of held-out data."""
+    test = data.split("test")
+    batch = test.batch(torch.arange(min(len(test), 1000)))
+    rows = grid_examples(batch.cond, len(batch.x_0))
+    return data.save_grid(batch.x_0[rows], out / "grids" / "data.png", None if batch.cond is None else batch.cond[rows])
+
+
+def _curves(run: LoadedModel, also: Mapping[str, LoadedModel]) -> dict[str, Path]:
+    """{model: its metrics.csv} of the runs that were trained alike."""
+    name = REFERENCE if run.student is None else "student"
+    alike = {key: other for key, other in also.items() if (other.student is None) == (run.student is None)}
+    return {key: model.path / "metrics.csv" for key, model in {name: run, **alike}.items()}
+
+
+def _facts(
+    run: LoadedModel, settings: EvalSpec, models: Mapping[str, str], made: Mapping[str, Any]
+) -> list[tuple[str, str]]:
+    seconds = run.trained_seconds()
+    return [
+        *((name, path) for name, path in models.items()),
+        *([("training time", f"{seconds / 60:.1f} minutes")] if seconds else []),
+        ("parameters", f"{sum(p.numel() for p in run.network.parameters()):,}"),
+        ("samples a cell", f"{settings.samples} × {settings.seeds} seeds, in batches of {settings.batch_size}"),
+        ("sampler", str(settings.sampler["name"])),
+        ("data", f"{run.spec.data['name']}, fingerprint {run.data.fingerprint() or 'unknown'}"),
+        ("device", f"{made['device']}, {torch.get_num_threads()} threads"),
+        ("commit", str(made["commit"] or "not a git checkout")),
+        ("versions", ", ".join(f"{name} {version}" for name, version in made["versions"].items())),
+    ]
+
+
+def load_also(pairs: Sequence[str], device: str) -> dict[str, LoadedModel]:
+    """{name: model} of "NAME=RUN" texts. Raises SpecError."""
+    found = {}
+    for pair in pairs:
+        name, equals, path = pair.partition("=")
+        if not (name and equals and path):
+            raise SpecError(f"--also {pair}: expected NAME=RUN, e.g. one-component=runs/digits-one")
+        found[name] = load(path, device=device)
+    return found

@@ -1,0 +1,185 @@
+"""Trained models from a run or export folder, ready to sample."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from di4c.algorithm.student import MixtureStudent
+from di4c.config.build import build, build_data, build_sampler, build_teacher
+from di4c.config.eval_spec import mixture_size as checked_mixture_size
+from di4c.config.registry import Registry
+from di4c.config.spec import Spec, read_spec
+from di4c.contracts import DataSource, Draws, LambdaSampler, Sampler, Teacher
+from di4c.engine.export import load_into
+from di4c.errors import CheckpointError, SpecError
+from di4c.evaluation.generation import generate_batches, training_labels
+from di4c.evaluation.models import MixtureSize, Model, ProductModel, student_model
+
+DEFAULT_BATCH = 256
+
+
+class LoadedModel:
+    """A trained teacher, or a trained student with its law of λ; `network` is what was loaded, on `device`, in eval mode.
+
+    spec: of the run if its folder is at hand, else the one that the export carries.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        spec: Spec,
+        *,
+        teacher: Teacher,
+        student: MixtureStudent | None = None,
+        latent: LambdaSampler | None = None,
+        device: torch.device | str = "cpu",
+    ):
+        self.path, self.spec, self.device = path, spec, device
+        self.student, self.latent = student, latent
+        self.process = teacher.process
+        self._teacher = teacher
+        self.network.to(device).eval().requires_grad_(False)
+
+    @property
+    def network(self) -> nn.Module:
+        """The module with the trained weights: the student, or the teacher's backbone."""
+        return self._teacher.backbone if self.student is None else self.student
+
+    @cached_property
+    def registry(self) -> Registry:
+        """The names that the spec's plugins add to."""
+        return Registry.default(self.spec.plugins)
+
+    @cached_property
+    def data(self) -> DataSource:
+        """The data set that it was trained on."""
+        return build_data(self.spec, self.registry)
+
+    @cached_property
+    def sampler(self) -> Sampler:
+        """The sampler of the spec's eval section."""
+        return build_sampler(self.spec, self.registry, self.process)
+
+    @cached_property
+    def digest(self) -> str:
+        """A digest of the weights."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.network.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        return digest.hexdigest()[:16]
+
+    def model(self, mixture_size: MixtureSize, draws: Draws) -> Model:
+        """The model under one law of λ; see `sample`. `draws` shift the K atoms."""
+        if self.student is None:
+            if mixture_size is not None:
+                raise SpecError(f"{self.path}: a model without λ has no mixture size (found {mixture_size!r})")
+            return ProductModel(self._teacher)
+        return student_model(self.student, self.latent, mixture_size or "inf", draws)
+
+    def sample(
+        self,
+        num: int,
+        steps: int,
+        cond: Tensor | Sequence[int] | int | None = None,
+        *,
+        mixture_size: MixtureSize = None,
+        generator: torch.Generator | None = None,
+        seed: int | None = None,
+        batch_size: int = DEFAULT_BATCH,
+    ) -> Tensor:
+        """Tokens x_0: [num, D] int64 on the CPU, by `steps` steps of the spec's sampler.
+
+        cond: one label or `num` of them (−1: none); if not given, labels of training examples drawn at random.
+        mixture_size: K restricts λ to K atoms, "product" samples the λ-averaged marginals; default: the whole law of λ.
+        Randomness comes from `seed`, else from `generator` (None: torch's global one). Raises SpecError.
+        """
+        if mixture_size is not None:
+            mixture_size = checked_mixture_size(mixture_size, "mixture_size")
+        draws = Draws.from_generator(generator, num, self.device) if seed is None else Draws(seed, 0, num, (), self.device)
+        labels = training_labels(self.data, draws) if cond is None else self._labels(cond, num)
+        model = self.model(mixture_size, draws.child("model"))
+        return generate_batches(
+            model, self.sampler, self.data.num_positions, steps, labels, draws, batch_size=batch_size
+        ).x_0
+
+    def teacher(self) -> "LoadedModel":
+        """The teacher that a distilled student learnt from. Raises CheckpointError where its weights are not at hand."""
+        if self.student is None:
+            raise SpecError(f"{self.path}: a pretraining run has no teacher; it is one")
+        if not (self.path / "spec.yaml").is_file():
+            raise CheckpointError(f"{self.path}: an export does not carry its teacher; give the run folder instead")
+        teacher = build_teacher(self.spec, self.registry, self.data, self.process)
+        return LoadedModel(self.path, self.spec, teacher=teacher, device=self.device)
+
+    def trained_seconds(self) -> float | None:
+        """Wall-clock seconds of training, all sessions together; None where the run folder is not at hand."""
+        file = self.path / "run.json"
+        return json.loads(file.read_text(encoding="utf-8"))["wall_clock_s"] if file.is_file() else None
+
+    def _labels(self, cond: Tensor | Sequence[int] | int, num: int) -> Tensor:
+        classes = self.data.num_classes
+        if classes is None:
+            raise SpecError(f"{self.path}: the data have no labels, so cond must be left out")
+        labels = torch.as_tensor(cond, dtype=torch.int64, device=self.device)
+        labels = labels.expand(num) if labels.dim() == 0 else labels
+        if labels.shape != (num,) or not ((labels >= -1) & (labels < classes)).all():
+            raise SpecError(f"{self.path}: cond must be a label 0 to {classes - 1} (−1: none), or {num} of them; found {cond!r}")
+        return labels
+
+
+def load(path: str | Path, *, device: torch.device | str | None = None) -> LoadedModel:
+    """The model of a run folder or of an export folder, on the given device (a GPU if there is one).
+
+    Raises CheckpointError where the folder is absent, holds no export, or its weights are damaged or of another model.
+    """
+    path = Path(path)
+    folder = export_folder(path)
+    run_spec = path / "spec.yaml"
+    carried = _carried_spec(folder)
+    registry = Registry.default(carried.plugins)
+    parts = build(carried, registry, weights=False, data=build_data(carried, registry))
+    load_into(parts.teacher.backbone if parts.student is None else parts.student, folder)
+    return LoadedModel(
+        path,
+        read_spec(run_spec) if run_spec.is_file() else carried,
+        teacher=parts.teacher,
+        student=parts.student,
+        latent=parts.latent,
+        device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
+    )
+
+
+def export_folder(path: Path) -> Path:
+    """The folder with model.safetensors and config.json: `path` itself, or its `export`. Raises CheckpointError."""
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such folder; expected a run folder or an export folder")
+    if not path.is_dir():
+        raise CheckpointError(f"{path}: is a file; expected the run folder or export folder that it lies in")
+    for folder in (path / "export", path):
+        if (folder / "model.safetensors").is_file() and (folder / "config.json").is_file():
+            return folder
+    if (path / "checkpoints").is_dir():
+        raise CheckpointError(f"{path}: the run has no export yet; continue it to its end with --resume")
+    found = ", ".join(sorted(p.name for p in path.iterdir())[:6]) or "nothing"
+    raise CheckpointError(f"{path}: neither a run nor an export (model.safetensors with config.json); it holds {found}")
+
+
+def _carried_spec(folder: Path) -> Spec:
+    """The spec in an export's config.json, which rebuilds the architecture without any file of weights."""
+    config: Any = None
+    file = folder / "config.json"
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+        if config["format"] != "di4c-export":
+            raise KeyError("format")
+        values = config["spec"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{file}: not the configuration of an export of this project ({error!r})") from error
+    return Spec.from_dict(values, source=str(file))

@@ -1,0 +1,99 @@
+"""What is sampled and measured: a teacher, or a student under one law of λ."""
+
+from abc import ABC, abstractmethod
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from di4c.algorithm.student import (
+    PRODUCT_COMPONENTS,
+    MixtureStudent,
+    atoms_denoiser,
+    mixture_denoiser,
+    product_denoiser,
+)
+from di4c.contracts import Denoiser, Draws, LambdaSampler, Prediction, Teacher
+
+MixtureSize = int | Literal["inf", "product"] | None
+"""K atoms of λ, the whole law, the product of the λ-averaged marginals, or None: a product model without λ."""
+
+
+class Model(ABC):
+    """p(x_0 | x_t) in the two forms that evaluation needs: one draw of λ to sample with, many to compute likelihoods."""
+
+    @abstractmethod
+    def denoiser(self, draws: Draws) -> Denoiser:
+        """The denoiser of a sampler; λ, if there is one, is drawn afresh for every sequence at every call."""
+
+    @abstractmethod
+    def components(self, x_t: Tensor, t: Tensor, cond: Tensor | None, draws: Draws, num: int) -> Prediction:
+        """Components at x_t whose weighted mean is p: `num` draws of λ, or exactly the atoms of a finite law."""
+
+
+class ProductModel(Model):
+    """A model without λ."""
+
+    def __init__(self, teacher: Teacher):
+        self.teacher = teacher
+
+    def denoiser(self, draws: Draws) -> Denoiser:
+        return self.teacher.predict
+
+    def components(self, x_t: Tensor, t: Tensor, cond: Tensor | None, draws: Draws, num: int) -> Prediction:
+        return self.teacher.predict(x_t, t, cond)
+
+
+class MixtureModel(Model):
+    """A student with the whole law of λ."""
+
+    def __init__(self, student: MixtureStudent, latent: LambdaSampler):
+        self.student = student
+        self.latent = latent
+
+    def denoiser(self, draws: Draws) -> Denoiser:
+        return mixture_denoiser(self.student, self.latent, draws)
+
+    def components(self, x_t: Tensor, t: Tensor, cond: Tensor | None, draws: Draws, num: int) -> Prediction:
+        number = self.latent.num_atoms or num
+        lam = self.latent.sample(number, draws).to(x_t.device)
+        return self.student.predict(x_t, t, cond, lam, self.latent.log_weights(number).to(x_t.device))
+
+
+class AtomsModel(Model):
+    """A student with λ restricted to K atoms [K, L] of weights [K]."""
+
+    def __init__(self, student: MixtureStudent, atoms: Tensor, weights: Tensor):
+        self.student = student
+        self.atoms = atoms
+        self.weights = weights
+
+    def denoiser(self, draws: Draws) -> Denoiser:
+        return atoms_denoiser(self.student, self.atoms, self.weights, draws)
+
+    def components(self, x_t: Tensor, t: Tensor, cond: Tensor | None, draws: Draws, num: int) -> Prediction:
+        lam = self.atoms.to(x_t.device).expand(len(x_t), -1, -1)
+        return self.student.predict(x_t, t, cond, lam, self.weights.log().to(x_t.device))
+
+
+class MarginalsModel(Model):
+    """The product of a student's λ-averaged marginals: what is left of it without correlation."""
+
+    def __init__(self, student: MixtureStudent, latent: LambdaSampler, components: int = PRODUCT_COMPONENTS):
+        self.mixture = MixtureModel(student, latent)
+        self.number = components
+
+    def denoiser(self, draws: Draws) -> Denoiser:
+        return product_denoiser(self.mixture.student, self.mixture.latent, draws, self.number)
+
+    def components(self, x_t: Tensor, t: Tensor, cond: Tensor | None, draws: Draws, num: int) -> Prediction:
+        return self.mixture.components(x_t, t, cond, draws, num).average()
+
+
+def student_model(student: MixtureStudent, latent: LambdaSampler, mixture_size: MixtureSize, draws: Draws) -> Model:
+    """The student under the law of λ that `mixture_size` (not None) names; `draws` shift the K atoms."""
+    if mixture_size == "inf":
+        return MixtureModel(student, latent)
+    if mixture_size == "product":
+        return MarginalsModel(student, latent)
+    return AtomsModel(student, *latent.support(mixture_size, draws.child("atoms", mixture_size)))

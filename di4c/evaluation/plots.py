@@ -1,0 +1,140 @@
+"""eval.png and the training curves."""
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from di4c.evaluation.style import FAINT, FLOOR, INK, looks, quiet_axes
+from di4c.evaluation.table import Row, metric_names, model_label
+
+COLUMNS = 3
+DPI = 160
+NOT_CURVES = ("step", "lr", "examples_per_second")
+LOG_FROM = 4
+"""Values whose largest is this many times the smallest are drawn on a logarithmic axis."""
+
+
+def metrics_figure(
+    rows: Sequence[Row], floors: Mapping[str, Mapping[str, float]], higher_is_better: Mapping[str, bool | None]
+) -> bytes:
+    """A PNG: one panel a metric, the metric against steps, a line a model and mixture size, bands of one std, floors dashed."""
+    names = metric_names(rows)
+    figure, panels = _panels(len(names))
+    for axes, name in zip(panels, names, strict=True):
+        _draw_metric(axes, name, rows, floors.get(name))
+        axes.set_title(_title(name, higher_is_better.get(name, False)), fontsize=10.5, color=INK, loc="left")
+    _legend(figure, panels)
+    return _png(figure)
+
+
+def training_figure(curves: Mapping[str, Path]) -> bytes | None:
+    """A PNG of the columns of metrics.csv files, {run name: file}; None if there is nothing to draw."""
+    series = {name: read_curves(path) for name, path in curves.items() if path.exists()}
+    columns = list(dict.fromkeys(key for values in series.values() for key in values))
+    if not columns:
+        return None
+    figure, panels = _panels(len(columns), height=2.3)
+    styles = looks([(name, None) for name in series])
+    for axes, column in zip(panels, columns, strict=True):
+        for name, values in series.items():
+            if column in values:
+                steps, y = values[column]
+                axes.plot(steps, y, color=styles[name, None].colour, linewidth=1.3, label=name)
+        quiet_axes(axes)
+        axes.set_title(column.replace("_", " "), fontsize=9.5, color=INK, loc="left")
+    _legend(figure, panels)
+    return _png(figure)
+
+
+def read_curves(path: Path) -> dict[str, tuple[list[int], list[float]]]:
+    """{column: (steps, values)} of a metrics.csv, without empty fields and columns that say nothing new."""
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    curves = {}
+    for column in rows[0] if rows else ():
+        points = [(int(float(row["step"])), _float(row[column])) for row in rows if row[column]]
+        points = [(step, value) for step, value in points if math.isfinite(value)]
+        curve = ([step for step, _ in points], [value for _, value in points])
+        if column not in NOT_CURVES and len(set(curve[1])) > 1 and curve not in curves.values():
+            curves[column] = curve
+    return curves
+
+
+def _draw_metric(axes: Any, name: str, rows: Sequence[Row], floor: Mapping[str, float] | None) -> None:
+    shown = [row for row in rows if name in row["metrics"]]
+    styles = looks(list(dict.fromkeys((row["model"], row["mixture_size"]) for row in shown)))
+    for key, look in styles.items():
+        line = sorted((row for row in shown if (row["model"], row["mixture_size"]) == key), key=lambda row: row["steps"])
+        steps = [row["steps"] for row in line]
+        mean, std = ([row["metrics"][name][part] for row in line] for part in ("mean", "std"))
+        axes.plot(steps, mean, color=look.colour, marker=look.marker, linestyle=look.line, linewidth=look.width,
+                  markersize=5.5, markeredgecolor="white", markeredgewidth=0.6, label=model_label(*key))  # fmt: skip
+        low, high = ([m + sign * s for m, s in zip(mean, std, strict=True)] for sign in (-1, 1))
+        axes.fill_between(steps, low, high, color=look.colour, alpha=0.15, linewidth=0)
+    if floor is not None:
+        axes.axhline(floor["mean"], color=FLOOR, linestyle="--", linewidth=1.1, label="training data (floor)")
+    _scale(axes, [row["metrics"][name]["mean"] for row in shown] + ([floor["mean"]] if floor else []))
+    steps = sorted({row["steps"] for row in shown})
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(steps, [str(n) for n in steps])
+    axes.minorticks_off()
+    quiet_axes(axes)
+
+
+def _scale(axes: Any, values: Sequence[float]) -> None:
+    """A logarithmic axis with readable numbers where the values span much, else a linear one."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    values = [v for v in values if math.isfinite(v)]
+    if values and min(values) > 0 and max(values) > LOG_FROM * min(values):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _panels(count: int, height: float = 3.0) -> tuple[Any, list[Any]]:
+    from matplotlib.figure import Figure
+
+    columns = min(count, COLUMNS)
+    lines = -(-count // COLUMNS)
+    figure = Figure(figsize=(3.9 * columns, height * lines + 0.5), layout="constrained")
+    grid = figure.subplots(lines, columns, squeeze=False).flatten()
+    for axes in grid[count:]:
+        axes.set_visible(False)
+    for i, axes in enumerate(grid[:count]):
+        if i + columns >= count:
+            axes.set_xlabel("steps", fontsize=9.5, color=FAINT)
+    return figure, list(grid[:count])
+
+
+def _legend(figure: Any, panels: Sequence[Any]) -> None:
+    """One legend for all panels, above them."""
+    found: dict[str, Any] = {}
+    for axes in panels:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    if len(found) > 1:
+        figure.legend(found.values(), found.keys(), loc="outside upper left", ncols=min(len(found), 5), frameon=False,
+                      fontsize=9.5, labelcolor=INK)  # fmt: skip
+
+
+def _title(name: str, higher_is_better: bool | None) -> str:
+    arrow = "" if higher_is_better is None else "  (higher is better)" if higher_is_better else "  (lower is better)"
+    return name.replace("_", " ") + arrow
+
+
+def _float(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _png(figure: Any) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI, facecolor="white")
+    return buffer.getvalue()

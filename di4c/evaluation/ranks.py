@@ -1,0 +1,74 @@
+"""Several processes that share one evaluation."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process's rank among `size`, and the device it works on."""
+
+    rank: int = 0
+    size: int = 1
+    device: str = "cpu"
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes the files and talks to the user."""
+        return self.rank == 0
+
+    def share(self, count: int) -> range:
+        """This rank's contiguous part of `count` batches."""
+        return range(self.rank * count // self.size, (self.rank + 1) * count // self.size)
+
+    def broadcast(self, value: object) -> object:
+        """The first rank's value, on every rank."""
+        if self.size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0, device=torch.device(self.device))
+        return box[0]
+
+    def gather_rows(self, x: Tensor, counts: list[int]) -> Tensor:
+        """The rows [n_r, D] of all ranks in order of rank: [Σ n_r, D] on the CPU; counts: n_r of every rank."""
+        if self.size == 1:
+            return x
+        padded = torch.zeros(max(counts), *x.shape[1:], dtype=x.dtype, device=self.device)
+        padded[: len(x)] = x
+        parts = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(parts, padded)
+        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)]).cpu()
+
+    def barrier(self) -> None:
+        """Waits for all ranks."""
+        if self.size > 1:
+            dist.barrier()
+
+
+@contextmanager
+def launched_ranks(device: str | None = None, timeout: timedelta = timedelta(hours=2)) -> Iterator[Ranks]:
+    """The ranks a launcher (deepspeed, torchrun) started, told by RANK, WORLD_SIZE, LOCAL_RANK; one rank without a launcher.
+
+    The ranks wait for one another as long as the slowest cell takes, hence the long timeout.
+    """
+    size, local = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_RANK", 0))
+    chosen = device or (f"cuda:{local}" if torch.cuda.is_available() else "cpu")
+    if chosen.startswith("cuda"):
+        torch.cuda.set_device(chosen)
+    if size == 1:
+        yield Ranks(device=chosen)
+        return
+    started_here = not dist.is_initialized()
+    if started_here:
+        dist.init_process_group("nccl" if chosen.startswith("cuda") else "gloo", timeout=timeout)
+    yield Ranks(dist.get_rank(), dist.get_world_size(), chosen)
+    if started_here:  # not in a `finally`: after an error the others never reach the barrier
+        dist.barrier()
+        dist.destroy_process_group()

@@ -1,0 +1,155 @@
+"""report.html: the whole comparison on one page that can be mailed."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from di4c.contracts import Metric
+from di4c.evaluation.cells import write_atomically
+from di4c.evaluation.page import facts, folded, image, page, sample_figure, section
+from di4c.evaluation.table import REFERENCE, Row, is_better, metric_names, model_label, number, ratio
+
+SHOWN_STEPS = 3
+"""Samples are shown for so many of the smallest numbers of steps."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the page shows.
+
+    grids: {(model, mixture size, steps): picture of samples}. data_grid: a picture of real data. facts: (name, value) pairs.
+    curves: a PNG of training curves, or None.
+    """
+
+    title: str
+    rows: Sequence[Row]
+    floors: Mapping[str, Mapping[str, float]]
+    higher_is_better: Mapping[str, bool | None]
+    plot: bytes
+    grids: Mapping[tuple[str, Any, int], Path]
+    data_grid: Path | None
+    curves: bytes | None
+    spec: str
+    facts: Sequence[tuple[str, str]]
+    metrics: Sequence[Metric] = field(default_factory=tuple)
+
+    def html(self) -> str:
+        """The page."""
+        body = [
+            f"<h1>{escape(self.title)}</h1>",
+            f'<p class="lead">{escape(self._lead())}</p>',
+            self._cards(),
+            section("Quality against steps", image(self.plot, "each metric against the number of steps"), self._plot_note()),
+            section("All numbers", self._table(), self._table_note()),
+            self._samples(),
+            section("Training", image(self.curves, "training curves")) if self.curves else "",
+            section("What is measured", self._definitions()),
+            section("How this was made", facts(self.facts), folded("The spec", f"<pre>{escape(self.spec)}</pre>")),
+        ]
+        return page(self.title, filter(None, body))
+
+    def write(self, path: Path) -> Path:
+        """Writes the page; returns its path."""
+        return write_atomically(path, self.html())
+
+    def _lead(self) -> str:
+        names = list(dict.fromkeys(row["model"] for row in self.rows))
+        steps = sorted({row["steps"] for row in self.rows})
+        return f"{', '.join(names)} at {', '.join(map(str, steps))} sampling steps, on held-out data."
+
+    def _cards(self) -> str:
+        """The student against the teacher at the smallest numbers of steps, a card a metric."""
+        students = [row for row in self.rows if row["model"] == "student" and row["mixture_size"] == "inf"]
+        shown = sorted(students, key=lambda row: row["steps"])[:SHOWN_STEPS]
+        cards = [self._card(name, shown) for name in metric_names(shown) if self.higher_is_better.get(name, False) is not None]
+        inside = "".join(filter(None, cards))
+        note = '<p class="note">Student → its ratio to the teacher with as many steps.</p>'
+        return f'<div class="cards">{inside}</div>{note}' if inside else ""
+
+    def _card(self, name: str, rows: Sequence[Row]) -> str:
+        lines = ""
+        for row in rows:
+            share = ratio(self.rows, row, name)
+            if share is not None:
+                value = number(row["metrics"][name]["mean"])
+                lines += f"<dt>{_steps(row['steps'])}</dt><dd>{value}</dd><dd>×{share:.2f}</dd>"
+        return f'<div class="card"><h3>{escape(_plain(name))}</h3><dl>{lines}</dl></div>' if lines else ""
+
+    def _table(self) -> str:
+        names = metric_names(self.rows)
+        heads = ["model", "NFE", "ms / sample", *map(_plain, names)]
+        head = '<th>steps</th><th class="name">' + "</th><th>".join(escape(h) for h in heads) + "</th>"
+        lines = [f"<tr>{head}</tr>"]
+        for steps in sorted({row["steps"] for row in self.rows}):
+            group = [row for row in self.rows if row["steps"] == steps]
+            for i, row in enumerate(group):
+                first = f'<td class="steps" rowspan="{len(group)}">{steps}</td>' if i == 0 else ""
+                lines.append(f'<tr{" class=first" if i == 0 else ""}>{first}{self._row(row, names)}</tr>')
+        if self.floors:
+            known = "".join(f"<td>{self._value(self.floors.get(name), name)}</td>" for name in names)
+            lines.append(f'<tr class="floor"><td></td><td class="name">training data (floor)</td><td></td><td></td>{known}</tr>')
+        return f'<div class="scroll"><table>{"".join(lines)}</table></div>'
+
+    def _row(self, row: Row, names: Sequence[str]) -> str:
+        label = escape(model_label(row["model"], row["mixture_size"]))
+        plain = f'<td class="name">{label}</td><td>{row["nfe"]}</td><td>{number(row["latency_ms_per_sample"])}</td>'
+        return plain + "".join(f"<td>{self._value(row['metrics'].get(name), name)}{self._ratio(row, name)}</td>" for name in names)
+
+    def _value(self, value: Mapping[str, float] | None, name: str) -> str:
+        if value is None:
+            return ""
+        spread = f' <span class="std">± {number(value["std"], value["mean"])}</span>' if value["std"] else ""
+        return number(value["mean"]) + spread
+
+    def _ratio(self, row: Row, name: str) -> str:
+        share = ratio(self.rows, row, name) if name in row["metrics"] else None
+        direction = self.higher_is_better.get(name, False)
+        if share is None or direction is None:
+            return ""
+        return f'<span class="ratio{" better" if is_better(share, direction) else ""}">×{share:.2f}</span>'
+
+    def _samples(self) -> str:
+        """Teacher, student and the others side by side, a line a number of steps; real data first."""
+        if not self.grids:
+            return ""
+        steps = sorted({n for _, _, n in self.grids})[:SHOWN_STEPS]
+        models = [key for key in dict.fromkeys((m, k) for m, k, _ in self.grids) if not isinstance(key[1], int)]
+        parts = []
+        if self.data_grid is not None:
+            parts.append(_side_by_side([sample_figure(self.data_grid, "real data", "held out")], len(models)))
+        for n in steps:
+            found = [(model, size, self.grids.get((model, size, n))) for model, size in models]
+            figures = [sample_figure(path, model_label(m, k), _steps(n)) for m, k, path in found if path is not None]
+            parts.append(_side_by_side(figures, len(models)))
+        return section("Samples", *parts)
+
+    def _plot_note(self) -> str:
+        return '<p class="note">Bands: one standard deviation over sampling seeds. Dashed: real training data in place of samples.</p>'
+
+    def _table_note(self) -> str:
+        return (
+            '<p class="note">Mean ± standard deviation over sampling seeds; × is the ratio to the '
+            f"{REFERENCE} with as many steps, green where it is better. “product” samples every position from the student’s "
+            "λ-averaged marginals: what is left of the student without correlation. “K atoms” restricts λ to K values. "
+            "NFE: network calls a sample.</p>"
+        )
+
+    def _definitions(self) -> str:
+        texts = {type(metric): inspect.getdoc(type(metric)) or "" for metric in self.metrics}
+        return "".join(f"<pre>{escape(text)}</pre>" for text in texts.values())
+
+
+def _side_by_side(figures: Sequence[str], columns: int) -> str:
+    width = f"repeat({max(min(columns, 4), 1)}, minmax(0, 1fr))"
+    return f'<div class="grids" style="grid-template-columns: {width}">{"".join(figures)}</div>'
+
+
+def _steps(steps: int) -> str:
+    return "1 step" if steps == 1 else f"{steps} steps"
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", " ")

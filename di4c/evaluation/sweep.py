@@ -1,0 +1,207 @@
+"""Models × mixture sizes × steps × seeds, each cell sampled and measured once and kept on disk."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from di4c.contracts import DataSource, Draws, Generation, Metric, Sampler
+from di4c.errors import SpecError
+from di4c.evaluation.cells import Cell, CellStore
+from di4c.evaluation.generation import generate_batches, training_labels
+from di4c.evaluation.models import MixtureSize, Model
+from di4c.evaluation.ranks import Ranks
+
+GRID_SAMPLES = 100
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """One model of the comparison. `model(draws)` builds it for a seed (K atoms are shifted by the draws).
+
+    identity: what its results depend on besides the sweep's settings: digest of the weights, sampler entry.
+    """
+
+    name: str
+    mixture_size: MixtureSize
+    model: Callable[[Draws], Model]
+    sampler: Sampler
+    identity: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one cell gave; seconds: a sequence's share of each batch's sampling time; grid: a picture of its samples."""
+
+    model: str
+    mixture_size: MixtureSize
+    steps: int
+    seed: int
+    nfe: int
+    seconds: list[float]
+    metrics: dict[str, float]
+    higher_is_better: dict[str, bool | None] = field(default_factory=dict)
+    grid: Path | None = None
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The settings of a comparison. metrics: (entry of the spec, metric) pairs; say(done, total, text) tells of progress.
+
+    All draws of a cell are keyed by its seed alone: all models see the same labels, x_1 and uniform numbers, and the result
+    does not depend on the number of ranks.
+    """
+
+    data: DataSource
+    metrics: Sequence[tuple[Mapping[str, Any], Metric]]
+    store: CellStore
+    steps: Sequence[int]
+    seeds: Sequence[int]
+    samples: int
+    batch_size: int
+    ranks: Ranks = field(default_factory=Ranks)
+    say: Callable[[int, int, str], None] = lambda done, total, text: None
+
+    def run(self, entrants: Sequence[Entrant]) -> list[Measurement]:
+        """Measures every cell that is not on disk yet; all measurements on the first rank, [] on the others. Collective."""
+        work = [(e, n, seed) for e in entrants for n in self.steps for seed in self.seeds]
+        pairs = [(self._cell("samples", *item), self._cell("likelihood", *item)) for item in work]
+        missing = self.ranks.broadcast([[not self._done(cell) for cell in pair] for pair in pairs])
+        total, done = sum(map(sum, missing)), 0
+        for item, (cell, _), (wanted, _) in zip(work, pairs, missing, strict=True):
+            if wanted:
+                self.say(done, total, _told(cell))
+                self._measure_samples(*item, cell)
+                done += 1
+        for turn, (item, (_, cell), (_, wanted)) in enumerate(zip(work, pairs, missing, strict=True)):
+            if wanted:
+                if turn % self.ranks.size == self.ranks.rank:
+                    self.say(done, total, _told(cell))
+                    self._measure_likelihood(*item, cell)
+                done += 1
+        self.ranks.barrier()
+        self.say(total, total, "")
+        return [self._measurement(*pair) for pair in pairs] if self.ranks.first else []
+
+    def floors(self) -> list[dict[str, float]]:
+        """For every seed what the metrics say of real training data, at the same sample size."""
+        return [_merged(m.floor(self.samples, self._draws(seed).child("floor")) for _, m in self.metrics) for seed in self.seeds]
+
+    def _measure_samples(self, entrant: Entrant, steps: int, seed: int, cell: Cell) -> None:
+        """Samples one cell with all ranks; the first one measures and stores."""
+        draws = self._draws(seed)
+        cond = training_labels(self.data, draws)
+        model = entrant.model(draws.child("model"))
+        number = -(-self.samples // self.batch_size)
+        made = generate_batches(
+            model, entrant.sampler, self.data.num_positions, steps, cond, draws,
+            batch_size=self.batch_size, batches=self.ranks.share(number),
+        )  # fmt: skip
+        x_0 = self.ranks.gather_rows(made.x_0, self._shares(number))
+        if not self.ranks.first:
+            return
+        cond = None if cond is None else cond.cpu()
+        generation = self._generation(entrant, model, x_0, cond, steps, draws)
+        grid = self._save_grid(cell, x_0, cond) if seed == self.seeds[0] else None
+        values = self._values(generation, needs_samples=True)
+        self.store.save(cell, {"nfe": made.nfe, "seconds": made.seconds, "grid": grid, **values})
+
+    def _measure_likelihood(self, entrant: Entrant, steps: int, seed: int, cell: Cell) -> None:
+        """What needs no samples, by one rank alone."""
+        draws = self._draws(seed)
+        model = entrant.model(draws.child("model"))
+        nothing = torch.empty(0, self.data.num_positions, dtype=torch.int64)
+        generation = self._generation(entrant, model, nothing, None, steps, draws)
+        self.store.save(cell, self._values(generation, needs_samples=False))
+
+    def _values(self, generation: Generation, *, needs_samples: bool) -> dict[str, Any]:
+        """{"metrics": {name: value}, "higher_is_better": {name: …}} of the metrics that do, or do not, look at samples."""
+        found = [(metric, metric(generation)) for _, metric in self.metrics if metric.needs_samples == needs_samples]
+        directions = {name: metric.higher_is_better for metric, values in found for name in values}
+        return {"metrics": _merged(values for _, values in found), "higher_is_better": directions}
+
+    def _generation(
+        self, entrant: Entrant, model: Model, x_0: Tensor, cond: Tensor | None, steps: int, draws: Draws
+    ) -> Generation:
+        mine = draws.child("metrics")
+        return Generation(
+            x_0=x_0, cond=cond, steps=steps, sampler=entrant.sampler, denoiser=model.denoiser(mine.child("lambda")),
+            components=model.components, draws=mine,
+        )  # fmt: skip
+
+    def _draws(self, seed: int) -> Draws:
+        return Draws(seed, count=self.samples, path=("evaluation",), device=self.ranks.device)
+
+    def _shares(self, number: int) -> list[int]:
+        """How many of the samples each rank makes."""
+        edges = [r * number // self.ranks.size * self.batch_size for r in range(self.ranks.size + 1)]
+        return [min(b, self.samples) - min(a, self.samples) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+
+    def _cell(self, kind: str, entrant: Entrant, steps: int, seed: int) -> Cell:
+        with_samples = kind == "samples"
+        metrics = [entry for entry, metric in self.metrics if metric.needs_samples == with_samples]
+        settings = dict(entrant.identity) | {"data": self.data.fingerprint(), "metrics": metrics}
+        if with_samples:
+            settings |= {"samples": self.samples, "batch_size": self.batch_size}
+        return Cell(kind, entrant.name, entrant.mixture_size, steps, seed, settings)
+
+    def _done(self, cell: Cell) -> bool:
+        if cell.kind == "likelihood" and not cell.settings["metrics"]:
+            return True
+        result = self.store.find(cell)
+        if result is None or cell.kind == "likelihood":
+            return result is not None
+        pictured = cell.seed != self.seeds[0] or result["grid"] is not None
+        return pictured and (result["grid"] is None or (self.store.folder / result["grid"]).exists())
+
+    def _measurement(self, cell: Cell, likelihood: Cell) -> Measurement:
+        found, more = self.store.find(cell), {"metrics": {}, "higher_is_better": {}}
+        if likelihood.settings["metrics"]:
+            more = self.store.find(likelihood)
+        if found is None or more is None:
+            raise SpecError(f"{self.store.folder}: results of other ranks are not here; all ranks must see the same folder")
+        return Measurement(
+            model=cell.model, mixture_size=cell.mixture_size, steps=cell.steps, seed=cell.seed, nfe=found["nfe"],
+            seconds=found["seconds"], metrics=_merged([found["metrics"], more["metrics"]]),
+            higher_is_better=found["higher_is_better"] | more["higher_is_better"],
+            grid=self.store.folder / found["grid"] if found["grid"] else None,
+        )  # fmt: skip
+
+    def _save_grid(self, cell: Cell, x_0: Tensor, cond: Tensor | None) -> str | None:
+        """Name of the picture, or None for data that have none."""
+        rows = grid_examples(cond, len(x_0))
+        try:
+            shown = None if cond is None else cond[rows]
+            return self.data.save_grid(x_0[rows], self.store.folder / f"{cell.key}.png", shown).name
+        except NotImplementedError:
+            return None
+
+
+def grid_examples(cond: Tensor | None, num: int, at_most: int = GRID_SAMPLES) -> Tensor:
+    """The examples to show: [≤ at_most] int64, equally many of (at most ten) classes, or the first ones without labels."""
+    if cond is None:
+        return torch.arange(min(num, at_most))
+    classes = cond.unique()
+    chosen = classes[torch.linspace(0, len(classes) - 1, min(10, len(classes))).round().long()]
+    each = max(1, at_most // len(chosen))
+    return torch.cat([torch.nonzero(cond == label)[:each, 0] for label in chosen])
+
+
+def _merged(parts: Any) -> dict[str, float]:
+    """One mapping of all values; SpecError if two metrics give one name."""
+    merged: dict[str, float] = {}
+    for part in parts:
+        twice = merged.keys() & part.keys()
+        if twice:
+            raise SpecError(f"eval.metrics: two metrics report {', '.join(sorted(twice))}; leave one out")
+        merged |= part
+    return merged
+
+
+def _told(cell: Cell) -> str:
+    mixture = "" if cell.mixture_size is None else f" (λ: {cell.mixture_size})"
+    steps = "1 step" if cell.steps == 1 else f"{cell.steps} steps"
+    return f"{cell.model}{mixture}, {steps}, seed {cell.seed}, {cell.kind}"

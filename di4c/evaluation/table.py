@@ -1,0 +1,155 @@
+"""Measurements → rows, and the rows as eval.json, eval.csv and a table in the terminal."""
+
+import csv
+import io
+import json
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from di4c.evaluation.cells import write_atomically
+from di4c.evaluation.sweep import Measurement
+
+Row = dict[str, Any]
+"""{"model", "steps", "mixture_size", "nfe", "latency_ms_per_sample", "metrics": {name: {"mean", "std"}}}"""
+
+REFERENCE = "teacher"
+"""The model whose value at the same number of steps the others are divided by."""
+
+
+def rows_of(measurements: Iterable[Measurement]) -> list[Row]:
+    """A row for each model, mixture size and number of steps, in order of appearance; mean and std are over seeds."""
+    groups: dict[tuple, list[Measurement]] = {}
+    for m in measurements:
+        groups.setdefault((m.model, m.steps, m.mixture_size), []).append(m)
+    return [
+        {
+            "model": model,
+            "steps": steps,
+            "mixture_size": mixture_size,
+            "nfe": group[0].nfe,
+            "latency_ms_per_sample": latency_ms(m.seconds for m in group),
+            "metrics": {name: spread(m.metrics[name] for m in group) for name in group[0].metrics},
+        }
+        for (model, steps, mixture_size), group in groups.items()
+    ]
+
+
+def latency_ms(cells: Iterable[Sequence[float]]) -> float:
+    """Median over batches of a sequence's sampling time; the first batch of a cell is its warm-up, if there are others."""
+    return 1000 * statistics.median(s for seconds in cells for s in (seconds[1:] or seconds))
+
+
+def spread(values: Iterable[float]) -> dict[str, float]:
+    """{"mean", "std"} of the values; the std of a single one is 0."""
+    values = list(values)
+    return {"mean": statistics.fmean(values), "std": statistics.stdev(values) if len(values) > 1 else 0.0}
+
+
+def ratio(rows: Sequence[Row], row: Row, metric: str) -> float | None:
+    """The row's mean divided by the teacher's at the same number of steps; None where that says nothing."""
+    for other in rows:
+        if other["model"] == REFERENCE != row["model"] and other["steps"] == row["steps"]:
+            reference = other["metrics"].get(metric, {"mean": 0.0})["mean"]
+            return row["metrics"][metric]["mean"] / reference if reference else None
+    return None
+
+
+def write_json(path: Path, rows: Sequence[Row], **more: Any) -> Path:
+    """Writes {"rows": …, **more}; NaN becomes null, since JSON has none."""
+    text = json.dumps(_finite({"rows": list(rows), **more}), indent=1, ensure_ascii=False, allow_nan=False)
+    return write_atomically(path, text + "\n")
+
+
+def write_csv(path: Path, rows: Sequence[Row]) -> Path:
+    """Writes a line a row; each metric has the columns NAME and NAME_std."""
+    names = metric_names(rows)
+    plain = ["model", "steps", "mixture_size", "nfe", "latency_ms_per_sample"]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*plain, *(f"{name}{end}" for name in names for end in ("", "_std"))])
+    for row in rows:
+        values = [row["metrics"].get(name, {}).get(key, "") for name in names for key in ("mean", "std")]
+        writer.writerow([*("" if row[key] is None else row[key] for key in plain), *values])
+    return write_atomically(path, text.getvalue())
+
+
+def metric_names(rows: Iterable[Row]) -> list[str]:
+    """All metrics of the rows, in order of appearance."""
+    return list(dict.fromkeys(name for row in rows for name in row["metrics"]))
+
+
+def model_label(model: str, mixture_size: Any) -> str:
+    """How a model is named in tables and plots, e.g. "student, 4 atoms"."""
+    if mixture_size in (None, "inf"):
+        return model
+    return f"{model}, product" if mixture_size == "product" else f"{model}, {mixture_size} atom{'s' * (mixture_size > 1)}"
+
+
+def number(value: float, like: float | None = None) -> str:
+    """Three or four significant digits, without an exponent; as many decimals as `like` would have, if given."""
+    size = abs(value if like is None else like)
+    decimals = 0 if size >= 1000 else 1 if size >= 100 else 2 if size >= 10 else 3 if size >= 0.1 else 4
+    return f"{value:.{decimals}f}"
+
+
+def terminal_table(
+    rows: Sequence[Row], floors: Mapping[str, Mapping[str, float]], higher_is_better: Mapping[str, bool | None]
+) -> Table:
+    """The table for people: grouped by steps, each value with its ratio to the teacher's, green where it is better."""
+    names = metric_names(rows)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False,
+                  title="× is the ratio to the teacher at the same number of steps", title_style="dim",
+                  title_justify="left")  # fmt: skip
+    table.add_column("steps", justify="right")
+    table.add_column("model", no_wrap=True)
+    table.add_column("ms / sample", justify="right", max_width=6)
+    for name in names:
+        table.add_column(name.replace("_", " "), justify="right", max_width=13)
+    ordered = sorted(rows, key=lambda row: row["steps"])
+    for i, row in enumerate(ordered):
+        first, last = (not 0 <= j < len(ordered) or ordered[j]["steps"] != row["steps"] for j in (i - 1, i + 1))
+        cells = [_cell(rows, row, name, higher_is_better.get(name, False)) for name in names]
+        label = model_label(row["model"], row["mixture_size"])
+        steps = str(row["steps"]) if first else ""
+        table.add_row(steps, label, number(row["latency_ms_per_sample"]), *cells, end_section=last)
+    if floors:
+        known = [number(floors[name]["mean"]) if name in floors else "" for name in names]
+        table.add_row("", "training data (floor)", "", *known, style="dim")
+    return table
+
+
+def print_table(table: Table, console: Console | None = None) -> None:
+    """Prints the table, at its own width where the terminal's is unknown."""
+    console = console or Console()
+    if not console.is_terminal:
+        console = Console(file=console.file, width=200)
+    console.print(table)
+
+
+def is_better(share: float, higher_is_better: bool | None) -> bool:
+    """Whether a ratio to the teacher is an improvement of at least half a percent."""
+    return higher_is_better is not None and (share > 1.005 if higher_is_better else share < 0.995)
+
+
+def _cell(rows: Sequence[Row], row: Row, name: str, higher_is_better: bool | None) -> str:
+    if name not in row["metrics"]:
+        return ""
+    value = number(row["metrics"][name]["mean"])
+    share = ratio(rows, row, name)
+    if share is None or higher_is_better is None:
+        return value
+    return f"{value} [{'green' if is_better(share, higher_is_better) else 'dim'}]×{share:.2f}[/]"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not abs(value) < float("inf") else value

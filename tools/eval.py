@@ -1,0 +1,107 @@
+"""Compares a run with its teacher: python tools/eval.py --run RUN --out DIR [--steps 1,2,4] [--also NAME=RUN]…
+
+Also runs under the deepspeed launcher on several devices. An interrupted call continues where it was.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from di4c.engine.reporting import reporting
+
+SECONDS_BETWEEN_LINES = 5
+
+
+def main() -> None:
+    arguments = _arguments()
+    with reporting():
+        evaluate(arguments)
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    """Measures, writes everything to --out, and prints the table."""
+    from di4c.evaluation.comparison import compare, load_also, settings_of
+    from di4c.evaluation.loaded import load
+    from di4c.evaluation.ranks import launched_ranks
+    from di4c.evaluation.table import print_table, terminal_table
+
+    with launched_ranks(arguments.device) as ranks:
+        run = load(arguments.run, device=ranks.device)
+        settings = settings_of(
+            run.spec, steps=arguments.steps, mixture_sizes=arguments.mixture_sizes, samples=arguments.samples,
+            seeds=arguments.seeds, batch_size=arguments.batch_size, metrics=arguments.metrics,
+        )  # fmt: skip
+        also = load_also(arguments.also, ranks.device)
+        say = _progress() if ranks.first else lambda done, total, text: None
+        outcome = compare(run, settings, arguments.out, also=also, ranks=ranks, say=say)
+        if outcome is not None:
+            print_table(terminal_table(outcome.rows, outcome.floors, outcome.higher_is_better))
+            print(f"{arguments.out}/eval.json, eval.csv, eval.png, grids/\nreport: {(arguments.out / 'report.html').resolve()}")
+
+
+def _progress() -> Callable[[int, int, str], None]:
+    """A bar in a terminal, else a line now and then."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    if not Console().is_terminal:
+        return _lines()
+    columns = (TextColumn("measuring"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn(),
+               TextColumn("{task.description}"))  # fmt: skip
+    bar = Progress(*columns, transient=True)
+    task = bar.add_task("", total=None)
+    bar.start()
+
+    def say(done: int, total: int, text: str) -> None:
+        bar.update(task, completed=done, total=total, description=text)
+        if done >= total:
+            bar.stop()
+
+    return say
+
+
+def _lines() -> Callable[[int, int, str], None]:
+    last = -SECONDS_BETWEEN_LINES
+
+    def say(done: int, total: int, text: str) -> None:
+        nonlocal last
+        if text and time.monotonic() - last >= SECONDS_BETWEEN_LINES:
+            last = time.monotonic()
+            print(f"measuring {done + 1}/{total}: {text}", flush=True)
+
+    return say
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog="What is not given is taken from the spec's eval section.")
+    parser.add_argument("--run", required=True, type=Path, help="a run folder (distilled, or a pretrained teacher)")
+    parser.add_argument("--out", required=True, type=Path, help="folder of the results")
+    parser.add_argument("--steps", type=_numbers, metavar="N,N…", help="numbers of sampling steps, e.g. 1,2,4,8,16")
+    parser.add_argument("--mixture-sizes", type=_words, metavar="K,K…", help="atoms of λ, inf, product, e.g. 1,16,inf,product")
+    parser.add_argument("--samples", type=_number, metavar="N", help="samples a cell")
+    parser.add_argument("--seeds", type=_number, metavar="K", help="number of sampling seeds")
+    parser.add_argument("--batch-size", type=_number, metavar="N", help="samples at a time")
+    parser.add_argument("--metrics", type=_words, metavar="NAME,NAME…", help="metrics to compute")
+    parser.add_argument("--also", action="append", default=[], metavar="NAME=RUN", help="a further run to compare; repeatable")
+    parser.add_argument("--device", help="cpu, cuda, … (default: a GPU if there is one)")
+    parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number ≥ 1, found {text!r}")
+    return int(text)
+
+
+def _numbers(text: str) -> list[int]:
+    return [_number(part) for part in text.split(",")]
+
+
+def _words(text: str) -> list[str]:
+    return text.split(",")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""Draws samples of a trained model: python tools/sample.py --run RUN --steps 2 --num 64 --out x.png"""
+
+import argparse
+from pathlib import Path
+
+from di4c.engine.reporting import reporting
+
+
+def main() -> None:
+    arguments = _arguments()
+    with reporting():
+        sample(arguments)
+
+
+def sample(arguments: argparse.Namespace) -> None:
+    """Writes the samples as the data set shows them: a picture, or text."""
+    import torch
+
+    import di4c
+
+    model = di4c.load(arguments.run, device=arguments.device)
+    cond = None if arguments.label is None else torch.full((arguments.num,), arguments.label)
+    x_0 = model.sample(
+        arguments.num, arguments.steps, cond, mixture_size=arguments.mixture_size, seed=arguments.seed,
+        batch_size=arguments.batch_size,
+    )  # fmt: skip
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    print(model.data.save_grid(x_0, arguments.out, cond))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--run", required=True, type=Path, help="a run folder or an export folder")
+    parser.add_argument("--steps", required=True, type=_positive, help="sampling steps")
+    parser.add_argument("--num", type=_positive, default=64, help="number of samples (64)")
+    parser.add_argument("--out", required=True, type=Path, help="the file to write")
+    parser.add_argument("--label", type=int, help="the class of all samples (default: as frequent as in the training data)")
+    parser.add_argument("--mixture-size", help="λ restricted to that many atoms, or 'product' (default: the whole law)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all draws (0)")
+    parser.add_argument("--batch-size", type=_positive, default=256, help="samples at a time (256)")
+    parser.add_argument("--device", help="cpu, cuda, … (default: a GPU if there is one)")
+    return parser.parse_args()
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number ≥ 1, found {text!r}")
+    return int(text)
+
+
+if __name__ == "__main__":
+    main()
