@@ -37,6 +37,20 @@ def locate(path: str, revision: str | None = None) -> Located:
     return _from_hub(path, revision)
 
 
+def locate_file(path: str, revision: str | None = None) -> Path:
+    """A local file, or the local copy of a file inside a hub repository, written as owner/name/path/in/it."""
+    local = Path(path).expanduser()
+    if local.is_file():
+        return local
+    owner, name, *inside = path.split("/") if path.count("/") >= 2 else (None, None)
+    if not inside or not HUB_NAME.fullmatch(f"{owner}/{name}"):
+        raise CheckpointError(f"{path}: no such file (a file of a hub repository is written as owner/name/path/in/it)")
+    found = _fetch(f"{owner}/{name}", "/".join(inside), revision)
+    if found is None:
+        raise CheckpointError(f"{path}: the hub repository {owner}/{name} has no file {'/'.join(inside)}")
+    return found
+
+
 def read_config(path: Path) -> dict:
     """The mapping in a config.json; {} if the file is not there."""
     if not path.is_file():

@@ -1,0 +1,36 @@
+"""A student with λ used as a product teacher."""
+
+import torch
+from torch import Tensor
+
+from di4c.contracts import Prediction, StudentHead, Teacher
+
+
+class AveragedStudent(Teacher):
+    """p^ψ(x_0 | x_t) = ∏_d (1/K) Σ_k p^{θ,d}(x_0^d | x_t; λ_k), λ_k = (k − ½)/K: a student's marginals over λ ~ U[0, 1].
+
+    K = `atoms`; nothing is drawn, and a prediction costs K passes. `head` is the student's λ head of latent dimension 1.
+    """
+
+    head: StudentHead
+    atoms: int
+
+    @torch.no_grad()
+    def predict(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
+        """The averaged product as one component."""
+        midpoints = (torch.arange(self.atoms, dtype=torch.float32, device=x_t.device) + 0.5) / self.atoms
+        context = self.head.context(midpoints.expand(len(x_t), -1).unsqueeze(-1))
+        features = self.backbone(x_t, t, cond, context)
+        prediction = Prediction(
+            features, x_t, self.backbone.readout, self.parameterisation, self.process.num_states, components=self.atoms,
+            modulation=context.modulation,
+        )
+        return prediction.average()
+
+    def to(self, device: torch.device | str) -> "AveragedStudent":
+        self.head.to(device)
+        return super().to(device)
+
+    def freeze(self) -> "AveragedStudent":
+        self.head.eval().requires_grad_(False)
+        return super().freeze()

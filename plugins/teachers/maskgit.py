@@ -1,0 +1,125 @@
+"""MaskGIT, and Di4C's student of it, from published checkpoints."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from di4c.contracts import Backbone, ForwardProcess, Parameterisation, Raw, Teacher
+from di4c.errors import CheckpointError, SpecError
+from di4c_plugins.backbones.maskgit import MaskGITBackbone, with_tied_readout
+from di4c_plugins.heads.sinusoidal_token import SinusoidalToken
+from di4c_plugins.teachers.averaged import AveragedStudent
+from di4c_plugins.teachers.containers import below, read_file, strict_load, tensors_at, without
+from di4c_plugins.teachers.hub import locate_file
+
+PROJECTION = "latent_projection."
+HEADS = 16
+"""Attention heads of the published model: the one size that its tensors do not show."""
+
+REASONS = {
+    PROJECTION: "a λ projection belongs to a Di4C student (teacher di4c-maskgit), never to MaskGIT itself",
+    "tok_emb": "tok_emb has a row a code, the mask, a row a class, and the dropped class: another codebook or number of classes",
+    "pos_emb": "another number of positions: pos_emb has one row a cell of the code grid, and one for the class token",
+}
+
+
+class MaskGITTeacher(Teacher):
+    """MaskGIT (Chang et al. 2022; the code bases of Besnier et al.) with the weights at `path`.
+
+    path: a .pth file with `model_state_dict`, locally or inside a hub repository as owner/name/path/in/it; a plain state dict
+    is read as well. backbone: the network, if it is not to be sized by the file (with 16 heads). Every state counts, visible
+    positions too, so the parameterisation is `raw`. Raises CheckpointError where file and network disagree.
+    """
+
+    reasons: Mapping[str, str] = REASONS
+
+    def __init__(
+        self,
+        process: ForwardProcess,
+        num_positions: int,
+        *,
+        num_classes: int | None = None,
+        path: str | None = None,
+        revision: str | None = None,
+        backbone: Backbone | None = None,
+        parameterisation: Parameterisation | None = None,
+        weights: bool = True,
+    ):
+        self.process, self.num_positions = process, num_positions
+        self.parameterisation = parameterisation or Raw()
+        self.sizes: dict | None = None
+        state, source = {}, path or ""
+        if weights:
+            if path is None:
+                raise SpecError("teacher: `path` is missing: a .pth file, or owner/name/path/in/it on the hub")
+            state = network_state(read_file(locate_file(path, revision)), source)
+        if backbone is None:
+            if not weights:
+                raise SpecError("teacher: without weights to read, the entry must name its backbone")
+            self.sizes = sizes_of(state, source)
+            backbone = MaskGITBackbone(num_positions, process.num_states, num_classes=num_classes, **self.sizes)
+        self.backbone = backbone
+        self._load(state, source, weights)
+
+    def portable_entry(self, entry: dict) -> dict:
+        """The entry with the network's sizes instead of its file: an export carries the weights itself."""
+        kept = {key: value for key, value in entry.items() if key not in ("path", "revision")}
+        return kept if self.sizes is None else {**kept, "backbone": {"name": "maskgit", **self.sizes}}
+
+    def _load(self, state: dict[str, Tensor], source: str, weights: bool) -> None:
+        if weights:
+            strict_load(self.backbone, with_tied_readout(state), source, self.reasons)
+
+
+class Di4CMaskGIT(MaskGITTeacher, AveragedStudent):
+    """A Di4C student of MaskGIT as teacher, its marginals averaged over K = `atoms` values of λ."""
+
+    reasons = {**REASONS, PROJECTION: "no λ projection: MaskGIT itself (teacher maskgit), not a Di4C student of it"}
+
+    def __init__(
+        self,
+        process: ForwardProcess,
+        num_positions: int,
+        *,
+        num_classes: int | None = None,
+        path: str | None = None,
+        atoms: int = 16,
+        revision: str | None = None,
+        backbone: Backbone | None = None,
+        parameterisation: Parameterisation | None = None,
+        weights: bool = True,
+    ):
+        self.atoms = atoms
+        super().__init__(
+            process, num_positions, num_classes=num_classes, path=path, revision=revision,
+            backbone=backbone, parameterisation=parameterisation, weights=weights,
+        )
+
+    def _load(self, state: dict[str, Tensor], source: str, weights: bool) -> None:
+        self.head = SinusoidalToken(1, self.backbone)
+        projection = below(state, PROJECTION)
+        if weights and not projection:
+            raise CheckpointError(f"{source}: {self.reasons[PROJECTION]}")
+        if weights:
+            strict_load(self.head.projection, projection, source, self.reasons)
+        network = {name: value for name, value in state.items() if not name.startswith(PROJECTION)}
+        super()._load(network, source, weights)
+
+
+def network_state(content: Mapping, source: str) -> dict[str, Tensor]:
+    """The network's tensors of a published .pth ({iter, global_epoch, model_state_dict, …}) or of a state dict."""
+    key = "model_state_dict" if "model_state_dict" in content else None
+    return without(tensors_at(content, key, source), "_orig_mod.", "module.")
+
+
+def sizes_of(state: Mapping[str, Tensor], source: str) -> dict:
+    """The options of a MaskGITBackbone that fits the tensors."""
+    try:
+        width = state["tok_emb.weight"].shape[1]
+        mlp_width = state["transformer.layers.0.1.fn.net.0.weight"].shape[0]
+    except KeyError as error:
+        raise CheckpointError(
+            f"{source}: not MaskGIT's network (no '{error.args[0]}'); it has {', '.join(list(state)[:4])}, …"
+        ) from error
+    depth = len({name.split(".")[2] for name in state if name.startswith("transformer.layers.")})
+    return {"width": width, "depth": depth, "heads": HEADS, "mlp_width": mlp_width}
