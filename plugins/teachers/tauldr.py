@@ -1,0 +1,124 @@
+"""tauLDR's pixel models and Di4C's pixel students from published checkpoints."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from di4c.contracts import Backbone, ForwardProcess, Parameterisation, Prediction, Raw, Teacher
+from di4c.errors import CheckpointError, SpecError
+from di4c_plugins.backbones.tauldr_unet import TauLDRUNet
+from di4c_plugins.heads.sinusoidal_embedding import SinusoidalEmbedding
+from di4c_plugins.teachers.averaging import midpoint_average
+from di4c_plugins.teachers.containers import below, read_file, strict_load, tensors_at, with_shadows, without
+
+CIFAR10 = {
+    "shape": [3, 32, 32], "channels": 128, "multipliers": [1, 2, 2, 2], "res_blocks": 2, "attention_at": 1, "dropout": 0.1,
+}
+"""The published networks' sizes."""
+
+REASONS = {
+    "lam_mix": "λ layers are a Di4C student's (teacher di4c-pixels); tauLDR's own models have none",
+    "dense1": "λ layers are a Di4C student's (teacher di4c-pixels); tauLDR's own models have none",
+}
+
+
+class TauLDR(Teacher):
+    """tauLDR (Campbell et al. 2022) with the weights of the .pt file at `path`.
+
+    ema: run on the averaged weights, as in the published evaluation. student_from: the weights that a student starts from;
+    the published students start from the raw ones. backbone: the published CIFAR-10 network if not given.
+    Raises CheckpointError where file and network disagree.
+    """
+
+    reasons: Mapping[str, str] = REASONS
+    lam_embed_dim = 0
+
+    def __init__(
+        self,
+        process: ForwardProcess,
+        num_positions: int,
+        *,
+        path: str | None = None,
+        ema: bool = True,
+        student_from: Literal["raw", "ema"] = "raw",
+        backbone: Backbone | None = None,
+        parameterisation: Parameterisation | None = None,
+        weights: bool = True,
+    ):
+        self.process, self.num_positions = process, num_positions
+        self.parameterisation = parameterisation or Raw()
+        self.backbone = backbone or TauLDRUNet(
+            num_positions, process.num_states, **CIFAR10, lam_embed_dim=self.lam_embed_dim, lam_scale=0.0
+        )
+        self._student_state: dict[str, Tensor] | None = None
+        if not weights:
+            return
+        if path is None:
+            raise SpecError("teacher: `path` is missing: a tauLDR checkpoint, a .pt file")
+        content = read_file(path)
+        strict_load(self.backbone, network_state(content, path, ema=ema), path, self.reasons)
+        if ema != (student_from == "ema"):
+            self._student_state = network_state(content, path, ema=not ema)
+
+    def student_backbone(self) -> Backbone:
+        """A trainable copy with λ layers, on the weights that `student_from` names."""
+        student = super().student_backbone()
+        if self._student_state is not None:
+            student.load_state_dict(student.state_dict() | self._student_state)
+        return student
+
+    def portable_entry(self, entry: dict) -> dict:
+        """The entry without its file: an export carries the weights itself."""
+        return {key: value for key, value in entry.items() if key not in ("path", "ema", "student_from")}
+
+
+class Di4CPixels(TauLDR):
+    """A published Di4C pixel student as teacher: the product of its marginals averaged over `atoms` values of λ."""
+
+    reasons = {"lam_mix": "no λ layers: a tauLDR checkpoint (teacher tauldr), not a Di4C student"}
+    lam_embed_dim = CIFAR10["channels"]
+
+    def __init__(
+        self,
+        process: ForwardProcess,
+        num_positions: int,
+        *,
+        path: str | None = None,
+        atoms: int = 16,
+        ema: bool = True,
+        student_from: Literal["raw", "ema"] = "ema",
+        backbone: Backbone | None = None,
+        parameterisation: Parameterisation | None = None,
+        weights: bool = True,
+    ):
+        self.atoms = atoms
+        super().__init__(
+            process, num_positions, path=path, ema=ema, student_from=student_from,
+            backbone=backbone, parameterisation=parameterisation, weights=weights,
+        )
+        self.head = SinusoidalEmbedding(1, self.backbone)
+
+    @torch.no_grad()
+    def predict(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
+        """The averaged product as one component."""
+        return midpoint_average(
+            self.backbone, self.head, self.parameterisation, self.process.num_states, self.atoms, x_t, t, cond
+        )
+
+
+def network_state(content: Mapping, source: str, *, ema: bool) -> dict[str, Tensor]:
+    """The network's tensors without their prefixes, from a container {model: {net.…, ema_shadow_params, …}, …}.
+
+    ema: the averaged weights, a list in parameter order beside the parameters.
+    """
+    inside = content["model"] if isinstance(content.get("model"), Mapping) else {}
+    state = below(without(tensors_at(content, "model", source), "module."), "net.")
+    if not state:
+        raise CheckpointError(f"{source}: no tensors named 'net.…' in its entry 'model': not a tauLDR checkpoint")
+    if not ema:
+        return state
+    if not inside.get("ema_shadow_params"):
+        raise CheckpointError(f"{source}: has no EMA shadows; load the raw weights instead (ema: false, student_from: raw)")
+    return with_shadows(state, inside["ema_shadow_params"], source)
