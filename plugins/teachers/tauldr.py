@@ -3,14 +3,13 @@
 from collections.abc import Mapping
 from typing import Literal
 
-import torch
 from torch import Tensor
 
-from di4c.contracts import Backbone, ForwardProcess, Parameterisation, Prediction, Raw, Teacher
+from di4c.contracts import Backbone, ForwardProcess, Parameterisation, Raw, Teacher
 from di4c.errors import CheckpointError, SpecError
 from di4c_plugins.backbones.tauldr_unet import TauLDRUNet
 from di4c_plugins.heads.sinusoidal_embedding import SinusoidalEmbedding
-from di4c_plugins.teachers.averaging import midpoint_average
+from di4c_plugins.teachers.averaged import AveragedStudent
 from di4c_plugins.teachers.containers import below, read_file, strict_load, tensors_at, with_shadows, without
 
 CIFAR10 = {
@@ -74,8 +73,8 @@ class TauLDR(Teacher):
         return {key: value for key, value in entry.items() if key not in ("path", "ema", "student_from")}
 
 
-class Di4CPixels(TauLDR):
-    """A published Di4C pixel student as teacher: the product of its marginals averaged over `atoms` values of λ."""
+class Di4CPixels(AveragedStudent, TauLDR):
+    """A published Di4C pixel student as teacher, its marginals averaged over K = `atoms` values of λ."""
 
     reasons = {"lam_mix": "no λ layers: a tauLDR checkpoint (teacher tauldr), not a Di4C student"}
     lam_embed_dim = CIFAR10["channels"]
@@ -99,13 +98,6 @@ class Di4CPixels(TauLDR):
             backbone=backbone, parameterisation=parameterisation, weights=weights,
         )
         self.head = SinusoidalEmbedding(1, self.backbone)
-
-    @torch.no_grad()
-    def predict(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
-        """The averaged product as one component."""
-        return midpoint_average(
-            self.backbone, self.head, self.parameterisation, self.process.num_states, self.atoms, x_t, t, cond
-        )
 
 
 def network_state(content: Mapping, source: str, *, ema: bool) -> dict[str, Tensor]:
