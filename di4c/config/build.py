@@ -12,6 +12,7 @@ from di4c.algorithm.student import MixtureStudent
 from di4c.config.construct import Construction
 from di4c.config.registry import Registry
 from di4c.config.spec import Spec, entries
+from di4c.config.trained import trained_entry
 from di4c.contracts import (
     Backbone,
     DataSource,
@@ -23,6 +24,7 @@ from di4c.contracts import (
     Sampler,
     Teacher,
 )
+from di4c.engine.exported import load_into
 from di4c.errors import CheckpointError, Di4CError, RegistryError, SpecError
 
 
@@ -85,7 +87,10 @@ def build_process(spec: Spec, registry: Registry, data: DataSource | DataShape) 
 def build_teacher(
     spec: Spec, registry: Registry, data: DataSource | DataShape, process: ForwardProcess, *, weights: bool = True
 ) -> Teacher:
-    """The teacher of `teacher:`; in training mode of its own when it is pretrained, frozen when it is distilled."""
+    """The teacher of `teacher:`; in training mode of its own when it is pretrained, frozen when it is distilled.
+
+    With `teacher.run` its weights, and the options that the entry leaves out, are those of that run's export.
+    """
     provided = {
         "process": process,
         "data": data,
@@ -95,7 +100,11 @@ def build_teacher(
         "weights": weights,
     }
     with _seeded(spec.seed, "teacher"):
-        teacher = _create(spec, registry, "teachers", spec.teacher, "teacher", provided)
+        with _located(spec):
+            entry, trained = trained_entry(spec.teacher)
+        teacher = _create(spec, registry, "teachers", entry, "teacher", provided)
+    if trained is not None and weights:
+        load_into(teacher.backbone, trained)
     return teacher.freeze() if spec.task == "distill" else teacher
 
 
@@ -145,7 +154,7 @@ def build_metrics(spec: Spec, registry: Registry, data: DataSource, process: For
 
 def portable(spec: Spec, teacher: Teacher) -> Spec:
     """The spec that rebuilds the architecture alone: the teacher's entry names no file of weights."""
-    return dataclasses.replace(spec, teacher=teacher.portable_entry(teacher.resolved_entry(dict(spec.teacher))))
+    return dataclasses.replace(spec, teacher=teacher.portable_entry(teacher.resolved_entry(trained_entry(spec.teacher)[0])))
 
 
 def check(spec: Spec, registry: Registry) -> list[tuple[str, str]]:
@@ -159,7 +168,7 @@ def check(spec: Spec, registry: Registry) -> list[tuple[str, str]]:
         for where, kind, entry in entries(spec):
             shown = registry.find(kind, entry["name"]).told
             try:
-                planned[where] = registry.plan(kind, entry, PROVIDED[kind], where)
+                planned[where] = registry.plan(kind, trained_entry(entry)[0] if where == "teacher" else entry, PROVIDED[kind], where)
             except CheckpointError as error:
                 shown += f" (options not checked: {error})"
             told.append((where, shown))

@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from di4c.engine.archive import sync_folder, write_bytes, write_safetensors
 from di4c.engine.checkpoint import Checkpoint
-from di4c.errors import CheckpointError
 
 PREFIX = "model."
 """Of an objective only this submodule is exported."""
@@ -41,25 +39,6 @@ def export(checkpoint: Checkpoint, out: Path, spec: dict[str, Any], commit: str 
     else:
         os.replace(temporary, out)
     return out
-
-
-def load_into(model: nn.Module, folder: Path) -> dict[str, Any]:
-    """Loads an export into `model`, strictly; its config.json.
-
-    Raises CheckpointError if the folder is no export or its weights are not this model's.
-    """
-    try:
-        config = json.loads((folder / "config.json").read_text())
-        tensors = load_file(folder / "model.safetensors")
-    except Exception as error:
-        raise CheckpointError(f"{folder} is not a readable export (config.json, model.safetensors): {error}") from error
-    if config.get("format") != "di4c-export" or config.get("version") != 1:
-        raise CheckpointError(f"{folder}/config.json: expected format di4c-export, version 1")
-    try:
-        model.load_state_dict(tensors, strict=True)
-    except RuntimeError as error:
-        raise CheckpointError(f"{folder} does not fit the model that its spec builds: {error}") from error
-    return config
 
 
 def _exported(checkpoint: Checkpoint) -> tuple[dict[str, Path], dict[str, str]]:

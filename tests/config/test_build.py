@@ -1,5 +1,8 @@
+import json
+
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from di4c.config.build import DataShape, build, build_metrics, build_sampler, check, portable
 from di4c.config.registry import Registry
@@ -56,11 +59,29 @@ def test_a_skeleton_needs_no_data(registry):
     skeleton.student.load_state_dict(whole.student.state_dict(), strict=True)
 
 
-def test_the_portable_spec_names_no_run(registry):
-    spec = Spec.from_dict(DISTILL)
-    teacher = build(spec, registry).teacher
-    with_run = Spec.from_dict(changed(DISTILL, teacher__run="runs/teacher"))
-    assert portable(with_run, teacher).teacher == spec.teacher
+def exported_teacher(folder, registry, **entry) -> torch.nn.Module:
+    """Writes an export of a teacher with other weights to `folder`; the network."""
+    trained = build(Spec.from_dict(changed(PRETRAIN, seed=9)), registry).teacher.backbone
+    folder.mkdir()
+    save_file(trained.state_dict(), folder / "model.safetensors")
+    spec = changed(PRETRAIN, teacher=PRETRAIN["teacher"] | entry)
+    (folder / "config.json").write_text(json.dumps({"format": "di4c-export", "version": 1, "spec": spec}))
+    return trained
+
+
+def test_a_run_gives_any_teacher_its_options_and_weights(registry, tmp_path):
+    trained = exported_teacher(tmp_path / "export", registry)
+    spec = Spec.from_dict(changed(DISTILL, teacher={"name": PRETRAIN["teacher"]["name"], "run": str(tmp_path)}))
+    parts = build(spec, registry)
+    assert torch.equal(parameters(parts.teacher.backbone), parameters(trained))
+    assert torch.equal(parameters(parts.student.backbone), parameters(trained))
+    assert portable(spec, parts.teacher).teacher == PRETRAIN["teacher"]
+
+
+def test_a_run_of_another_kind_of_teacher_is_told(registry, tmp_path):
+    exported_teacher(tmp_path / "export", registry, name="mdlm")
+    with pytest.raises(SpecError, match="trained a 'mdlm'"):
+        build(Spec.from_dict(changed(DISTILL, teacher__run=str(tmp_path))), registry)
 
 
 def test_evaluation_parts(registry):

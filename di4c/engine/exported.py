@@ -1,0 +1,29 @@
+"""Reading an export; needs no DeepSpeed."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import nn
+
+from di4c.errors import CheckpointError
+
+
+def load_into(model: nn.Module, folder: Path) -> dict[str, Any]:
+    """Loads an export into `model`, strictly; its config.json.
+
+    Raises CheckpointError if the folder is no export or its weights are not this model's.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        tensors = load_file(folder / "model.safetensors")
+    except Exception as error:
+        raise CheckpointError(f"{folder} is not a readable export (config.json, model.safetensors): {error}") from error
+    if config.get("format") != "di4c-export" or config.get("version") != 1:
+        raise CheckpointError(f"{folder}/config.json: expected format di4c-export, version 1")
+    try:
+        model.load_state_dict(tensors, strict=True)
+    except RuntimeError as error:
+        raise CheckpointError(f"{folder} does not fit the model that its spec builds: {error}") from error
+    return config
