@@ -29,23 +29,20 @@ def _train(spec: Spec, *, resume: bool) -> int:
     from di4c.config.build import build, portable
     from di4c.config.registry import Registry
     from di4c.engine import ranks
-    from di4c.engine.loop import train
+    from di4c.engine.loop import Run, train
 
     device = ranks.start()
     parts = build(spec, Registry.default(spec.plugins))
     parts.teacher.to(device)
-    result = train(
-        parts.objective,
-        parts.data.split("train"),
-        folder=spec.train.run,
-        options=_options(spec),
-        deepspeed_section=spec.deepspeed,
+    run = Run(
+        spec.train.run,
         seed=spec.seed,
         fingerprint=parts.data.fingerprint(),
         spec=spec.to_dict(),
         exported_spec=portable(spec, parts.teacher).to_dict(),
-        resume=resume,
     )
+    split = parts.data.split("train")
+    result = train(parts.objective, split, run=run, options=_options(spec), deepspeed=spec.deepspeed, resume=resume)
     ranks.finish()
     return 0 if result.finished else ranks.STOPPED_BY_SIGNAL
 

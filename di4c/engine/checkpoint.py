@@ -106,6 +106,8 @@ def restore(checkpoint: Checkpoint, shards: Shards, average: MovingAverage | Non
     Raises CheckpointError if the parameters are not those of this model.
     """
     path = checkpoint.path
+    if not path.is_dir():
+        raise CheckpointError(f"rank {ranks.rank()} cannot see {path}; the run folder must be on storage that all nodes share")
     buffers = _persistent_buffers(shards)
     with safe_open(path / "model.safetensors", "pt") as file:
         _check_names(path, file, shards, buffers)

@@ -95,7 +95,10 @@ class SkipNonFinite(StopOnNonFinite):
 
 
 def save_batch(stream: ExampleStream, step: int, folder: Path) -> Path:
-    """Writes the global batch of a step with its place in the data and its seed, and returns the file."""
+    """Writes the global batch of a step with its place in the data and its seed, and returns the file.
+
+    Raises TrainingError if it cannot be written.
+    """
     batch, _ = stream.batch(step, 0, stream.batch_size)
     first = step * stream.batch_size
     content = {
@@ -103,7 +106,10 @@ def save_batch(stream: ExampleStream, step: int, folder: Path) -> Path:
         "x_0": batch.x_0, "cond": batch.cond,
     }  # fmt: skip
     file = folder / f"nonfinite-step-{step + 1}.pt"
-    torch.save(content, file)
+    try:
+        torch.save(content, file)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+        raise TrainingError(f"the loss of step {step + 1} is not finite, and {file} cannot be written: {error}") from error
     return file
 
 

@@ -5,8 +5,11 @@ import os
 import pickle
 import signal
 import socket
+import threading
+import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -37,7 +40,8 @@ def start() -> torch.device:
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     _single_process_environment()
     if not dist.is_initialized():
-        deepspeed.init_distributed(verbose=False)
+        with told_when_slow("DeepSpeed is compiling a small C++ extension (once a machine, up to a minute)"):
+            deepspeed.init_distributed(verbose=False)
     if not torch.cuda.is_available():
         return torch.device("cpu")
     local = int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count()
@@ -70,6 +74,25 @@ def on_rank_zero(action: Callable[[], T]) -> T:
     if good:
         return value
     raise value
+
+
+@contextmanager
+def told_when_slow(what: str, first: float = 4.0, every: float = 15.0) -> Iterator[None]:
+    """Prints `what` if the body takes longer than `first` seconds, and again every `every`. Rank 0."""
+    done = threading.Event()
+
+    def tell() -> None:
+        began, wait = time.monotonic(), first
+        while not done.wait(wait):
+            print(f"{what}: {time.monotonic() - began:.0f} s", flush=True)
+            wait = every
+
+    if rank() == 0:
+        threading.Thread(target=tell, daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()
 
 
 def describe_os_error(error: OSError) -> str:

@@ -257,6 +257,8 @@ def shards_of(engine) -> Shards:
     optimizer, stage = engine.optimizer, engine.zero_optimization_stage()
     if getattr(optimizer, "swap_optimizer", False) or getattr(optimizer, "params_in_nvme_and_cpu", False):
         raise SpecError('deepspeed.zero_optimization: offload to "nvme" is not supported; offload to "cpu"')
+    if getattr(optimizer, "partial_offload", 1.0) != 1.0 and stage == 3 and optimizer.offload_optimizer:
+        raise SpecError("deepspeed.zero_optimization.offload_optimizer.ratio: only 1.0 is supported")
     if stage == 3:
         return PartitionShards(engine)
     if hasattr(optimizer, "single_partition_of_fp32_groups") or hasattr(optimizer, "fp32_groups_flat_partition"):

@@ -1,0 +1,34 @@
+"""DeepSpeed's engine around an objective."""
+
+import deepspeed
+import torch
+from torch import nn
+
+from di4c.contracts.objective import Objective
+from di4c.engine import ranks
+from di4c.engine.deepspeed_config import deepspeed_config
+from di4c.engine.optimizer import build_optimizer, parameter_groups
+from di4c.engine.options import TrainOptions
+
+
+def initialize(objective: Objective, options: TrainOptions, section: dict, device: torch.device):
+    """The DeepSpeed engine with AdamW, by the spec's `deepspeed:` section and the train options. Collective."""
+    config = deepspeed_config(section, options, ranks.world_size())
+    groups = parameter_groups(objective, options.optimizer)
+    objective.to(device).train()
+    for parameter in objective.parameters():
+        parameter.data = parameter.data.contiguous()
+    optimizer = build_optimizer(groups, options.optimizer)
+    with ranks.told_when_slow("DeepSpeed is preparing its engine"):
+        engine, *_ = deepspeed.initialize(model=objective, optimizer=optimizer, config=config)
+    if hasattr(engine.optimizer, "fp32_groups"):
+        # This wrapper of stage 0 in bfloat16 has taken an empty step, which would shift the bias correction.
+        engine.optimizer.optimizer.state.clear()
+    return engine
+
+
+def tied_names(module: nn.Module) -> dict[str, str]:
+    """{further name of a tied parameter: its first name}."""
+    first = {id(p): n for n, p in module.named_parameters()}
+    every = module.named_parameters(remove_duplicate=False)
+    return {n: first[id(p)] for n, p in every if n != first[id(p)]}

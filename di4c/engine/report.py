@@ -1,0 +1,81 @@
+"""Where a run's numbers go: metrics.csv, the terminal, and DeepSpeed's monitor if its configuration asks for one."""
+
+import sys
+import time
+from pathlib import Path
+
+from di4c.engine import ranks
+from di4c.engine.metrics import MetricsFile
+from di4c.engine.progress import Progress
+from di4c.errors import TrainingError
+
+
+class Reporter:
+    """Writes and shows on rank 0; does nothing on the others.
+
+    monitor: a DeepSpeed MonitorMaster. batch_size: examples a step, for the rate.
+    """
+
+    def __init__(self, folder: Path, monitor, *, steps: int, batch_size: int):
+        self.active = ranks.rank() == 0
+        self.file = MetricsFile(folder / "metrics.csv")
+        self.monitor, self.steps, self.batch_size = monitor, steps, batch_size
+        self._progress: Progress | None = None
+        self._since = (time.monotonic(), 0)
+
+    def open(self, step: int) -> None:
+        """Begins after `step` updates; rows of later ones, which a killed run left, are dropped."""
+        ranks.on_rank_zero(lambda: self.file.truncate(step))
+        self._progress = Progress(self.steps, step, shown=self.active)
+        self._since = (time.monotonic(), step)
+
+    def report(self, step: int, means: dict[str, float], diagnostics: dict[str, float]) -> None:
+        """Records and shows what there is after `step` updates: the means since the last report, the objective's diagnostics."""
+        if means:
+            now = time.monotonic()
+            (then, before), self._since = self._since, (now, step)
+            rate = (step - before) * self.batch_size / max(now - then, 1e-9)
+            self._record(step, means | diagnostics | {"examples_per_second": round(rate, 2)})
+            self._progress.report(step, means, rate)
+        elif diagnostics:
+            self._record(step, diagnostics)
+        if diagnostics:
+            self.say("  ".join([f"step {step} diagnostics"] + [f"{k} {v:.4g}" for k, v in diagnostics.items()]))
+        if diagnostics.get("mixture_collapsed", 0) > 0:
+            self.warn(
+                f"step {step}: the mixture has collapsed to a product, λ carries no information. "
+                "Raise the learning rate of the student head (train.optimizer.lr_multipliers) or its initial scale"
+            )
+
+    def advance(self, step: int) -> None:
+        """Moves the progress bar."""
+        self._progress.advance(step)
+
+    def say(self, message: str) -> None:
+        """Prints one line."""
+        if self._progress is not None:
+            self._progress.say(message)
+        elif self.active:
+            print(message, flush=True)
+
+    def warn(self, message: str) -> None:
+        """Prints one line of warning."""
+        if self._progress is not None:
+            self._progress.say(f"warning: {message}")
+        elif self.active:
+            print(f"warning: {message}", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Ends the display."""
+        if self._progress is not None:
+            self._progress.close()
+
+    def _record(self, step: int, values: dict[str, float]) -> None:
+        if not self.active:
+            return
+        try:
+            self.file.append(step, values)
+        except OSError as error:
+            raise TrainingError(ranks.describe_os_error(error)) from error
+        if self.monitor.enabled:
+            self.monitor.write_events([(f"train/{k}", v, step) for k, v in values.items()])
