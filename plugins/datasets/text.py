@@ -1,0 +1,184 @@
+"""Any text as sequences of tokens: documents packed to one length, a separator after each."""
+
+import hashlib
+import json
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from di4c.contracts import Batch, DataSource, Draws, Split
+from di4c.errors import DataError, SpecError
+from di4c_plugins.datasets.packing import Packing
+from di4c_plugins.datasets.text_documents import Documents
+from di4c_plugins.datasets.text_encoding import (
+    DOCUMENT_END,
+    Characters,
+    Encoding,
+    Subwords,
+    alphabet_of,
+    load_tokenizer,
+)
+from di4c_plugins.datasets.token_cache import TokenCache, cache_root, cached_tokens, encoded
+
+
+class PackedSplit(Split):
+    """Sequences of a token cache."""
+
+    def __init__(self, cache: TokenCache, packing: Packing, part: Literal["train", "test", "all"], wrapper: int | None):
+        self.cache, self.packing, self.part, self.wrapper = cache, packing, part, wrapper
+
+    def __len__(self) -> int:
+        return self.packing.count(self.part)
+
+    def batch(self, indices: Tensor, draws: Draws | None = None) -> Batch:
+        start = self.packing.sequence(indices.cpu().numpy(), self.part) * self.packing.block
+        tokens = self.cache.tokens[start[:, None] + np.arange(self.packing.block)]
+        x_0 = torch.from_numpy(tokens.astype(np.int64))
+        if self.wrapper is not None:
+            edge = torch.full((len(x_0), 1), self.wrapper)
+            x_0 = torch.cat([edge, x_0, edge], dim=1)
+        return Batch(x_0)
+
+
+class Text(DataSource):
+    """Text from `path` (a file or folder: .txt, .md, .jsonl, .parquet, also .gz) or from a `dataset` of the hub.
+
+    length: D. tokenizer: "characters", a tokenizer.json, a folder with one or with GPT-2's vocab.json and merges.txt, or a hub
+    name. separator: the token between documents (default: newline for characters, "<|endoftext|>" for tokenizers).
+    wrap: every sequence begins and ends with the separator (as MDLM's and SDTT's models were trained).
+    normalise, alphabet, most_characters: for characters; without an alphabet the training text's most frequent characters.
+    held_out: the share of sequences in the split "test", in runs spread evenly over the text; none if test_path or test_split
+    name a held-out source. most_tokens: read no further. documents: what a document is in a plain text file.
+
+    Tokens are written once to a cache (`cache`, $DI4C_CACHE or ~/.cache/di4c/text) and read by memory map; the source is
+    streamed, so neither has to fit in memory.
+    """
+
+    def __init__(
+        self,
+        *,
+        length: int,
+        path: str | None = None,
+        test_path: str | None = None,
+        dataset: str | None = None,
+        configuration: str | None = None,
+        train_split: str = "train",
+        test_split: str | None = None,
+        column: str = "text",
+        documents: Literal["file", "blank-line", "line"] = "file",
+        tokenizer: str = "characters",
+        separator: str | None = None,
+        normalise: Literal["none", "lowercase", "letters"] = "none",
+        alphabet: str | None = None,
+        most_characters: int = 128,
+        wrap: bool = False,
+        held_out: float = 0.05,
+        most_tokens: int | None = None,
+        cache: str | None = None,
+    ):
+        if (path is None) == (dataset is None):
+            raise SpecError("data: name either `path` (a file or folder) or `dataset` (a hub name)")
+        if length < 3 or not 0 < held_out < 0.5:
+            raise SpecError(f"data: length is {length} and held_out {held_out}; length ≥ 3 and 0 < held_out < 0.5 are needed")
+        self.num_positions, self.wrap, self.held_out = length, wrap, held_out
+        self.most_tokens, self.cache = most_tokens, cache_root(cache)
+        self.sources = {"train": Documents(path, dataset, configuration, train_split, column, documents)}
+        if test_path is not None or test_split is not None:
+            changes = {"path": test_path} if test_path is not None else {"split": test_split}
+            self.sources["test"] = replace(self.sources["train"], **changes)
+        self.encoding = self._encoding(tokenizer, separator, normalise, alphabet, most_characters)
+        self.num_states = self.encoding.size
+
+    def split(self, name: str) -> Split:
+        if name not in ("train", "test"):
+            raise DataError(f"text has no split {name!r}; its splits are 'train' and 'test'")
+        wrapper = self.encoding.separator if self.wrap else None
+        if "test" in self.sources:
+            return PackedSplit(self._caches[name], self._packing(self._caches[name]), "all", wrapper)
+        return PackedSplit(self._caches["train"], self._packing(self._caches["train"]), name, wrapper)
+
+    def fingerprint(self) -> str:
+        parts = [self.encoding.identity(), self.num_positions, self.wrap, self.held_out if "test" not in self.sources else None]
+        parts += [self._caches[name].about["digest"] for name in sorted(self.sources)]
+        return _digest(parts)
+
+    def decode(self, x: Tensor) -> list[str]:
+        """The texts of sequences x [n, D]; a mask that is left reads as "▁" or as nothing."""
+        return [self.encoding.decode(row) for row in x.tolist()]
+
+    def token_text(self, token: int) -> str:
+        """What one token reads as, alone."""
+        return self.encoding.token_text(token)
+
+    def prompt(self, prefix: str = "", suffix: str = "", infill: str = "", blank: str = "_") -> Tensor:
+        """Known tokens for prompted sampling, −1 where the sampler is free: [D] int64.
+
+        prefix stands at the beginning, suffix at the end; in `infill`, which begins after the prefix, each `blank` is one free
+        token. Raises DataError where they do not fit.
+        """
+        inner: list[int] = []
+        for i, piece in enumerate(infill.split(blank) if infill else []):
+            inner += ([-1] if i else []) + self.encoding.encode([piece])[0]
+        begin, end = self.encoding.encode([prefix])[0] + inner, self.encoding.encode([suffix])[0]
+        if len(begin) + len(end) > self.num_positions:
+            raise DataError(f"the prompt has {len(begin) + len(end)} tokens, and a sequence {self.num_positions}")
+        free = self.num_positions - len(begin) - len(end)
+        return torch.tensor([*begin, *[-1] * free, *end])
+
+    def save_grid(self, x: Tensor, path: Path, cond: Tensor | None = None) -> Path:
+        """Writes samples x [n, D] as a text file, numbered."""
+        path = Path(path).with_suffix(".txt")
+        texts = self.decode(x.cpu())
+        path.write_text("".join(f"[{i}]\n{text}\n\n" for i, text in enumerate(texts, 1)), encoding="utf-8")
+        return path
+
+    def _encoding(
+        self, tokenizer: str, separator: str | None, normalise: str, alphabet: str | None, most_characters: int
+    ) -> Encoding:
+        if tokenizer != "characters":
+            if normalise != "none" or alphabet is not None:
+                raise SpecError("data: normalise and alphabet belong to tokenizer: characters")
+            return Subwords(load_tokenizer(tokenizer), separator=separator or DOCUMENT_END, source=f"data.tokenizer {tokenizer}")
+        separator = separator or "\n"
+        if alphabet is None:
+            alphabet = self._counted_alphabet(separator, normalise, most_characters)
+        elif separator not in alphabet:
+            alphabet = separator + alphabet
+        return Characters(alphabet, separator=separator, normalise=normalise)
+
+    def _counted_alphabet(self, separator: str, normalise: str, most: int) -> str:
+        """The alphabet of the training text, counted once and kept with the caches."""
+        if normalise == "letters":
+            return alphabet_of([], separator, normalise, most)
+        key = _digest([self.sources["train"].identity(), separator, normalise, most])
+        file = self.cache / f"alphabet-{key}.json"
+        if file.is_file():
+            return json.loads(file.read_text())
+        alphabet = alphabet_of((text for text, _ in self.sources["train"]), separator, normalise, most)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = file.with_suffix(f".{id(self)}")
+        unfinished.write_text(json.dumps(alphabet))
+        unfinished.replace(file)
+        return alphabet
+
+    @cached_property
+    def _caches(self) -> dict[str, TokenCache]:
+        return {name: self._cache(source) for name, source in self.sources.items()}
+
+    def _cache(self, source: Documents) -> TokenCache:
+        identity = [source.identity(), self.encoding.identity(), self.most_tokens]
+        arrays = encoded(source, self.encoding, self.most_tokens)
+        return cached_tokens(self.cache / f"tokens-{_digest(identity)}", arrays, self.num_states, {"source": identity[0]})
+
+    def _packing(self, cache: TokenCache) -> Packing:
+        block = self.num_positions - 2 if self.wrap else self.num_positions
+        return Packing(len(cache.tokens), block, self.held_out if "test" not in self.sources else 0.0)
+
+
+def _digest(values: list) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
