@@ -1,12 +1,12 @@
 """Training an image tokenizer: a VQ-VAE with an averaged codebook."""
 
 import torch
-from einops import rearrange
 from torch import Tensor
 
 from di4c.contracts import Batch, Draws, Objective
 from di4c.errors import SpecError
 from di4c_plugins.objectives.codebook import CodebookAverage, one_hot
+from di4c_plugins.tokenizers.pixels import images_of
 from di4c_plugins.tokenizers.vqgan import VQGAN
 
 
@@ -69,6 +69,4 @@ class VQTokenizer(Objective):
 
     def images(self, x_0: Tensor) -> Tensor:
         """Images [B, C, H, W] in [−1, 1] of levels x_0 [B, D]."""
-        _, height, width = self.model.image_shape
-        levels = rearrange(x_0, "b (c h w) -> b c h w", h=height, w=width)
-        return levels.float() * (2 / (self.num_states - 1)) - 1
+        return images_of(x_0, self.model.image_shape, self.num_states)
