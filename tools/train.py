@@ -33,7 +33,8 @@ def _train(spec: Spec, *, resume: bool) -> int:
 
     device = ranks.start()
     parts = build(spec, Registry.default(spec.plugins))
-    parts.teacher.to(device)
+    if parts.teacher is not None:
+        parts.teacher.to(device)
     run = Run(
         spec.train.run,
         seed=spec.seed,

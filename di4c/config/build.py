@@ -59,8 +59,8 @@ class Parts:
 def build(spec: Spec, registry: Registry, *, weights: bool = True, data: DataSource | DataShape | None = None) -> Parts:
     """Every part of a run, on the CPU.
 
-    With weights=False a skeleton to load an export into: entries as they stand (see `portable`), no objective, and a teacher
-    whose constructor takes `weights` is told not to read any. `data` stands in for the data set, if given.
+    With weights=False a skeleton to load an export into: entries as they stand (see `portable`), no objective, and a
+    teacher whose constructor takes `weights` is told not to read any. `data` stands in for the data set, if given.
     """
     data = build_data(spec, registry) if data is None else data
     process, teacher, student, latent = None, None, None, None
@@ -152,23 +152,27 @@ def build_metrics(spec: Spec, registry: Registry, data: DataSource, process: For
     }
 
 
-def portable(spec: Spec, teacher: Teacher) -> Spec:
+def portable(spec: Spec, teacher: Teacher | None) -> Spec:
     """The spec that rebuilds the architecture alone: the teacher's entry names no file of weights."""
-    return dataclasses.replace(spec, teacher=teacher.portable_entry(teacher.resolved_entry(trained_entry(spec.teacher)[0])))
+    if teacher is None:
+        return spec
+    entry = teacher.resolved_entry(trained_entry(spec.teacher)[0])
+    return dataclasses.replace(spec, teacher=teacher.portable_entry(entry))
 
 
 def check(spec: Spec, registry: Registry) -> list[tuple[str, str]]:
     """(key path, class) of every part, its name resolved and its options checked; builds nothing.
 
-    Raises SpecError or RegistryError as `build` would. What a part points to may not exist yet (a teacher's run): then the
-    second item says so.
+    Raises SpecError or RegistryError as `build` would. What a part points to may not exist yet (a teacher's run): then
+    the second item says so.
     """
     told, planned = [], {}
     with _located(spec):
         for where, kind, entry in entries(spec):
             shown = registry.find(kind, entry["name"]).told
             try:
-                planned[where] = registry.plan(kind, trained_entry(entry)[0] if where == "teacher" else entry, PROVIDED[kind], where)
+                full = trained_entry(entry)[0] if kind == "teachers" else entry
+                planned[where] = registry.plan(kind, full, PROVIDED[kind], where)
             except CheckpointError as error:
                 shown += f" (options not checked: {error})"
             told.append((where, shown))
@@ -246,4 +250,5 @@ def _listed(names: frozenset) -> str:
 
 def _need_eval(spec: Spec) -> None:
     if spec.eval is None:
-        raise SpecError(f"{spec.source}: eval: missing; evaluation needs sampler, metrics, steps, samples, seeds, batch_size.")
+        needed = "sampler, metrics, steps, samples, seeds, batch_size"
+        raise SpecError(f"{spec.source}: eval: missing; evaluation needs {needed}.")
