@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ from di4c.config.build import build, build_data, build_sampler, build_teacher
 from di4c.config.eval_spec import mixture_size as checked_mixture_size
 from di4c.config.registry import Registry
 from di4c.config.spec import Spec, read_spec
-from di4c.contracts import DataSource, Draws, LambdaSampler, Sampler, Teacher
-from di4c.engine.export import load_into
+from di4c.contracts import DataSource, Draws, LambdaSampler, Prediction, Sampler, Teacher
+from di4c.engine.exported import load_into
 from di4c.errors import CheckpointError, SpecError
 from di4c.evaluation.generation import generate_batches, training_labels
 from di4c.evaluation.models import MixtureSize, Model, ProductModel, student_model
@@ -63,8 +63,9 @@ class LoadedModel:
 
     @cached_property
     def sampler(self) -> Sampler:
-        """The sampler of the spec's eval section."""
-        return build_sampler(self.spec, self.registry, self.process)
+        """The sampler of the spec's eval section; the teacher that guides or finishes it is loaded when it is first asked."""
+        teacher = self._teacher if self.student is None else TeacherOnDemand(lambda: self.teacher()._teacher)
+        return build_sampler(self.spec, self.registry, self.process, teacher)
 
     @cached_property
     def digest(self) -> str:
@@ -132,6 +133,20 @@ class LoadedModel:
         if labels.shape != (num,) or not ((labels >= -1) & (labels < classes)).all():
             raise SpecError(f"{self.path}: cond must be a label 0 to {classes - 1} (−1: none), or {num} of them; found {cond!r}")
         return labels
+
+
+class TeacherOnDemand(Teacher):
+    """A teacher that is loaded when it first predicts: most samplers that may use one do not."""
+
+    def __init__(self, load: Callable[[], Teacher]):
+        self._load = load
+
+    @cached_property
+    def _loaded(self) -> Teacher:
+        return self._load()
+
+    def predict(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
+        return self._loaded.predict(x_t, t, cond)
 
 
 def load(path: str | Path, *, device: torch.device | str | None = None) -> LoadedModel:
