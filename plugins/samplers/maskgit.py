@@ -66,13 +66,13 @@ class MaskGITSampler(Sampler):
         """x_0: [B, D]; the tokens revealed a step are those of `reveal_counts`, and the last step reveals all."""
         x = x_1
         counts = reveal_counts(self.process.schedule, x_1.shape[1], steps).tolist()
-        for i, count in enumerate(counts):
+        for i, (time, count) in enumerate(zip(self.times(steps)[:-1], counts, strict=True)):
             masked = (x == self.process.mask_index).sum(1)
             if not masked.any():
                 break
-            r = torch.full((len(x),), i / steps, dtype=torch.float64, device=x.device)
+            t = torch.full((len(x),), time, dtype=torch.float64, device=x.device)
             revealed = masked if i == steps - 1 else masked.clamp_max(count)
-            x = self._reveal(denoiser, x, 1 - r, cond, revealed, _progress(r, steps), draws.child("step", i))
+            x = self._reveal(denoiser, x, t, cond, revealed, _progress(1 - t, steps), draws.child("step", i))
         return x
 
     def _reveal(
