@@ -16,7 +16,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m di4c", description="Look up parts, and check a spec without running it.")
+    parser = argparse.ArgumentParser(prog="python -m di4c", description="Look up parts; check a spec.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     listing = commands.add_parser("list", help="print the names of all parts, where they come from and what they are")
     listing.add_argument("kind", nargs="?", help=f"one of {', '.join(KINDS)}")
@@ -24,7 +24,7 @@ def _parser() -> argparse.ArgumentParser:
     listing.set_defaults(run=_list)
     checking = commands.add_parser("check", help="validate a spec: every key, name and option")
     checking.add_argument("spec")
-    checking.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override, e.g. train.steps=10")
+    checking.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. train.steps=10")
     checking.set_defaults(run=_check)
     return parser
 
@@ -36,9 +36,10 @@ def _list(options: argparse.Namespace) -> int:
     for kind in kinds:
         targets = registry.targets(kind)
         print(f"{kind} (in a spec: {SINGULAR[kind]})" if targets else f"{kind}: none")
-        widths = [max((len(text) for text in column), default=0) for column in zip(*((t.name, t.source) for t in targets))]
+        name_width = max((len(target.name) for target in targets), default=0)
+        source_width = max((len(target.source) for target in targets), default=0)
         for target in targets:
-            print(f"  {target.name:<{widths[0]}}  {target.source:<{widths[1]}}  {first_docstring_line(target)}")
+            print(f"  {target.name:<{name_width}}  {target.source:<{source_width}}  {first_docstring_line(target)}")
     return 0
 
 
@@ -56,7 +57,8 @@ def _check(options: argparse.Namespace) -> int:
 
 def _summary(spec: Spec) -> str:
     train = spec.train
-    return f"  {spec.task}, {train.steps} steps of {train.batch_size} examples, {train.precision}, seed {spec.seed} → {train.run}"
+    size = f"{train.steps} steps of {train.batch_size} examples"
+    return f"  {spec.task}, {size}, {train.precision}, seed {spec.seed} → {train.run}"
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Lets torchvision import beside a torch that its compiled operators were not built for (a CPU torch, a CUDA torchvision).
+"""Lets torchvision import beside a torch that its operators were not built for (a CPU torch, a CUDA torchvision).
 
-timm, and the models of transformers, import torchvision, which fails there with "operator torchvision::nms does not exist"
-although nothing needs the operator. Where torch and torchvision match, or torchvision is absent, nothing is done.
+timm, and the models of transformers, import torchvision, which fails there with "operator torchvision::nms does not
+exist" although nothing needs the operator. Where the two match, or torchvision is absent, nothing is done.
 """
 
 import importlib.util

@@ -49,7 +49,7 @@ def test_check(tmp_path, capsys):
     assert shown.startswith(f"ok: {file}\n") and "77 steps" in shown and "student.head" in shown
 
 
-@pytest.mark.parametrize("override", ["latent=unifrom", "student.head={name: token, x: 1}", "train.steps=many", "sede=1"])
+@pytest.mark.parametrize("override", ["latent=unifrm", "student.head={name: token, x: 1}", "train.steps=x", "sede=1"])
 def test_check_of_a_mistake_is_one_message_and_exit_code_2(tmp_path, override):
     file = written(tmp_path, DISTILL)
     ended = subprocess.run(

@@ -14,15 +14,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-PACKAGES = {"di4c": "di4c", "di4c_plugins": "plugins"}
-
-
-def sources() -> set[str]:
-    """Every file of the two packages that git knows or would add, by its path in the wheel."""
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", *PACKAGES.values()]
-    listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
-    names = [name for name in listed if name.endswith(".py") and (ROOT / name).is_file()]
-    return {re.sub(r"^plugins/", "di4c_plugins/", name) for name in names}
+PACKAGES = {"di4c": "di4c", "plugins": "di4c_plugins"}
+"""Folder → the name it is imported by."""
 
 
 def pip(*arguments: str) -> None:
@@ -32,20 +25,30 @@ def pip(*arguments: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory) -> Path:
-    copy = tmp_path_factory.mktemp("source")  # so that the build leaves nothing behind in the checkout
-    for name in ("pyproject.toml", "README.md", "LICENSE", "registry.yaml", "di4c", "plugins"):
+def source(tmp_path_factory) -> Path:
+    """A copy of what the wheel is built from, so that the build leaves nothing behind in the checkout."""
+    copy = tmp_path_factory.mktemp("source")
+    for name in ("pyproject.toml", "README.md", "LICENSE", "registry.yaml", *PACKAGES):
         subprocess.run(["cp", "-R", "--no-dereference", str(ROOT / name), str(copy)], check=True)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def wheel(source, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
-    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(copy))
+    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(source))
     return next(folder.glob("di4c-*.whl"))
 
 
-def test_the_wheel_holds_every_source_file_and_the_registry(wheel):
+def test_the_wheel_holds_every_source_file_and_the_registry(wheel, source):
     with zipfile.ZipFile(wheel) as archive:
         held = set(archive.namelist())
-        assert archive.read("di4c/registry.yaml") == (ROOT / "registry.yaml").read_bytes()
-    missing = sources() - held
+        assert archive.read("di4c/registry.yaml") == (source / "registry.yaml").read_bytes()
+    missing = {
+        f"{package}/{path.relative_to(source / folder)}"
+        for folder, package in PACKAGES.items()
+        for path in (source / folder).rglob("*.py")
+    } - held
     assert not missing, f"add their packages to [tool.setuptools] packages in pyproject.toml: {sorted(missing)}"
     assert any(name.endswith("licenses/LICENSE") for name in held)
     assert not [name for name in held if name.startswith(("tests", "tools"))]
@@ -84,7 +87,12 @@ def test_every_dependency_has_a_reason_and_a_pin():
 
 @pytest.mark.parametrize(
     ("found", "told"),
-    [("2.13.0", None), ("2.13.0+cpu", None), ("2.12.1", "torch is 2.12.1, not 2.13.0"), (None, "torch is not installed")],
+    [
+        ("2.13.0", None),
+        ("2.13.0+cpu", None),
+        ("2.12.1", "torch is 2.12.1, not 2.13.0"),
+        (None, "torch is not installed"),
+    ],
 )
 def test_any_build_of_the_pinned_version_is_kept(monkeypatch, found, told):
     checker = runpy.run_path(str(ROOT / "tools/check_install.py"))

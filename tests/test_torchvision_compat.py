@@ -6,7 +6,7 @@ import textwrap
 
 import pytest
 
-# What torchvision's import does: load its library if it can, then register a fake kernel for an operator that must exist.
+# What torchvision's import does: load its library if it can, then give an operator, which must exist, a fake kernel.
 TORCHVISION = """
 import torch
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Says what is missing or of another version than tools/constraints.txt pins; exit code 0 if nothing is. Imports nothing heavy."""
+"""Prints what is missing, or of another version than tools/constraints.txt pins; exit code 0 if nothing is."""
 
 import importlib.metadata
 import importlib.util

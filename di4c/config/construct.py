@@ -88,7 +88,9 @@ def plan(registry: Registry, kind: str, entry: str | Mapping, provided: Iterable
 def _completed(factory: Any, name: str, options: dict) -> dict:
     """The options, completed by a class that fills in what its entry points to (Teacher.resolved_entry)."""
     complete = getattr(factory, "resolved_entry", None)
-    return options if complete is None else {k: v for k, v in complete({"name": name, **options}).items() if k != "name"}
+    if complete is None:
+        return options
+    return {key: value for key, value in complete({"name": name, **options}).items() if key != "name"}
 
 
 def _plan_call(

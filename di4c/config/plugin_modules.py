@@ -47,7 +47,8 @@ def declared(plugin: str) -> dict[str, dict[str, str]]:
         if any(isinstance(t, ast.Name) and t.id == DECLARATION for t in targets):
             return _literal(node.value, module, plugin)
     raise RegistryError(
-        f'plugins: {plugin} has no {DECLARATION}. Add for example: {DECLARATION} = {{"teachers": {{"my-teacher": MyTeacher}}}}'
+        f"plugins: {plugin} has no {DECLARATION}. "
+        f'Add for example: {DECLARATION} = {{"teachers": {{"my-teacher": "MyTeacher"}}}}'
     )
 
 

@@ -37,7 +37,7 @@ REGISTRY_FILE = Path(__file__).parent.parent / "registry.yaml"
 
 @dataclass(frozen=True)
 class Target:
-    """What a name stands for: reference "module:Class", and the source that says so; file, if the module is a plugin file."""
+    """What a name stands for: reference "module:Class", the source that says so, and the file of a plugin file."""
 
     kind: str
     name: str
@@ -116,10 +116,12 @@ class Registry:
         """How `create` would build the entry, every option checked and coerced; imports, but calls no constructor."""
         return plan(self, kind, entry, provided, where)
 
-    def create(self, kind: str, entry: str | Mapping, provided: Mapping[str, Any] | None = None, where: str = "") -> Any:
+    def create(
+        self, kind: str, entry: str | Mapping, provided: Mapping[str, Any] | None = None, where: str = ""
+    ) -> Any:
         """The object of {"name": …, **options}, or of a bare name.
 
-        Options that name parts themselves (backbone: {name: dit}) are created first. Of `provided`, the constructor gets
+        Options that name parts themselves (backbone: {name: dit}) are created first. Of `provided`, a constructor gets
         what it has parameters for; an option of the entry goes before a provided value.
 
         Raises RegistryError for unknown names and keys and missing keys, SpecError for values of a wrong type.
@@ -139,7 +141,8 @@ def _check_target(target: Target) -> None:
     module, _, attribute = str(target.reference).partition(":")
     if not all(part.isidentifier() for part in [*module.split("."), *attribute.split(".")]):
         raise RegistryError(
-            f"{target.source}: {SINGULAR[target.kind]} {target.name!r} is {target.reference!r}; expected 'package.module:Class'."
+            f"{target.source}: {SINGULAR[target.kind]} {target.name!r} is {target.reference!r}; "
+            "expected 'package.module:Class'."
         )
 
 

@@ -44,9 +44,8 @@ class ScheduleSpec:
         if self.decay == "constant":
             _require(self.final is None, "train.schedule.final", self.final, "no value, since decay is constant")
         else:
-            _require(
-                self.final is not None and 0 <= self.final <= 1, "train.schedule.final", self.final, "a fraction of lr in [0, 1]"
-            )
+            good = self.final is not None and 0 <= self.final <= 1
+            _require(good, "train.schedule.final", self.final, "a fraction of lr in [0, 1]")
 
 
 @dataclass(frozen=True)
@@ -79,8 +78,8 @@ class TrainSpec:
             _require(getattr(self, key) >= 1, f"train.{key}", getattr(self, key), "at least 1")
         for key in ("checkpoint_every", "diagnostics_every"):
             _require(getattr(self, key) >= 0, f"train.{key}", getattr(self, key), "a number of steps ≥ 0")
-        _require(self.micro_batch_size is None or self.micro_batch_size >= 1, "train.micro_batch_size", self.micro_batch_size,
-                 "at least 1, or null")
+        micro, warmup = self.micro_batch_size, self.schedule.warmup
+        _require(micro is None or micro >= 1, "train.micro_batch_size", micro, "at least 1, or null")
         _require(self.clip is None or self.clip > 0, "train.clip", self.clip, "a number > 0, or null")
         _require(self.ema is None or 0 <= self.ema < 1, "train.ema", self.ema, "a decay in [0, 1), or null")
-        _require(self.schedule.warmup <= self.steps, "train.schedule.warmup", self.schedule.warmup, f"at most {self.steps} steps")
+        _require(warmup <= self.steps, "train.schedule.warmup", warmup, f"at most {self.steps} steps")

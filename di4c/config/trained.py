@@ -28,7 +28,9 @@ def _export_of(path: Path) -> Path:
     for folder in (path / "export", path):
         if (folder / "model.safetensors").is_file():
             return folder
-    raise CheckpointError(f"teacher.run: no model.safetensors in {path} or {path}/export; train the teacher first, or name its run")
+    raise CheckpointError(
+        f"teacher.run: no model.safetensors in {path} or {path}/export; train the teacher first, or name its run"
+    )
 
 
 def _trained(folder: Path) -> dict:

@@ -46,8 +46,8 @@ def test_an_unknown_kind_suggests():
 
 def test_two_targets_for_one_name_name_both_sources(tmp_path):
     plugin = write(tmp_path, "mine.py", 'DI4C_PLUGINS = {"samplers": {"ancestral": "Mine"}}')
-    told = r"two samplers are named 'ancestral': di4c_plugins\..* \(from registry\.yaml\) and mine\.py:Mine \(from plugins: .*mine\.py\)"
-    with pytest.raises(RegistryError, match=told):
+    one, other = r"di4c_plugins\..* \(from registry\.yaml\)", r"mine\.py:Mine \(from plugins: .*mine\.py\)"
+    with pytest.raises(RegistryError, match=f"two samplers are named 'ancestral': {one} and {other}"):
         Registry.default([plugin])
 
 
@@ -80,7 +80,7 @@ def test_a_missing_class_says_what_there_is(tmp_path):
 
 
 def test_names_are_known_before_anything_is_imported(tmp_path):
-    plugin = write(tmp_path, "lazy.py", 'DI4C_PLUGINS = {"metrics": {"m": "M"}}\nraise SystemExit("imported")\nclass M: pass')
+    plugin = write(tmp_path, "lazy.py", 'DI4C_PLUGINS = {"metrics": {"m": "M"}}\nraise SystemExit("imported")')
     code = f"""
         import sys
         from di4c.config.registry import Registry
@@ -96,7 +96,7 @@ def test_entry_points_of_other_distributions_are_found(tmp_path):
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-parts\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[di4c.metrics]\ntheirs = their_module:TheirMetric\n")
-    write(tmp_path, "their_module.py", "class TheirMetric:\n    'Theirs.'\n    def __init__(self, k: int): self.k = k\n")
+    write(tmp_path, "their_module.py", "class TheirMetric:\n    def __init__(self, k: int): self.k = k\n")
     code = """
         from di4c.config.registry import Registry
         registry = Registry.default()
@@ -104,8 +104,8 @@ def test_entry_points_of_other_distributions_are_found(tmp_path):
         print(registry.create("metrics", {"name": "theirs", "k": "4"}).k)
     """
     command = [sys.executable, "-c", textwrap.dedent(code)]
-    shown = subprocess.run(command, check=True, capture_output=True, text=True, env={"PYTHONPATH": str(tmp_path)}).stdout
-    assert shown.splitlines() == ["entry point of their-parts", "4"]
+    ended = subprocess.run(command, check=True, capture_output=True, text=True, env={"PYTHONPATH": str(tmp_path)})
+    assert ended.stdout.splitlines() == ["entry point of their-parts", "4"]
 
 
 def test_a_kind_has_one_key_in_a_spec():

@@ -21,7 +21,10 @@ def test_a_spec_is_read_into_plain_values(tmp_path):
     assert spec.eval.mixture_sizes == ["inf"]
 
 
-@pytest.mark.parametrize("values", [PRETRAIN, DISTILL, changed(DISTILL, eval=EVAL | {"mixture_sizes": [1, "inf", "product"]})])
+WITH_EVAL = changed(DISTILL, eval=EVAL | {"mixture_sizes": [1, "inf", "product"]})
+
+
+@pytest.mark.parametrize("values", [PRETRAIN, DISTILL, WITH_EVAL])
 def test_a_spec_round_trips(tmp_path, values):
     spec = read_spec(written(tmp_path, values))
     assert Spec.from_dict(spec.to_dict()) == spec
@@ -36,7 +39,8 @@ def test_a_spec_round_trips(tmp_path, values):
     st.dictionaries(st.text("abc.λ", min_size=1), st.floats(0, 10), max_size=2), st.text("1e-4:#{ $x", max_size=8),
 )
 def test_any_values_round_trip(tmp_path_factory, lr, steps, ema, multipliers, note):
-    values = changed(PRETRAIN, train__steps=steps, train__optimizer__lr=lr, train__optimizer__lr_multipliers=multipliers)
+    values = changed(PRETRAIN, train__steps=steps, train__optimizer__lr=lr)
+    values["train"]["optimizer"]["lr_multipliers"] = multipliers
     values["train"]["ema"] = ema
     values["deepspeed"] = {"note": note.replace("${", "")}
     spec = Spec.from_dict(values)
@@ -61,8 +65,9 @@ def test_overrides_and_interpolation(tmp_path):
     file = written(tmp_path, changed(PRETRAIN, train__run="runs/${seed}-${train.steps}"))
     spec = read_spec(
         file,
-        ["seed=7", "train.steps=25", "process={name: absorbing, schedule: log-linear}", "train.optimizer.betas=[0.5,0.6]",
-         "train.clip=null", "train.optimizer.lr_multipliers.head=10", "train.checkpoint_every=${train.steps}"],
+        ["seed=7", "train.steps=25", "process={name: absorbing, schedule: log-linear}",
+         "train.optimizer.betas=[0.5,0.6]", "train.clip=null", "train.optimizer.lr_multipliers.head=10",
+         "train.checkpoint_every=${train.steps}"],
     )
     assert spec.train.run == Path("runs/7-25")
     assert spec.process == {"name": "absorbing", "schedule": "log-linear"}
@@ -94,13 +99,13 @@ def test_an_override_replaces_an_entry_whole(tmp_path):
         ({"train__optimizer__betas": [0.9, 1.0]}, SpecError, "train.optimizer.betas: expected two numbers"),
         ({"train__precision": "fp16"}, SpecError, "train.precision: found 'fp16'.*Allowed: bf16, fp32"),
         ({"train__schedule": {"warmup": 1, "decay": "cosine"}}, SpecError, "train.schedule.final: expected a fraction"),
-        ({"train__schedule": {"warmup": 99, "decay": "constant"}}, SpecError, "train.schedule.warmup: expected at most 10"),
+        ({"train__schedule": {"warmup": 99, "decay": "constant"}}, SpecError, "train.schedule.warmup: .* at most 10"),
         ({"train__ema": 1.5}, SpecError, "train.ema: expected a decay"),
         ({"train": 3}, SpecError, "train: expected a mapping, found 3"),
         ({"data": "digit"}, RegistryError, "data.name: no dataset named 'digit'. Did you mean 'digits'"),
         ({"data": {"nmae": "digits"}}, SpecError, "data.name: expected a string, found None"),
         ({"teacher__backbone": {"name": "dti"}}, RegistryError, "teacher.backbone.name: no backbone named 'dti'"),
-        ({"objective": {"name": "nelbo", "x": {"estimator": {"name": "mc"}}}}, RegistryError, "objective.x.estimator.name: no est"),
+        ({"objective__x": {"estimator": {"name": "mc"}}}, RegistryError, "objective.x.estimator.name: no estimator"),
         ({"deepspeed": {"train_batch_size": 3}}, SpecError, "deepspeed.train_batch_size: .*use train.batch_size"),
         ({"plugins": ["absent.py"]}, RegistryError, "plugins: no file .*absent.py"),
         ({"plugins": "mine.py"}, SpecError, "plugins: expected a list of strings"),
