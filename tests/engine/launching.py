@@ -1,0 +1,65 @@
+"""Starts tests.engine.worker on one or more ranks, as a launcher would."""
+
+import csv
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+TOP = Path(__file__).parents[2]
+
+
+def start(jobs: list[dict], ranks: int = 1, **environment: str) -> tuple[list[subprocess.Popen], Path]:
+    """The processes, one a rank, and the file that will hold the results."""
+    folder = Path(tempfile.mkdtemp(prefix="di4c-jobs-"))
+    (folder / "jobs.json").write_text(json.dumps(jobs))
+    out = folder / "results.json"
+    shared = {"WORLD_SIZE": ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "OMP_NUM_THREADS": 1}
+    processes = []
+    for rank in range(ranks):
+        env = os.environ | {k: str(v) for k, v in shared.items()} | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "tests.engine.worker", folder / "jobs.json", out], env=env | environment,
+                cwd=TOP, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            )
+        )  # fmt: skip
+    return processes, out
+
+
+def launch(jobs: list[dict], ranks: int = 1, timeout: float = 240) -> tuple[list[dict], str]:
+    """The results of the jobs and what rank 0 printed."""
+    processes, out = start(jobs, ranks)
+    texts = [process.communicate(timeout=timeout)[0] for process in processes]
+    assert all(process.returncode == 0 for process in processes), "\n".join(texts)
+    return json.loads(out.read_text()), texts[0]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def losses(folder: Path) -> list[float]:
+    """The losses of metrics.csv, checked to be of consecutive reports."""
+    with open(Path(folder) / "metrics.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(r["step"]) for r in rows] == sorted({int(r["step"]) for r in rows})
+    return [float(r["loss"]) for r in rows if r["loss"]]
+
+
+def exported(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(Path(folder) / "export" / "model.safetensors")
+
+
+def relative(a: list[float], b: list[float]) -> float:
+    """The largest relative difference of two loss trajectories."""
+    assert len(a) == len(b) > 0
+    return max(abs(x - y) / abs(y) for x, y in zip(a, b, strict=True))

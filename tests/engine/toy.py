@@ -1,0 +1,75 @@
+"""A small masked-token objective and data set, enough to exercise the engine."""
+
+import torch
+from torch import nn
+
+from di4c.contracts import Batch, DataSource, Objective, Split
+
+POSITIONS, STATES, EXAMPLES = 6, 5, 23
+
+
+class ToySplit(Split):
+    def __init__(self, examples: int = EXAMPLES):
+        generator = torch.Generator().manual_seed(3)
+        first = torch.randint(STATES, (examples, 1), generator=generator)
+        self.x_0 = (first + torch.arange(POSITIONS)) % STATES
+
+    def __len__(self):
+        return len(self.x_0)
+
+    def batch(self, indices, draws=None):
+        return Batch(self.x_0[indices])
+
+
+class ToyData(DataSource):
+    num_positions, num_states = POSITIONS, STATES
+
+    def split(self, name):
+        return ToySplit()
+
+    def fingerprint(self):
+        return "toy-1"
+
+
+class ToyModel(nn.Module):
+    """Embedding with tied readout, a frozen scale, a buffer of each kind and a layer with its own learning rate."""
+
+    def __init__(self, width: int = 12):
+        super().__init__()
+        self.embed = nn.Embedding(STATES + 1, width)
+        self.mix = nn.Sequential(nn.Linear(POSITIONS * width, 4 * width), nn.GELU(), nn.Linear(4 * width, POSITIONS * width))
+        self.head = nn.Linear(width, STATES + 1, bias=False)
+        self.head.weight = self.embed.weight
+        self.scale = nn.Parameter(torch.ones(width), requires_grad=False)
+        self.register_buffer("offset", torch.full((3,), 0.5))
+        self.register_buffer("scratch", torch.zeros(2), persistent=False)
+
+    def forward(self, x):
+        h = self.embed(x)
+        h = h + self.mix(h.flatten(1)).unflatten(1, (POSITIONS, -1)) * self.scale
+        return self.head(h).float() + self.offset[0]
+
+
+class ToyObjective(Objective):
+    """−log p of masked tokens; `poison` makes the loss of one step NaN for one example, `collapsed` is reported."""
+
+    def __init__(self, *, poison: int | None = None, collapsed: float = 0.0):
+        super().__init__()
+        torch.manual_seed(0)
+        self.model = ToyModel()
+        self.poison, self.collapsed = poison, collapsed
+
+    def forward(self, batch, draws, step):
+        t = draws.uniform(1)
+        masked = draws.uniform(POSITIONS) < 0.2 + 0.7 * t
+        logits = self.model(torch.where(masked, STATES, batch.x_0))
+        nll = nn.functional.cross_entropy(logits.flatten(0, 1), batch.x_0.flatten(), reduction="none")
+        loss = (nll.unflatten(0, masked.shape) * masked).sum(1)
+        if step == self.poison:
+            first = torch.arange(len(loss)) + draws.first == step * 8
+            loss = torch.where(first, loss * float("nan"), loss)
+        return {"loss": loss, "masked": masked.sum(1).float()}
+
+    def diagnostics(self, batch, draws):
+        features = self.model(batch.x_0)
+        return {"mean_logit": float(features.mean()), "mixture_collapsed": self.collapsed}
