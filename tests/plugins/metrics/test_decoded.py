@@ -1,0 +1,54 @@
+"""Image metrics of decoded codes."""
+
+import pytest
+import torch
+
+from di4c.contracts import Batch, DataSource, Draws, Split
+from di4c.errors import SpecError
+from di4c_plugins.datasets.digits import Digits
+from di4c_plugins.metrics.decoded import DecodedImages
+from di4c_plugins.metrics.frechet import Frechet
+
+
+class Uncoded(DataSource, Split):
+    """The digits as codes of a tokenizer that loses nothing but the lowest bit."""
+
+    num_positions, num_states, num_classes = 64, 9, None
+    dataset = Digits()
+
+    def split(self, name):
+        self.source = self.dataset.split(name)
+        return self
+
+    def __len__(self):
+        return len(self.source)
+
+    def batch(self, indices, draws=None):
+        return Batch(self.source.batch(indices).x_0 // 2)
+
+    def pixels(self, codes):
+        return codes * 2
+
+
+def test_codes_are_measured_as_what_they_decode_to():
+    data = Uncoded()
+    metric = DecodedImages(data=data, dimensions=8)
+    codes = data.split("train").batch(torch.arange(300)).x_0
+    values = metric.errors(codes)
+    assert set(values) == {"decoded_frechet_distance", "decoded_covariance_error", "decoded_pair_tv"}
+    direct = Frechet(data=data.dataset, dimensions=8).distance(codes * 2)
+    assert values["decoded_frechet_distance"] == pytest.approx(direct)
+    noise = torch.randint(9, (300, 64), generator=torch.Generator().manual_seed(0))
+    assert all(metric.errors(noise)[name] > value for name, value in values.items())
+
+
+def test_the_floor_is_that_of_decoded_training_codes():
+    metric = DecodedImages(data=Uncoded(), dimensions=8)
+    floor = metric.floor(200, Draws(0, count=200))
+    assert floor.keys() == metric.errors(torch.zeros(3, 64, dtype=torch.int64)).keys()
+    assert 0 < floor["decoded_pair_tv"] < 0.3
+
+
+def test_other_data_are_an_error():
+    with pytest.raises(SpecError, match="vq-tokens"):
+        DecodedImages(data=Digits())
