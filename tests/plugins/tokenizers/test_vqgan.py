@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 from di4c.config.registry import Registry
 from di4c.errors import CheckpointError, SpecError
+from di4c_plugins.teachers import hub
 from di4c_plugins.tokenizers.vqgan import VQGAN
 
 OPTIONS = dict(
@@ -83,6 +84,22 @@ def test_an_export_needs_no_options(tmp_path, tokenizer):
     (folder / "config.json").write_text(json.dumps({"spec": spec}))
     loaded = Registry.default().create("tokenizers", {"name": "vqgan", "path": str(tmp_path / "run")})
     assert loaded.fingerprint() == tokenizer.fingerprint()
+
+
+def test_a_folder_of_a_hub_repository(tmp_path, tokenizer, monkeypatch):
+    published_folder(tmp_path, tokenizer)
+    asked = []
+
+    def fetch(name, file, revision):
+        asked.append((name, file))
+        return tmp_path / file.split("/")[-1] if name == "someone/models" else None
+
+    monkeypatch.setattr(hub, "_fetch", fetch)
+    loaded = Registry.default().create("tokenizers", {"name": "vqgan", "path": "someone/models/images/VQGAN"})
+    assert loaded.fingerprint() == tokenizer.fingerprint()
+    assert set(asked) == {("someone/models", "images/VQGAN/last.ckpt"), ("someone/models", "images/VQGAN/model.yaml")}
+    with pytest.raises(CheckpointError, match="no tokenizer in runs/typo; .*nor is it a folder of a hub"):
+        VQGAN(**OPTIONS, path="runs/typo")
 
 
 def test_what_does_not_fit_is_told(tmp_path, tokenizer):
