@@ -1,7 +1,6 @@
 """Masked-diffusion language models from published checkpoints: MDLM."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from torch import Tensor
 
@@ -48,34 +47,29 @@ class Mdlm(Teacher):
         self.process, self.num_positions = process, num_positions
         self.parameterisation = parameterisation or Subs(process)
         self.sizes: dict | None = None
-        if not weights:
-            self.backbone = self._required(backbone)
-            return
-        if path is None:
-            raise SpecError("teacher: `path` is missing: a checkpoint file, a folder, or a hub name such as owner/name")
-        located = locate(path, revision)
-        state = self._state(located.weights, path, ema)
+        state, source = {}, path or ""
+        if weights:
+            if path is None:
+                raise SpecError("teacher: `path` is missing: a checkpoint file, a folder, or a hub name such as owner/name")
+            located = locate(path, revision)
+            averaged = self.ema_by_default if ema is None else ema
+            state = network_state(read_file(located.weights), source, ema=averaged, required=bool(ema))
         if backbone is None:
-            self.sizes = sizes_of(state, located.config, path)
+            if not weights:
+                raise SpecError("teacher: without weights to read, the entry must name its backbone")
+            self.sizes = sizes_of(state, located.config, source)
             backbone = MdlmDiT(num_positions, process.num_states, **self.sizes)
         self.backbone = backbone
-        self._load(state, path)
+        self._load(state, source, weights)
 
     def portable_entry(self, entry: dict) -> dict:
         """The entry with the network's sizes instead of its file: an export carries the weights itself."""
         kept = {key: value for key, value in entry.items() if key not in ("path", "revision", "ema")}
         return kept if self.sizes is None else {**kept, "backbone": {"name": "mdlm-dit", **self.sizes}}
 
-    def _required(self, backbone: Backbone | None) -> Backbone:
-        if backbone is None:
-            raise SpecError("teacher: without weights to read, the entry must name its backbone")
-        return backbone
-
-    def _state(self, file: Path, source: str, ema: bool | None) -> dict[str, Tensor]:
-        return network_state(read_file(file), source, ema=self.ema_by_default if ema is None else ema, required=bool(ema))
-
-    def _load(self, state: dict[str, Tensor], source: str) -> None:
-        strict_load(self.backbone, published_backbone(state), source, self.reasons)
+    def _load(self, state: dict[str, Tensor], source: str, weights: bool) -> None:
+        if weights:
+            strict_load(self.backbone, published_backbone(state), source, self.reasons)
 
 
 def network_state(content: Mapping, source: str, *, ema: bool, required: bool = False) -> dict[str, Tensor]:

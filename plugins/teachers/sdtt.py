@@ -2,12 +2,12 @@
 
 from typing import Literal
 
-import torch
 from torch import Tensor
 
-from di4c.contracts import Backbone, ForwardProcess, Parameterisation, Prediction
+from di4c.contracts import Backbone, ForwardProcess, Parameterisation
 from di4c.errors import CheckpointError, SpecError
 from di4c_plugins.heads.sinusoidal_token import SinusoidalToken
+from di4c_plugins.teachers.averaged import AveragedStudent
 from di4c_plugins.teachers.containers import below, strict_load
 from di4c_plugins.teachers.mdlm import PROJECTION, REASONS, Mdlm
 
@@ -62,13 +62,10 @@ def hub_revision(round: int, divergence: str, size: str | None) -> str:
     return f"scaling_400k_{size}_step_{step}" if size else f"baselines_{divergence}_step_{step}"
 
 
-class Di4CText(Mdlm):
-    """A Di4C language student as teacher: the product of its marginals averaged over K values of λ.
+class Di4CText(Mdlm, AveragedStudent):
+    """A Di4C language student as teacher, its marginals averaged over K = `atoms` values of λ.
 
-        p^ψ(x_0 | x_t) = ∏_d (1/K) Σ_k p^{θ,d}(x_0^d | x_t; λ_k),   λ_k = (k − ½)/K
-
-    K = `atoms` quantile midpoints of U[0, 1], so nothing is drawn; it costs K passes. For sampling from the student itself
-    (a fresh λ a step, correlations included) load it as a student.
+    Weights are the raw ones unless `ema` is true, as in the published evaluation.
     """
 
     reasons = {**REASONS, PROJECTION: "no λ projection: an MDLM or SDTT checkpoint (teacher mdlm or sdtt), not a Di4C student"}
@@ -92,32 +89,12 @@ class Di4CText(Mdlm):
             process, num_positions, path=path, revision=revision, ema=ema,
             backbone=backbone, parameterisation=parameterisation, weights=weights,
         )
-        if not weights:
-            self.head = SinusoidalToken(1, self.backbone)
 
-    @torch.no_grad()
-    def predict(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
-        """The averaged product as one component."""
-        midpoints = (torch.arange(self.atoms, dtype=torch.float32, device=x_t.device) + 0.5) / self.atoms
-        context = self.head.context(midpoints.expand(len(x_t), -1).unsqueeze(-1))
-        features = self.backbone(x_t, t, cond, context)
-        prediction = Prediction(
-            features, x_t, self.backbone.readout, self.parameterisation, self.process.num_states, components=self.atoms
-        )
-        return prediction.average()
-
-    def to(self, device: torch.device | str) -> "Di4CText":
-        self.head.to(device)
-        return super().to(device)
-
-    def freeze(self) -> "Di4CText":
-        self.head.eval().requires_grad_(False)
-        return super().freeze()
-
-    def _load(self, state: dict[str, Tensor], source: str) -> None:
-        projection = below(state, PROJECTION)
-        if not projection:
-            raise CheckpointError(f"{source}: {self.reasons[PROJECTION]}")
+    def _load(self, state: dict[str, Tensor], source: str, weights: bool) -> None:
         self.head = SinusoidalToken(1, self.backbone)
-        strict_load(self.head.projection, projection, source, self.reasons)
-        super()._load({key: value for key, value in state.items() if not key.startswith(PROJECTION)}, source)
+        projection = below(state, PROJECTION)
+        if weights and not projection:
+            raise CheckpointError(f"{source}: {self.reasons[PROJECTION]}")
+        if weights:
+            strict_load(self.head.projection, projection, source, self.reasons)
+        super()._load({key: value for key, value in state.items() if not key.startswith(PROJECTION)}, source, weights)
