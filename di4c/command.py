@@ -29,6 +29,9 @@ def command(main: Callable[P, int | None]) -> Callable[P, int]:
             return USER_ERROR
         except KeyboardInterrupt:
             return INTERRUPTED
+        except BrokenPipeError:  # the reader has seen enough (… | head); let the interpreter's last flush go nowhere
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
 
     return guarded
 

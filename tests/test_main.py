@@ -37,6 +37,11 @@ def test_list_includes_a_plugin_without_importing_it(tmp_path, capsys):
     assert "Measures." in capsys.readouterr().out
 
 
+def test_a_reader_that_stops_early_is_no_error():
+    ended = subprocess.run(f"{sys.executable} -u -m di4c list | head -1", shell=True, capture_output=True, text=True)
+    assert ended.stdout.startswith("teachers") and ended.stderr == ""
+
+
 def test_list_imports_no_torch():
     code = "import sys; from di4c.__main__ import main; main(['list']); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0

@@ -31,6 +31,21 @@ NESTED = {
 }
 """Options that name a part of their own, which is created first."""
 
+CONTRACTS = {
+    "teachers": "Teacher",
+    "backbones": "Backbone",
+    "processes": "ForwardProcess",
+    "parameterisations": "Parameterisation",
+    "student_heads": "StudentHead",
+    "lambda_samplers": "LambdaSampler",
+    "loss_estimators": "LossEstimator",
+    "samplers": "Sampler",
+    "metrics": "Metric",
+    "datasets": "DataSource",
+    "objectives": "Objective",
+}
+"""What a class of each kind extends, of di4c.contracts."""
+
 
 @dataclass(frozen=True)
 class Construction:
@@ -80,9 +95,24 @@ def plan(registry: Registry, kind: str, entry: str | Mapping, provided: Iterable
         factory = registry.resolve(kind, name)
     except RegistryError as error:
         raise RegistryError(f"{where}: {error}") from error.__cause__
-    options = _completed(factory, name, options)
     told = f"{where}: {name!r} ({registry.find(kind, name).told})"
+    _check_contract(kind, factory, told)
+    options = _completed(factory, name, options)
     return _plan_call(registry, factory, options, set(provided), where, told, takes_provided=True)
+
+
+def _check_contract(kind: str, factory: Any, told: str) -> None:
+    """Raises RegistryError if a class is of another kind; what a function makes is its own matter."""
+    if kind not in CONTRACTS or not isinstance(factory, type):
+        return
+    from di4c import contracts  # imports torch, as the part has done, and names alone need not
+
+    if not issubclass(factory, getattr(contracts, CONTRACTS[kind])):
+        bases = [name for name in CONTRACTS.values() if issubclass(factory, getattr(contracts, name))]
+        raise RegistryError(
+            f"{told} is {f'a {bases[0]}' if bases else 'an ordinary class'}, not a {CONTRACTS[kind]}: "
+            f"what is named here extends di4c.contracts.{CONTRACTS[kind]}."
+        )
 
 
 def _completed(factory: Any, name: str, options: dict) -> dict:

@@ -35,10 +35,15 @@ class EvalSpec:
 
     def normalised(self) -> "EvalSpec":
         """Every entry a mapping, every mixture size a number, "inf" or "product"."""
+        metrics = [full_entry(metric, f"eval.metrics[{i}]") for i, metric in enumerate(self.metrics)]
+        names = [metric["name"] for metric in metrics]
+        for i, name in enumerate(names):
+            if name in names[:i]:
+                raise SpecError(f"eval.metrics[{i}].name: {name!r} is listed twice; results are stored by its name.")
         return dataclasses.replace(
             self,
             sampler=full_entry(self.sampler, "eval.sampler"),
-            metrics=[full_entry(metric, f"eval.metrics[{i}]") for i, metric in enumerate(self.metrics)],
+            metrics=metrics,
             mixture_sizes=[mixture_size(size, "eval.mixture_sizes") for size in self.mixture_sizes],
         )
 

@@ -91,7 +91,9 @@ class Registry:
             target = Target(kind, name, name, "named directly")
             _check_target(target)
             return target
-        raise RegistryError(f"no {SINGULAR[kind]} named {name!r}.{suggestion(name, targets)}")
+        elsewhere = [SINGULAR[other] for other in KINDS if name in self._targets[other]]
+        remark = f" ({name!r} names a {' and a '.join(elsewhere)})" if elsewhere else ""
+        raise RegistryError(f"no {SINGULAR[kind]} named {name!r}{remark}.{suggestion(name, targets)}")
 
     def resolve(self, kind: str, name: str) -> Any:
         """The class (or factory) of a name, imported now. Raises RegistryError, its cause kept."""

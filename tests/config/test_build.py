@@ -106,6 +106,8 @@ def test_evaluation_needs_its_section(registry):
         ({"objective__data__wieght": 1}, RegistryError, r"objective.data \(DataTerm\) has no option 'wieght'"),
         ({"objective__time__law": "gird"}, SpecError, "objective.time.law: found 'gird'. Did you mean 'grid'"),
         ({"objective__data__estimator": "montecarlo"}, RegistryError, "data.estimator: .*Did you mean 'monte-carlo'"),
+        ({"latent": "di4c_plugins.heads.token:Token"}, RegistryError, "latent: .*is a StudentHead, not a LambdaSampler"),
+        ({"data": "collections:OrderedDict"}, RegistryError, "data: .*is an ordinary class, not a DataSource"),
         ({"latent": {"name": "uniform", "dims": 2}}, RegistryError, "latent: .*Did you mean 'dim'"),
     ],
 )

@@ -85,6 +85,12 @@ def registry() -> Registry:
     return Registry([Target(kind, cls.__name__.lower(), f"{__name__}:{cls.__name__}", "test") for kind, cls in here])
 
 
+@pytest.fixture(autouse=True)
+def without_contracts(monkeypatch):
+    """The classes above stand for parts without being any."""
+    monkeypatch.setattr("di4c.config.construct.CONTRACTS", {})
+
+
 def test_nested_parts_are_created_first_and_given_what_they_ask_for():
     process = Process(data_states=3)
     entry = {"name": "teacher", "backbone": {"name": "backbone", "width": "8"}, "kind": "b"}

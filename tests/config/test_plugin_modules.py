@@ -13,16 +13,20 @@ from di4c.errors import RegistryError
 PLUGIN = '''
 from pathlib import Path
 import neighbour_of_the_plugin
+from di4c.contracts import Metric
 
 DI4C_PLUGINS = {"metrics": {"mine": "Mine", "theirs": "collections:Counter"}}
 
 
-class Mine:
+class Mine(Metric):
     folder = Path(__file__).parent
     number = neighbour_of_the_plugin.NUMBER
 
     def __init__(self, *, k: int = 1):
         self.k = k
+
+    def __call__(self, generation):
+        return {}
 '''
 
 

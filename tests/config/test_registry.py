@@ -11,6 +11,18 @@ from di4c.config.suggest import suggestion
 from di4c.errors import RegistryError
 
 
+THEIR_MODULE = """
+from di4c.contracts import Metric
+
+class TheirMetric(Metric):
+    def __init__(self, k: int):
+        self.k = k
+
+    def __call__(self, generation):
+        return {"k": float(self.k)}
+"""
+
+
 def write(folder: Path, name: str, text: str) -> str:
     file = folder / name
     file.write_text(textwrap.dedent(text))
@@ -96,7 +108,7 @@ def test_entry_points_of_other_distributions_are_found(tmp_path):
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-parts\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[di4c.metrics]\ntheirs = their_module:TheirMetric\n")
-    write(tmp_path, "their_module.py", "class TheirMetric:\n    def __init__(self, k: int): self.k = k\n")
+    write(tmp_path, "their_module.py", THEIR_MODULE)
     code = """
         from di4c.config.registry import Registry
         registry = Registry.default()

@@ -110,6 +110,8 @@ def test_an_override_replaces_an_entry_whole(tmp_path):
         ({"plugins": ["absent.py"]}, RegistryError, "plugins: no file .*absent.py"),
         ({"plugins": "mine.py"}, SpecError, "plugins: expected a list of strings"),
         ({"eval": EVAL | {"mixture_sizes": [0]}}, SpecError, "eval.mixture_sizes: .*found 0"),
+        ({"latent": "token"}, RegistryError, r"latent.name: no latent named 'token' \('token' names a head\)"),
+        ({"eval": EVAL | {"metrics": ["entropy", "entropy"]}}, SpecError, r"eval.metrics\[1\].name: 'entropy' is listed twice"),
         ({"eval": EVAL | {"steps": []}}, SpecError, "eval.steps: expected numbers of steps"),
         ({"eval": EVAL | {"metrics": ["entrpy"]}}, RegistryError, r"eval.metrics\[0\].name: no metric named 'entrpy'"),
     ],
