@@ -17,11 +17,12 @@ from di4c.contracts.process import ForwardProcess
 from di4c.contracts.sampler import Denoiser, Sampler
 from di4c.contracts.teacher import Teacher
 from di4c.contracts.tokenizer import ImageTokenizer
+from di4c.contracts.weights import strict_load
 from di4c.draws import Draws, categorical
 
 __all__ = [
     "CHUNK_BYTES", "LOG_ZERO", "AffineReadout", "Backbone", "Batch", "Context", "DataSource", "Denoiser", "Draws",
     "ForwardProcess", "Generation", "IdentityReadout", "ImageTokenizer", "LambdaSampler", "LossEstimator", "Metric",
     "Modulation", "Objective", "Parameterisation", "Prediction", "Raw", "Reduction", "Sampler", "Split", "Statistics",
-    "StudentHead", "Teacher", "categorical",
+    "StudentHead", "Teacher", "categorical", "strict_load",
 ]

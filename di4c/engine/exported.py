@@ -7,6 +7,7 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import nn
 
+from di4c.contracts.weights import strict_load
 from di4c.errors import CheckpointError
 
 
@@ -22,8 +23,5 @@ def load_into(model: nn.Module, folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{folder} is not a readable export (config.json, model.safetensors): {error}") from error
     if config.get("format") != "di4c-export" or config.get("version") != 1:
         raise CheckpointError(f"{folder}/config.json: expected format di4c-export, version 1")
-    try:
-        model.load_state_dict(tensors, strict=True)
-    except RuntimeError as error:
-        raise CheckpointError(f"{folder} does not fit the model that its spec builds: {error}") from error
+    strict_load(model, tensors, str(folder / "model.safetensors"))
     return config
