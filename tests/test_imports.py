@@ -11,8 +11,8 @@ ROOT = Path(__file__).resolve().parent.parent
 CONTRACTS = ("di4c.contracts", "di4c.errors", "di4c.draws")
 """All that a plugin may import of di4c."""
 
-FOLDERS = {"contracts": (), "algorithm": ("contracts",)}
-"""Rooms of di4c that may import only these other rooms (and di4c.errors, di4c.draws)."""
+ROOMS = ("contracts", "algorithm", "engine", "config", "evaluation")
+"""The rooms of di4c from the bottom to the top: each may import those before it."""
 
 
 def imported(path: Path, package: str) -> Iterator[str]:
@@ -52,12 +52,17 @@ def test_plugins_import_contracts_and_one_another_only(path):
     assert not [m for m in modules if within(m, ("plugins",))], "import them as di4c_plugins"
 
 
-@pytest.mark.parametrize("folder", FOLDERS)
-def test_arrows_run_downwards(folder):
-    allowed = ("di4c.errors", "di4c.draws", *(f"di4c.{name}" for name in (folder, *FOLDERS[folder])))
-    for path in (ROOT / "di4c" / folder).rglob("*.py"):
+@pytest.mark.parametrize("room", ROOMS)
+def test_arrows_run_downwards(room):
+    above = tuple(f"di4c.{name}" for name in ROOMS[ROOMS.index(room) + 1 :])
+    for path in sources(f"di4c/{room}"):
         modules = set(imported(path, package_of(path, ROOT / "di4c", "di4c")))
-        assert not [m for m in modules if within(m, ("di4c",)) and not within(m, allowed)], path
+        assert not [m for m in modules if within(m, above)], path
+
+
+def test_every_room_has_its_place():
+    rooms = {path.parent.relative_to(ROOT / "di4c").parts[0] for path in (ROOT / "di4c").glob("*/*.py")}
+    assert rooms == set(ROOMS)
 
 
 def test_only_the_spec_knows_omegaconf():
