@@ -22,11 +22,12 @@ class TimeLaw:
         the idea is Kingma et al. 2021's).
     above-step: U[low + step, high], so that u = t − step ≥ low (tauLDR's).
     grid: uniform on `points`.
+    low-or-uniform: `low` itself with probability `probability`, else U[low, high].
     split: with probability `probability` t ~ U[low, split), else U[split, high); all examples of a batch on one side, so that
         distillation (below) and consistency (above) need not both be computed.
     """
 
-    law: Literal["uniform", "low-discrepancy", "above-step", "grid", "split"]
+    law: Literal["uniform", "low-discrepancy", "above-step", "grid", "low-or-uniform", "split"]
     low: float = 0.0
     high: float = 1.0
     points: list[float] = field(default_factory=list)
@@ -47,6 +48,8 @@ class TimeLaw:
             points = torch.tensor(self.points, dtype=torch.float64, device=draws.device)
             return points[draws.integers(len(self.points))], (min(self.points), max(self.points))
         u = self._kronecker(draws) if self.law == "low-discrepancy" else draws.uniform()
+        if self.law == "low-or-uniform":
+            u = torch.where(draws.child("low").uniform() < self.probability, 0.0, u)
         if self.law == "above-step":
             return low + step + (high - low - step) * u, (low, high)
         return low + (high - low) * u, (low, high)

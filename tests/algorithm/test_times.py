@@ -33,6 +33,14 @@ def test_split_puts_the_whole_batch_on_one_side():
     assert abs(below / 1000 - 0.3) < 4 * (0.21 / 1000) ** 0.5
 
 
+def test_low_or_uniform():
+    t, interval = TimeLaw("low-or-uniform", low=0.01, high=0.02, probability=0.5).sample(Draws(0, count=4000))
+    at_low = t == 0.01
+    assert interval == (0.01, 0.02) and t.dtype == torch.float64 and t.max() < 0.02
+    assert abs(at_low.double().mean() - 0.5) < 4 * (0.25 / 4000) ** 0.5
+    assert abs(t[~at_low].mean() - 0.015) < 4 * 0.01 / (12 * 2000) ** 0.5
+
+
 def test_grid_and_above_step():
     t, interval = TimeLaw("grid", points=[0.25, 0.5, 1.0]).sample(Draws(0, count=100))
     assert set(t.tolist()) == {0.25, 0.5, 1.0} and interval == (0.25, 1.0)
