@@ -8,6 +8,7 @@ from pathlib import Path
 from di4c.errors import CheckpointError
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+INSIDE_HUB = "hub:"
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -38,16 +39,21 @@ def locate(path: str, revision: str | None = None) -> Located:
 
 
 def locate_file(path: str, revision: str | None = None) -> Path:
-    """A local file, or the local copy of a file inside a hub repository, written as owner/name/path/in/it."""
-    local = Path(path).expanduser()
-    if local.is_file():
-        return local
-    owner, name, *inside = path.split("/") if path.count("/") >= 2 else (None, None)
+    """A local file, or the local copy of a file inside a hub repository, written as hub:owner/name/path/in/it.
+
+    The hub is asked only where the path says so: a mistyped local path is an error at once.
+    """
+    if not path.startswith(INSIDE_HUB):
+        if Path(path).expanduser().is_file():
+            return Path(path).expanduser()
+        raise CheckpointError(f"{path}: no such file (a file of a hub repository is written as {INSIDE_HUB}owner/name/path/in/it)")
+    owner, _, rest = path.removeprefix(INSIDE_HUB).partition("/")
+    name, _, inside = rest.partition("/")
     if not inside or not HUB_NAME.fullmatch(f"{owner}/{name}"):
-        raise CheckpointError(f"{path}: no such file (a file of a hub repository is written as owner/name/path/in/it)")
-    found = _fetch(f"{owner}/{name}", "/".join(inside), revision)
+        raise CheckpointError(f"{path}: expected {INSIDE_HUB}owner/name/path/in/it")
+    found = _fetch(f"{owner}/{name}", inside, revision)
     if found is None:
-        raise CheckpointError(f"{path}: the hub repository {owner}/{name} has no file {'/'.join(inside)}")
+        raise CheckpointError(f"{path}: the hub repository {owner}/{name} has no file {inside}")
     return found
 
 

@@ -26,8 +26,8 @@ REASONS = {
 class MaskGITTeacher(Teacher):
     """MaskGIT (Chang et al. 2022; the code bases of Besnier et al.) with the weights at `path`.
 
-    path: a .pth file with `model_state_dict`, locally or inside a hub repository as owner/name/path/in/it; a plain state dict
-    is read as well. backbone: the network, if it is not to be sized by the file (with 16 heads). Every state counts, visible
+    path: a .pth file with `model_state_dict`, local or inside a hub repository as hub:owner/name/path/in/it; a plain state
+    dict is read as well. backbone: the network, if it is not to be sized by the file (with 16 heads). Every state counts, visible
     positions too, so the parameterisation is `raw`. Raises CheckpointError where file and network disagree.
     """
 
@@ -51,7 +51,7 @@ class MaskGITTeacher(Teacher):
         state, source = {}, path or ""
         if weights:
             if path is None:
-                raise SpecError("teacher: `path` is missing: a .pth file, or owner/name/path/in/it on the hub")
+                raise SpecError("teacher: `path` is missing: a .pth file, or hub:owner/name/path/in/it")
             state = network_state(read_file(locate_file(path, revision)), source)
         if backbone is None:
             if not weights:

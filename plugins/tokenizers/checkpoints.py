@@ -1,6 +1,6 @@
 """Files that hold a VQGAN: the published last.ckpt with its model.yaml, and runs of `task: tokenizer`.
 
-A path is a local file or folder, or a folder of a hub repository, written as owner/name/path/in/it.
+A path is a local file or folder, or a folder of a hub repository, written as hub:owner/name/path/in/it.
 """
 
 import json
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from di4c.errors import CheckpointError
 from di4c_plugins.teachers.containers import read_file, strict_load, tensors_at
-from di4c_plugins.teachers.hub import HUB_NAME, locate_file
+from di4c_plugins.teachers.hub import INSIDE_HUB, locate_file
 
 PUBLISHED = ("last.ckpt", "model.yaml")
 EXPORTED = ("model.safetensors", "config.json")
@@ -40,7 +40,10 @@ def tokenizer_state(path: str) -> dict[str, Tensor]:
         for name in (EXPORTED[0], PUBLISHED[0]):
             if (folder / name).is_file():
                 return _state(folder / name)
-    raise _absent(path)
+    raise CheckpointError(
+        f"tokenizer.path: no tokenizer in {path}; looked for {EXPORTED[0]} (there or in export/) and {PUBLISHED[0]}. "
+        "Train one with `task: tokenizer`, or name a published VQGAN's folder"
+    )
 
 
 def published_state(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
@@ -50,26 +53,11 @@ def published_state(module: nn.Module, state: Mapping[str, Tensor], source: str)
 
 
 def _folders(path: str) -> list[Path]:
+    if path.startswith(INSIDE_HUB):
+        return [[locate_file(f"{path}/{name}") for name in PUBLISHED][0].parent]
     given = Path(path).expanduser()
     folder = given.parent if given.is_file() else given
-    if not folder.exists() and HUB_NAME.match(path):
-        folder = _hub_folder(path)
     return [folder / "export", folder]
-
-
-def _hub_folder(path: str) -> Path:
-    """The local copy of a hub folder with a published VQGAN."""
-    try:
-        return [locate_file(f"{path}/{name}") for name in PUBLISHED][0].parent
-    except CheckpointError as error:
-        raise _absent(path, f"; nor is it a folder of a hub repository ({error})") from error
-
-
-def _absent(path: str, more: str = "") -> CheckpointError:
-    return CheckpointError(
-        f"tokenizer.path: no tokenizer in {path}; looked for {EXPORTED[0]} (there or in export/) and {PUBLISHED[0]}{more}. "
-        "Train one with `task: tokenizer`, or name a published VQGAN's folder"
-    )
 
 
 def _state(file: Path) -> dict[str, Tensor]:

@@ -95,11 +95,15 @@ def test_a_folder_of_a_hub_repository(tmp_path, tokenizer, monkeypatch):
         return tmp_path / file.split("/")[-1] if name == "someone/models" else None
 
     monkeypatch.setattr(hub, "_fetch", fetch)
-    loaded = Registry.default().create("tokenizers", {"name": "vqgan", "path": "someone/models/images/VQGAN"})
+    loaded = Registry.default().create("tokenizers", {"name": "vqgan", "path": "hub:someone/models/images/VQGAN"})
     assert loaded.fingerprint() == tokenizer.fingerprint()
     assert set(asked) == {("someone/models", "images/VQGAN/last.ckpt"), ("someone/models", "images/VQGAN/model.yaml")}
-    with pytest.raises(CheckpointError, match="no tokenizer in runs/typo; .*nor is it a folder of a hub"):
+    with pytest.raises(CheckpointError, match="hub repository other/models has no file VQGAN/last.ckpt"):
+        VQGAN(**OPTIONS, path="hub:other/models/VQGAN")
+    asked.clear()
+    with pytest.raises(CheckpointError, match="no tokenizer in runs/typo"):
         VQGAN(**OPTIONS, path="runs/typo")
+    assert not asked
 
 
 def test_what_does_not_fit_is_told(tmp_path, tokenizer):
