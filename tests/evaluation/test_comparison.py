@@ -1,0 +1,103 @@
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from di4c.errors import DataError, SpecError
+from di4c.evaluation import sweep
+from di4c.evaluation.comparison import compare, entrants, load_also, settings_of
+from di4c.evaluation.loaded import load
+from di4c.evaluation.ranks import Ranks
+
+TOOLS = Path(__file__).parents[2] / "tools"
+
+
+def run_tool(name, *arguments):
+    command = [sys.executable, str(TOOLS / name), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_a_run_is_compared_with_its_teacher_and_the_result_is_complete(runs, tmp_path, monkeypatch):
+    student = load(runs["student"], device="cpu")
+    settings = settings_of(student.spec)
+    also = {"other": load(runs["teacher"], device="cpu")}
+
+    def go():
+        return compare(student, settings, tmp_path, also=also, ranks=Ranks(), say=lambda *told: None)
+
+    outcome = go()
+    keys = [(row["model"], row["mixture_size"]) for row in outcome.rows if row["steps"] == 1]
+    assert keys == [("teacher", None), ("student", "inf"), ("student", 2), ("student", "product"), ("other", None)]
+    values = json.loads((tmp_path / "eval.json").read_text())
+    assert list(values)[:1] == ["rows"] and {"rows", "spec", "commit", "floors", "settings"} <= set(values)
+    assert values["rows"] == outcome.rows
+    assert set(outcome.rows[0]["metrics"]) == {"covariance_error", "pair_tv", "frechet_distance", "nll_nats_per_token"}
+    assert set(values["floors"]) == {"covariance_error", "pair_tv", "frechet_distance"}
+    made = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file() and "cells" not in path.parts}
+    assert {"eval.json", "eval.csv", "eval.png", "report.html", "grids/data.png", "grids/student-inf-2.png"} <= made
+    teacher, same = ([r["metrics"] for r in outcome.rows if r["model"] == name] for name in ("teacher", "other"))
+    assert teacher == same  # one model under two names
+
+    def nothing_left(*arguments, **options):
+        raise AssertionError("sampled again")
+
+    monkeypatch.setattr(sweep, "generate_batches", nothing_left)
+    assert go().rows == outcome.rows
+
+
+def test_a_pretrained_teacher_is_measured_alone(runs):
+    teacher = load(runs["teacher"], device="cpu")
+    assert [(e.name, e.mixture_size) for e in entrants(teacher, ["inf", 4], {})] == [("teacher", None)]
+
+
+def test_settings_from_the_command_line_go_before_the_spec(runs):
+    spec = load(runs["student"], device="cpu").spec
+    settings = settings_of(spec, steps=[3], mixture_sizes=["1", "inf"], metrics=["nll", "entropy"], samples=None)
+    assert (settings.steps, settings.mixture_sizes, settings.samples) == ([3], [1, "inf"], 24)
+    assert settings.metrics == [{"name": "nll", "num_examples": 8, "lambda_draws": 4}, {"name": "entropy"}]
+    with pytest.raises(SpecError, match="--mixture-sizes"):
+        settings_of(spec, mixture_sizes=["0"])
+
+
+def test_other_data_cannot_be_compared(runs, tmp_path):
+    copy = shutil.copytree(runs["teacher"], tmp_path / "copy")
+    for file in (copy / "spec.yaml", copy / "export" / "config.json"):
+        text = yaml.safe_load(file.read_text())
+        text.get("spec", text)["data"] = {"name": "digits", "split_seed": 1}
+        file.write_text(json.dumps(text))
+    with pytest.raises(DataError, match="other data"):
+        entrants(load(runs["student"], device="cpu"), ["inf"], {"foreign": load(copy, device="cpu")})
+
+
+@pytest.mark.parametrize("pair", ["runs/x", "=runs/x", "name="])
+def test_also_wants_a_name_and_a_run(pair):
+    with pytest.raises(SpecError, match="NAME=RUN"):
+        load_also([pair], "cpu")
+
+
+def test_also_must_not_take_a_name_twice(runs):
+    student = load(runs["student"], device="cpu")
+    with pytest.raises(SpecError, match="taken"):
+        entrants(student, ["inf"], {"teacher": student})
+
+
+def test_the_tools(runs, tmp_path):
+    done = run_tool("sample.py", "--run", runs["student"], "--steps", 2, "--num", 9, "--label", 3, "--out", tmp_path / "a" / "x.png")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "a" / "x.png").stat().st_size > 0
+    done = run_tool("eval.py", "--run", runs["student"], "--out", tmp_path / "b", "--steps", "1", "--mixture-sizes", "inf",
+                    "--seeds", 1, "--metrics", "entropy", "--device", "cpu")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "unique" in done.stdout and "report.html" in done.stdout
+
+
+@pytest.mark.parametrize("tool", ["sample.py", "eval.py"])
+def test_a_missing_run_is_one_message(tool, tmp_path):
+    done = run_tool(tool, "--run", tmp_path / "no", "--steps", 1, "--out", tmp_path / "x")
+    assert done.returncode != 0
+    assert "no such folder" in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "x").exists()

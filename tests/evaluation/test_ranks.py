@@ -1,0 +1,58 @@
+import multiprocessing
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from di4c.evaluation.cells import CellStore
+from di4c.evaluation.ranks import Ranks, launched_ranks
+from di4c.evaluation.sweep import Sweep
+from tests.evaluation.systems import Data, Mean, Steps, entrant
+
+
+def measure(folder, ranks):
+    sweep = Sweep(
+        data=Data(), metrics=[({"name": "mean"}, Mean()), ({"name": "steps"}, Steps())], store=CellStore(folder),
+        steps=[1, 2], seeds=[0, 1], samples=21, batch_size=4, ranks=ranks,
+    )  # fmt: skip
+    return [(m.steps, m.seed, m.nfe, m.metrics) for m in sweep.run([entrant()])]
+
+
+def work(rank, folder, results):
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    ranks = Ranks(rank, 2)
+    gathered = ranks.gather_rows(torch.full((rank + 1, 2), rank), [1, 2])
+    results.put((rank, measure(folder / "two", ranks), gathered.tolist(), ranks.broadcast(f"from {rank}")))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def test_two_ranks_give_the_numbers_of_one(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    workers = [context.Process(target=work, args=(rank, tmp_path, results)) for rank in range(2)]
+    for worker in workers:
+        worker.start()
+    found = sorted(results.get(timeout=60) for _ in workers)
+    for worker in workers:
+        worker.join(timeout=60)
+        assert worker.exitcode == 0
+    assert found[0][1] == measure(tmp_path / "one", Ranks())  # to the last bit
+    assert found[1][1] == []
+    assert [gathered for _, _, gathered, _ in found] == [[[0, 0], [1, 1], [1, 1]]] * 2
+    assert [text for _, _, _, text in found] == ["from 0", "from 0"]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_shares_cover_every_batch_once(size):
+    for count in range(12):
+        shares = [Ranks(rank, size).share(count) for rank in range(size)]
+        assert [i for share in shares for i in share] == list(range(count))
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_without_a_launcher_there_is_one_rank(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with launched_ranks("cpu") as ranks:
+        assert (ranks.rank, ranks.size, ranks.first) == (0, 1, True)
+    assert not dist.is_initialized()
