@@ -1,12 +1,21 @@
 """The image metrics on what codes decode to."""
 
+import importlib
+from collections.abc import Callable, Iterable
+from functools import cached_property
+
+import torch
 from torch import Tensor
 
 from di4c.contracts import DataSource, Draws, Generation, Metric
 from di4c.errors import SpecError
-from di4c_plugins.metrics.frechet import Frechet
+from di4c_plugins.metrics.frechet import Frechet, gaussian_distance
 from di4c_plugins.metrics.pairwise import Pairwise
 from di4c_plugins.metrics.reference import reference, subset
+from di4c_plugins.tokenizers.pixels import images_of
+
+ImageFeatures = Callable[[Tensor], Tensor]
+"""Images [n, C, H, W] float32 in [−1, 1] → features [n, F]."""
 
 
 class DecodedImages(Metric):
@@ -15,16 +24,19 @@ class DecodedImages(Metric):
     The samples' codes are decoded to levels of the images' data set and compared with its held-out images themselves, so the
     tokenizer's own loss is part of every figure; the floor, decoded codes of real training images, shows how much. For data
     of kind vq-tokens. dimensions: principal components of the pixels; levels, max_positions: as in `pairwise`.
+
+    features: "pkg.module:function" maps images to features instead (an Inception network's, for FID); then the Fréchet
+    distance alone is measured, `batch_size` images at a time, since large images do not fit in memory together.
     """
 
     def __init__(
-        self, *, data: DataSource, dimensions: int = 32, levels: int = 4, max_positions: int = 196,
-        max_references: int = 10_000,
+        self, *, data: DataSource, features: str | None = None, dimensions: int = 32, levels: int = 4,
+        max_positions: int = 196, max_references: int = 10_000, batch_size: int = 64,
     ):
         if not hasattr(data, "pixels") or not hasattr(data, "dataset"):
             raise SpecError(f"metric decoded: needs data that decode to images (vq-tokens), found {type(data).__name__}")
-        self.data = data
-        self.max_references = max_references
+        self.data, self.max_references, self.batch_size = data, max_references, batch_size
+        self.features = None if features is None else imported(features)
         self.frechet = Frechet(data=data.dataset, dimensions=dimensions, max_references=max_references)
         self.pairwise = Pairwise(
             data=data.dataset, levels=levels, max_positions=max_positions, max_references=max_references
@@ -38,7 +50,36 @@ class DecodedImages(Metric):
         return self.errors(subset(train, num_samples, draws))
 
     def errors(self, codes: Tensor) -> dict[str, float]:
-        """The three figures of codes [n, D]."""
+        """The figures of codes [n, D]."""
+        if self.features is not None:
+            decoded = (self._images(self.data.pixels(part)) for part in codes.split(self.batch_size))
+            return {"decoded_frechet_distance": gaussian_distance(*self._moments(decoded), *self._held_out)}
         pixels = self.data.pixels(codes)
         measured = {"frechet_distance": self.frechet.distance(pixels), **self.pairwise.errors(pixels)}
         return {f"decoded_{name}": value for name, value in measured.items()}
+
+    @cached_property
+    def _held_out(self) -> tuple[Tensor, Tensor]:
+        """Mean and covariance of the held-out images' features."""
+        examples = self.data.dataset.split("test")
+        count = min(len(examples), self.max_references)
+        indices = (torch.arange(count) * (len(examples) / count)).long()
+        parts = indices.split(self.batch_size)
+        return self._moments(self._images(examples.batch(part).x_0) for part in parts)
+
+    def _moments(self, images: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+        """Mean [F] and unbiased covariance [F, F] of the features of batches of images, float64."""
+        features = torch.cat([self.features(batch).detach().cpu().double() for batch in images])
+        return features.mean(0), torch.cov(features.T).reshape(features.shape[1], -1)
+
+    def _images(self, x: Tensor) -> Tensor:
+        return images_of(x, self.data.tokenizer.image_shape, self.data.dataset.num_states)
+
+
+def imported(path: str) -> ImageFeatures:
+    """The function "pkg.module:function"; SpecError if there is none."""
+    module, _, name = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise SpecError(f"metric decoded: features {path!r} cannot be imported ({error}); write pkg.module:function") from error

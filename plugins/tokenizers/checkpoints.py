@@ -22,24 +22,31 @@ PARTS = ("encoder.", "decoder.", "quantize.", "quant_conv.", "post_quant_conv.")
 
 
 def recorded_options(path: str) -> dict[str, Any]:
-    """The options of VQGAN that lie beside its weights, in model.yaml or an export's config.json; {} if neither is there."""
-    for folder in _folders(path):
-        if (folder / EXPORTED[1]).is_file():
-            return _exported_options(folder / EXPORTED[1])
-        if (folder / PUBLISHED[1]).is_file():
-            return _published_options(folder / PUBLISHED[1])
+    """The options of VQGAN that lie beside its weights, in an export's config.json or in model.yaml; {} if neither is there."""
+    folder = weights_file(path).parent
+    if (folder / EXPORTED[1]).is_file():
+        return _exported_options(folder / EXPORTED[1])
+    if (folder / PUBLISHED[1]).is_file():
+        return _published_options(folder / PUBLISHED[1])
     return {}
 
 
 def tokenizer_state(path: str) -> dict[str, Tensor]:
-    """The tokenizer's tensors by published name. Raises CheckpointError that says what was looked for."""
+    """The tokenizer's tensors by published name."""
+    file = weights_file(path)
+    content = read_file(file)
+    tensors = tensors_at(content, "state_dict" if "state_dict" in content else None, str(file))
+    return {name: value for name, value in tensors.items() if name.startswith(PARTS)}
+
+
+def weights_file(path: str) -> Path:
+    """The file of weights that `path` names, its options fetched with it. CheckpointError says what was looked for."""
+    if path.startswith(INSIDE_HUB):
+        return [locate_file(f"{path}/{name}") for name in PUBLISHED][0]
     given = Path(path).expanduser()
-    if given.is_file():
-        return _state(given)
-    for folder in _folders(path):
-        for name in (EXPORTED[0], PUBLISHED[0]):
-            if (folder / name).is_file():
-                return _state(folder / name)
+    for file in (given, given / "export" / EXPORTED[0], given / EXPORTED[0], given / PUBLISHED[0]):
+        if file.is_file():
+            return file
     raise CheckpointError(
         f"tokenizer.path: no tokenizer in {path}; looked for {EXPORTED[0]} (there or in export/) and {PUBLISHED[0]}. "
         "Train one with `task: tokenizer`, or name a published VQGAN's folder"
@@ -50,20 +57,6 @@ def published_state(module: nn.Module, state: Mapping[str, Tensor], source: str)
     """Loads the tensors strictly into a VQGAN; CheckpointError lists what does not fit."""
     reasons = {"quantize.embedding": "num_codes or embed_dim (n_embed, embed_dim in model.yaml) is not the file's"}
     strict_load(module, state, source, reasons)
-
-
-def _folders(path: str) -> list[Path]:
-    if path.startswith(INSIDE_HUB):
-        return [[locate_file(f"{path}/{name}") for name in PUBLISHED][0].parent]
-    given = Path(path).expanduser()
-    folder = given.parent if given.is_file() else given
-    return [folder / "export", folder]
-
-
-def _state(file: Path) -> dict[str, Tensor]:
-    content = read_file(file)
-    tensors = tensors_at(content, "state_dict" if "state_dict" in content else None, str(file))
-    return {name: value for name, value in tensors.items() if name.startswith(PARTS)}
 
 
 def _published_options(file: Path) -> dict[str, Any]:

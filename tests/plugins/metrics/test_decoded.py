@@ -1,5 +1,7 @@
 """Image metrics of decoded codes."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -15,6 +17,7 @@ class Uncoded(DataSource, Split):
 
     num_positions, num_states, num_classes = 64, 9, None
     dataset = Digits()
+    tokenizer = SimpleNamespace(image_shape=(1, 8, 8))
 
     def split(self, name):
         self.source = self.dataset.split(name)
@@ -52,3 +55,20 @@ def test_the_floor_is_that_of_decoded_training_codes():
 def test_other_data_are_an_error():
     with pytest.raises(SpecError, match="vq-tokens"):
         DecodedImages(data=Digits())
+
+
+def quarters(images):
+    """Mean brightness of the four quarters of an image: [n, 4]."""
+    return torch.nn.functional.adaptive_avg_pool2d(images, 2).flatten(1)
+
+
+def test_features_of_ones_own_go_batch_by_batch():
+    data = Uncoded()
+    codes = data.split("train").batch(torch.arange(300)).x_0
+    values = [
+        DecodedImages(data=data, features=f"{__name__}:quarters", batch_size=size).errors(codes)["decoded_frechet_distance"]
+        for size in (7, 300)
+    ]
+    assert values[0] == pytest.approx(values[1], rel=1e-6) and 0 < values[0] < 0.1
+    with pytest.raises(SpecError, match="cannot be imported"):
+        DecodedImages(data=data, features="nowhere:nothing")

@@ -111,6 +111,6 @@ def test_what_does_not_fit_is_told(tmp_path, tokenizer):
     with pytest.raises(CheckpointError, match=r"quantize.embedding.weight \(10, 3\), expected \(12, 3\)[\s\S]*num_codes"):
         Registry.default().create("tokenizers", {"name": "vqgan", "path": folder})
     with pytest.raises(CheckpointError, match="no tokenizer in .*nowhere"):
-        VQGAN(**OPTIONS, path=str(tmp_path / "nowhere"))
+        Registry.default().create("tokenizers", {"name": "vqgan", "path": str(tmp_path / "nowhere")})
     with pytest.raises(SpecError, match="multiple of 2"):
         VQGAN(**(OPTIONS | {"image_size": 10}))
