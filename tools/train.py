@@ -5,11 +5,13 @@ Also runs under torchrun, and as plain `python tools/train.py` on one device.
 
 import argparse
 import dataclasses
+import os
 import sys
 from typing import TYPE_CHECKING
 
 from di4c.config.spec import Spec, read_spec
 from di4c.engine.reporting import leave, reporting
+from di4c.engine.run_folder import refuse_used
 
 if TYPE_CHECKING:
     from di4c.engine.options import TrainOptions
@@ -19,6 +21,8 @@ def main() -> None:
     arguments = _arguments()
     with reporting():
         spec = read_spec(arguments.spec, arguments.set)
+        if not arguments.resume and os.environ.get("RANK", "0") == "0":
+            refuse_used(spec.train.run)
         code = _train(spec, resume=arguments.resume)
     if code:
         leave(code)

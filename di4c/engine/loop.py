@@ -64,13 +64,15 @@ def train(
     or SpecError, the same on all ranks.
     """
     ranks.start()
+    stop = ranks.StopSignal()
     held: list[RunFolder] = []
-    ranks.on_rank_zero(lambda: held.append(RunFolder(run.folder, resume=resume)))
     try:
+        ranks.on_rank_zero(lambda: held.append(RunFolder(run.folder, resume=resume)))
         trainer = Trainer(objective, split, run, options, deepspeed)
         trainer.record = held[0] if held else None
-        return trainer.train(resume)
+        return trainer.train(stop, resume=resume)
     finally:
+        stop.close()
         for folder in held:
             folder.close()
 
@@ -97,7 +99,7 @@ class Trainer:
         else:
             self.guard = StopOnNonFinite(self.shards)
 
-    def train(self, resume: bool) -> Result:
+    def train(self, stop: ranks.StopSignal, *, resume: bool) -> Result:
         """Trains to the last step, or until SIGTERM."""
         restored = self._restore() if resume else None
         if restored is not None and self.step >= self.options.steps:
@@ -106,11 +108,10 @@ class Trainer:
             return Result(self.step, finished=True, already=True)
         ranks.on_rank_zero(self._begin)
         self.reporter.open(self.step)
-        stop = ranks.StopSignal()
         try:
             finished = self._steps(stop)
+            stop.settle()
         finally:
-            stop.close()
             self.reporter.close()
         ranks.on_rank_zero(lambda: self.record.record_end(step=self.step, finished=finished))
         return Result(self.step, finished)
@@ -166,7 +167,10 @@ class Trainer:
     def _means(self) -> dict[str, float]:
         """The terms' means since the last report, learning rate and gradient norm."""
         self.guard.check(self.stream, self.run.folder)
-        values = self.means.read() | {"lr": self.lr}
+        values = self.means.read()
+        if not values:
+            return {}
+        values["lr"] = self.lr
         norm = self.engine.get_global_grad_norm()
         if norm is not None:
             values["grad_norm"] = float(norm)

@@ -37,12 +37,12 @@ class RunningMeans:
             self._sums *= float(ranks.rank() == 0)
 
     def read(self) -> dict[str, float]:
-        """The means, equal on all ranks; starts anew. Collective."""
-        if self._sums is None:
+        """The means, equal on all ranks, {} of no examples; starts anew. Collective."""
+        if not self.examples:
             return {}
         if ranks.world_size() > 1:
             dist.all_reduce(self._sums)
-        means = (self._sums / max(1, self.examples)).tolist()
+        means = (self._sums / self.examples).tolist()
         self._sums.zero_()
         self.examples = 0
         return dict(zip(self.names, means, strict=True))

@@ -134,10 +134,13 @@ class StopSignal:
         self._pending = (dist.all_reduce(flag, op=dist.ReduceOp.MAX, group=self._group, async_op=True), flag)
         return stopped
 
-    def close(self) -> None:
-        """Ends the exchange and restores the former handler."""
+    def settle(self) -> None:
+        """Completes the exchange, once all ranks have ended their steps."""
         self._wait()
         self._pending = None
+
+    def close(self) -> None:
+        """Restores the former handler; waits for nobody, since it also follows errors."""
         signal.signal(signal.SIGTERM, self._previous)
 
     def _wait(self) -> bool:

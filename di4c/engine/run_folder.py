@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
 import di4c
@@ -30,9 +29,7 @@ class RunFolder:
 
     def __init__(self, path: Path, *, resume: bool):
         self.path = Path(path)
-        used = self.path.is_dir() and any(p.name != _LOCK for p in self.path.iterdir())
-        if self.path.exists() and not self.path.is_dir():
-            raise TrainingError(f"run folder {self.path} is a file; choose another train.run")
+        used = _used(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = open(self.path / _LOCK, "w")
         try:
@@ -41,9 +38,7 @@ class RunFolder:
             raise TrainingError(f"run folder {self.path} is in use by another run; wait or choose another") from error
         if used and not resume:
             self._lock.close()
-            raise TrainingError(
-                f"run folder {self.path} already holds a run; add --resume to continue it, or choose another train.run"
-            )
+            refuse_used(self.path)
         self._started = time.time()
 
     def record_start(self, spec: dict[str, Any], facts: dict[str, Any]) -> list[str]:
@@ -76,9 +71,22 @@ class RunFolder:
         replace_file(self.path / "run.json", json.dumps({"wall_clock_s": total, "sessions": sessions}, indent=1) + "\n")
 
 
+def refuse_used(path: Path) -> None:
+    """Raises TrainingError if `path` already holds a run, which a fresh one would overwrite."""
+    if _used(path):
+        raise TrainingError(f"run folder {path} already holds a run; add --resume to continue it, or choose another train.run")
+
+
+def _used(path: Path) -> bool:
+    if path.exists() and not path.is_dir():
+        raise TrainingError(f"run folder {path} is a file; choose another train.run")
+    return path.is_dir() and any(p.name != _LOCK for p in path.iterdir())
+
+
 def environment() -> dict[str, Any]:
     """Versions, code and device of this process."""
     import deepspeed
+    import torch
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu ({platform.machine()})"
     versions = {"di4c": di4c.__version__, "torch": torch.__version__, "deepspeed": deepspeed.__version__}

@@ -1,5 +1,6 @@
 """Starts tests.engine.worker on one or more ranks, as a launcher would."""
 
+import atexit
 import csv
 import json
 import os
@@ -30,6 +31,7 @@ def start(jobs: list[dict], ranks: int = 1, **environment: str) -> tuple[list[su
                 cwd=TOP, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             )
         )  # fmt: skip
+    atexit.register(lambda: [p.kill() for p in processes if p.poll() is None])
     return processes, out
 
 

@@ -1,5 +1,7 @@
 """A small masked-token objective and data set, enough to exercise the engine."""
 
+import time
+
 import torch
 from torch import nn
 
@@ -50,14 +52,30 @@ class ToyModel(nn.Module):
         return self.head(h).float() + self.offset[0]
 
 
-class ToyObjective(Objective):
-    """−log p of masked tokens; `poison` makes the loss of one step NaN for one example, `collapsed` is reported."""
+class Exploding(torch.autograd.Function):
+    """0, with an infinite gradient."""
 
-    def __init__(self, *, poison: int | None = None, collapsed: float = 0.0):
+    @staticmethod
+    def forward(ctx, x):
+        return torch.zeros_like(x)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return torch.where(gradient == 0, 0.0, torch.inf)
+
+
+class ToyObjective(Objective):
+    """−log p of masked tokens.
+
+    poison: the steps whose loss is NaN for the last example of the batch. explode: the steps whose gradient is infinite
+    though the loss is not. collapsed: what diagnostics report. pause: seconds a forward pass waits.
+    """
+
+    def __init__(self, *, poison=(), explode=(), collapsed: float = 0.0, pause: float = 0.0):
         super().__init__()
         torch.manual_seed(0)
         self.model = ToyModel()
-        self.poison, self.collapsed = poison, collapsed
+        self.poison, self.explode, self.collapsed, self.pause = poison, explode, collapsed, pause
 
     def forward(self, batch, draws, step):
         t = draws.uniform(1)
@@ -65,9 +83,12 @@ class ToyObjective(Objective):
         logits = self.model(torch.where(masked, STATES, batch.x_0))
         nll = nn.functional.cross_entropy(logits.flatten(0, 1), batch.x_0.flatten(), reduction="none")
         loss = (nll.unflatten(0, masked.shape) * masked).sum(1)
-        if step == self.poison:
-            first = torch.arange(len(loss)) + draws.first == step * 8
-            loss = torch.where(first, loss * float("nan"), loss)
+        last = torch.arange(len(loss)) + draws.first == step * 8 + 7
+        if step in self.poison:
+            loss = torch.where(last, loss * float("nan"), loss)
+        if step in self.explode:
+            loss = loss + last * Exploding.apply(loss)
+        time.sleep(self.pause)
         return {"loss": loss, "masked": masked.sum(1).float()}
 
     def diagnostics(self, batch, draws):

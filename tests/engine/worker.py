@@ -1,6 +1,7 @@
 """Runs toy trainings one after another in one process a rank: python -m tests.engine.worker JOBS.json RESULTS.json
 
-A job: {"folder", "options", "deepspeed", "objective", "resume", "fingerprint", "file_limit", "remove"}, all but the
+A job: {"folder", "options", "deepspeed", "objective", "resume", "fingerprint", "file_limit", "remove",
+"flip", "cut"}, all but the
 first optional. Its result: {"step", "finished", "already"} or {"error", "kind"}.
 """
 
@@ -46,6 +47,16 @@ def perform(job: dict) -> dict:
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+def cut_in_half(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
 def main() -> None:
     jobs, out = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
     ranks.start()
@@ -53,6 +64,9 @@ def main() -> None:
     for job in jobs:
         for path in job.get("remove", []):
             ranks.on_rank_zero(lambda path=path: shutil.rmtree(path))
+        for key, change in (("flip", flip_a_bit), ("cut", cut_in_half)):
+            for path in job.get(key, []):
+                ranks.on_rank_zero(lambda path=path, change=change: change(Path(path)))
         results.append(perform(job))
         if ranks.rank() == 0:
             out.write_text(json.dumps(results))

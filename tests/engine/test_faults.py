@@ -1,0 +1,193 @@
+"""Faults are told in one message, nothing saved is lost, and the run completes with the losses of an undisturbed one."""
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from di4c.engine import checkpoint, ranks
+from di4c.engine.run_folder import RunFolder
+from di4c.errors import TrainingError
+from tests.engine.launching import exported, launch, losses, relative, start
+from tests.engine.toy import ToySplit
+
+STAGES = (0, 1, 2, 3)
+KEEP = {"options": {"keep": 3}}
+OFFLOAD = {"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}}}
+
+
+def stage(number: int) -> dict:
+    return {"zero_optimization": {"stage": number}}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("faults")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(folder) -> list[float]:
+    launch([{"folder": f"{folder}/good"} | KEEP])
+    return losses(folder / "good")
+
+
+@pytest.fixture(scope="module")
+def faults(folder, undisturbed) -> tuple[dict[str, dict], str]:
+    """Results of one-rank jobs by name, and what they printed."""
+    good, saved = f"{folder}/good", f"{folder}/good/checkpoints/step-000000"
+    resume = {"folder": good, "resume": True} | KEEP
+    jobs = {
+        "exists": {"folder": good} | KEEP,
+        "complete": resume,
+        "other data": resume | {"fingerprint": "toy-2"},
+        "damaged": resume | {"flip": [f"{saved}12/ema.safetensors"], "cut": [f"{saved}10/optimizer.safetensors"]},
+        "all damaged": resume | {"cut": [f"{saved}{n}/manifest.json" for n in ("05", "10", "12")]},
+        "nothing yet": {"folder": f"{folder}/fresh", "resume": True},
+        "full": {"folder": f"{folder}/full", "options": {"steps": 12, "keep": 3}},
+        "full disk": {"folder": f"{folder}/full", "resume": True, "file_limit": 20000, "options": {"keep": 3},
+                      "remove": [f"{folder}/full/checkpoints/step-000000{n}" for n in ("10", "12")]},
+        "nan": {"folder": f"{folder}/nan", "objective": {"poison": [6]}, "options": {"log_every": 5}},
+        "explode": {"folder": f"{folder}/explode", "objective": {"explode": [6]}, "deepspeed": stage(2)},
+        "explode 0": {"folder": f"{folder}/explode-0", "objective": {"explode": [9]}, "options": {"clip": 0, "log_every": 12}},
+        "collapsed": {"folder": f"{folder}/collapsed", "objective": {"collapsed": 1.0}, "options": {"diagnostics_every": 6}},
+    }  # fmt: skip
+    results, text = launch(list(jobs.values()))
+    return dict(zip(jobs, results, strict=True)), text
+
+
+def test_an_existing_run_is_not_overwritten(faults):
+    result, _ = faults
+    assert result["exists"]["kind"] == "TrainingError"
+    assert "already holds a run; add --resume" in result["exists"]["error"]
+
+
+def test_resuming_a_complete_run_says_so(faults):
+    result, text = faults
+    assert result["complete"] == {"step": 12, "finished": True, "already": True}
+    assert "the run is complete (12 steps); nothing to do" in text
+
+
+def test_resuming_without_a_checkpoint_starts_anew(faults, folder, undisturbed):
+    result, text = faults
+    assert result["nothing yet"]["finished"] and "no checkpoint yet; starting from the beginning" in text
+    assert losses(folder / "fresh") == undisturbed
+
+
+def test_changed_data_are_an_error(faults):
+    result, _ = faults
+    assert result["other data"]["kind"] == "DataError" and "toy-2" in result["other data"]["error"]
+
+
+def test_damaged_checkpoints_are_named_and_the_last_good_one_is_used(faults, folder, undisturbed):
+    result, text = faults
+    assert result["damaged"] == {"step": 12, "finished": True, "already": False}
+    assert "step-00000012 is damaged (ema.safetensors does not match its checksum)" in text
+    assert "step-00000010 is damaged (optimizer.safetensors does not match its checksum)" in text
+    assert "resumed from" in text and losses(folder / "good") == undisturbed
+    assert result["all damaged"]["kind"] == "CheckpointError" and "every checkpoint" in result["all damaged"]["error"]
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(faults, folder, undisturbed):
+    result, _ = faults
+    message = result["full disk"]["error"]
+    assert result["full disk"]["kind"] == "TrainingError" and "step-00000010 was not saved" in message and "space" in message
+    left = folder / "full" / "checkpoints"
+    assert [p.name for p in left.iterdir() if p.name != "latest"] == ["step-00000005"]
+    assert checkpoint.damage(left / "step-00000005") is None
+    launch([{"folder": f"{folder}/full", "resume": True}])
+    assert losses(folder / "full") == undisturbed
+
+
+def test_a_nan_loss_stops_names_its_step_and_keeps_its_batch(faults, folder):
+    result, _ = faults
+    assert result["nan"]["kind"] == "TrainingError" and "the loss of step 7 is not finite" in result["nan"]["error"]
+    batch = torch.load(folder / "nan" / "nonfinite-step-7.pt", weights_only=True)
+    assert batch["step"] == 6 and torch.equal(batch["x_0"], ToySplit().x_0[batch["indices"]]) and len(batch["x_0"]) == 8
+    assert [p.name for p in checkpoint.candidates(folder / "nan" / "checkpoints")] == ["step-00000005"]
+    assert all(v.isfinite().all() for v in exported(folder / "nan").values())
+
+
+def test_an_infinite_gradient_is_never_saved(faults, folder):
+    result, _ = faults
+    assert "a gradient was not finite" in result["explode"]["error"]
+    assert "weights after step 10 are not finite" in result["explode 0"]["error"]
+    for name in ("explode", "explode-0"):
+        assert [p.name for p in checkpoint.candidates(folder / name / "checkpoints")] == ["step-00000005"]
+
+
+def test_a_collapsed_mixture_is_warned_of(faults):
+    assert "warning: step 6: the mixture has collapsed to a product" in faults[1]
+
+
+def test_skipped_steps_change_no_weight_at_any_stage(folder):
+    """One rank with accumulation, two ranks of which one sees the NaN: the same losses, none for the skipped step."""
+    base = {"objective": {"poison": [4], "explode": [8]}, "options": {"on_nonfinite": "skip"}}
+    configs = {f"{s}": stage(s) for s in STAGES} | {"offload": OFFLOAD}
+    jobs = [base | {"folder": f"{folder}/skip-1-{n}", "deepspeed": c} for n, c in configs.items()]
+    results, text = launch(jobs)
+    assert all(r.get("finished") for r in results), results
+    assert "step 5 is skipped" in text and "step 9 is skipped" in text
+    results, _ = launch([job | {"folder": job["folder"].replace("skip-1", "skip-2")} for job in jobs], ranks=2)
+    assert all(r.get("finished") for r in results), results
+    expected = losses(folder / "skip-1-0")
+    assert len(expected) == 10 and (folder / "skip-1-0" / "nonfinite-step-5.pt").exists()
+    for name in configs:
+        for number in (1, 2):
+            assert relative(losses(folder / f"skip-{number}-{name}"), expected) < 1e-5, (name, number)
+
+
+def test_a_folder_serves_one_run_at_a_time(tmp_path):
+    first = RunFolder(tmp_path / "run", resume=False)
+    with pytest.raises(TrainingError, match="in use by another run"):
+        RunFolder(tmp_path / "run", resume=True)
+    first.close()
+    RunFolder(tmp_path / "run", resume=True).close()
+
+
+def wait_for(path: Path, processes: list) -> None:
+    deadline = time.monotonic() + 120
+    while not path.exists():
+        assert time.monotonic() < deadline and all(p.poll() is None for p in processes), f"{path} did not appear"
+        time.sleep(0.005)
+
+
+def test_a_killed_run_continues_exactly(folder, undisturbed):
+    job = {"folder": f"{folder}/killed", "objective": {"pause": 0.02}, "resume": True}
+    processes, _ = start([job])
+    wait_for(folder / "killed" / "checkpoints" / "step-00000005", processes)
+    processes[0].send_signal(signal.SIGKILL)
+    processes[0].communicate()
+    results, text = launch([job])
+    assert "resumed from" in text and results[0]["finished"]
+    assert losses(folder / "killed") == undisturbed
+
+
+def test_sigterm_to_one_rank_writes_a_checkpoint_and_ends_both(folder, undisturbed):
+    job = {"folder": f"{folder}/terminated", "objective": {"pause": 0.05}, "deepspeed": stage(3)}
+    processes, _ = start([job | {"options": {"checkpoint_every": 0}}], ranks=2)
+    wait_for(folder / "terminated" / "run.json", processes)
+    processes[1].send_signal(signal.SIGTERM)
+    text, _ = processes[0].communicate(timeout=120)
+    processes[1].communicate(timeout=120)
+    assert [p.returncode for p in processes] == [ranks.STOPPED_BY_SIGNAL] * 2
+    assert "stopped by SIGTERM after step" in text
+    assert len(checkpoint.candidates(folder / "terminated" / "checkpoints")) == 1
+    results, _ = launch([job | {"resume": True}])
+    assert results[0]["finished"] and relative(losses(folder / "terminated"), undisturbed) < 1e-5
+
+
+@pytest.mark.slow
+def test_twenty_kills_at_random_moments_change_nothing(folder, undisturbed):
+    """Kills fall anywhere: in start-up, between steps, while a checkpoint is written."""
+    job = {"folder": f"{folder}/hunted", "objective": {"pause": 0.05}, "resume": True, "options": {"checkpoint_every": 1}}
+    moments = torch.rand(20, generator=torch.Generator().manual_seed(0)) * 2.0
+    for number, moment in enumerate(moments.tolist()):
+        processes, _ = start([job])
+        wait_for(folder / "hunted" / "run.json", processes)
+        time.sleep(moment * (2.5 if number % 2 else 0.5))
+        processes[0].send_signal(signal.SIGKILL)
+        processes[0].communicate()
+    results, _ = launch([job])
+    assert results[0]["finished"] and losses(folder / "hunted") == undisturbed

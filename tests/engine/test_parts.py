@@ -1,0 +1,153 @@
+"""The engine's small parts, without DeepSpeed."""
+
+import json
+import math
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from di4c.contracts import Batch, Split
+from di4c.engine.archive import sha256_of, write_safetensors
+from di4c.engine.deepspeed_config import deepspeed_config
+from di4c.engine.metrics import MetricsFile, RunningMeans
+from di4c.engine.optimizer import parameter_groups
+from di4c.engine.options import OptimizerOptions, ScheduleOptions, TrainOptions
+from di4c.engine.run_folder import RunFolder, changed_keys
+from di4c.engine.schedule import lr_factor
+from di4c.engine.stream import ExampleStream
+from di4c.errors import SpecError, TrainingError
+
+
+class Counting(Split):
+    """Example i is the token i."""
+
+    def __len__(self):
+        return 10
+
+    def batch(self, indices, draws=None):
+        return Batch(indices[:, None], cond=indices)
+
+
+def test_schedules_warm_up_and_end_at_their_final_value():
+    cosine = ScheduleOptions(warmup=4, decay="cosine", final=0.1)
+    factors = [lr_factor(k, 20, cosine) for k in range(20)]
+    assert factors[:4] == [0.25, 0.5, 0.75, 1.0] and factors[4] == 1.0
+    assert factors[-1] == pytest.approx(0.1) and factors[4:] == sorted(factors[4:], reverse=True)
+    middle = lr_factor(4 + 15 // 3, 20, cosine)
+    assert middle == pytest.approx(0.1 + 0.9 * (1 + math.cos(math.pi / 3)) / 2)
+    assert lr_factor(12, 21, ScheduleOptions(warmup=4, decay="linear")) == pytest.approx(0.5)
+    assert {lr_factor(k, 9, ScheduleOptions()) for k in range(9)} == {1.0}
+
+
+def test_the_stream_visits_every_example_once_an_epoch_however_it_is_split():
+    stream = ExampleStream(Counting(), seed=5, batch_size=4)
+    whole = [stream.batch(step, 0, 4)[0].x_0[:, 0] for step in range(5)]
+    everything = torch.cat(whole)
+    assert sorted(everything[:10].tolist()) == sorted(everything[10:].tolist()) == list(range(10))
+    assert everything[:10].tolist() != everything[10:].tolist()
+    for step in (4, 2):  # any order, any slice
+        parts = [ExampleStream(Counting(), seed=5, batch_size=4).batch(step, i, i + 2) for i in (0, 2)]
+        assert torch.equal(torch.cat([b.x_0[:, 0] for b, _ in parts]), whole[step])
+        _, draws = stream.batch(step, 0, 4)
+        assert torch.equal(torch.cat([d.uniform(3) for _, d in parts]), draws.uniform(3))
+    assert not torch.equal(ExampleStream(Counting(), seed=6, batch_size=4).indices(0, 10), everything[:10])
+
+
+def test_files_written_in_pieces_are_safetensors_with_the_right_checksum(tmp_path):
+    tensors = {
+        "a": torch.randn(3, 4), "b": torch.tensor(2.5, dtype=torch.float64), "c": torch.arange(6).view(2, 3).T,
+        "d": torch.zeros(0, 2, dtype=torch.bfloat16), "e": torch.tensor([True, False]),
+    }  # fmt: skip
+    entries = [(n, t.dtype, tuple(t.shape)) for n, t in tensors.items()]
+    digest = write_safetensors(tmp_path / "x", entries, iter(tensors.values()))
+    assert digest == sha256_of(tmp_path / "x")
+    loaded = load_file(tmp_path / "x")
+    assert all(torch.equal(loaded[n], t) and loaded[n].dtype == t.dtype for n, t in tensors.items())
+
+
+def test_metrics_rows_widen_and_end_where_a_run_resumes(tmp_path):
+    file = MetricsFile(tmp_path / "metrics.csv")
+    file.append(1, {"loss": 1.5})
+    file.append(2, {"loss": 0.1, "extra": 3.0})
+    file.append(3, {"loss": 1e-9})
+    assert file.path.read_text() == "step,loss,extra\n1,1.5,\n2,0.1,3.0\n3,1e-09,\n"
+    with open(file.path, "a") as cut_off:
+        cut_off.write("4,0.")
+    resumed = MetricsFile(file.path)
+    resumed.truncate(2)
+    resumed.append(3, {"loss": 2.0})
+    assert file.path.read_text() == "step,loss,extra\n1,1.5,\n2,0.1,3.0\n3,2.0,\n"
+
+
+def test_running_means_continue_from_their_state():
+    terms = [{"loss": torch.rand(4), "part": torch.rand(4)} for _ in range(3)]
+    whole, before, after = (RunningMeans(torch.device("cpu")) for _ in range(3))
+    assert whole.read() == {}
+    for term in terms:
+        whole.add(term, 4)
+    before.add(terms[0], 4)
+    after.load(json.loads(json.dumps(before.state())))
+    for term in terms[1:]:
+        after.add(term, 4)
+    expected = whole.read()
+    assert after.read() == expected and whole.read() == {}
+    assert expected["loss"] == pytest.approx(torch.cat([t["loss"] for t in terms]).mean().item())
+
+
+def test_multipliers_become_parameter_groups():
+    model = nn.ModuleDict({"trunk": nn.Linear(2, 2), "head": nn.Linear(2, 2)})
+    model["trunk"].bias.requires_grad_(False)
+    groups = parameter_groups(model, OptimizerOptions(lr_multipliers={"head": 5.0, "weight": 2.0}))
+    assert {g["lr_multiplier"]: len(g["params"]) for g in groups} == {2.0: 1, 10.0: 1, 5.0: 1}
+    with pytest.raises(SpecError, match="'hed'"):
+        parameter_groups(model, OptimizerOptions(lr_multipliers={"hed": 5.0}))
+
+
+def test_batches_divide_over_ranks_or_are_refused():
+    options = TrainOptions(steps=1, batch_size=24, micro_batch_size=4)
+    assert [options.micro_batches(n) for n in (1, 2, 3)] == [(4, 6), (4, 3), (4, 2)]
+    assert TrainOptions(steps=1, batch_size=24).micro_batches(2) == (12, 1)
+    with pytest.raises(SpecError, match="24 examples do not divide over 5 ranks"):
+        options.micro_batches(5)
+    with pytest.raises(SpecError, match="micro_batch_size: 5 does not divide a rank's 12"):
+        TrainOptions(steps=1, batch_size=24, micro_batch_size=5).micro_batches(2)
+
+
+def test_deepspeeds_configuration_passes_through_with_what_the_options_say():
+    options = TrainOptions(steps=1, batch_size=8, micro_batch_size=2, clip=0.5, precision="bf16")
+    section = {"zero_optimization": {"stage": 2}, "wall_clock_breakdown": True}
+    config = deepspeed_config(section, options, 2)
+    assert config["zero_optimization"] == {"stage": 2} and config["wall_clock_breakdown"] and config["bf16"]["enabled"]
+    assert (config["train_batch_size"], config["gradient_accumulation_steps"], config["gradient_clipping"]) == (8, 2, 0.5)
+    assert section == {"zero_optimization": {"stage": 2}, "wall_clock_breakdown": True}
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"optimizer": {"type": "Adam"}}, "train.optimizer"),
+        ({"zero_optimization": {"stage": 4}}, "allowed: 0, 1, 2, 3"),
+        ({"zero_optimization": {"stage": 2, "offload_param": {"device": "cpu"}}}, "offload_param needs stage 3"),
+        ({"zero_optimization": {"offload_optimizer": {"device": "cpu"}}}, "offload_optimizer needs stage 1"),
+    ],
+)
+def test_combinations_that_cannot_run_are_refused(section, message):
+    with pytest.raises(SpecError, match=message):
+        deepspeed_config(section, TrainOptions(steps=1, batch_size=1), 1)
+
+
+def test_a_changed_spec_is_told_on_resumption(tmp_path):
+    folder = RunFolder(tmp_path / "run", resume=False)
+    assert folder.record_start({"train": {"steps": 5, "lr": 1}, "seed": 0}, {}) == []
+    folder.record_end(step=5)
+    assert folder.record_start({"train": {"steps": 9, "lr": 1}, "data": "x"}, {}) == ["train.steps", "seed", "data"]
+    assert len(json.loads((tmp_path / "run" / "run.json").read_text())["sessions"]) == 2
+    assert changed_keys({"a": [1, 2]}, {"a": [1, 2]}) == []
+
+
+def test_a_run_folder_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(TrainingError, match="is a file"):
+        RunFolder(tmp_path / "run", resume=False)
