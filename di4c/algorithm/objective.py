@@ -35,11 +35,19 @@ class DataTerm:
 
 @dataclass(frozen=True)
 class ConsistencyTerm:
-    """weight·[above ≤ t]·( correlated part + marginal part )."""
+    """weight·[above ≤ t]·( correlated part + marginal part ), on a random `probability` of the steps, weighted by its inverse.
+
+    The target costs a few forward passes more; computing it on some steps only keeps the expected loss and saves them.
+    """
 
     weight: float
     estimator: LossEstimator
     above: float = 0.0
+    probability: float = 1.0
+
+    def __post_init__(self):
+        if not 0 < self.probability <= 1:
+            raise SpecError(f"objective.consistency.probability: in (0, 1]; found {self.probability}")
 
 
 @dataclass(frozen=True)
@@ -85,7 +93,7 @@ class Di4CLoss:
     def consistency_loss(self, statistics: Statistics, t: Tensor) -> dict[str, Tensor]:
         """KL( p^θ_{0|u} ∘ p^ψ_{u|t} ‖ p^θ_{0|t} ) up to a constant in θ: [B] nats, and its two parts unweighted."""
         correlated, marginal = self.consistency.estimator(statistics)
-        weight = self.consistency.weight * (t >= self.consistency.above).to(correlated)
+        weight = self.consistency.weight / self.consistency.probability * (t >= self.consistency.above).to(correlated)
         return {
             "consistency": weight * (correlated + marginal),
             "consistency_correlated": correlated,
@@ -170,6 +178,7 @@ class Di4C(Objective):
             time=time,
             teacher_step=teacher_step,
             far_above=consistency.above if consistency is not None else None,
+            far_probability=consistency.probability if consistency is not None else 1.0,
             near_below=distillation.below if distillation is not None else None,
             near_time=near_time,
             near_copies=near_copies,

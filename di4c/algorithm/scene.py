@@ -43,6 +43,7 @@ class SceneLaw:
     targets: int = 0
     teacher_step: StepLaw | None = None
     far_above: float | None = None
+    far_probability: float = 1.0
     near_below: float | None = None
     near_time: TimeLaw | None = None
     near_copies: int = 1
@@ -58,7 +59,7 @@ def draw_scene(law: SceneLaw, teacher: Teacher, student: MixtureStudent, batch: 
     step = law.teacher_step.draw(draws.child("step size")) if law.teacher_step is not None else 0.0
     t, (low, high) = law.time.sample(draws.child("t"), step)
     x_t = teacher.process.corrupt(batch.x_0, t, draws.child("x_t"))
-    far = law.far_above is not None and high >= law.far_above
+    far = law.far_above is not None and high >= law.far_above and draws.child("far").scalar() < law.far_probability
     near = law.near_below is not None and (law.near_time is not None or low < law.near_below)
     lam, log_weights = _components(law.latent, law.components, draws.child("lambda"))
     scene = {

@@ -128,7 +128,8 @@ class Block(nn.Module):
 
     def __init__(self, width: int, heads: int, mlp_ratio: float, dropout: float):
         super().__init__()
-        self.heads, self.dropout = heads, dropout
+        self.heads = heads
+        self.dropout = nn.Dropout(dropout)  # on what joins the residual stream: SDPA with dropout inside has no fast CPU kernel
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.modulation = nn.Linear(width, 6 * width)
         self.qkv = nn.Linear(width, 3 * width)
@@ -142,13 +143,12 @@ class Block(nn.Module):
         """h [B, D + K, H], conditioning c [B, C] → [B, D + K, H]."""
         modulation = self.modulation(F.silu(c))[:, None].chunk(6, dim=-1)
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation
-        h = h + (1 + gate_a) * self.attend(self.norm(h) * (1 + scale_a) + shift_a, rotary)
-        return h + (1 + gate_m) * self.mlp(self.norm(h) * (1 + scale_m) + shift_m)
+        h = h + (1 + gate_a) * self.dropout(self.attend(self.norm(h) * (1 + scale_a) + shift_a, rotary))
+        return h + (1 + gate_m) * self.dropout(self.mlp(self.norm(h) * (1 + scale_m) + shift_m))
 
     def attend(self, h: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
         q, k, v = rearrange(self.qkv(h), "b d (three n w) -> three b n d w", three=3, n=self.heads)
-        dropout = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(rotate(q, rotary), rotate(k, rotary), v, dropout_p=dropout)
+        mixed = F.scaled_dot_product_attention(rotate(q, rotary), rotate(k, rotary), v)
         return self.out(rearrange(mixed, "b n d w -> b d (n w)"))
 
 

@@ -74,6 +74,19 @@ def test_a_split_law_computes_one_side_only():
     assert sorted(sides) == [(False, True), (True, False)]
 
 
+def test_consistency_on_some_steps_keeps_the_expected_loss():
+    always = make(data=None, distillation=DistillationTerm(1.0, below=1.0))
+    sometimes = make(
+        data=None, distillation=DistillationTerm(1.0, below=1.0),
+        consistency=ConsistencyTerm(1.0, ESTIMATORS["control-variate"], above=0.1, probability=0.25),
+    )
+    steps = [(always(batch(), Draws(k, count=6), k), sometimes(batch(), Draws(k, count=6), k)) for k in range(40)]
+    seen = [(a["consistency"], b["consistency"]) for a, b in steps if "consistency" in b]
+    assert 2 <= len(seen) <= 20  # 10 expected of 40
+    for a, b in seen:
+        torch.testing.assert_close(b, 4 * a, rtol=1e-4, atol=1e-4)
+
+
 def test_distillation_at_times_of_its_own():
     objective = make(near_time=TimeLaw("uniform", low=0.01, high=0.2), near_copies=4, time=TimeLaw("uniform", low=0.5))
     terms = objective(batch(), Draws(0, count=6), 0)
