@@ -1,17 +1,20 @@
 """Chains by transition matrices: the laws of q, exact steps against enumeration, draws against their laws."""
 
 import copy
+import functools
 import itertools
 
 import pytest
 import torch
+from di4c_plugins.backbones.truncated_logistic import TruncatedLogistic
 from di4c_plugins.processes import ctmc, ctmc_bound
 from di4c_plugins.processes.birth_death import BirthDeath
 from di4c_plugins.processes.chain import search_rows
 from di4c_plugins.processes.discretised_gaussian import DiscretisedGaussian
 from di4c_plugins.processes.uniform import Uniform
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from di4c.contracts import Draws, Prediction, categorical
+from di4c.contracts import Draws, Prediction, Raw, categorical
 from di4c.errors import SpecError
 
 GAUSSIAN = {"rate_sigma": 2.0, "target_sigma": 4.0, "time_base": 3.0, "time_exponential": 100.0}
@@ -310,3 +313,38 @@ def test_bound_is_never_below_the_relative_entropy_of_zero():
     assert (process.nelbo(x_0, x_t, t, prediction) >= gap).all()
     certain = Prediction.point(x_0, x_t, 6)
     torch.testing.assert_close(process.nelbo(x_0, x_t, t, certain).double(), gap, rtol=1e-6, atol=1e-4)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Notes the most elements of any tensor that an operation returns."""
+
+    def __init__(self):
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        result = function(*arguments, **(keywords or {}))
+        for tensor in result if isinstance(result, tuple | list) else [result]:
+            if isinstance(tensor, torch.Tensor):
+                self.elements = max(self.elements, tensor.numel())
+        return result
+
+
+def test_no_tensor_of_all_positions_and_states(monkeypatch):
+    """S = 64, D = 768: noising, a step and the bound with its gradient stay at the matrices' size or the chunk budget."""
+    size, positions, states, budget = 8, 768, 64, 2**18
+    process = gaussian(states, target_sigma=128.0)
+    monkeypatch.setattr(ctmc, "CHUNK_BYTES", budget)
+    monkeypatch.setattr(Prediction, "chunks", functools.partialmethod(Prediction.chunks, budget))
+    t = torch.linspace(0.05, 0.95, size, dtype=torch.float64)
+    x_0 = torch.randint(states, (size, positions), generator=torch.Generator().manual_seed(0))
+    moments = torch.zeros(size, positions, 2, requires_grad=True)
+    with LargestTensor() as largest:
+        x_t = process.corrupt(x_0, t, Draws(0, count=size))
+        prediction = Prediction(moments, x_t, TruncatedLogistic(states), Raw(), states)
+        with torch.no_grad():
+            process.posterior(x_t, prediction, t, t / 2, Draws(1, count=size))
+            process.posterior_log_prob(x_t, x_t, prediction, t, t / 2)
+        process.nelbo(x_0, x_t, t, prediction).mean().backward()
+    assert moments.grad.isfinite().all()
+    assert largest.elements <= budget < size * positions * states
