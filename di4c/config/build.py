@@ -119,6 +119,7 @@ def build_student(spec: Spec, registry: Registry, teacher: Teacher, latent: Lamb
         backbone = teacher.student_backbone()
         provided = {"latent_dim": latent.dim, "backbone": backbone}
         head = _create(spec, registry, "student_heads", spec.student.head, "student.head", provided)
+    teacher.warm_start(head)
     with _located(spec):
         _check_head(registry, spec.student.head["name"], head.needs, type(backbone), backbone.accepts)
     return MixtureStudent(

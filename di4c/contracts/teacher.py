@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from di4c.contracts.backbone import Backbone
+from di4c.contracts.head import StudentHead
 from di4c.contracts.parameterisation import Parameterisation
 from di4c.contracts.prediction import Prediction
 from di4c.contracts.process import ForwardProcess
@@ -29,6 +30,9 @@ class Teacher:
     def student_backbone(self) -> Backbone:
         """A fresh trainable backbone that starts from the teacher's weights."""
         return self.backbone.for_student()
+
+    def warm_start(self, head: StudentHead) -> None:
+        """Gives a student's fresh head what the teacher knows of λ; nothing, unless the teacher is itself a student."""
 
     def to(self, device: torch.device | str) -> "Teacher":
         """Moves the network; returns self."""

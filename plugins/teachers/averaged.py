@@ -27,6 +27,12 @@ class AveragedStudent(Teacher):
         )
         return prediction.average()
 
+    def warm_start(self, head: StudentHead) -> None:
+        """Copies the λ layers into a head of the same kind and size; another head starts afresh."""
+        own, fresh = self.head.state_dict(), head.state_dict()
+        if type(head) is type(self.head) and {k: v.shape for k, v in own.items()} == {k: v.shape for k, v in fresh.items()}:
+            head.load_state_dict(own)
+
     def to(self, device: torch.device | str) -> "AveragedStudent":
         self.head.to(device)
         return super().to(device)

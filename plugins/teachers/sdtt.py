@@ -19,11 +19,8 @@ class Sdtt(Mdlm):
     """A round of self-distillation through time (Deschenaux & Gulcehre 2024), 1 to 7.
 
     From the hub by `round` (revision "baselines_{divergence}_step_{round}0000", or "scaling_400k_{size}_step_…" with
-    `size`), or from `path`: a file, a folder, or a hub name with `revision`. Weights are the raw ones unless `ema` is true, as
-    in the published evaluation.
+    `size`), or from `path`: a file, a folder, or a hub name with `revision`. Otherwise as MDLM's.
     """
-
-    ema_by_default = False
 
     def __init__(
         self,

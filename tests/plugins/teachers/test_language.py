@@ -174,6 +174,18 @@ def test_di4c_student_as_teacher_averages_its_components(tmp_path):
     assert torch.equal(averaged.head.projection[2].bias, 2 * projection()["latent_projection.2.bias"])
 
 
+def test_a_student_of_a_student_starts_from_its_lambda_layers(tmp_path):
+    torch.save(prefixed(published(random_network()) | projection(), "backbone."), tmp_path / "student.ckpt")
+    teacher = Di4CText(process(), LENGTH, path=str(tmp_path / "student.ckpt"), backbone=backbone()).freeze()
+    same, other = SinusoidalToken(1, teacher.backbone), SinusoidalToken(1, teacher.backbone, hidden=16)
+    before = other.projection[2].weight.clone()
+    teacher.warm_start(same)
+    teacher.warm_start(other)
+    assert all(torch.equal(value, teacher.head.state_dict()[key]) for key, value in same.state_dict().items())
+    assert all(parameter.requires_grad for parameter in same.parameters())
+    assert torch.equal(other.projection[2].weight, before)
+
+
 @pytest.mark.parametrize(
     ("kind", "state", "said"),
     [
