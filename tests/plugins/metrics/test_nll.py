@@ -75,6 +75,26 @@ def test_many_steps_of_a_model_that_ignores_its_input(source, generation, terms)
     assert abs(value - float(each.mean())) < spread
 
 
+def test_noise_of_the_frequencies_themselves_cancels(source, generation):
+    """A model of the training frequencies has its bound exactly at every n, since the subtracted terms are its own."""
+    x = every_sequence().repeat(50, 1)[:400]
+    process = Absorbing(STATES)
+    log_p = LikelihoodBound(data=source(x, x, STATES), process=process)._frequencies
+    exact = -log_p.gather(1, x.T).mean()
+    model = lambda x_t, *_: Prediction.from_logits(log_p.expand(len(x_t), -1, -1), x_t)  # noqa: E731
+    value = bound(source, generation, x, model, steps=8, num_examples=400)
+    assert torch.allclose(log_p[:, :STATES].exp().sum(1), torch.ones(LENGTH), atol=1e-5)
+    assert value == pytest.approx(float(exact), rel=1e-5)
+
+
+def test_large_tables_are_pooled_over_positions(source, monkeypatch, correlated):
+    monkeypatch.setattr("di4c_plugins.metrics.nll.LARGE_TABLE", 10)
+    log_p = LikelihoodBound(data=source(correlated, correlated, 5), process=Absorbing(5))._frequencies
+    assert log_p.shape == (6, 6) and log_p.stride()[0] == 0
+    expected = (correlated[:2000 * 2 : 2].flatten().bincount(minlength=5) + 1.0) / (2000 * 6 + 6)
+    assert torch.allclose(log_p[0, :5].exp(), expected / expected.sum(), atol=1e-4)
+
+
 def test_exact_conditionals_approach_the_entropy(source, generation):
     """Data x = (a, a): one step costs two entropies, many steps nearly one, since the second token then follows the first."""
     x = torch.arange(STATES)[:, None].expand(-1, LENGTH).repeat(300, 1)
