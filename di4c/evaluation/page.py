@@ -17,7 +17,7 @@ h2 { font-size: 19px; margin: 44px 0 12px; padding-top: 18px; border-top: 1px so
 h3 { font-size: 15px; margin: 22px 0 8px; }
 p, li { max-width: 78ch; }
 .lead { color: var(--faint); margin: 0 0 22px; }
-.note { color: var(--faint); font-size: 13.5px; }
+.note { color: var(--faint); font-size: 13.5px; max-width: 110ch; }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(220px, 1fr)); gap: 14px; margin: 20px 0 8px; }
 .card { background: var(--soft); border-radius: 10px; padding: 14px 16px 12px; }
 .card h3 { margin: 0 0 8px; font-weight: 600; }
@@ -38,7 +38,7 @@ tr.floor td { border-top: 1px solid var(--ink); color: var(--faint); }
          background: var(--soft); font-size: 12px; }
 .ratio.better { color: var(--good); background: var(--good-soft); font-weight: 650; }
 img { max-width: 100%; height: auto; display: block; }
-.grids { display: grid; gap: 20px; align-items: start; margin: 8px 0 22px; }
+.grids { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 22px; align-items: start; margin: 8px 0 22px; }
 figure { margin: 0; }
 figcaption { font-size: 13.5px; margin-bottom: 6px; }
 figcaption b { font-weight: 650; }

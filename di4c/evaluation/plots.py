@@ -13,6 +13,7 @@ from di4c.evaluation.table import Row, metric_names, model_label
 COLUMNS = 3
 DPI = 160
 NOT_CURVES = ("step", "lr", "examples_per_second")
+
 LOG_FROM = 4
 """Values whose largest is this many times the smallest are drawn on a logarithmic axis."""
 
@@ -43,6 +44,7 @@ def training_figure(curves: Mapping[str, Path]) -> bytes | None:
             if column in values:
                 steps, y = values[column]
                 axes.plot(steps, y, color=styles[name, None].colour, linewidth=1.3, label=name)
+        axes.locator_params(axis="x", nbins=5, integer=True)
         quiet_axes(axes)
         axes.set_title(column.replace("_", " "), fontsize=9.5, color=INK, loc="left")
     _legend(figure, panels)

@@ -15,6 +15,9 @@ from di4c.evaluation.table import REFERENCE, Row, is_better, metric_names, model
 SHOWN_STEPS = 3
 """Samples are shown for so many of the smallest numbers of steps."""
 
+SIDE_BY_SIDE = ((REFERENCE, None), ("student", "inf"), ("student", "product"))
+"""The models whose samples are shown at once."""
+
 
 @dataclass(frozen=True)
 class Report:
@@ -66,7 +69,7 @@ class Report:
         shown = sorted(students, key=lambda row: row["steps"])[:SHOWN_STEPS]
         cards = [self._card(name, shown) for name in metric_names(shown) if self.higher_is_better.get(name, False) is not None]
         inside = "".join(filter(None, cards))
-        note = '<p class="note">Student → its ratio to the teacher with as many steps.</p>'
+        note = '<p class="note">The student’s value, and its ratio to the teacher’s at as many steps.</p>'
         return f'<div class="cards">{inside}</div>{note}' if inside else ""
 
     def _card(self, name: str, rows: Sequence[Row]) -> str:
@@ -112,19 +115,20 @@ class Report:
         return f'<span class="ratio{" better" if is_better(share, direction) else ""}">×{share:.2f}</span>'
 
     def _samples(self) -> str:
-        """Teacher, student and the others side by side, a line a number of steps; real data first."""
+        """Teacher, student and its product side by side, a line a number of steps; the other models on demand."""
         if not self.grids:
             return ""
+        models = list(dict.fromkeys((model, size) for model, size, _ in self.grids))
+        main = [key for key in models if key in SIDE_BY_SIDE]
+        rest = [key for key in models if key not in SIDE_BY_SIDE]
+        real = sample_figure(self.data_grid, "real data", "held out") if self.data_grid is not None else ""
+        more = "".join(self._grid_lines(rest))
+        return section("Samples", _columns([real]), *self._grid_lines(main), folded("Further models", more) if rest else "")
+
+    def _grid_lines(self, models: Sequence[tuple[str, Any]]) -> list[str]:
         steps = sorted({n for _, _, n in self.grids})[:SHOWN_STEPS]
-        models = [key for key in dict.fromkeys((m, k) for m, k, _ in self.grids) if not isinstance(key[1], int)]
-        parts = []
-        if self.data_grid is not None:
-            parts.append(_side_by_side([sample_figure(self.data_grid, "real data", "held out")], len(models)))
-        for n in steps:
-            found = [(model, size, self.grids.get((model, size, n))) for model, size in models]
-            figures = [sample_figure(path, model_label(m, k), _steps(n)) for m, k, path in found if path is not None]
-            parts.append(_side_by_side(figures, len(models)))
-        return section("Samples", *parts)
+        lines = [[(key, n, self.grids.get((*key, n))) for key in models] for n in steps]
+        return [_columns([sample_figure(p, model_label(*key), _steps(n)) for key, n, p in line if p]) for line in lines]
 
     def _plot_note(self) -> str:
         return '<p class="note">Bands: one standard deviation over sampling seeds. Dashed: real training data in place of samples.</p>'
@@ -142,9 +146,8 @@ class Report:
         return "".join(f"<pre>{escape(text)}</pre>" for text in texts.values())
 
 
-def _side_by_side(figures: Sequence[str], columns: int) -> str:
-    width = f"repeat({max(min(columns, 4), 1)}, minmax(0, 1fr))"
-    return f'<div class="grids" style="grid-template-columns: {width}">{"".join(figures)}</div>'
+def _columns(figures: Sequence[str]) -> str:
+    return f'<div class="grids">{"".join(figures)}</div>'
 
 
 def _steps(steps: int) -> str:
