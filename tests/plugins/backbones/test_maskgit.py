@@ -7,6 +7,7 @@ import torch
 
 from di4c.contracts import Context
 from di4c.errors import SpecError
+from di4c.testing import check_backbone
 from di4c_plugins.backbones.maskgit import MaskGITBackbone, with_tied_readout
 
 D, S, CLASSES, WIDTH = 9, 8, 3, 16
@@ -28,6 +29,10 @@ def tokens(components, seed=2):
 
 
 T = torch.ones(2)
+
+
+def test_it_keeps_the_contract(backbone):
+    check_backbone(backbone, num_positions=D, num_states=S, num_classes=CLASSES)
 
 
 def test_shapes_and_b_major_order(backbone, x_t):

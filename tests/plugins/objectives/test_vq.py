@@ -5,6 +5,8 @@ import torch
 
 from di4c.contracts import Batch, Draws
 from di4c.errors import SpecError
+from di4c.testing import check_objective
+from di4c_plugins.datasets.digits import Digits
 from di4c_plugins.objectives import codebook
 from di4c_plugins.objectives.codebook import CodebookAverage
 from di4c_plugins.objectives.vq import VQTokenizer
@@ -48,6 +50,10 @@ def test_the_codebook_is_not_a_parameter_and_evaluation_does_not_move_it():
     assert torch.equal(before, objective.model.quantize.embedding.weight)
     objective.train()(Batch(stripes(4, 0)), Draws(0, count=4), 0)
     assert not torch.equal(before, objective.model.quantize.embedding.weight)
+
+
+def test_it_keeps_the_contract_where_the_codebook_stands_still():
+    check_objective(VQTokenizer(64, 17, tokenizer=tokenizer()).eval(), Digits())
 
 
 def test_the_gradient_passes_straight_through_the_quantiser():

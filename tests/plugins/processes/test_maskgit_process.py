@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from di4c.contracts import Draws
+from di4c.testing import check_process
 from di4c_plugins.processes.maskgit import RATIO_SCHEDULES, MaskGITProcess
 
 
@@ -14,6 +15,11 @@ def test_everything_is_clean_at_0_and_masked_at_1(name):
     draws = Draws(seed=0, count=4)
     assert torch.equal(process.corrupt(x_0, torch.zeros(4, dtype=torch.float64), draws), x_0)
     assert (process.corrupt(x_0, torch.ones(4, dtype=torch.float64), draws) == process.mask_index).all()
+
+
+@pytest.mark.parametrize("name", RATIO_SCHEDULES)
+def test_it_keeps_the_contract(name):
+    check_process(MaskGITProcess(5, schedule=name))
 
 
 @pytest.mark.parametrize("name", RATIO_SCHEDULES)

@@ -5,8 +5,11 @@ import torch
 
 from di4c.contracts import Draws
 from di4c.errors import CheckpointError, SpecError
+from di4c.testing import check_sampler, check_teacher
 from di4c_plugins.backbones.maskgit import MaskGITBackbone
 from di4c_plugins.processes.maskgit import MaskGITProcess
+from di4c_plugins.samplers.halton import HaltonSampler
+from di4c_plugins.samplers.maskgit import MaskGITSampler
 from di4c_plugins.teachers.maskgit import Di4CMaskGIT, MaskGITTeacher
 
 D, CODES, CLASSES = 4, 6, 3
@@ -56,6 +59,15 @@ def test_the_student_is_averaged_over_lambda(tmp_path):
     per_component = teacher.backbone.readout(h.movedim(2, 1).flatten(0, 1), rows.repeat(2), x_t.flatten()).softmax(-1)
     torch.testing.assert_close(logits(teacher).exp(), per_component.mean(1).unflatten(0, (2, D)))
     assert torch.equal(logits(teacher), logits(teacher))
+
+
+def test_teachers_and_samplers_keep_the_contract(tmp_path):
+    for kind, student in ((MaskGITTeacher, False), (Di4CMaskGIT, True)):
+        path, _ = published(tmp_path, student=student)
+        teacher = kind(PROCESS, D, num_classes=CLASSES, path=path).freeze()
+        check_teacher(teacher)
+        check_sampler(MaskGITSampler(PROCESS), teacher)
+        check_sampler(HaltonSampler(PROCESS), teacher)
 
 
 def test_a_student_of_the_teacher_starts_from_its_weights(tmp_path):
