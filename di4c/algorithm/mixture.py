@@ -1,10 +1,12 @@
 """Sums over positions and mixture components, without ever holding [B, M, D, S].
 
-A Prediction is read out for a chunk of rows (b, d) with uncertainty at a time; each chunk is reduced to the few sums the
-losses need and recomputed in the backward pass. The joint log-sum-exp over λ is left to the estimator, after all chunks.
+A Prediction is read out for a chunk of rows (b, d) with uncertainty at a time; each chunk is reduced to the few numbers the
+losses need and read again in the backward pass. The joint log-sum-exp over λ is left to the estimator, after all chunks.
+
+    affine readout, log-softmax     linear_sums    gradients written by hand, one call of the readout
+    anything else                   here           autograd, a checkpoint a chunk
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -12,15 +14,24 @@ from einops import rearrange
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from di4c.contracts import CHUNK_BYTES, Draws, Prediction, Statistics, categorical
+from di4c.algorithm.affine import Rows, is_affine
+from di4c.algorithm.linear_sums import NAMES, RowQuery, linear_row_values
+from di4c.algorithm.target import Marginals, draw, draw_with_marginals, mixture_log_weights
+from di4c.contracts import CHUNK_BYTES, Prediction, Statistics
+
+__all__ = ["Marginals", "Query", "draw", "draw_with_marginals", "mixture_log_weights", "statistics"]
+
 
 @dataclass(frozen=True)
 class Query:
-    """What the mixture at x_t is scored against: samples x [B, N, D] int64, a target whose λ-average is q̄, or both."""
+    """What the mixture at x_t is scored against: samples x [B, N, D] int64, marginals q̄ of a target, or both.
+
+    needs: fields of Statistics. target: a Prediction, or the Marginals that its pass has kept.
+    """
 
     needs: frozenset
     samples: Tensor | None = None
-    target: Prediction | None = None
+    target: Marginals | Prediction | None = None
 
 
 def statistics(prediction: Prediction, queries: list[Query], *, chunk_bytes: int = CHUNK_BYTES) -> list[Statistics]:
@@ -28,91 +39,90 @@ def statistics(prediction: Prediction, queries: list[Query], *, chunk_bytes: int
 
     Positions without uncertainty in x_t contribute nothing: there every component is certain, and so is the target.
     """
-    size, components, _ = prediction.shape
     log_weights = mixture_log_weights(prediction)
-    totals = [_zeros(query, size, components, prediction.features) for query in queries]
-    for rows in prediction.chunks(chunk_bytes):
-        h = prediction.component_features(rows)
-        if torch.is_grad_enabled() and h.requires_grad:
-            parts = checkpoint(
-                _chunk, prediction, queries, rows, h, log_weights, use_reentrant=False, preserve_rng_state=False
-            )
-        else:
-            parts = _chunk(prediction, queries, rows, h, log_weights)
-        totals = [_add(total, part) for total, part in zip(totals, parts, strict=True)]
-    return [Statistics(log_weights=log_weights, **total) for total in totals]
+    if is_affine(prediction) and not log_weights.requires_grad:
+        rows = Rows.active(prediction, chunk_bytes)
+        number = rows.number
+        row_queries = [_at_rows(query, number, prediction.x_t.shape[1]) for query in queries]
+        found = linear_row_values(prediction, row_queries, rows, log_weights, chunk_bytes)
+    else:
+        number, found = _generic_row_values(prediction, queries, log_weights, chunk_bytes)
+    example = number // prediction.x_t.shape[1]
+    return [
+        _summed(query, values, example, len(prediction.x_t), log_weights)
+        for query, values in zip(queries, found, strict=True)
+    ]
 
 
-def mixture_log_weights(prediction: Prediction) -> Tensor:
-    """log w_m: [M] float64, equal weights unless the prediction carries its own."""
-    if prediction.log_weights is not None:
-        return prediction.log_weights.to(prediction.features.device)
-    components = prediction.shape[1]
-    return torch.full((components,), -math.log(components), dtype=torch.float64, device=prediction.features.device)
+def _at_rows(query: Query, number: Tensor, positions: int) -> RowQuery:
+    """The query at rows b·D + d; the joint and the marginal sums both need the chosen log-probabilities."""
+    needs, target = query.needs & {"kl", "componentwise_kl"}, query.target
+    if isinstance(target, Prediction):
+        target = Marginals(target)
+    if not query.needs & {"joint", "marginal"}:
+        return RowQuery(needs, target=target)
+    tokens = query.samples[number // positions, :, number % positions]
+    return RowQuery(needs | {"chosen"}, tokens, target if needs else None)
 
 
-def draw(target: Prediction, draws: Draws, *, chunk_bytes: int = CHUNK_BYTES) -> Tensor:
-    """One x_0 from each component, x_n ~ ∏_d p^d(· | x_u; λ_n): [B, N, D] int64, N the number of components.
-
-    Positions without uncertainty keep their token.
-    """
-    size, components, positions = target.shape
-    x = target.x_t[:, None, :].expand(size, components, positions).clone()
-    uniform = draws.uniform(components, positions)
-    for rows in target.chunks(chunk_bytes):
-        example, position = rows // positions, rows % positions
-        x[example, :, position] = categorical(target.log_probs(rows).exp(), uniform[example, :, position])
-    return x
+def _summed(query: Query, values: dict[str, Tensor], example: Tensor, size: int, log_weights: Tensor) -> Statistics:
+    """Row values added up by example."""
+    sums = {name: _by_example(values[name], example, size) for name in ("kl", "componentwise_kl") if name in values}
+    if "joint" in query.needs:
+        sums["joint"] = rearrange(_by_example(values["chosen"], example, size), "b m n -> b n m")
+    if "marginal" in query.needs:
+        weighted = values["chosen"] + log_weights.to(values["chosen"])[:, None]
+        sums["marginal"] = _by_example(weighted.logsumexp(1), example, size)
+    return Statistics(log_weights=log_weights, **sums)
 
 
-def _chunk(prediction: Prediction, queries: list[Query], rows: Tensor, h: Tensor, log_weights: Tensor) -> list[dict]:
-    """The sums of one chunk of rows, an entry a needed statistic: joint [B, N, M], marginal [B, N], kl [B], …"""
-    size, _, positions = prediction.shape
-    example, position = rows // positions, rows % positions
-    log_p = prediction.log_probs_from(h, rows)  # [P, M, S]
-    wanted = frozenset().union(*(query.needs for query in queries))
-    log_mean = (log_p + log_weights.to(log_p)[:, None]).logsumexp(1) if wanted & {"marginal", "kl"} else None  # [P, S]
-    parts = []
+def _generic_row_values(
+    prediction: Prediction, queries: list[Query], log_weights: Tensor, chunk_bytes: int
+) -> tuple[Tensor, list[dict[str, Tensor]]]:
+    """(rows [R], a dict a query as `linear_row_values` gives) for any readout: autograd, a checkpoint a chunk."""
+    numbers, parts = [], []
+    for number in prediction.chunks(chunk_bytes):
+        row_queries = [_at_rows(query, number, prediction.x_t.shape[1]) for query in queries]
+        h = prediction.component_features(number)
+        arguments = (prediction, row_queries, number, h, log_weights)
+        recompute = torch.is_grad_enabled() and h.requires_grad
+        values = checkpoint(_chunk, *arguments, use_reentrant=False, preserve_rng_state=False) if recompute else _chunk(*arguments)
+        numbers.append(number)
+        parts.append(values)
+    found = [{name: torch.cat([part[k][name] for part in parts]) for name in parts[0][k]} for k in range(len(queries))]
+    return torch.cat(numbers), found
+
+
+def _chunk(
+    prediction: Prediction, queries: list[RowQuery], number: Tensor, h: Tensor, log_weights: Tensor
+) -> list[dict[str, Tensor]]:
+    """The values of one chunk of rows, a dict a query."""
+    log_p = prediction.log_probs_from(h, number)  # [P, M, S]
+    log_weights = log_weights.to(log_p)
+    log_mean = None
+    if any("kl" in query.needs for query in queries):
+        log_mean = (log_p + log_weights[:, None]).logsumexp(1)  # [P, S]
+    marginals = {}
     for query in queries:
-        part = {}
-        x = query.samples[example, :, position] if query.samples is not None else None  # [P, N]
-        if "joint" in query.needs:
-            gathered = log_p.gather(-1, x[:, None].expand(-1, log_p.shape[1], -1))
-            part["joint"] = rearrange(gathered, "p m n -> p n m")
-        if "marginal" in query.needs:
-            part["marginal"] = log_mean.gather(-1, x)
-        if query.needs & {"kl", "componentwise_kl"}:
-            part |= _divergences(query, rows, log_p, log_mean, log_weights)
-        parts.append({name: _sum_by_example(value, example, size) for name, value in part.items()})
-    return parts
+        if query.target is not None and id(query.target.prediction) not in marginals:
+            marginals[id(query.target.prediction)] = query.target.probs(number).to(log_p)
+    shared = [None if query.target is None else marginals[id(query.target.prediction)] for query in queries]
+    return [_values(query, log_p, log_mean, log_weights, q) for query, q in zip(queries, shared, strict=True)]
 
 
-def _divergences(query: Query, rows: Tensor, log_p: Tensor, log_mean: Tensor | None, log_weights: Tensor) -> dict:
-    """KL(q̄ ‖ p̄) and Σ_m w_m KL(q̄ ‖ p_m), those that are needed: [P] each."""
-    with torch.no_grad():
-        log_q = query.target.average().log_probs(rows)[:, 0].to(log_p)  # [P, S]
-        q = log_q.exp()
-        negative_entropy = (q * log_q).sum(-1)
-    part = {}
+def _values(query: RowQuery, log_p: Tensor, log_mean: Tensor | None, log_weights: Tensor, q: Tensor | None) -> dict[str, Tensor]:
+    """"chosen" [P, M, N], "kl" [P] and "componentwise_kl" [P], those the query needs."""
+    values = {}
+    if "chosen" in query.needs:
+        values["chosen"] = log_p.gather(-1, query.tokens[:, None].expand(-1, log_p.shape[1], -1))
+    if q is not None:
+        negative_entropy = torch.special.xlogy(q, q).sum(-1)
     if "kl" in query.needs:
-        part["kl"] = negative_entropy - (q * log_mean).sum(-1)
+        values["kl"] = negative_entropy - (q * log_mean).sum(-1)
     if "componentwise_kl" in query.needs:
-        cross = torch.einsum("ps,pms->pm", q, log_p)
-        part["componentwise_kl"] = negative_entropy - cross @ log_weights.to(log_p).exp()
-    return part
+        values["componentwise_kl"] = negative_entropy - torch.einsum("ps,pms->pm", q, log_p) @ log_weights.exp()
+    return {name: values[name] for name in NAMES if name in values}
 
 
-def _sum_by_example(value: Tensor, example: Tensor, size: int) -> Tensor:
+def _by_example(value: Tensor, example: Tensor, size: int) -> Tensor:
     return value.new_zeros(size, *value.shape[1:]).index_add(0, example, value)
-
-
-def _zeros(query: Query, size: int, components: int, like: Tensor) -> dict:
-    """The sums of no rows at all."""
-    samples = query.samples.shape[1] if query.samples is not None else 0
-    shapes = {"joint": (size, samples, components), "marginal": (size, samples)}
-    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
-    return {name: torch.zeros(shapes.get(name, (size,)), dtype=dtype, device=like.device) for name in sorted(query.needs)}
-
-
-def _add(total: dict, part: dict) -> dict:
-    return {name: value + part[name] for name, value in total.items()}

@@ -1,0 +1,125 @@
+"""Readouts logits = h·Wᵀ + b whose weights are in hand, so that a whole pass over rows is one call of the readout."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from di4c.contracts import LOG_ZERO, Prediction
+
+
+@dataclass(frozen=True)
+class Affine:
+    """W [≥ S, H] and b ([≥ S], [≥ D, ≥ S] or None) of a readout, as its `reduction` gets them; stands in for the readout."""
+
+    weight: Tensor
+    bias: Tensor | None
+    num_states: int
+
+    def __call__(self, h: Tensor, positions: Tensor, x_t: Tensor | None = None) -> Tensor:
+        """Logits [P, M, S], float32 at least, of features h [P, M, H] at positions d [P]; without autograd."""
+        assert not torch.is_grad_enabled()
+        logits = widened(_times_transposed(h.flatten(0, 1), self.weight[: self.num_states])).view(*h.shape[:2], -1)
+        if self.bias is None:
+            return logits
+        return logits.add_(self.bias[: self.num_states] if self.bias.dim() == 1 else self.bias[positions, None, : self.num_states])
+
+    def aligned(self, h: Tensor) -> tuple[Tensor, "Affine"]:
+        """h and the weights in one dtype: that of autocast where it is on, else the weights'."""
+        kind = h.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.weight.dtype
+        bias = None if self.bias is None else self.bias.to(dtype)
+        return h.to(dtype), replace(self, weight=self.weight.to(dtype), bias=bias)
+
+
+def is_affine(prediction: Prediction) -> bool:
+    """Whether log-probs at active rows are a log-softmax of h·Wᵀ + b with some states excluded."""
+    excluded = prediction.parameterisation.excluded
+    return getattr(prediction.readout, "affine", False) and excluded is not None and not prediction.averaged
+
+
+def within_readout(
+    prediction: Prediction, features: Tensor, read: Callable[[Tensor, Affine], tuple[Tensor, ...]]
+) -> tuple[Tensor, ...]:
+    """read(features, affine) from inside one call of an affine readout: under ZeRO-3 its weight is gathered once."""
+
+    def reduction(h: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, ...]:
+        h, affine = Affine(weight, bias, prediction.num_states).aligned(h)
+        return read(h, affine)
+
+    return prediction.readout(features, reduction=reduction)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """R rows b·D + d of a prediction, and where their components' features are.
+
+    features: [E, M, F, H]; row r's are features[example[r], :, column[r]]. number: [R], the rows; position: [R], d.
+    """
+
+    features: Tensor
+    number: Tensor
+    position: Tensor
+    example: Tensor
+    column: Tensor
+
+    @classmethod
+    def active(cls, prediction: Prediction, chunk_bytes: int) -> "Rows":
+        """The rows with uncertainty. A modulation is applied here, to them alone, and recomputed in the backward pass."""
+        positions = prediction.x_t.shape[1]
+        number = prediction.active().flatten().nonzero().squeeze(-1)
+        example, position = number // positions, number % positions
+        if prediction.modulation is None:
+            stacked = prediction.features.unflatten(0, (-1, prediction.components))
+            return cls(stacked, number, position, example, position)
+        modulated = _modulated(prediction, number, chunk_bytes)[:, :, None]
+        each = torch.arange(len(number), device=number.device)
+        return cls(modulated, number, position, each, torch.zeros_like(each))
+
+    def __len__(self) -> int:
+        return len(self.number)
+
+
+def lowered(logits: Tensor, excluded: tuple[int, ...]) -> Tensor:
+    """logits [P, M, S] with LOG_ZERO added to the excluded states, in place: they are this chunk's own."""
+    for state in excluded:
+        logits[..., state] += LOG_ZERO
+    return logits
+
+
+def rows_at_a_time(prediction: Prediction, chunk_bytes: int) -> int:
+    """How many rows' logits fit the budget, at least 1."""
+    return max(1, chunk_bytes // (prediction.components * prediction.num_states * max(prediction.features.element_size(), 4)))
+
+
+def widened(x: Tensor) -> Tensor:
+    """x in float32 at least; reductions run in it."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def _modulated(prediction: Prediction, number: Tensor, chunk_bytes: int) -> Tensor:
+    """The components' features at the rows: [R, M, H], in a number of calls that depends on the shapes alone (ZeRO-3)."""
+    module, code = prediction.modulation.module, prediction.modulation.code
+    positions = prediction.x_t.shape[1]
+    per_row = 4 * prediction.components * prediction.features.shape[-1] * prediction.features.element_size()
+    calls = max(1, -(-prediction.x_t.numel() * per_row // chunk_bytes))
+
+    def read(h: Tensor, code: Tensor, example: Tensor) -> Tensor:
+        return module(h, code[example])
+
+    parts = []
+    for some in number.tensor_split(calls):
+        example = some // positions
+        arguments = (prediction.features[example, some % positions], code, example)
+        recompute = torch.is_grad_enabled()
+        parts.append(checkpoint(read, *arguments, use_reentrant=False, preserve_rng_state=False) if recompute else read(*arguments))
+    return torch.cat(parts)
+
+
+def _times_transposed(h: Tensor, weight: Tensor) -> Tensor:
+    """h·Wᵀ: [R, S]. oneDNN's kernel is half as fast again as the BLAS that torch calls, on the CPUs tried."""
+    if h.device.type == "cpu" and h.dtype == torch.float32 and torch.backends.mkldnn.is_available() and len(h):
+        return torch.ops.mkldnn._linear_pointwise(h, weight, None, "none", [], "")
+    return h @ weight.T

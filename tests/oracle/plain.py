@@ -1,0 +1,61 @@
+"""The mixture's sums as a plain implementation writes them: every tensor [B, M, D, S] exists, autograd does the rest.
+
+The tests compare with it in float64, tools/bench.py in float32.
+"""
+
+import torch
+from torch import Tensor
+
+from di4c.contracts import LOG_ZERO
+
+
+def plain_logits(features: Tensor, weight: Tensor, bias: Tensor | None, components: int) -> Tensor:
+    """h·Wᵀ + b: [B, M, D, S] from features [B·M, D, H], W [S, H] and b [S], [D, S] or None."""
+    logits = features @ weight.T
+    logits = logits if bias is None else logits + bias
+    return logits.unflatten(0, (-1, components))
+
+
+def plain_log_probs(logits: Tensor, x_t: Tensor, mask_index: int | None) -> Tensor:
+    """log p(x_0 | x_t; λ_m): [B, M, D, S]; with a mask index by SUBS (mask forbidden, visible tokens carried over)."""
+    if mask_index is None:
+        return logits.log_softmax(-1)
+    states = torch.arange(logits.shape[-1], device=logits.device)
+    log_p = (logits + torch.where(states == mask_index, LOG_ZERO, 0.0).to(logits)).log_softmax(-1)
+    carried = torch.where(states == x_t[:, None, :, None], 0.0, LOG_ZERO).to(logits)
+    return torch.where((x_t == mask_index)[:, None, :, None], log_p, carried)
+
+
+def plain_sums(
+    log_p: Tensor, active: Tensor, log_weights: Tensor, x: Tensor | None, q: Tensor | None
+) -> dict[str, Tensor]:
+    """joint [B, N, M], marginal [B, N], kl [B], componentwise_kl [B] over the active positions.
+
+    log_p [B, M, D, S], active [B, D], x [B, N, D], q [B, D, S]. A position that is not active is certain of the target's
+    token too and adds nothing.
+    """
+    log_mean = (log_p + log_weights.to(log_p)[:, None, None]).logsumexp(1)  # [B, D, S]
+    sums = {}
+    if x is not None:
+        index = x[..., None]  # [B, N, D, 1]
+        each = log_p[:, None].expand(-1, x.shape[1], -1, -1, -1)
+        chosen = each.gather(-1, index[:, :, None].expand(-1, -1, log_p.shape[1], -1, -1)).squeeze(-1)  # [B, N, M, D]
+        mean = log_mean[:, None].expand(-1, x.shape[1], -1, -1).gather(-1, index).squeeze(-1)
+        sums["joint"] = (chosen * active[:, None, None]).sum(-1)
+        sums["marginal"] = (mean * active[:, None]).sum(-1)
+    if q is not None:
+        entropy_part = torch.special.xlogy(q, q).sum(-1)  # [B, D]
+        sums["kl"] = ((entropy_part - (q * log_mean).sum(-1)) * active).sum(-1)
+        each = entropy_part[:, None] - (q[:, None] * log_p).sum(-1)  # [B, M, D]
+        sums["componentwise_kl"] = torch.einsum("bmd,m,bd->b", each, log_weights.to(log_p).exp(), active.to(log_p))
+    return sums
+
+
+def plain_control_variate(sums: dict[str, Tensor], log_weights: Tensor) -> Tensor:
+    """−log Σ_m w_m exp joint + marginal, averaged over the samples, + kl: [B]."""
+    return plain_monte_carlo(sums, log_weights) + sums["marginal"].mean(-1) + sums["kl"]
+
+
+def plain_monte_carlo(sums: dict[str, Tensor], log_weights: Tensor) -> Tensor:
+    """−log Σ_m w_m exp joint, averaged over the samples: [B]."""
+    return -(sums["joint"] + log_weights.to(sums["joint"])).logsumexp(-1).mean(-1)
