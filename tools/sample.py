@@ -17,6 +17,7 @@ def sample(arguments: argparse.Namespace) -> None:
     import torch
 
     import di4c
+    from di4c.evaluation.cells import writing
 
     model = di4c.load(arguments.run, device=arguments.device)
     cond = None if arguments.label is None else torch.full((arguments.num,), arguments.label)
@@ -24,8 +25,9 @@ def sample(arguments: argparse.Namespace) -> None:
         arguments.num, arguments.steps, cond, mixture_size=arguments.mixture_size, seed=arguments.seed,
         batch_size=arguments.batch_size,
     )  # fmt: skip
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    print(model.data.save_grid(x_0, arguments.out, cond))
+    with writing(arguments.out):
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        print(model.data.save_grid(x_0, arguments.out, cond))
 
 
 def _arguments() -> argparse.Namespace:

@@ -3,11 +3,13 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from di4c.errors import Di4CError
 from di4c.evaluation.models import MixtureSize
 
 
@@ -40,7 +42,8 @@ class CellStore:
 
     def __init__(self, folder: Path):
         self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
 
     def find(self, cell: Cell) -> dict[str, Any] | None:
         """The stored result, or None if the cell is still to be done."""
@@ -56,16 +59,27 @@ class CellStore:
         return self.folder / f"{cell.key}.json"
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns a failed write (no space, no permission) into a Di4CError that names the path."""
+    try:
+        yield
+    except OSError as error:
+        told = f"cannot write {path}: {error.strerror or error}. What was finished before is kept"
+        raise Di4CError(f"{told}; free some space or choose another folder, and run it again") from error
+
+
 def write_atomically(path: Path, content: str | bytes) -> Path:
     """Writes the file in one move, so that nobody sees a part of it and an earlier one survives a failure; returns path."""
     data = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with writing(path):
+        try:
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
     return path

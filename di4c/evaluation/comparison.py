@@ -16,7 +16,7 @@ from di4c.config.spec import Spec
 from di4c.contracts import DataSource, Metric
 from di4c.engine.run_folder import code_commit, environment
 from di4c.errors import DataError, SpecError
-from di4c.evaluation.cells import CellStore, write_atomically
+from di4c.evaluation.cells import CellStore, write_atomically, writing
 from di4c.evaluation.loaded import LoadedModel, load
 from di4c.evaluation.models import MixtureSize
 from di4c.evaluation.plots import metrics_figure, training_figure
@@ -70,7 +70,8 @@ def compare(
     floors = {name: spread(values[name] for values in by_seed) for name in by_seed[0]}
     directions = {name: better for m in measured for name, better in m.higher_is_better.items()}
     outcome = Outcome(rows_of(measured), floors, directions, out)
-    _write(outcome, run, settings, also, _copied_grids(measured, out), [metric for _, metric in metrics])
+    with writing(out):
+        _write(outcome, run, settings, also, _copied_grids(measured, out), [metric for _, metric in metrics])
     return outcome
 
 

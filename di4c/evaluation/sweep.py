@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from di4c.contracts import DataSource, Draws, Generation, Metric, Sampler
 from di4c.errors import SpecError
-from di4c.evaluation.cells import Cell, CellStore
+from di4c.evaluation.cells import Cell, CellStore, writing
 from di4c.evaluation.generation import generate_batches, training_labels
 from di4c.evaluation.models import MixtureSize, Model
 from di4c.evaluation.ranks import Ranks
@@ -143,7 +144,7 @@ class Sweep:
     def _cell(self, kind: str, entrant: Entrant, steps: int, seed: int) -> Cell:
         with_samples = kind == "samples"
         metrics = [entry for entry, metric in self.metrics if metric.needs_samples == with_samples]
-        settings = dict(entrant.identity) | {"data": self.data.fingerprint(), "metrics": metrics}
+        settings = dict(entrant.identity) | {"data": self._fingerprint, "metrics": metrics}
         if with_samples:
             settings |= {"samples": self.samples, "batch_size": self.batch_size}
         return Cell(kind, entrant.name, entrant.mixture_size, steps, seed, settings)
@@ -173,11 +174,16 @@ class Sweep:
     def _save_grid(self, cell: Cell, x_0: Tensor, cond: Tensor | None) -> str | None:
         """Name of the picture, or None for data that have none."""
         rows = grid_examples(cond, len(x_0))
+        path = self.store.folder / f"{cell.key}.png"
         try:
-            shown = None if cond is None else cond[rows]
-            return self.data.save_grid(x_0[rows], self.store.folder / f"{cell.key}.png", shown).name
+            with writing(path):
+                return self.data.save_grid(x_0[rows], path, None if cond is None else cond[rows]).name
         except NotImplementedError:
             return None
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return self.data.fingerprint()
 
 
 def grid_examples(cond: Tensor | None, num: int, at_most: int = GRID_SAMPLES) -> Tensor:

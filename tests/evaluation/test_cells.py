@@ -1,8 +1,10 @@
+import errno
 import json
 import os
 
 import pytest
 
+from di4c.errors import Di4CError
 from di4c.evaluation.cells import Cell, CellStore, write_atomically
 
 CELL = Cell("samples", "student", "inf", 2, 0, {"weights": "abc", "samples": 10})
@@ -33,10 +35,10 @@ def test_a_failed_write_leaves_the_earlier_file(tmp_path, monkeypatch):
     path = write_atomically(tmp_path / "x.json", "old")
 
     def no_space(*args):
-        raise OSError("no space left")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", no_space)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(Di4CError, match="x.json: No space left on device"):
         write_atomically(path, "new")
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
@@ -46,3 +48,9 @@ def test_the_file_says_which_cell_it_is(tmp_path):
     CellStore(tmp_path).save(CELL, {})
     (file,) = tmp_path.iterdir()
     assert json.loads(file.read_text())["cell"]["settings"]["weights"] == "abc"
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(Di4CError, match="cannot write .*file/cells"):
+        CellStore(tmp_path / "file" / "cells")
