@@ -5,13 +5,15 @@ from torch import Tensor, nn
 from di4c.contracts import Backbone, Context, StudentHead
 from di4c.errors import SpecError
 from di4c_plugins.backbones.sinusoid import sinusoid
+from di4c_plugins.heads.code import symmetry_breaking
 
 
 class SinusoidalToken(StudentHead):
     """One token Linear(GELU(Linear(sinusoid(λ·scale)))) of the backbone's width, GELU by erf.
 
     The sinusoid has `features` entries, [sin, cos], slowest frequency 1/10000 (Hayakawa et al. 2025, λ ~ U[0, 1],
-    scale 1000, features 128, hidden 512). With L > 1 the sinusoids of the coordinates are concatenated. Published
+    scale 1000, features 128, hidden 512). With L > 1 the sinusoids of the coordinates are concatenated. `output_scale` starts
+    the last layer larger or smaller than the published code does (std output_scale/√hidden instead of 1/√(3·hidden)). Published
     students hold `projection.0`, `projection.2` as `latent_projection.0`, `latent_projection.2`.
     """
 
@@ -25,6 +27,7 @@ class SinusoidalToken(StudentHead):
         features: int = 128,
         hidden: int = 512,
         scale: float = 1000.0,
+        output_scale: float | None = None,
         start: int = 0,
     ) -> None:
         super().__init__()
@@ -36,6 +39,8 @@ class SinusoidalToken(StudentHead):
         self.projection = nn.Sequential(
             nn.Linear(latent_dim * features, hidden), nn.GELU(), nn.Linear(hidden, backbone.width)
         )
+        if output_scale is not None:
+            symmetry_breaking(self.projection[2], output_scale)
 
     def context(self, lam: Tensor) -> Context:
         """The context with tokens [B·M, 1, H] of λ [B, M, L] float32."""
