@@ -1,0 +1,47 @@
+"""Training a teacher by cross-entropy at all noise levels alike, with or without its process's bound."""
+
+import torch
+from torch import Tensor
+
+from di4c.contracts import Batch, Draws, Objective, Prediction, Teacher
+from di4c.errors import SpecError
+
+
+class Denoising(Objective):
+    """bound·NELBO + cross_entropy·Σ_d −log p^d(x_0^d | x_t), t ~ U[low, 1]: [B] nats.
+
+    Both terms have the same optimum. A chain's bound weighs t by its jump rates, tens to thousands of times more near t = 0
+    than near 1, and leaves a small network poor where few-step samplers use it; the cross-entropy weighs all t alike. tauLDR's
+    loss is bound 1, cross_entropy 0.001/D (Campbell et al. 2022). `label_dropout` replaces labels by "no label".
+    """
+
+    def __init__(
+        self, teacher: Teacher, *, cross_entropy: float, bound: float = 0.0, low: float = 0.0, label_dropout: float = 0.0
+    ):
+        super().__init__()
+        if min(cross_entropy, bound) < 0 or cross_entropy + bound == 0 or not 0 <= low < 1 or not 0 <= label_dropout <= 1:
+            raise SpecError(
+                f"objective denoising: weights must not be negative, nor both 0 (cross_entropy {cross_entropy}, bound {bound}); "
+                f"low is {low}, in [0, 1); label_dropout is {label_dropout}, in [0, 1]"
+            )
+        self.model = teacher.backbone.requires_grad_(True)
+        self.process, self.parameterisation = teacher.process, teacher.parameterisation
+        self.cross_entropy, self.bound, self.low, self.label_dropout = cross_entropy, bound, low, label_dropout
+
+    def forward(self, batch: Batch, draws: Draws, step: int) -> dict[str, Tensor]:
+        """{"loss": [B] nats, "cross_entropy": [B], and "bound": [B] if it counts}, the parts unweighted."""
+        t = self.low + (1 - self.low) * draws.child("t").uniform()
+        x_t = self.process.corrupt(batch.x_0, t, draws.child("x_t"))
+        features = self.model(x_t, t, self._labels(batch.cond, draws))
+        prediction = Prediction(features, x_t, self.model.readout, self.parameterisation, self.process.num_states)
+        cross_entropy = -prediction.log_prob_of(batch.x_0)[:, 0]
+        parts, loss = {"cross_entropy": cross_entropy}, self.cross_entropy * cross_entropy
+        if self.bound:
+            parts["bound"] = self.process.nelbo(batch.x_0, x_t, t, prediction)
+            loss = loss + self.bound * parts["bound"]
+        return {"loss": loss, **parts}
+
+    def _labels(self, cond: Tensor | None, draws: Draws) -> Tensor | None:
+        if cond is None or not self.label_dropout:
+            return cond
+        return torch.where(draws.child("label dropout").uniform() < self.label_dropout, -1, cond)
