@@ -43,11 +43,18 @@ def _times(count: int, t: float) -> Tensor:
     return torch.full((count,), t, dtype=torch.float64)
 
 
+def _data_tokens(process: ForwardProcess, draws: Draws, positions: int) -> Tensor:
+    """Any states but the mask, wherever among them it is: [B, D]."""
+    if process.mask_index is None:
+        return draws.integers(process.num_states, positions)
+    x_0 = draws.integers(process.num_states - 1, positions)
+    return x_0 + (x_0 >= process.mask_index)
+
+
 def check_process(process: ForwardProcess, *, positions: int = 4, seed: int = 0) -> None:
     """t = 0 gives the data; draws do not depend on ranks; the posterior's draws follow its own log-probabilities."""
     draws = Draws(seed, count=64)
-    states = process.num_states - (process.mask_index is not None)
-    x_0 = draws.child("x_0").integers(states, positions)
+    x_0 = _data_tokens(process, draws.child("x_0"), positions)
     _require(torch.equal(process.corrupt(x_0, _times(64, 0.0), draws.child("none")), x_0), "corrupt at t = 0 must give x_0")
     x_t = process.corrupt(x_0, _times(64, 0.6), draws.child("x_t"))
     _require(x_t.shape == x_0.shape and x_t.dtype == torch.int64, "corrupt must return int64 of x_0's shape")
@@ -115,8 +122,7 @@ def check_teacher(teacher: Teacher, *, num_classes: int | None = None) -> None:
     teacher.freeze()
     draws = Draws(0, count=3)
     cond = draws.integers(num_classes) if num_classes else None
-    states = teacher.process.num_states - (teacher.process.mask_index is not None)
-    x_0 = draws.integers(states, teacher.num_positions)
+    x_0 = _data_tokens(teacher.process, draws, teacher.num_positions)
     x_t = teacher.process.corrupt(x_0, _times(3, 0.7), draws)
     prediction = teacher.predict(x_t, _times(3, 0.7), cond)
     rows = torch.arange(x_t.numel())
