@@ -1,0 +1,124 @@
+"""Folders of the transformers library: configuration, vocabulary, and sharded weights read tensor by tensor."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from di4c.errors import CheckpointError, SpecError
+from di4c_plugins.teachers.hub import HUB_NAME, read_config
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+DATA_FILES = ["*.json", "*.safetensors", "*.bin", "*.txt", "*.model"]
+"""What is fetched of a hub repository: never its code."""
+USUAL_MASKS = ("[MASK]", "<mask>", "<|mask|>", "<|mdm_mask|>")
+
+
+def folder_of(path: str, revision: str | None = None) -> Path:
+    """The local folder that `path` names, or the local copy of a hub repository's data files (not of its code)."""
+    local = Path(path).expanduser()
+    if local.is_dir():
+        return local
+    if not HUB_NAME.fullmatch(path):
+        raise CheckpointError(f"{path}: no such folder (a hub repository is written as owner/name)")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(path, revision=revision, allow_patterns=DATA_FILES))
+    except Exception as error:  # the hub's client raises many kinds, offline ones among them
+        told = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        raise CheckpointError(f"{path}: no such local folder, and the hub did not give it ({told})") from error
+
+
+def model_config(folder: Path, model_type: str | None) -> dict:
+    """config.json of the folder as a mapping with its `model_type`. Raises SpecError where neither file nor option says it."""
+    config = read_config(folder / "config.json")
+    if not config:
+        raise CheckpointError(f"{folder}: no config.json")
+    if model_type is not None:
+        config["model_type"] = model_type
+    if "model_type" not in config:
+        raise SpecError(f"teacher.model_type: {folder / 'config.json'} does not say what it is; say it here, e.g. bert")
+    return config
+
+
+def token_ids(folder: Path, trust_remote_code: bool = False) -> Mapping[str, int]:
+    """{token: id} of the folder's tokenizer: tokenizer.json, vocab.txt or vocab.json, else what transformers finds."""
+    if (folder / "tokenizer.json").is_file():
+        from tokenizers import Tokenizer
+
+        return Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab(with_added_tokens=True)
+    if (folder / "vocab.txt").is_file():
+        lines = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
+        return {token: i for i, token in enumerate(lines)}
+    if (folder / "vocab.json").is_file():
+        return json.loads((folder / "vocab.json").read_text(encoding="utf-8")) | read_config(folder / "added_tokens.json")
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code).get_vocab()
+    except (OSError, ValueError, ImportError) as error:
+        raise CheckpointError(f"{folder}: no tokenizer that can be read ({str(error).splitlines()[0]})") from error
+
+
+def mask_id(folder: Path, config: Mapping, vocabulary: Mapping[str, int], mask_token: str | None) -> int:
+    """The id of the mask token: the one named, config.json's `mask_token_id`, the tokenizer's, or a usual name."""
+    if mask_token is not None:
+        return token_id(mask_token, vocabulary, "mask_token")
+    if config.get("mask_token_id") is not None:
+        return int(config["mask_token_id"])
+    told = [read_config(folder / name).get("mask_token") for name in ("special_tokens_map.json", "tokenizer_config.json")]
+    names = [entry["content"] if isinstance(entry, Mapping) else entry for entry in told if entry]
+    for name in (*names, *USUAL_MASKS):
+        if name in vocabulary:
+            return vocabulary[name]
+    raise SpecError(f"teacher.mask_token: the tokenizer of {folder} names no mask token; name one of its tokens")
+
+
+def token_id(token: str, vocabulary: Mapping[str, int], option: str) -> int:
+    """The id of a token that an option names."""
+    if token not in vocabulary:
+        raise SpecError(f"teacher.{option}: the tokenizer has no token {token!r}")
+    return vocabulary[token]
+
+
+def load_streamed(module: nn.Module, folder: Path, rename: Callable[[str], str], dtype: torch.dtype) -> None:
+    """Loads sharded safetensors into a module on the meta device, tensor by tensor: its memory never holds a second copy.
+
+    Raises CheckpointError unless every parameter and persistent buffer is found, with its shape, and nothing else.
+    """
+    expected = module.state_dict()
+    missing = set(expected)
+    for name, value in _tensors(folder):
+        name = rename(name)
+        if name not in expected or value.shape != expected[name].shape:
+            there = tuple(expected[name].shape) if name in expected else "no such tensor"
+            raise CheckpointError(f"{folder}: {name} has shape {tuple(value.shape)}; the network of config.json has {there}")
+        parent, _, last = name.rpartition(".")
+        owner = module.get_submodule(parent)
+        setattr(owner, last, nn.Parameter(value.to(dtype), requires_grad=True))
+        missing.discard(name)
+    if missing:
+        raise CheckpointError(f"{folder}: {len(missing)} tensors are missing, first {min(missing)}")
+
+
+def _tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
+    """(name, tensor) of all safetensors files that belong together, one tensor in memory at a time."""
+    from safetensors import SafetensorError, safe_open
+
+    if (folder / INDEX).is_file():
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        files = sorted(set(index["weight_map"].values()))
+    else:
+        files = [SINGLE]
+    for name in files:
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{folder}: no {name}")
+        try:
+            with safe_open(folder / name, "pt") as file:
+                for key in file.keys():  # noqa: SIM118 (a safe_open is no mapping)
+                    yield key, file.get_tensor(key)
+        except SafetensorError as error:
+            raise CheckpointError(f"{folder / name}: cannot be read as safetensors ({error})") from error

@@ -1,0 +1,177 @@
+"""Masked language models of the transformers library, LLaDA and Dream among them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from di4c.contracts import ForwardProcess, Parameterisation, Teacher
+from di4c.errors import CheckpointError, SpecError
+from di4c_plugins.backbones.hf import MaskedLM, split_readout
+from di4c_plugins.backbones.hf_families import FAMILIES, family_network
+from di4c_plugins.parameterisations.subs import Subs
+from di4c_plugins.teachers.hf_files import folder_of, load_streamed, mask_id, model_config, token_id, token_ids
+
+
+class HFMaskedLM(Teacher):
+    """A masked language model as a teacher of masked diffusion: from a local folder or a hub name, or random from `config`.
+
+    path: with config.json, weights and tokenizer (`revision` for a hub name). config: instead, what config.json would say, with
+    `mask_token_id`. model_type: where config.json does not say it (rxnfp's does not: bert).
+    mask_token: where the tokenizer does not name it. before, after: tokens that frame every sequence, e.g. [CLS] and [SEP].
+    dropout: replaces every dropout probability of the configuration. activation_checkpointing: recompute blocks when training.
+    trust_remote_code: the repository whose own code may be run, spelt as in `path`; LLaDA and Dream need none.
+    The process must mask with the tokenizer's mask token: process: {name: absorbing, mask_index: …}.
+    """
+
+    def __init__(
+        self,
+        process: ForwardProcess,
+        num_positions: int,
+        *,
+        path: str | None = None,
+        revision: str | None = None,
+        config: dict[str, Any] | None = None,
+        model_type: str | None = None,
+        mask_token: str | None = None,
+        before: list[str | int] | None = None,
+        after: list[str | int] | None = None,
+        dtype: Literal["float32", "bfloat16"] = "float32",
+        dropout: float | None = None,
+        activation_checkpointing: bool = False,
+        trust_remote_code: str | None = None,
+        parameterisation: Parameterisation | None = None,
+        num_classes: int | None = None,
+        weights: bool = True,
+    ):
+        if (path is None) == (config is None):
+            raise SpecError("teacher hf-masked-lm: name either `path` (a folder or a hub name) or `config`")
+        if num_classes is not None:
+            raise SpecError("teacher hf-masked-lm takes no class labels; the data have some")
+        if trust_remote_code not in (None, path):
+            raise SpecError(f"teacher.trust_remote_code: {trust_remote_code!r} is not the repository of path, {path!r}")
+        self.process, self.num_positions = process, num_positions
+        self.parameterisation = parameterisation or Subs(process)
+        folder = None if path is None else folder_of(path, revision)
+        self.config = dict(config) if folder is None else model_config(folder, model_type)
+        vocabulary = {} if folder is None else token_ids(folder, trust_remote_code is not None)
+        self._check_mask(folder, vocabulary, mask_token)
+        self.frame = [_ids(tokens, vocabulary, key) for key, tokens in (("before", before), ("after", after))]
+        files = folder if weights else None
+        kind, trusted = getattr(torch, dtype), trust_remote_code is not None
+        options = with_dropout(self.config, dropout)
+        if self.config["model_type"] in FAMILIES:
+            network, readout, shifted = _family(options, files, kind)
+        else:
+            network, readout, shifted = _transformers(options, files, kind, trusted)
+        if activation_checkpointing:
+            network.gradient_checkpointing_enable({"use_reentrant": False})
+        self.backbone = self._backbone(network, readout, shifted)
+
+    def portable_entry(self, entry: dict) -> dict:
+        """The entry with the configuration and token ids instead of the folder: an export carries the weights itself."""
+        gone = ("path", "revision", "model_type", "mask_token", "trust_remote_code")
+        kept = {key: value for key, value in entry.items() if key not in gone}
+        before, after = self.frame
+        config = {**self.config, "mask_token_id": self.process.mask_index}
+        return {**kept, "config": config, "before": before, "after": after}
+
+    def _backbone(self, network: nn.Module, readout: nn.Linear | None, shifted: bool) -> MaskedLM:
+        rows = readout.out_features if readout is not None else network.config.vocab_size
+        if rows < self.process.num_states:
+            raise SpecError(
+                f"teacher: its vocabulary has {rows} tokens, the data and the mask {self.process.num_states} states; "
+                "let data.tokenizer name the teacher's own tokenizer"
+            )
+        before, after = self.frame
+        backbone = MaskedLM(
+            network, self.process.num_states, readout=readout, before=before, after=after, shifted=shifted,
+            takes_embeddings=takes_embeddings(network),
+        )  # fmt: skip
+        backbone.check_length(self.num_positions)
+        return backbone
+
+    def _check_mask(self, folder: Path | None, vocabulary: Mapping[str, int], mask_token: str | None) -> None:
+        if folder is None and self.config.get("mask_token_id") is None:
+            raise SpecError("teacher.config: mask_token_id is missing")
+        mask = int(self.config["mask_token_id"]) if folder is None else mask_id(folder, self.config, vocabulary, mask_token)
+        if self.process.mask_index != mask:
+            raise SpecError(
+                f"process.mask_index: {self.process.mask_index}, but the teacher's mask token is {mask}; "
+                f"write process: {{name: absorbing, mask_index: {mask}}}"
+            )
+
+
+def with_dropout(config: Mapping[str, Any], dropout: float | None) -> dict[str, Any]:
+    """The configuration with every dropout probability replaced, unless dropout is None."""
+    if dropout is None:
+        return dict(config)
+    return {key: dropout if "dropout" in key and isinstance(value, int | float) else value for key, value in config.items()}
+
+
+def takes_embeddings(network: nn.Module) -> bool:
+    """Whether the network's forward has an argument `inputs_embeds`."""
+    import inspect
+
+    return "inputs_embeds" in inspect.signature(network.forward).parameters
+
+
+def _ids(tokens: list[str | int] | None, vocabulary: Mapping[str, int], option: str) -> list[int]:
+    return [token if isinstance(token, int) else token_id(token, vocabulary, option) for token in tokens or []]
+
+
+def _family(config: Mapping[str, Any], folder: Path | None, dtype: torch.dtype) -> tuple[nn.Module, nn.Linear, bool]:
+    """LLaDA or Dream: (network, output layer, shifted), streamed from the folder if there is one."""
+    if folder is None:
+        family, network, readout = family_network(config)
+        return network.to(dtype), readout.to(dtype), family.shifted
+    with torch.device("meta"):
+        family, network, readout = family_network(config)
+    network.rotary_emb = type(network.rotary_emb)(network.config)  # its tables are computed, not loaded
+    both = nn.ModuleDict({"network": network, "readout": readout})
+
+    def rename(name: str) -> str:
+        name = family.renamed(name)
+        return name if name.startswith("readout.") else f"network.{name}"
+
+    load_streamed(both, folder, rename, dtype)
+    return network, both["readout"], family.shifted
+
+
+def _transformers(
+    config: Mapping[str, Any], folder: Path | None, dtype: torch.dtype, trusted: bool
+) -> tuple[nn.Module, nn.Linear | None, bool]:
+    """Any model that transformers has for masked language modelling: (network, output layer or None, False)."""
+    from transformers import AutoConfig, AutoModelForMaskedLM
+
+    options = {key: value for key, value in config.items() if key not in ("model_type", "mask_token_id")}
+    try:
+        if folder is None:
+            made = AutoModelForMaskedLM.from_config(AutoConfig.for_model(config["model_type"], **options), dtype=dtype)
+        elif trusted and "auto_map" in config:
+            made = _strictly(folder, dtype, trust_remote_code=True)
+        else:
+            options.pop("auto_map", None)
+            made = _strictly(folder, dtype, config=AutoConfig.for_model(config["model_type"], **options))
+    except (ValueError, KeyError) as error:
+        raise SpecError(
+            f"teacher: transformers has no masked language model of type {config['model_type']!r} ({str(error).splitlines()[0]}); "
+            "if its repository brings code of its own, name it in trust_remote_code"
+        ) from error
+    return made, split_readout(made), False
+
+
+def _strictly(folder: Path, dtype: torch.dtype, **options: Any) -> nn.Module:
+    """transformers' from_pretrained, which streams shards; a weight that the files lack is an error, not a random one."""
+    from transformers import AutoModelForMaskedLM
+
+    try:
+        made, info = AutoModelForMaskedLM.from_pretrained(folder, dtype=dtype, output_loading_info=True, **options)
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(f"{folder}: transformers cannot load it ({str(error).splitlines()[0]})") from error
+    lacking = [*info.get("missing_keys", ()), *(key for key, *_ in info.get("mismatched_keys", ()))]
+    if lacking:
+        raise CheckpointError(f"{folder}: {len(lacking)} weights of the network are missing or misshapen, first {min(lacking)}")
+    return made

@@ -1,0 +1,259 @@
+"""Masked language models of transformers: equal to the library's own logits, and to LLaDA's and Dream's equations."""
+
+import json
+import math
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from einops import rearrange
+from torch.nn import functional as F
+
+pytest.importorskip("transformers")
+from tests.plugins.teachers.hf_folders import (  # noqa: E402
+    BERT,
+    DREAM,
+    LLADA,
+    MASK,
+    VOCABULARY,
+    bert_folder,
+    dream_folder,
+    llada_folder,
+)
+
+from di4c.contracts import Draws, strict_load  # noqa: E402
+from di4c.errors import CheckpointError, SpecError  # noqa: E402
+from di4c.testing import check_backbone, check_head, check_teacher  # noqa: E402
+from di4c_plugins.heads.readout import Readout  # noqa: E402
+from di4c_plugins.heads.token import Token  # noqa: E402
+from di4c_plugins.processes.absorbing import Absorbing  # noqa: E402
+from di4c_plugins.teachers.hf_masked_lm import HFMaskedLM  # noqa: E402
+
+D, S = 8, len(VOCABULARY)
+T = torch.full((2,), 0.5)
+
+
+def tokens(states: int = S) -> torch.Tensor:
+    return Draws(0, count=2).integers(states, D)
+
+
+def logits_of(teacher: HFMaskedLM, x: torch.Tensor) -> torch.Tensor:
+    """What the backbone reads out at every position: [B, D, S]."""
+    with torch.no_grad():
+        h = teacher.freeze().backbone(x, T).flatten(0, 1)[:, None]
+        rows = torch.arange(x.numel())
+        return teacher.backbone.readout(h, rows % D, x.flatten())[:, 0].unflatten(0, x.shape)
+
+
+def bert_teacher(folder: Path, **options) -> HFMaskedLM:
+    return HFMaskedLM(Absorbing(S, mask_index=MASK), D, path=str(folder), **options)
+
+
+def test_bert_gives_the_librarys_logits_between_its_frame(tmp_path):
+    model = bert_folder(tmp_path)
+    teacher = bert_teacher(tmp_path, before=["[CLS]"], after=["[SEP]"])
+    x = tokens()
+    framed = torch.cat([torch.full((2, 1), 2), x, torch.full((2, 1), 3)], dim=1)
+    with torch.no_grad():
+        expected = model(input_ids=framed).logits[:, 1:-1]
+    torch.testing.assert_close(logits_of(teacher, x), expected, rtol=1e-5, atol=1e-5)
+    assert teacher.backbone.readout.affine and teacher.backbone.width == BERT["hidden_size"]
+
+
+def test_bert_holds_the_contracts_of_teacher_backbone_and_the_heads_it_accepts(tmp_path):
+    bert_folder(tmp_path)
+    teacher = bert_teacher(tmp_path, before=["[CLS]"])
+    check_teacher(teacher)
+    check_backbone(teacher.backbone, num_positions=D, num_states=S)
+    for head in (Token, Readout):
+        options = {"rank": 4} if head is Readout else {}
+        check_head(head(1, teacher.backbone, **options), teacher.backbone, latent_dim=1, teacher=teacher)
+
+
+def test_config_without_a_model_type_needs_the_option(tmp_path):
+    bert_folder(tmp_path, told=False)
+    with pytest.raises(SpecError, match="model_type.*e.g. bert"):
+        bert_teacher(tmp_path)
+    assert bert_teacher(tmp_path, model_type="bert").backbone.depth == 2
+
+
+def test_the_process_must_mask_with_the_tokenizers_mask(tmp_path):
+    bert_folder(tmp_path)
+    with pytest.raises(SpecError, match=f"mask_index: {MASK}"):
+        HFMaskedLM(Absorbing(S), D, path=str(tmp_path))
+    with pytest.raises(SpecError, match="has 15 tokens.*17 states"):
+        HFMaskedLM(Absorbing(17, mask_index=MASK), D, path=str(tmp_path))
+    with pytest.raises(SpecError, match="20 positions"):
+        HFMaskedLM(Absorbing(S, mask_index=MASK), 20, path=str(tmp_path))
+
+
+def test_an_export_rebuilds_the_network_without_the_folder(tmp_path):
+    bert_folder(tmp_path)
+    teacher = bert_teacher(tmp_path, before=["[CLS]"], dropout=0.0)
+    entry = teacher.portable_entry({"name": "hf-masked-lm", "path": str(tmp_path), "before": ["[CLS]"], "dropout": 0.0})
+    assert "path" not in json.dumps(entry) or str(tmp_path) not in json.dumps(entry)
+    del entry["name"]
+    again = HFMaskedLM(teacher.process, D, weights=False, **json.loads(json.dumps(entry)))
+    strict_load(again.backbone, teacher.backbone.state_dict(), "export")
+    torch.testing.assert_close(logits_of(again, tokens()), logits_of(teacher, tokens()))
+
+
+def test_missing_weights_are_an_error(tmp_path):
+    bert_folder(tmp_path)
+    from safetensors.torch import load_file, save_file
+
+    held = load_file(tmp_path / "model.safetensors")
+    del held["bert.encoder.layer.1.output.dense.weight"]
+    save_file(held, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match="layer.1.output.dense.weight"):
+        bert_teacher(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["roberta", "distilbert", "albert", "esm", "modernbert"])
+def test_other_architectures_read_out_their_own_logits(name):
+    options = {"vocab_size": 30, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
+    options |= {"dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 24, "embedding_size": 16, "pad_token_id": 0}
+    options |= {"global_attn_every_n_layers": 1, "mask_token_id": 7, "token_dropout": False, "cls_token_id": 1, "sep_token_id": 2}
+    options |= {"position_embedding_type": "absolute", "max_position_embeddings": 40}
+    teacher = HFMaskedLM(Absorbing(30, mask_index=7), D, config={"model_type": name, **options}).freeze()
+    check_backbone(teacher.backbone, num_positions=D, num_states=30)
+    whole = name == "esm"  # adds its bias outside of the layer
+    assert teacher.backbone.accepts == (frozenset() if whole else frozenset({"tokens"}))
+    assert teacher.backbone.width == (30 if whole else 16)
+
+
+def test_dream_reads_position_d_from_the_hidden_state_before_it(tmp_path):
+    model = dream_folder(tmp_path)
+    assert len(list(tmp_path.glob("*.safetensors"))) > 2
+    teacher = HFMaskedLM(Absorbing(22, mask_index=20), D, path=str(tmp_path))
+    x = tokens(22)
+    everything = torch.zeros(2, 1, D, D)  # an additive mask that forbids nothing: bidirectional attention
+    with torch.no_grad():
+        unshifted = model(input_ids=x, attention_mask=everything).logits
+        causal = model(input_ids=x).logits
+    expected = torch.cat([unshifted[:, :1], unshifted[:, :-1]], dim=1)[..., :22]
+    found = logits_of(teacher, x)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert (causal - unshifted).abs().max() > 0.1 and (found - unshifted[..., :22]).abs().max() > 0.1
+    check_head(Token(1, teacher.backbone), teacher.backbone, latent_dim=1, teacher=teacher)
+
+
+def test_dream_with_a_token_in_front_reads_the_first_position_from_it(tmp_path):
+    model = dream_folder(tmp_path)
+    teacher = HFMaskedLM(Absorbing(22, mask_index=20), D, path=str(tmp_path), before=["t3"])
+    x = tokens(22)
+    framed = torch.cat([torch.full((2, 1), 3), x], dim=1)
+    with torch.no_grad():
+        expected = model(input_ids=framed, attention_mask=torch.zeros(2, 1, D + 1, D + 1)).logits[:, :-1, :22]
+    torch.testing.assert_close(logits_of(teacher, x), expected, rtol=1e-4, atol=1e-4)
+
+
+def llada_logits(w: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    """LLaDA's equations in plain torch: pre-norm blocks, rotary positions, full attention, SwiGLU: [B, D, 24]."""
+    heads, width = LLADA["n_heads"], LLADA["d_model"] // LLADA["n_heads"]
+    at = lambda name: w[f"model.transformer.{name}.weight"]  # noqa: E731
+    norm = lambda h, g: g * h * torch.rsqrt(h.pow(2).mean(-1, keepdim=True) + LLADA["rms_norm_eps"])  # noqa: E731
+    angles = torch.arange(D)[:, None] * LLADA["rope_theta"] ** (-torch.arange(0, width, 2) / width)
+    turn = torch.polar(torch.ones_like(angles), angles)
+
+    def rotated(q: torch.Tensor) -> torch.Tensor:
+        pairs = torch.complex(*q.chunk(2, dim=-1)) * turn
+        return torch.cat([pairs.real, pairs.imag], dim=-1)
+
+    h = at("wte")[x]
+    for n in range(LLADA["n_layers"]):
+        inner = norm(h, at(f"blocks.{n}.attn_norm"))
+        q, k, v = (
+            rearrange(inner @ at(f"blocks.{n}.{name}_proj").T, "b d (a w) -> b a d w", a=heads) for name in "qkv"
+        )
+        weights = (rotated(q) @ rotated(k).transpose(-1, -2) / math.sqrt(width)).softmax(-1)
+        h = h + rearrange(weights @ v, "b a d w -> b d (a w)") @ at(f"blocks.{n}.attn_out").T
+        inner = norm(h, at(f"blocks.{n}.ff_norm"))
+        gated = F.silu(inner @ at(f"blocks.{n}.ff_proj").T) * (inner @ at(f"blocks.{n}.up_proj").T)
+        h = h + gated @ at(f"blocks.{n}.ff_out").T
+    return norm(h, at("ln_f")) @ at("ff_out").T
+
+
+def test_llada_computes_its_equations(tmp_path):
+    weights = llada_folder(tmp_path)
+    teacher = HFMaskedLM(Absorbing(22, mask_index=20), D, path=str(tmp_path))
+    x = tokens(22)
+    torch.testing.assert_close(logits_of(teacher, x), llada_logits(weights, x)[..., :22], rtol=1e-4, atol=1e-4)
+    check_teacher(teacher)
+    check_head(Readout(1, teacher.backbone, rank=4), teacher.backbone, latent_dim=1, teacher=teacher)
+
+
+def test_llada_of_another_layout_is_refused():
+    with pytest.raises(SpecError, match="include_bias is True"):
+        HFMaskedLM(Absorbing(22, mask_index=20), D, config={**LLADA, "include_bias": True})
+
+
+def test_rotary_tables_stay_exact_when_the_weights_are_cast():
+    teacher = HFMaskedLM(Absorbing(22, mask_index=20), D, config=LLADA)
+    table = teacher.backbone.network.rotary_emb.inv_freq.clone()
+    teacher.backbone.bfloat16()
+    assert teacher.backbone.network.norm.weight.dtype == torch.bfloat16
+    assert torch.equal(teacher.backbone.network.rotary_emb.inv_freq, table) and table.dtype == torch.float32
+
+
+def test_a_lacking_shard_and_a_foreign_tensor_are_named(tmp_path):
+    dream_folder(tmp_path)
+    shard = sorted(tmp_path.glob("*.safetensors"))[1]
+    shard.rename(tmp_path / "elsewhere")
+    with pytest.raises(CheckpointError, match=f"no {shard.name}"):
+        HFMaskedLM(Absorbing(22, mask_index=20), D, path=str(tmp_path))
+    (tmp_path / "elsewhere").rename(shard)
+    config = {**DREAM, "num_hidden_layers": 1}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="layers.1"):
+        HFMaskedLM(Absorbing(22, mask_index=20), D, path=str(tmp_path))
+
+
+CODE = """
+from pathlib import Path
+Path({marker!r}).write_text("ran")
+from transformers import BertConfig, BertForMaskedLM
+class StrangeConfig(BertConfig):
+    model_type = "strange"
+class Strange(BertForMaskedLM):
+    config_class = StrangeConfig
+"""
+
+
+def test_code_of_a_repository_runs_only_where_the_spec_names_it(tmp_path, monkeypatch):
+    bert_folder(tmp_path)
+    marker = tmp_path / "marker"
+    (tmp_path / "strange.py").write_text(CODE.format(marker=str(marker)))
+    config = json.loads((tmp_path / "config.json").read_text())
+    auto_map = {"AutoConfig": "strange.StrangeConfig", "AutoModelForMaskedLM": "strange.Strange"}
+    (tmp_path / "config.json").write_text(json.dumps({**config, "model_type": "strange", "auto_map": auto_map}))
+    with pytest.raises(SpecError, match="trust_remote_code"):
+        bert_teacher(tmp_path)
+    with pytest.raises(SpecError, match="is not the repository of path"):
+        bert_teacher(tmp_path, trust_remote_code="someone/else")
+    assert not marker.exists()
+    import transformers.dynamic_module_utils as dynamic
+
+    monkeypatch.setattr(dynamic, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / "modules")])
+    teacher = bert_teacher(tmp_path, trust_remote_code=str(tmp_path))
+    assert marker.exists() and type(teacher.backbone.network).__name__ == "Strange"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("DI4C_RXNFP" not in os.environ, reason="DI4C_RXNFP names no folder of the rxnfp model")
+def test_rxnfp_knows_chemistry():
+    """The pretrained reaction model fills one masked token of a SMILES string far better than chance."""
+    teacher = HFMaskedLM(
+        Absorbing(591, mask_index=14), 12, path=os.environ["DI4C_RXNFP"], model_type="bert", before=["[CLS]"], after=["[SEP]"]
+    ).freeze()
+    names = (Path(os.environ["DI4C_RXNFP"]) / "vocab.txt").read_text().splitlines()
+    x_0 = torch.tensor([[names.index(token) for token in "CC(=O)c1ccccc1"[:12]]])
+    log_p = []
+    for d in range(12):
+        x_t = x_0.clone()
+        x_t[0, d] = 14
+        log_p.append(teacher.predict(x_t, T[:1]).log_probs(torch.tensor([d]))[0, 0, x_0[0, d]])
+    assert torch.stack(log_p).mean() > -1.5  # chance is −log 591 = −6.4
