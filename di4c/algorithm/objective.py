@@ -185,6 +185,7 @@ class Di4C(Objective):
             target_mode=target_mode,
             label_dropout=label_dropout,
             needs_teacher=data is not None and bool(data.estimator.needs & {"kl"}),
+            needs_marginals=consistency is not None and bool(consistency.estimator.needs & {"kl"}),
             chunk_bytes=chunk_bytes,
         )
 

@@ -6,7 +6,7 @@ import torch
 from einops import repeat
 from torch import Tensor
 
-from di4c.algorithm.mixture import draw
+from di4c.algorithm.mixture import Marginals, draw_with_marginals
 from di4c.algorithm.student import MixtureStudent
 from di4c.algorithm.times import StepLaw, TimeLaw
 from di4c.contracts import CHUNK_BYTES, Batch, Draws, LambdaSampler, Prediction, Sampler, Teacher
@@ -16,8 +16,8 @@ from di4c.contracts import CHUNK_BYTES, Batch, Draws, LambdaSampler, Prediction,
 class Scene:
     """One batch of examples, seen at t (student, teacher), at u (target) and, if distillation has its own times, near 0.
 
-    t [B]; x_0 [B, D]; student: M components at x_t; teacher: at x_t, or None where unused; target: the student's N components at
-    x_u with one sample each, target_samples [B, N, D], both without gradient, or None where no t of the batch is far;
+    t [B]; x_0 [B, D]; student: M components at x_t; teacher: at x_t, or None where unused; target: marginals of the student's N
+    components at x_u, with a sample of each, target_samples [B, N, D], both without gradient, or None where no t of the batch is far;
     near: whether any t of the batch may be in the distillation region.
     """
 
@@ -25,7 +25,7 @@ class Scene:
     x_0: Tensor
     student: Prediction
     teacher: Prediction | None = None
-    target: Prediction | None = None
+    target: Marginals | Prediction | None = None
     target_samples: Tensor | None = None
     near: bool = False
     near_student: Prediction | None = None
@@ -50,6 +50,7 @@ class SceneLaw:
     target_mode: str = "eval"
     label_dropout: float = 0.0
     needs_teacher: bool = False
+    needs_marginals: bool = False
     chunk_bytes: int = CHUNK_BYTES
 
 
@@ -61,20 +62,16 @@ def draw_scene(law: SceneLaw, teacher: Teacher, student: MixtureStudent, batch: 
     x_t = teacher.process.corrupt(batch.x_0, t, draws.child("x_t"))
     far = law.far_above is not None and high >= law.far_above and draws.child("far").scalar() < law.far_probability
     near = law.near_below is not None and (law.near_time is not None or low < law.near_below)
-    lam, log_weights = _components(law.latent, law.components, draws.child("lambda"))
-    scene = {
-        "t": t,
-        "x_0": batch.x_0,
-        "student": student.predict(x_t, t, cond, lam, log_weights),
-        "near": near,
-    }
+    scene = {"t": t, "x_0": batch.x_0, "near": near}
     if law.needs_teacher or (near and law.near_time is None):
         scene["teacher"] = teacher.predict(x_t, t, cond)
     if far:
         scene |= _target(law, teacher, student, x_t, t, law.teacher_step.earlier(t, step), cond, draws.child("target"))
     if near and law.near_time is not None:
         scene |= _near_pair(law, teacher, student, batch.x_0, cond, draws.child("near"))
-    return Scene(**scene)
+    # Last, so that the student's graph is not yet held while the target is read.
+    lam, log_weights = _components(law.latent, law.components, draws.child("lambda"))
+    return Scene(student=student.predict(x_t, t, cond, lam, log_weights), **scene)
 
 
 @torch.no_grad()
@@ -91,9 +88,10 @@ def _target(
     training = student.training
     student.train(training and law.target_mode == "train")
     target = student.predict(x_u, u, cond, lam, log_weights)
-    samples = draw(target, draws.child("x_0"), chunk_bytes=law.chunk_bytes)
+    keep = 2 * law.chunk_bytes if law.needs_marginals else 0
+    samples, marginals = draw_with_marginals(target, draws.child("x_0"), chunk_bytes=law.chunk_bytes, keep_bytes=keep)
     student.train(training)
-    return {"target": target, "target_samples": samples}
+    return {"target": marginals, "target_samples": samples}
 
 
 def _near_pair(
