@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from di4c.algorithm.shared_base import share_base
 from di4c.algorithm.student import MixtureStudent
 from di4c.config.construct import Construction
 from di4c.config.registry import Registry
@@ -66,7 +67,8 @@ def build(spec: Spec, registry: Registry, *, weights: bool = True, data: DataSou
     process, teacher, student, latent = None, None, None, None
     if spec.task != "tokenizer":
         process = build_process(spec, registry, data)
-        teacher = build_teacher(spec, registry, data, process, weights=weights)
+        # An export with a shared base names it and holds adapters and head alone.
+        teacher = build_teacher(spec, registry, data, process, weights=weights or shares_base(spec))
     if spec.task == "distill":
         latent = build_latent(spec, registry)
         student = build_student(spec, registry, teacher, latent)
@@ -114,9 +116,11 @@ def build_latent(spec: Spec, registry: Registry) -> LambdaSampler:
 
 
 def build_student(spec: Spec, registry: Registry, teacher: Teacher, latent: LambdaSampler) -> MixtureStudent:
-    """The teacher's backbone, warm-started, with the head of `student.head`. SpecError if the two do not fit."""
+    """The teacher's backbone, warm-started or shared, with the head of `student.head`. SpecError if the two do not fit."""
     with _seeded(spec.seed, "student"):
-        backbone = teacher.student_backbone()
+        with _located(spec):
+            lora = spec.student.lora
+            backbone = share_base(teacher, **dataclasses.asdict(lora)) if lora is not None else teacher.student_backbone()
         provided = {"latent_dim": latent.dim, "backbone": backbone}
         head = _create(spec, registry, "student_heads", spec.student.head, "student.head", provided)
     teacher.warm_start(head)
@@ -153,9 +157,14 @@ def build_metrics(spec: Spec, registry: Registry, data: DataSource, process: For
     }
 
 
+def shares_base(spec: Spec) -> bool:
+    """Whether teacher and student are one copy of the weights, with adapters for the student."""
+    return spec.student is not None and spec.student.lora is not None
+
+
 def portable(spec: Spec, teacher: Teacher | None) -> Spec:
-    """The spec that rebuilds the architecture alone: the teacher's entry names no file of weights."""
-    if teacher is None:
+    """The spec that rebuilds the architecture alone: the teacher's entry names no file of weights, unless it is a shared base."""
+    if teacher is None or shares_base(spec):
         return spec
     entry = teacher.resolved_entry(trained_entry(spec.teacher)[0])
     return dataclasses.replace(spec, teacher=teacher.portable_entry(entry))

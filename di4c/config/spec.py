@@ -59,10 +59,29 @@ OWNED_BY_TRAIN = {
 
 
 @dataclass(frozen=True)
+class LoraSpec:
+    """Low-rank adapters of `rank`, scaled by alpha/rank, on the linear layers whose names end in one of `targets`."""
+
+    rank: int
+    targets: list[str]
+    alpha: float
+    dropout: float = 0.0
+
+    def __post_init__(self):
+        if self.rank < 1 or not self.targets or not 0 <= self.dropout < 1:
+            raise SpecError("student.lora: rank ≥ 1, at least one of targets, and dropout in [0, 1) are needed")
+
+
+@dataclass(frozen=True)
 class StudentSpec:
-    """How λ enters the student: the entry of a student head. The backbone is the teacher's."""
+    """How λ enters the student: the entry of a student head. The backbone is the teacher's.
+
+    lora: teacher and student share one frozen copy of the teacher's weights, and adapters make the student of it; without,
+    the student is a copy of its own.
+    """
 
     head: Any
+    lora: LoraSpec | None = None
 
 
 @dataclass(frozen=True)
@@ -162,7 +181,7 @@ def _normalised(spec: Spec, folder: Path) -> Spec:
     return dataclasses.replace(
         spec,
         **{key: None if entry is None else full_entry(entry, key) for key, entry in sections.items()},
-        student=spec.student and StudentSpec(full_entry(spec.student.head, "student.head")),
+        student=spec.student and dataclasses.replace(spec.student, head=full_entry(spec.student.head, "student.head")),
         eval=spec.eval and spec.eval.normalised(),
         plugins=[_absolute(plugin, folder) for plugin in spec.plugins],
     )
