@@ -184,10 +184,8 @@ def _model_tensors(shards: Shards, buffers: dict[str, Tensor]) -> Iterator[Tenso
 def _persistent_buffers(shards: Shards) -> dict[str, Tensor]:
     """The buffers that the module's state dict holds."""
     module = shards.engine.module
-    skipped = {
-        f"{prefix}.{name}".lstrip(".") for prefix, m in module.named_modules() for name in m._non_persistent_buffers_set
-    }
-    return {name: buffer for name, buffer in module.named_buffers() if name not in skipped}
+    held = module.state_dict(keep_vars=True)
+    return {name: buffer for name, buffer in module.named_buffers() if name in held}
 
 
 def _write(path: Path, entries: list[Entry], tensors: Iterator[Tensor], digests: dict, failures: list) -> None:

@@ -28,7 +28,7 @@ def initialize(objective: Objective, options: TrainOptions, section: dict, devic
 
 
 def tied_names(module: nn.Module) -> dict[str, str]:
-    """{further name of a tied parameter: its first name}."""
-    first = {id(p): n for n, p in module.named_parameters()}
+    """{further name of a tied parameter: its first name}, of those that the state dict holds."""
+    first, held = {id(p): n for n, p in module.named_parameters()}, module.state_dict(keep_vars=True)
     every = module.named_parameters(remove_duplicate=False)
-    return {n: first[id(p)] for n, p in every if n != first[id(p)]}
+    return {n: first[id(p)] for n, p in every if n != first[id(p)] and n in held}

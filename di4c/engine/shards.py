@@ -30,7 +30,7 @@ class Shards:
     """The master weights of an engine's trainable parameters. Subclasses say where a stage keeps them.
 
     names: parameter names in the order of definition. shapes: their full shapes. sharded: whether ranks hold parts.
-    frozen: the parameters that are not trained, by name.
+    frozen: the parameters that are not trained, by name, but for those that the state dict leaves out (a shared base).
     """
 
     sharded = False
@@ -38,7 +38,8 @@ class Shards:
     def __init__(self, engine):
         self.engine = engine
         self.parameters = {n: p for n, p in engine.module.named_parameters() if p.requires_grad}
-        self.frozen = {n: p for n, p in engine.module.named_parameters() if not p.requires_grad}
+        held = engine.module.state_dict(keep_vars=True)
+        self.frozen = {n: p for n, p in engine.module.named_parameters() if not p.requires_grad and n in held}
         self.names = list(self.parameters)
         self.shapes = {n: tuple(getattr(p, "ds_shape", p.shape)) for n, p in self.parameters.items()}
         self.slots = self._slots()
