@@ -82,7 +82,8 @@ class TiedReadout(nn.Module):
         self.num_states = num_states
 
     def forward(
-        self, h: Tensor, positions: Tensor | None = None, x_t: Tensor | None = None, *, reduction: Reduction | None = None
+        self, h: Tensor, positions: Tensor | None = None, x_t: Tensor | None = None, *,
+        reduction: Reduction | None = None,
     ) -> Tensor | tuple[Tensor, ...]:
         """Logits [P, M, S] of features [P, M, H] at positions [P]; x_t is not used."""
         if reduction is not None:
@@ -130,7 +131,7 @@ class MaskGITBackbone(Backbone):
         """Features [B·M, D, H]; the blocks before `context.start` run on B rows, the others on B·M."""
         tokens = None if context is None else context.tokens
         if tokens is not None and not 0 <= context.start < self.depth:
-            raise SpecError(f"backbone maskgit: λ cannot enter at block {context.start} of {self.depth} (0 to {self.depth - 1})")
+            raise SpecError(f"backbone maskgit: no block {context.start}; there are 0 to {self.depth - 1}")
         h = self.first_layer(self._embed(x_t, cond))
         for n, block in enumerate(self.transformer["layers"]):
             if tokens is not None and n == context.start:
@@ -141,7 +142,9 @@ class MaskGITBackbone(Backbone):
     def _embed(self, x_t: Tensor, cond: Tensor | None) -> Tensor:
         """Token plus position embeddings, the class token last: [B, D + 1, H]."""
         dropped = self.num_states + self.num_classes
-        label = torch.full_like(x_t[:, 0], dropped) if cond is None else torch.where(cond < 0, dropped, cond + self.num_states)
+        label = torch.full_like(x_t[:, 0], dropped)
+        if cond is not None:
+            label = torch.where(cond < 0, label, cond + self.num_states)
         return self.tok_emb(torch.cat([x_t, label.unsqueeze(1)], dim=1)) + self.pos_emb
 
     def _join(self, h: Tensor, tokens: Tensor, components: int) -> Tensor:

@@ -42,10 +42,10 @@ class CodeSplit(Split):
 class VQTokens(DataSource):
     """The codes of a tokenizer for the images of another data set.
 
-    dataset: images as levels 0, …, S − 1 in the order (c, h, w). tokenizer: with its weights (`path`). flips: also keep each
-    image's mirror image and draw one of the two in training. cache: the folder in which codes are kept, below a name made of
-    the fingerprints of data and tokenizer (default: $DI4C_CACHE or ~/.cache/di4c/vq). batch_size: images encoded at a time.
-    Raises SpecError where images and tokenizer differ in size.
+    dataset: images as levels 0, …, S − 1 in the order (c, h, w). tokenizer: with its weights (`path`). flips: also
+    keep each image's mirror image and draw one of the two in training. cache: the folder in which codes are kept,
+    below a name made of the fingerprints of data and tokenizer (default: $DI4C_CACHE or ~/.cache/di4c/vq).
+    batch_size: images encoded at a time. Raises SpecError where images and tokenizer differ in size.
     """
 
     def __init__(
@@ -60,8 +60,8 @@ class VQTokens(DataSource):
         channels, height, width = tokenizer.image_shape
         if channels * height * width != dataset.num_positions:
             raise SpecError(
-                f"data.tokenizer takes images of {channels} × {height} × {width}, but data.dataset has {dataset.num_positions} "
-                "values an image; check its size and number of channels"
+                f"data.tokenizer takes images of {channels} × {height} × {width}, but data.dataset has "
+                f"{dataset.num_positions} values an image; check its size and number of channels"
             )
         self.dataset, self.tokenizer = dataset, tokenizer.eval().requires_grad_(False)
         self.num_positions, self.num_states = tokenizer.num_positions, tokenizer.num_codes

@@ -19,11 +19,12 @@ ImageFeatures = Callable[[Tensor], Tensor]
 
 
 class DecodedImages(Metric):
-    """`decoded_frechet_distance`, `decoded_covariance_error`, `decoded_pair_tv`: `frechet` and `pairwise` of decoded images.
+    """`decoded_frechet_distance`, `decoded_covariance_error`, `decoded_pair_tv`: as `frechet` and `pairwise`.
 
-    The samples' codes are decoded to levels of the images' data set and compared with its held-out images themselves, so the
-    tokenizer's own loss is part of every figure; the floor, decoded codes of real training images, shows how much. For data
-    of kind vq-tokens. dimensions: principal components of the pixels; levels, max_positions: as in `pairwise`.
+    The samples' codes are decoded to levels of the images' data set and compared with its held-out images themselves,
+    so the tokenizer's own loss is part of every figure; the floor, decoded codes of real training images, shows how
+    much. For data of kind vq-tokens. dimensions: principal components of the pixels; levels, max_positions: as in
+    `pairwise`.
 
     features: "pkg.module:function" maps images to features instead (an Inception network's, for FID); then the Fréchet
     distance alone is measured, `batch_size` images at a time, since large images do not fit in memory together.
@@ -34,7 +35,7 @@ class DecodedImages(Metric):
         max_positions: int = 196, max_references: int = 10_000, batch_size: int = 64,
     ):
         if not hasattr(data, "pixels") or not hasattr(data, "dataset"):
-            raise SpecError(f"metric decoded: needs data that decode to images (vq-tokens), found {type(data).__name__}")
+            raise SpecError(f"metric decoded: needs data that decode to images; found {type(data).__name__}")
         self.data, self.max_references, self.batch_size = data, max_references, batch_size
         self.features = None if features is None else imported(features)
         self.frechet = Frechet(data=data.dataset, dimensions=dimensions, max_references=max_references)
@@ -82,4 +83,6 @@ def imported(path: str) -> ImageFeatures:
     try:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise SpecError(f"metric decoded: features {path!r} cannot be imported ({error}); write pkg.module:function") from error
+        raise SpecError(
+            f"metric decoded: features {path!r} cannot be imported ({error}); write pkg.module:function"
+        ) from error

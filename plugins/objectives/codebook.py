@@ -14,8 +14,8 @@ class CodebookAverage(nn.Module):
 
         N_k ← γ N_k + (1 − γ) n_k,   m_k ← γ m_k + (1 − γ) Σ_{z → k} z,   e_k = m_k / N_k
 
-    (van den Oord et al. 2017, appendix A.1.) A code with N_k < restart_below·(mean N) starts again at a latent of the batch.
-    All buffers are the same on every rank: the sums are taken over all ranks' examples.
+    (van den Oord et al. 2017, appendix A.1.) A code with N_k < restart_below·(mean N) starts again at a latent of the
+    batch. All buffers are the same on every rank: the sums are taken over all ranks' examples.
     """
 
     def __init__(self, num_codes: int, width: int, *, decay: float, restart_below: float):
@@ -43,7 +43,8 @@ class CodebookAverage(nn.Module):
     def _candidates(self, z: Tensor, draws: Draws) -> Tensor:
         """This rank's part of a latent for every code [K, e], zero where another rank holds it.
 
-        Code k takes row ⌊n·frac(u + k·φ)⌋ of all ranks' rows: spread evenly over the batch, and the same wherever it is computed.
+        Code k takes row ⌊n·frac(u + k·φ)⌋ of all ranks' rows: spread evenly over the batch, and the same wherever it
+        is computed.
         """
         ranks, rank = _world()
         k = torch.arange(len(self.count), device=z.device)

@@ -10,9 +10,9 @@ from di4c.errors import SpecError
 class MaskedCrossEntropy(Objective):
     """Σ_d [ −(1 − ε)·log p^d(x_0^d | x_t) − ε·(1/S)·Σ_s log p^d(s | x_t) ], t ~ U[0, 1]: [B] nats (Chang et al. 2022).
 
-    ε is `label_smoothing`. `visible: true` sums over all positions, as the published code does: its network learns to repeat the
-    visible tokens, which the `raw` parameterisation then counts. `label_dropout` replaces labels by "no label". Unlike the
-    NELBO this is no bound on −log p(x_0): all times weigh the same.
+    ε is `label_smoothing`. `visible: true` sums over all positions, as the published code does: its network learns to
+    repeat the visible tokens, which the `raw` parameterisation then counts. `label_dropout` replaces labels by "no
+    label". Unlike the NELBO this is no bound on −log p(x_0): all times weigh the same.
     """
 
     def __init__(
@@ -21,7 +21,7 @@ class MaskedCrossEntropy(Objective):
         super().__init__()
         if not 0 <= label_smoothing < 1 or not 0 <= label_dropout <= 1:
             raise SpecError(
-                f"objective: label_smoothing {label_smoothing} lies in [0, 1) and label_dropout {label_dropout} in [0, 1]"
+                f"objective: label_smoothing {label_smoothing} lies in [0, 1), label_dropout {label_dropout} in [0, 1]"
             )
         self.model = teacher.backbone.requires_grad_(True)
         self.process = teacher.process

@@ -15,11 +15,11 @@ class VQTokenizer(Objective):
 
     x are the images, x̂ their reconstruction through the nearest code vectors, the gradient passed straight through the
     quantiser (van den Oord et al. 2017, eq. 3 and appendix A.1). Codes that are hardly used are put where data lie. The
-    perceptual and adversarial terms of a VQGAN are not here: images of a trained tokenizer are as sharp as their squared
-    error asks for. Units: squared pixel values in [−1, 1], not nats.
+    perceptual and adversarial terms of a VQGAN are not here: images of a trained tokenizer are as sharp as their
+    squared error asks for. Units: squared pixel values in [−1, 1], not nats.
 
-    The data give x as levels 0, …, S − 1 in the order (c, h, w); level v is the pixel value 2v/(S − 1) − 1. The codebook is a
-    buffer, which bf16 training would round: train in fp32 or with DeepSpeed's torch_autocast.
+    The data give x as levels 0, …, S − 1 in the order (c, h, w); level v is the pixel value 2v/(S − 1) − 1. The
+    codebook is a buffer, which bf16 training would round: train in fp32 or with DeepSpeed's torch_autocast.
     """
 
     def __init__(
@@ -30,8 +30,8 @@ class VQTokenizer(Objective):
         channels, height, width = tokenizer.image_shape
         if channels * height * width != num_positions:
             raise SpecError(
-                f"objective.tokenizer: images of {channels} × {height} × {width} are {channels * height * width} values, "
-                f"but the data have {num_positions} positions; check image_size and channels"
+                f"objective.tokenizer: images of {channels} × {height} × {width} are {channels * height * width} "
+                f"values, but the data have {num_positions} positions; check image_size and channels"
             )
         self.model = tokenizer
         self.num_states = num_states

@@ -25,11 +25,13 @@ class Guidance:
 
     def __post_init__(self):
         if self.guide == "teacher" and self.teacher is None:
-            raise SpecError("sampler: guide 'teacher' needs a teacher in the spec; with none, use guide: self or guidance: 0")
+            raise SpecError("sampler: guide 'teacher' needs a teacher; with none, use guide: self or guidance: 0")
         if self.scale <= 0:
             raise SpecError(f"sampler: logit_scale is {self.scale}; it must be positive")
 
-    def log_probs(self, denoiser: Denoiser, x_t: Tensor, t: Tensor, cond: Tensor | None, weight: Tensor | None) -> Tensor:
+    def log_probs(
+        self, denoiser: Denoiser, x_t: Tensor, t: Tensor, cond: Tensor | None, weight: Tensor | None
+    ) -> Tensor:
         """Guided log p(x_0 | x_t, c) over the data states: [B, D, S]; weight w [B], or None for no guidance at all."""
         log_p = denoiser(x_t, t, cond).log_p0() if weight is None else self._combined(denoiser, x_t, t, cond, weight)
         index = torch.tensor([self.mask_index], device=log_p.device)
@@ -38,7 +40,7 @@ class Guidance:
 
     def _combined(self, denoiser: Denoiser, x_t: Tensor, t: Tensor, cond: Tensor | None, weight: Tensor) -> Tensor:
         if cond is None:
-            raise SpecError("sampler: classifier-free guidance needs class labels, and this data set has none; set guidance: 0")
+            raise SpecError("sampler: guidance needs class labels, which these data lack; set guidance: 0")
         unlabelled = torch.full_like(cond, -1)
         if self.guide == "teacher":
             with_label = denoiser(x_t, t, cond).log_p0()

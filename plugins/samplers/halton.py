@@ -39,9 +39,9 @@ def _mirrored(n: int, base: int) -> float:
 class HaltonSampler(Sampler):
     """Reveals the next ⌊(1 − γ(s))·D⌋ − (visible) positions along the Halton order, at least one a step.
 
-    `guidance` is constant over steps. `redraw`: draw the visible tokens of the order anew at every step, as the published
-    code does (its network predicts visible tokens too); without it they stay. `shift` begins the order of each example at a
-    random point of the sequence.
+    `guidance` is constant over steps. `redraw`: draw the visible tokens of the order anew at every step, as the
+    published code does (its network predicts visible tokens too); without it they stay. `shift` begins the order of
+    each example at a random point of the sequence.
     """
 
     def __init__(

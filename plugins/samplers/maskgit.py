@@ -27,8 +27,8 @@ class MaskGITSampler(Sampler):
     """Draws every masked token, then keeps the most confident ones (Chang et al. 2022, section 3.2).
 
     confidence = log p(drawn token) + τ·(1 − progress)·Gumbel noise ("linear" annealing), a uniform number ("random"),
-    or log p alone ("none"); progress = i/(n − 1) in step i of n, and 0 when n = 1. τ is `gumbel_temperature`. The weight of
-    classifier-free guidance grows as guidance·progress. The mask state is never drawn.
+    or log p alone ("none"); progress = i/(n − 1) in step i of n, and 0 when n = 1. τ is `gumbel_temperature`. The
+    weight of classifier-free guidance grows as guidance·progress. The mask state is never drawn.
 
     `step` is the form used in training: progress = r·n/(n − 1) with n = `horizon` (above 1, hence a negative noise
     scale, for r > (n − 1)/n), and ⌊(1 − γ(s))·D⌋ tokens are visible after it, as in Hayakawa et al. 2025's code.
@@ -76,7 +76,8 @@ class MaskGITSampler(Sampler):
         return x
 
     def _reveal(
-        self, denoiser: Denoiser, x_t: Tensor, t: Tensor, cond: Tensor | None, count: Tensor, progress: Tensor, draws: Draws
+        self, denoiser: Denoiser, x_t: Tensor, t: Tensor, cond: Tensor | None, count: Tensor, progress: Tensor,
+        draws: Draws,
     ) -> Tensor:
         """x_t with its `count` [B] most confident draws in place of masks: [B, D]."""
         weight = self.weight * progress if self.weight else None

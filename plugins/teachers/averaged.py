@@ -7,9 +7,10 @@ from di4c.contracts import Prediction, StudentHead, Teacher
 
 
 class AveragedStudent(Teacher):
-    """p^ψ(x_0 | x_t) = ∏_d (1/K) Σ_k p^{θ,d}(x_0^d | x_t; λ_k), λ_k = (k − ½)/K: a student's marginals over λ ~ U[0, 1].
+    """A student's marginals: p^ψ(x_0 | x_t) = ∏_d (1/K) Σ_k p^{θ,d}(x_0^d | x_t; λ_k), λ_k = (k − ½)/K for λ ~ U[0, 1].
 
-    K = `atoms`; nothing is drawn, and a prediction costs K passes. `head` is the student's λ head of latent dimension 1.
+    K = `atoms`; nothing is drawn, and a prediction costs K passes. `head` is the student's λ head of latent dimension
+    1.
     """
 
     head: StudentHead
@@ -30,7 +31,8 @@ class AveragedStudent(Teacher):
     def warm_start(self, head: StudentHead) -> None:
         """Copies the λ layers into a head of the same kind and size; another head starts afresh."""
         own, fresh = self.head.state_dict(), head.state_dict()
-        if type(head) is type(self.head) and {k: v.shape for k, v in own.items()} == {k: v.shape for k, v in fresh.items()}:
+        shapes, wanted = ({name: value.shape for name, value in state.items()} for state in (own, fresh))
+        if type(head) is type(self.head) and shapes == wanted:
             head.load_state_dict(own)
 
     def to(self, device: torch.device | str) -> "AveragedStudent":

@@ -18,7 +18,7 @@ HEADS = 16
 
 REASONS = {
     PROJECTION: "a λ projection belongs to a Di4C student (teacher di4c-maskgit), never to MaskGIT itself",
-    "tok_emb": "tok_emb has a row a code, the mask, a row a class, and the dropped class: another codebook or number of classes",
+    "tok_emb": "another codebook or number of classes: it has rows for codes, mask, classes and the dropped class",
     "pos_emb": "another number of positions: pos_emb has one row a cell of the code grid, and one for the class token",
 }
 
@@ -26,9 +26,10 @@ REASONS = {
 class MaskGITTeacher(Teacher):
     """MaskGIT (Chang et al. 2022; the code bases of Besnier et al.) with the weights at `path`.
 
-    path: a .pth file with `model_state_dict`, local or inside a hub repository as hub:owner/name/path/in/it; a plain state
-    dict is read as well. backbone: the network, if it is not to be sized by the file (with 16 heads). Every state counts, visible
-    positions too, so the parameterisation is `raw`. Raises CheckpointError where file and network disagree.
+    path: a .pth file with `model_state_dict`, local or inside a hub repository as hub:owner/name/path/in/it; a plain
+    state dict is read as well. backbone: the network, if it is not to be sized by the file (with 16 heads). Every
+    state counts, visible positions too, so the parameterisation is `raw`. Raises CheckpointError where file and
+    network disagree.
     """
 
     reasons: Mapping[str, str] = REASONS

@@ -22,7 +22,7 @@ PARTS = ("encoder.", "decoder.", "quantize.", "quant_conv.", "post_quant_conv.")
 
 
 def recorded_options(path: str) -> dict[str, Any]:
-    """The options of VQGAN that lie beside its weights, in an export's config.json or in model.yaml; {} if neither is there."""
+    """VQGAN's options that lie beside its weights, in config.json or model.yaml; {} if neither is there."""
     folder = weights_file(path).parent
     if (folder / EXPORTED[1]).is_file():
         return _exported_options(folder / EXPORTED[1])
@@ -65,7 +65,7 @@ def _published_options(file: Path) -> dict[str, Any]:
         params = yaml.safe_load(file.read_text(encoding="utf-8"))["model"]["params"]
         network = params["ddconfig"]
         if network.get("double_z"):
-            raise CheckpointError(f"{file}: double_z is true, which belongs to a continuous autoencoder, not to a VQGAN")
+            raise CheckpointError(f"{file}: double_z is true: a continuous autoencoder, not a VQGAN")
         return {
             "image_size": network["resolution"],
             "channels": network["in_channels"],

@@ -1,4 +1,4 @@
-"""Images as levels, the form in which data sets hold them, and as pixel values, the form in which networks take them."""
+"""Images as levels, which data sets hold, and as pixel values, which networks take."""
 
 import torch
 from einops import rearrange

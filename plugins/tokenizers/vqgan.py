@@ -101,9 +101,9 @@ class Quantiser(nn.Module):
 class VQGAN(ImageTokenizer):
     """Images in [−1, 1] ↔ codes on a grid of side image_size / 2^(n−1), n = len(ch_mult).
 
-    Options are the published model.yaml's (ddconfig, n_embed, embed_dim). `path` gives weights: the folder of a run or export
-    of `task: tokenizer`, a folder with last.ckpt and model.yaml, or the checkpoint file itself; the options may then be
-    left out where the folder records them.
+    Options are the published model.yaml's (ddconfig, n_embed, embed_dim). `path` gives weights: the folder of a run
+    or export of `task: tokenizer`, a folder with last.ckpt and model.yaml, or the checkpoint file itself; the options
+    may then be left out where the folder records them.
     """
 
     def __init__(

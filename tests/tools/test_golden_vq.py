@@ -12,7 +12,8 @@ import verify  # noqa: E402
 from golden_cases.registered import kind_of  # noqa: E402
 from golden_cases.vq import KINDS  # noqa: E402
 
-CASES = sorted(path for path in (ROOT / "tests" / "golden").glob("*.safetensors") if path.stem.startswith(("maskgit_", "vqgan_")))
+FILES = sorted((ROOT / "tests" / "golden").glob("*.safetensors"))
+CASES = [path for path in FILES if path.stem.startswith(("maskgit_", "vqgan_"))]
 
 
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)

@@ -46,7 +46,8 @@ def here(tmp_path, monkeypatch):
     network = MaskGITBackbone(64, 18, num_classes=10, width=16, depth=1, heads=16, mlp_width=16)
     state = {name: torch.randn_like(value) * 0.2 for name, value in network.named_parameters()}
     for index, (rows, columns) in {"0": (512, 128), "2": (16, 512)}.items():
-        state |= {f"latent_projection.{index}.weight": torch.randn(rows, columns), f"latent_projection.{index}.bias": torch.zeros(rows)}
+        state[f"latent_projection.{index}.weight"] = torch.randn(rows, columns)
+        state[f"latent_projection.{index}.bias"] = torch.zeros(rows)
     torch.save({"iter": 1, "global_epoch": 0, "model_state_dict": state, "optimizer_state_dict": {}}, "student.pth")
     Path("spec.yaml").write_text(yaml.safe_dump(SPEC))
     return tmp_path
@@ -62,5 +63,7 @@ def test_the_published_student_is_sampled_with_its_own_lambda_layers(here):
 
 
 def test_a_teacher_without_lambda_is_no_student(here):
+    backbone = "{name: maskgit, width: 16, depth: 1, heads: 4}"
+    teacher = f"teacher={{name: denoiser, parameterisation: raw, backbone: {backbone}}}"
     with pytest.raises(SpecError, match="has no λ layers"):
-        import_student(Path("spec.yaml"), ["teacher={name: denoiser, parameterisation: raw, backbone: {name: maskgit, width: 16, depth: 1, heads: 4}}"], Path("other"))
+        import_student(Path("spec.yaml"), [teacher], Path("other"))

@@ -22,11 +22,14 @@ from di4c.contracts import Draws, Generation
 ROOT = Path(__file__).parents[2]
 SPECS = ROOT / "tools" / "specs"
 TINY = {
-    "tokenizer": ["objective.tokenizer.ch=8", "objective.tokenizer.ch_mult=[1,1,1]", "objective.tokenizer.num_codes=32"],
+    "tokenizer": [f"objective.tokenizer.{key}" for key in ("ch=8", "ch_mult=[1,1,1]", "num_codes=32")],
     "teacher": ["teacher.backbone.width=32", "teacher.backbone.depth=1", "teacher.backbone.mlp_width=32"],
     "student": ["objective.components=4", "latent.atoms=4", "objective.targets=2"],
 }
-SHORT = ["train.steps=2", "train.batch_size=4", "train.schedule.warmup=0", "train.checkpoint_every=0", "train.diagnostics_every=0"]
+SHORT = [
+    "train.steps=2", "train.batch_size=4", "train.schedule.warmup=0", "train.checkpoint_every=0",
+    "train.diagnostics_every=0",
+]
 
 
 @pytest.fixture
@@ -99,8 +102,8 @@ def test_the_full_scale_spec_states_the_published_constants():
 def test_the_chain_runs_through_the_trainer(here):
     for stage in ("tokenizer", "teacher", "student"):
         sets = [part for override in overrides(stage) for part in ("--set", override)]
-        command = [sys.executable, str(ROOT / "tools" / "train.py"), "--spec", str(SPECS / f"fashion-vq-{stage}.yaml"), *sets]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        command = [sys.executable, str(ROOT / "tools" / "train.py"), "--spec", str(SPECS / f"fashion-vq-{stage}.yaml")]
+        done = subprocess.run([*command, *sets], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-2000:]
     x_0 = di4c.load("runs/fashion-vq-student").sample(4, 2, seed=0)
     assert x_0.shape == (4, 49) and (x_0 < 32).all()

@@ -112,7 +112,8 @@ def _vqgan(tensors: dict[str, Tensor], config: dict) -> VQGAN:
     """The network of a case, whose state may hold the encoder's half or the decoder's half alone."""
     dd = config["ddconfig"]
     network = VQGAN(
-        image_size=dd["resolution"], channels=dd["in_channels"], num_codes=config["n_embed"], embed_dim=config["embed_dim"],
+        image_size=dd["resolution"], channels=dd["in_channels"],
+        num_codes=config["n_embed"], embed_dim=config["embed_dim"],
         **{key: dd[key] for key in ("ch", "ch_mult", "num_res_blocks", "attn_resolutions", "z_channels")},
     ).eval()
     state = below(tensors, "state.")

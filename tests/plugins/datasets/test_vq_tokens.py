@@ -13,6 +13,7 @@ from di4c_plugins.tokenizers.pixels import images_of, levels_of
 from di4c_plugins.tokenizers.vqgan import VQGAN
 
 SIDE, LEVELS = 8, 16
+OPTIONS = dict(channels=1, ch=8, ch_mult=[1, 2], num_res_blocks=1, z_channels=4, num_codes=6, embed_dim=3)
 
 
 class Pictures(DataSource, Split):
@@ -41,7 +42,7 @@ class Pictures(DataSource, Split):
 @pytest.fixture
 def tokenizer():
     torch.manual_seed(0)
-    network = VQGAN(image_size=SIDE, channels=1, ch=8, ch_mult=[1, 2], num_res_blocks=1, z_channels=4, num_codes=6, embed_dim=3)
+    network = VQGAN(image_size=SIDE, **OPTIONS)
     with torch.no_grad():  # code vectors where latents lie, so that all codes occur
         latents = network.eval().latents(images_of(Pictures().x_0, network.image_shape, LEVELS))
     network.quantize.embedding.weight.copy_(latents.movedim(1, -1).reshape(-1, 3)[::53][:6])
@@ -107,7 +108,7 @@ def test_levels_and_pixel_values_are_inverse():
 
 
 def test_errors_say_what_is_wrong(tmp_path, tokenizer):
-    larger = VQGAN(image_size=16, channels=1, ch=8, ch_mult=[1, 2], num_res_blocks=1, z_channels=4, num_codes=6, embed_dim=3)
+    larger = VQGAN(image_size=16, **OPTIONS)
     with pytest.raises(SpecError, match="1 × 16 × 16, but data.dataset has 64"):
         make(tmp_path, larger)
     data = make(tmp_path, tokenizer)

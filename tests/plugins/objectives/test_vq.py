@@ -15,7 +15,9 @@ from di4c_plugins.tokenizers.vqgan import VQGAN
 
 def tokenizer():
     torch.manual_seed(0)
-    return VQGAN(image_size=8, channels=1, ch=16, ch_mult=[1, 2], num_res_blocks=1, z_channels=8, num_codes=8, embed_dim=4)
+    return VQGAN(
+        image_size=8, channels=1, ch=16, ch_mult=[1, 2], num_res_blocks=1, z_channels=8, num_codes=8, embed_dim=4
+    )
 
 
 def stripes(num, seed):

@@ -57,7 +57,7 @@ def test_without_noise_the_most_confident_come_first():
 
 
 def test_random_annealing_ignores_confidence_and_linear_annealing_fades():
-    """Mean place of the first tokens revealed: uniform if random, near the confident end without noise, between with it."""
+    """Mean place of the first tokens revealed: uniform if random, the confident end without noise, between with it."""
     means = {}
     for annealing in ("random", "linear", "none"):
         calls = Calls()
@@ -84,7 +84,8 @@ def test_the_training_step_rounds_the_number_down_and_counts_from_what_is_visibl
     wanted = int((1 - PROCESS.schedule.masked(s[:1])).item() * D)
     assert (x_s[0] != MASK).sum() == max(wanted, 5)
     assert (x_s[1] != MASK).sum() == wanted
-    clean = MaskGITSampler(PROCESS).step(Calls(), x_t, t, torch.zeros(2, dtype=torch.float64), None, Draws(seed=6, count=2))
+    end = torch.zeros(2, dtype=torch.float64)
+    clean = MaskGITSampler(PROCESS).step(Calls(), x_t, t, end, None, Draws(seed=6, count=2))
     assert (clean != MASK).all()
 
 
@@ -136,7 +137,7 @@ def test_the_guidance_weight_grows_from_0_to_its_full_value(monkeypatch):
 
 
 def test_guidance_without_labels_or_without_a_teacher_is_an_error():
-    with pytest.raises(SpecError, match="needs class labels"):
+    with pytest.raises(SpecError, match="guidance needs class labels"):
         MaskGITSampler(PROCESS, guidance=1.0).sample(Calls(), start(), 2, None, Draws(seed=8, count=2))
     with pytest.raises(SpecError, match="needs a teacher"):
         MaskGITSampler(PROCESS, guidance=1.0, guide="teacher")

@@ -1,4 +1,4 @@
-"""The VQGAN: shapes, and loading of published and exported files. Its numbers are checked in tests/tools/test_golden_vq.py."""
+"""The VQGAN: shapes, and loading of published and exported files; its numbers are checked in test_golden_vq.py."""
 
 import json
 
@@ -108,7 +108,8 @@ def test_a_folder_of_a_hub_repository(tmp_path, tokenizer, monkeypatch):
 
 def test_what_does_not_fit_is_told(tmp_path, tokenizer):
     folder = published_folder(tmp_path, tokenizer, n_embed=12)
-    with pytest.raises(CheckpointError, match=r"quantize.embedding.weight \(10, 3\), expected \(12, 3\)[\s\S]*num_codes"):
+    told = r"quantize.embedding.weight \(10, 3\), expected \(12, 3\)[\s\S]*num_codes"
+    with pytest.raises(CheckpointError, match=told):
         Registry.default().create("tokenizers", {"name": "vqgan", "path": folder})
     with pytest.raises(CheckpointError, match="no tokenizer in .*nowhere"):
         Registry.default().create("tokenizers", {"name": "vqgan", "path": str(tmp_path / "nowhere")})
