@@ -23,11 +23,23 @@ def sample(arguments: argparse.Namespace) -> None:
     cond = None if arguments.label is None else torch.full((arguments.num,), arguments.label)
     x_0 = model.sample(
         arguments.num, arguments.steps, cond, mixture_size=arguments.mixture_size, seed=arguments.seed,
-        batch_size=arguments.batch_size,
+        batch_size=arguments.batch_size, known=_prompt(model.data, arguments),
     )  # fmt: skip
     with writing(arguments.out):
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         print(model.data.save_grid(x_0, arguments.out, cond))
+
+
+def _prompt(data, arguments: argparse.Namespace):
+    """The known tokens of --prefix, --suffix and --infill, or None without any of them."""
+    given = {name: getattr(arguments, name) for name in ("prefix", "suffix", "infill") if getattr(arguments, name)}
+    if not given:
+        return None
+    if not hasattr(data, "prompt"):
+        from di4c.errors import SpecError
+
+        raise SpecError(f"--{next(iter(given))}: {type(data).__name__} has no prompts; text data have")
+    return data.prompt(**given)
 
 
 def _arguments() -> argparse.Namespace:
@@ -37,6 +49,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--num", type=_positive, default=64, help="number of samples (64)")
     parser.add_argument("--out", required=True, type=Path, help="the file to write")
     parser.add_argument("--label", type=int, help="the class of all samples (default: as frequent as in the training data)")
+    parser.add_argument("--prefix", default="", help="text that every sample begins with")
+    parser.add_argument("--suffix", default="", help="text that every sample ends with")
+    parser.add_argument("--infill", default="", help="text after the prefix with _ for every free token, e.g. 'the ___ sea'")
     parser.add_argument("--mixture-size", help="λ restricted to that many atoms, or 'product' (default: the whole law)")
     parser.add_argument("--seed", type=int, default=0, help="seed of all draws (0)")
     parser.add_argument("--batch-size", type=_positive, default=256, help="samples at a time (256)")

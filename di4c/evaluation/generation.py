@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from di4c.contracts import DataSource, Denoiser, Draws, Prediction, Sampler
+from di4c.contracts import DataSource, Denoiser, Draws, ForwardProcess, Prediction, Sampler
+from di4c.errors import SpecError
 from di4c.evaluation.models import Model
 
 
@@ -33,11 +34,20 @@ class CountedDenoiser:
 
 @torch.inference_mode()
 def generate(
-    model: Model, sampler: Sampler, num_positions: int, steps: int, cond: Tensor | None, draws: Draws
+    model: Model,
+    sampler: Sampler,
+    num_positions: int,
+    steps: int,
+    cond: Tensor | None,
+    draws: Draws,
+    known: Tensor | None = None,
 ) -> tuple[Tensor, int]:
-    """(x_0 [B, D] on the draws' device, calls of the denoiser): `steps` steps of the sampler from its process's prior."""
+    """(x_0 [B, D] on the draws' device, calls of the denoiser): `steps` steps of the sampler from its process's prior.
+
+    known: see `prompted`.
+    """
     counted = CountedDenoiser(model.denoiser(draws.child("lambda")))
-    x_1 = sampler.process.prior(num_positions, draws.child("prior"))
+    x_1 = prompted(sampler.process, sampler.process.prior(num_positions, draws.child("prior")), known)
     x_0 = sampler.sample(counted, x_1, steps, cond, draws.child("sampler"))
     return x_0, counted.calls
 
@@ -52,6 +62,7 @@ def generate_batches(
     *,
     batch_size: int,
     batches: range | None = None,
+    known: Tensor | None = None,
 ) -> Samples:
     """The samples of some batches (all, if `batches` is not given) of the draws' n examples, in order; cond [n] or None.
 
@@ -62,10 +73,25 @@ def generate_batches(
         rows = slice(i * batch_size, min((i + 1) * batch_size, draws.count))
         part = draws.rows(rows.start, rows.stop)
         start = _now(draws.device)
-        x_0, nfe = generate(model, sampler, num_positions, steps, None if cond is None else cond[rows], part)
+        x_0, nfe = generate(model, sampler, num_positions, steps, None if cond is None else cond[rows], part, known)
         seconds.append((_now(draws.device) - start) / part.count)
         parts.append(x_0.cpu())
     return Samples(torch.cat(parts), nfe, seconds)
+
+
+def prompted(process: ForwardProcess, x_1: Tensor, known: Tensor | None) -> Tensor:
+    """x_1 [B, D] with known tokens [D] in their places (−1: none there), which a masked process never changes.
+
+    Raises SpecError where the process has no mask state, or the tokens are not its.
+    """
+    if known is None:
+        return x_1
+    if process.mask_index is None:
+        raise SpecError("a prompt needs a process with a mask state: only there are known tokens kept")
+    if known.shape != x_1.shape[1:] or known.max() >= process.num_states:
+        raise SpecError(f"a prompt has {x_1.shape[1]} tokens below {process.num_states}, −1 where free; found {tuple(known.shape)}")
+    known = known.to(x_1.device)
+    return torch.where(known >= 0, known, x_1)
 
 
 def training_labels(data: DataSource, draws: Draws) -> Tensor | None:

@@ -94,11 +94,13 @@ class LoadedModel:
         generator: torch.Generator | None = None,
         seed: int | None = None,
         batch_size: int = DEFAULT_BATCH,
+        known: Tensor | None = None,
     ) -> Tensor:
         """Tokens x_0: [num, D] int64 on the CPU, by `steps` steps of the spec's sampler.
 
         cond: one label or `num` of them (−1: none); if not given, labels of training examples drawn at random.
         mixture_size: K restricts λ to K atoms, "product" samples the λ-averaged marginals; default: the whole law of λ.
+        known: a prompt [D], tokens that stay and −1 where the model is free (text data make one: `data.prompt`).
         Randomness comes from `seed`, else from `generator` (None: torch's global one). Raises SpecError.
         """
         if mixture_size is not None:
@@ -107,7 +109,7 @@ class LoadedModel:
         labels = training_labels(self.data, draws) if cond is None else self._labels(cond, num)
         model = self.model(mixture_size, draws.child("model"))
         return generate_batches(
-            model, self.sampler, self.data.num_positions, steps, labels, draws, batch_size=batch_size
+            model, self.sampler, self.data.num_positions, steps, labels, draws, batch_size=batch_size, known=known
         ).x_0
 
     def teacher(self) -> "LoadedModel":

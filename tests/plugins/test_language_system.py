@@ -172,5 +172,12 @@ def test_a_published_student_becomes_a_run_that_samples(corpus, cache, checkpoin
     network = random_network()
     assert all(torch.equal(v, network.state_dict()[k]) for k, v in model.student.backbone.state_dict().items())
     assert model.sample(3, 2, seed=0).shape == (3, LENGTH)
+    prompt = model.data.prompt(prefix="the", suffix="a", infill=" _o")
+    x = model.sample(3, 2, seed=0, known=prompt)
+    assert (x[:, prompt >= 0] == prompt[prompt >= 0]).all()
+    shown = tmp_path / "samples.txt"
+    sampled = [sys.executable, ROOT / "tools" / "sample.py", "--run", out, "--steps", "2", "--num", "2", "--out", shown]
+    assert subprocess.run([*sampled, "--prefix", "the "], capture_output=True).returncode == 0
+    assert shown.read_text().startswith("[1]\nthe ")
     again = subprocess.run(command, capture_output=True, text=True)
     assert again.returncode == 1 and "exists already" in again.stderr
