@@ -91,8 +91,8 @@ def categorical(probs: Tensor, uniform: Tensor, block: int = 256) -> Tensor:
     """Exact categorical draws by inversion: x with P(x = s) ∝ probs[…, s]; int64, shape of `uniform`.
 
     probs: [..., S], non-negative, need not be normalised; uniform: [...] or [..., N] float64 in [0, 1) (N draws of
-    each distribution). Partial sums are float64 (blockwise for large S, so that no float64 [..., S] exists), hence small
-    probabilities are not truncated as float32 Gumbel noise does (arXiv 2409.02908). A state of mass 0 is never drawn.
+    each distribution). Cumulative sums are float64 (over blocks of states for large S, so that no float64 [..., S] exists),
+    hence small probabilities are not truncated as float32 Gumbel noise does (arXiv 2409.02908). A state of mass 0 is never drawn.
     """
     many = uniform.dim() == probs.dim()
     u = uniform if many else uniform.unsqueeze(-1)
@@ -112,14 +112,19 @@ def _invert(cumulative: Tensor, u: Tensor) -> Tensor:
 
 
 def _invert_blockwise(probs: Tensor, u: Tensor, block: int) -> Tensor:
-    """`_invert` in two levels: choose a block of states by its mass, then a state inside it."""
+    """`_invert` in two levels: choose a block of states by its mass, then a state inside it. No copy of probs is made."""
     states = probs.shape[-1]
-    padded = torch.nn.functional.pad(probs, (0, -states % block)).unflatten(-1, (-1, block))
-    mass = padded.sum(-1, dtype=torch.float64)
+    whole = states - states % block
+    mass = probs[..., :whole].unflatten(-1, (-1, block)).sum(-1)
+    if whole < states:
+        mass = torch.cat([mass, probs[..., whole:].sum(-1, keepdim=True)], -1)
+    mass = mass.double()
     cumulative = mass.cumsum(-1)
     chosen = _invert(cumulative, u)
     total = cumulative[..., -1:]
     below = torch.where(chosen > 0, cumulative.gather(-1, (chosen - 1).clamp_min(0)), torch.zeros_like(u))
     inside = ((u * total - below) / mass.gather(-1, chosen)).clamp(0, 1)
-    rows = padded.gather(-2, chosen.unsqueeze(-1).expand(*chosen.shape, block)).double().cumsum(-1)
+    index = chosen.unsqueeze(-1) * block + torch.arange(block, device=probs.device)
+    members = probs.gather(-1, index.clamp_max(states - 1).flatten(-2)).view_as(index)
+    rows = torch.where(index < states, members, 0.0).double().cumsum(-1)
     return chosen * block + _invert(rows, inside.unsqueeze(-1)).squeeze(-1)
