@@ -67,7 +67,8 @@ class TauLDRUNet(Backbone):
         time = sinusoid(t * TIME_SCALE, self.time_embed_dim, sine_first=True, inclusive=True).to(weight.dtype)
         embedding = self._embedding(context)
         walk = Walk(self.plan, self.input_conv(centred), self._time_embedding(time, cond), context)
-        walk.down(self.downsampling_modules, None if embedding is None else self._early_lam(embedding, time))
+        early = embedding is not None and context.start < self.plan.depth_down
+        walk.down(self.downsampling_modules, self._early_lam(embedding, time) if early else None)
         late = None if embedding is None else self._late_lam(embedding, time, walk.h.mean(3).mean(2))
         walk.middle(self.middle_modules, late)
         walk.up(self.upsampling_modules, late)

@@ -25,6 +25,11 @@ class Plan:
         """Residual blocks in all: what `Context.start` counts."""
         return len(self.multipliers) * (2 * self.res_blocks + 1) + 2
 
+    @property
+    def depth_down(self) -> int:
+        """Residual blocks on the way down."""
+        return len(self.multipliers) * self.res_blocks
+
     def build(self, **options) -> tuple[nn.ModuleList, nn.ModuleList, nn.ModuleList]:
         """The blocks on the way down, in the middle, and on the way up; `options` are those of a ResidualBlock."""
         down, widths = [], [self.channels]
