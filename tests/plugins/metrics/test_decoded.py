@@ -53,7 +53,7 @@ def test_the_floor_is_that_of_decoded_training_codes():
 
 
 def test_other_data_are_an_error():
-    with pytest.raises(SpecError, match="vq-tokens"):
+    with pytest.raises(SpecError, match="decode to images"):
         DecodedImages(data=Digits())
 
 
