@@ -15,6 +15,7 @@ from di4c.contracts.dataset import Split
 from di4c.contracts.objective import Objective
 from di4c.engine import checkpoint as checkpoints
 from di4c.engine import ranks
+from di4c.engine.dropout import insert_example_dropout
 from di4c.engine.ema import MovingAverage
 from di4c.engine.export import export
 from di4c.engine.initialize import initialize, tied_names
@@ -89,6 +90,7 @@ class Trainer:
         self.first = ranks.rank() * self.micro * self.accumulation
         self.aliases = tied_names(objective)
         self.stream = ExampleStream(split, run.seed, batch_size=options.batch_size)
+        self.examples = insert_example_dropout(objective)
         self.engine = initialize(objective, options, deepspeed, self.device)
         self.shards = shards_of(self.engine)
         self.average = MovingAverage(self.shards, options.ema) if options.ema else None
@@ -157,8 +159,9 @@ class Trainer:
     def _backward(self, start: int) -> dict[str, torch.Tensor]:
         """Adds the gradient of the micro-batch whose first example is `start` of the global batch; its terms [B]."""
         batch, draws = self.stream.batch(self.step, start, start + self.micro, self.device)
-        # Dropout is the one draw made inside networks; seeding it by the examples lets a resumed run repeat it.
-        torch.manual_seed((self.run.seed * 1_000_003 + draws.first) % 2**63)
+        # Dropout is the one draw made inside networks; by step and example, it is the same for any ranks and resumption.
+        torch.manual_seed(self.run.seed * 1_000_003 + self.step)
+        self.examples.first, self.examples.count = draws.first, draws.count
         terms = self.engine(batch, draws, self.step)
         self.guard.observe(terms["loss"], self.step)
         self.engine.backward(terms["loss"].mean())

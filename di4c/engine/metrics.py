@@ -3,7 +3,6 @@
 import csv
 import io
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -14,49 +13,55 @@ from di4c.engine.archive import replace_file
 
 
 class RunningMeans:
-    """Sums of the objective's terms over examples in float64 on the device; no host sync until `read`."""
+    """Sums of the objective's terms over examples, in float64 on the device; no host sync until `read`.
+
+    A term may be absent from some steps (all ranks alike): its mean is over the steps that have it.
+    """
 
     def __init__(self, device: torch.device):
         self.device = device
-        self.names: list[str] = []
-        self.examples = 0
-        self._sums: Tensor | None = None
+        self._examples: dict[str, int] = {}
+        self._sums: dict[str, Tensor] = {}
 
     def add(self, terms: dict[str, Tensor], examples: int) -> None:
         """Takes in terms [B] of this rank; `examples` is what all ranks together add."""
-        sums = torch.stack([v.detach().double().sum() for v in terms.values()])
-        if self._sums is None:
-            self.names, self._sums = list(terms), torch.zeros_like(sums)
-        self._sums += sums
-        self.examples += examples
+        for name, term in terms.items():
+            self._examples[name] = self._examples.get(name, 0) + examples
+            total = term.detach().double().sum()
+            self._sums[name] = self._sums[name] + total if name in self._sums else total
 
     def merge(self) -> None:
         """Moves the sums of all ranks to rank 0, so that they can be saved and go on as before. Collective."""
-        if self._sums is not None and ranks.world_size() > 1:
-            dist.all_reduce(self._sums)
-            self._sums *= float(ranks.rank() == 0)
+        if self._sums and ranks.world_size() > 1:
+            totals = self._totals() * float(ranks.rank() == 0)
+            self._sums = dict(zip(self._sums, totals.unbind(), strict=True))
 
     def read(self) -> dict[str, float]:
         """The means, equal on all ranks, {} of no examples; starts anew. Collective."""
-        if not self.examples:
+        if not self._sums:
             return {}
+        means = {n: s / self._examples[n] for n, s in zip(self._sums, self._totals().tolist(), strict=True)}
+        self._sums, self._examples = {}, {}
+        return means
+
+    def state(self) -> dict[str, list]:
+        """{term: [sum in hex, examples]}: what `load` needs, on rank 0 after `merge`."""
+        return {n: [s.item().hex(), self._examples[n]] for n, s in self._sums.items()}
+
+    def load(self, state: dict[str, list]) -> None:
+        """Continues from a saved `state`; ranks other than 0 start from sums of zero."""
+        mine = float(ranks.rank() == 0)
+        self._examples = {n: examples for n, (_, examples) in state.items()}
+        self._sums = {
+            n: torch.tensor(float.fromhex(s) * mine, dtype=torch.float64, device=self.device) for n, (s, _) in state.items()
+        }
+
+    def _totals(self) -> Tensor:
+        """The sums over ranks, in the order of the terms."""
+        totals = torch.stack(list(self._sums.values()))
         if ranks.world_size() > 1:
-            dist.all_reduce(self._sums)
-        means = (self._sums / self.examples).tolist()
-        self._sums.zero_()
-        self.examples = 0
-        return dict(zip(self.names, means, strict=True))
-
-    def state(self) -> dict[str, Any]:
-        """What `load` needs, on rank 0 after `merge`."""
-        sums = [] if self._sums is None else [v.hex() for v in self._sums.tolist()]
-        return {"names": self.names, "sums": sums, "examples": self.examples}
-
-    def load(self, state: dict[str, Any]) -> None:
-        """Continues from a saved `state`; ranks other than 0 start from zero."""
-        self.names, self.examples = state["names"], state["examples"]
-        sums = torch.tensor([float.fromhex(v) for v in state["sums"]], dtype=torch.float64, device=self.device)
-        self._sums = sums * float(ranks.rank() == 0) if state["sums"] else None
+            dist.all_reduce(totals)
+        return totals
 
 
 class MetricsFile:

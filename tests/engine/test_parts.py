@@ -83,6 +83,7 @@ def test_metrics_rows_widen_and_end_where_a_run_resumes(tmp_path):
 
 def test_running_means_continue_from_their_state():
     terms = [{"loss": torch.rand(4), "part": torch.rand(4)} for _ in range(3)]
+    terms[2]["rare"] = torch.full((4,), 7.0)
     whole, before, after = (RunningMeans(torch.device("cpu")) for _ in range(3))
     assert whole.read() == {}
     for term in terms:
@@ -92,7 +93,7 @@ def test_running_means_continue_from_their_state():
     for term in terms[1:]:
         after.add(term, 4)
     expected = whole.read()
-    assert after.read() == expected and whole.read() == {}
+    assert after.read() == expected and whole.read() == {} and expected["rare"] == 7.0
     assert expected["loss"] == pytest.approx(torch.cat([t["loss"] for t in terms]).mean().item())
 
 

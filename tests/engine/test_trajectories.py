@@ -37,6 +37,7 @@ def one_rank(folder) -> str:
         {"folder": f"{folder}/whole", "options": {"micro_batch_size": None}},
         {"folder": f"{folder}/offload", "deepspeed": OFFLOAD},
         {"folder": f"{folder}/offload-2", "deepspeed": {"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}}}},
+        {"folder": f"{folder}/dropout", "objective": {"dropout": 0.3}},
         {"folder": f"{folder}/seldom", "options": {"log_every": 5, "checkpoint_every": 4, "diagnostics_every": 4}},
     ]
     results, text = launch(jobs)
@@ -48,6 +49,7 @@ def one_rank(folder) -> str:
 def two_ranks(folder, one_rank) -> str:
     """Runs of two ranks, some of which continue those of one rank from step 10."""
     jobs = [{"folder": f"{folder}/two-{s}", "deepspeed": stage(s)} for s in STAGES]
+    jobs.append({"folder": f"{folder}/two-dropout", "objective": {"dropout": 0.3}, "deepspeed": stage(3)})
     results, text = launch(jobs, ranks=2)
     assert all(r["finished"] for r in results), results
     return text
@@ -97,6 +99,11 @@ def test_two_ranks_agree_with_one(folder, two_ranks, number):
     assert one.keys() == two.keys()
     for key in one:
         torch.testing.assert_close(two[key], one[key], rtol=1e-4, atol=1e-5)
+
+
+def test_dropout_agrees_too(folder, two_ranks):
+    assert relative(losses(folder / "dropout"), losses(folder / "one-0")) > 1e-3
+    assert relative(losses(folder / "two-dropout"), losses(folder / "dropout")) < 1e-5
 
 
 def test_bfloat16_stages_agree_with_one_another_and_nearly_with_float32(folder, one_rank):

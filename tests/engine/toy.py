@@ -36,19 +36,20 @@ class ToyData(DataSource):
 class ToyModel(nn.Module):
     """Embedding with tied readout, a frozen scale, a buffer of each kind and a layer with its own learning rate."""
 
-    def __init__(self, width: int = 12):
+    def __init__(self, width: int = 12, dropout: float = 0.0):
         super().__init__()
         self.embed = nn.Embedding(STATES + 1, width)
         self.mix = nn.Sequential(nn.Linear(POSITIONS * width, 4 * width), nn.GELU(), nn.Linear(4 * width, POSITIONS * width))
         self.head = nn.Linear(width, STATES + 1, bias=False)
         self.head.weight = self.embed.weight
+        self.dropout = nn.Dropout(dropout)
         self.scale = nn.Parameter(torch.ones(width), requires_grad=False)
         self.register_buffer("offset", torch.full((3,), 0.5))
         self.register_buffer("scratch", torch.zeros(2), persistent=False)
 
     def forward(self, x):
         h = self.embed(x)
-        h = h + self.mix(h.flatten(1)).unflatten(1, (POSITIONS, -1)) * self.scale
+        h = h + self.dropout(self.mix(h.flatten(1))).unflatten(1, (POSITIONS, -1)) * self.scale
         return self.head(h).float() + self.offset[0]
 
 
@@ -71,10 +72,10 @@ class ToyObjective(Objective):
     though the loss is not. collapsed: what diagnostics report. pause: seconds a forward pass waits.
     """
 
-    def __init__(self, *, poison=(), explode=(), collapsed: float = 0.0, pause: float = 0.0):
+    def __init__(self, *, poison=(), explode=(), collapsed: float = 0.0, pause: float = 0.0, dropout: float = 0.0):
         super().__init__()
         torch.manual_seed(0)
-        self.model = ToyModel()
+        self.model = ToyModel(dropout=dropout)
         self.poison, self.explode, self.collapsed, self.pause = poison, explode, collapsed, pause
 
     def forward(self, batch, draws, step):
