@@ -38,7 +38,7 @@ class DiT(Backbone):
         self.tokens = nn.Embedding(num_states, width)
         self.positions = nn.Embedding(num_positions, width) if absolute_positions else None
         self.conditioning = Conditioning(width, num_classes, time_conditioning)
-        self.rotary = Rotary(width // heads, grid or [num_positions])
+        self.rotary = Rotary(heads, width // heads, grid or [num_positions])
         self.blocks = nn.ModuleList(Block(width, heads, mlp_ratio, dropout) for _ in range(depth))
         self.final = ModulatedNorm(width)
         self.readout = LinearReadout(width, num_states)
@@ -51,11 +51,11 @@ class DiT(Backbone):
         lam = context if context is not None and context.modulation is None else None
         start = lam.start if lam is not None else self.depth
         for block in self.blocks[:start]:
-            h = block(h, c, self.rotary(positions))
+            h = block(h, c, self.rotary)
         if lam is not None:
             h, c = enter(h, c, lam)
             for block in self.blocks[start:]:
-                h = block(h, c, self.rotary(positions))
+                h = block(h, c, self.rotary)
         return self.final(h[:, :positions], c)
 
 
@@ -100,27 +100,25 @@ def sinusoid(values: Tensor, frequencies: int, longest: float = 10_000.0) -> Ten
 class Rotary(nn.Module):
     """Rotary angles of a sequence or of a grid's rows and columns (each axis takes an equal share of the channels)."""
 
-    def __init__(self, head_width: int, grid: list[int]):
+    def __init__(self, heads: int, head_width: int, grid: list[int]):
         super().__init__()
         pairs = head_width // 2 // len(grid)
         frequencies = 100.0 ** -(torch.arange(pairs, dtype=torch.float64) / pairs)
         axes = torch.meshgrid(*(torch.arange(n, dtype=torch.float64) for n in grid), indexing="ij")
         angles = torch.cat([axis.flatten()[:, None] * frequencies for axis in axes], dim=-1)
-        angles = F.pad(angles, (0, head_width // 2 - angles.shape[-1]))
+        angles = F.pad(angles, (0, head_width // 2 - angles.shape[-1])).repeat(1, heads)
         self.register_buffer("cos", angles.cos().float(), persistent=False)
         self.register_buffer("sin", angles.sin().float(), persistent=False)
 
-    def forward(self, positions: int) -> tuple[Tensor, Tensor]:
-        """(cos, sin): [D, head width / 2] each."""
-        return self.cos[:positions], self.sin[:positions]
+    def forward(self, x: Tensor) -> Tensor:
+        """x [B, D + K, heads · head width] with its first D positions turned, neighbouring channels paired.
 
-
-def rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-    """x [B, heads, D + K, head width] with its first D positions rotated, halves paired."""
-    cos, sin = (r.to(x) for r in rotary)
-    a, b = x[..., : len(cos), :].chunk(2, dim=-1)
-    turned = torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
-    return torch.cat([turned, x[..., len(cos) :, :]], dim=-2) if x.shape[-2] > len(cos) else turned
+        One complex product over all heads: on a CPU several times faster than slices of single heads.
+        """
+        extra = x.shape[1] - len(self.cos)
+        turn = torch.complex(F.pad(self.cos, (0, 0, 0, extra), value=1.0), F.pad(self.sin, (0, 0, 0, extra)))
+        pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)).contiguous())
+        return torch.view_as_real(pairs * turn).flatten(-2).to(x)
 
 
 class Block(nn.Module):
@@ -139,16 +137,17 @@ class Block(nn.Module):
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
 
-    def forward(self, h: Tensor, c: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+    def forward(self, h: Tensor, c: Tensor, rotary: Rotary) -> Tensor:
         """h [B, D + K, H], conditioning c [B, C] → [B, D + K, H]."""
         modulation = self.modulation(F.silu(c))[:, None].chunk(6, dim=-1)
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation
         h = h + (1 + gate_a) * self.dropout(self.attend(self.norm(h) * (1 + scale_a) + shift_a, rotary))
         return h + (1 + gate_m) * self.dropout(self.mlp(self.norm(h) * (1 + scale_m) + shift_m))
 
-    def attend(self, h: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-        q, k, v = rearrange(self.qkv(h), "b d (three n w) -> three b n d w", three=3, n=self.heads)
-        mixed = F.scaled_dot_product_attention(rotate(q, rotary), rotate(k, rotary), v)
+    def attend(self, h: Tensor, rotary: Rotary) -> Tensor:
+        q, k, v = self.qkv(h).chunk(3, dim=-1)
+        q, k, v = (rearrange(x, "b d (n w) -> b n d w", n=self.heads) for x in (rotary(q), rotary(k), v))
+        mixed = F.scaled_dot_product_attention(q, k, v)
         return self.out(rearrange(mixed, "b n d w -> b d (n w)"))
 
 

@@ -3,7 +3,8 @@
     x_t ─ vocab_embed ─┐
        λ tokens ───────┴─ blocks (adaLN by silu(sigma_map(σ))) ─ drop λ ─ output_layer ─ features ─ readout
 
-Parameters have the published names, but for the last linear layer: `output_layer.linear` there is `readout.linear` here.
+Parameters have the published names, but for the last linear layer: `output_layer.linear` there is `readout.linear`
+here.
 """
 
 import math
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 
 from di4c.contracts import Backbone, Context
 from di4c.errors import SpecError
-from di4c_plugins.backbones.dit import LinearReadout, enter, rotate
+from di4c_plugins.backbones.dit import LinearReadout, enter
 from di4c_plugins.backbones.sinusoid import sinusoid
 from di4c_plugins.processes.noise import discretised, noise_schedule
 
@@ -24,8 +25,9 @@ PUBLISHED_NAMES = {"output_layer.linear.": "readout.linear."}
 
 
 class MdlmDiT(Backbone):
-    """Pre-norm transformer with rotary positions and adaLN on σ (Sahoo et al. 2024; defaults are the published small model).
+    """Pre-norm transformer with rotary positions and adaLN on σ (Sahoo et al. 2024).
 
+    Defaults are the published small model.
     time_conditioning: whether the network sees σ(t) of the schedule `noise`; the published language models see σ = 0.
     conditioning_grid: T > 0 conditions at ⌊tT⌋/T + 1/T as the reference code does when trained on a grid.
     λ tokens stand at the end without rotation and pass through adaLN as all others do.
@@ -53,7 +55,9 @@ class MdlmDiT(Backbone):
     ):
         super().__init__()
         if num_classes is not None:
-            raise SpecError("backbone mdlm-dit takes no class labels; the data have some. Use backbone dit for such data")
+            raise SpecError(
+                "backbone mdlm-dit takes no class labels; the data have some. Use backbone dit for such data"
+            )
         if width % heads or (width // heads) % 2:
             raise SpecError(f"backbone mdlm-dit: width {width} over {heads} heads must give an even whole number")
         self.width, self.depth, self.embedding_width = width, depth, conditioning_width
@@ -61,9 +65,7 @@ class MdlmDiT(Backbone):
         self.time_conditioning, self.noise, self.grid = time_conditioning, noise_schedule(noise), conditioning_grid
         self.vocab_embed = VocabularyEmbedding(num_states, width)
         self.sigma_map = SigmaEmbedding(conditioning_width, sigma_features)
-        self.blocks = nn.ModuleList(
-            Block(width, heads, conditioning_width, mlp_ratio, dropout) for _ in range(depth)
-        )
+        self.blocks = nn.ModuleList(Block(width, heads, conditioning_width, mlp_ratio, dropout) for _ in range(depth))
         self.output_layer = FinalNorm(width, conditioning_width)
         self.readout = LinearReadout(width, num_states)
 
@@ -90,6 +92,14 @@ class MdlmDiT(Backbone):
             for block in self.blocks[start:]:
                 h = block(h, F.silu(c), rotary)
         return self.output_layer(h[:, :positions], F.silu(c))
+
+
+def rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+    """x [B, heads, D + K, head width] with its first D positions rotated, halves paired (the published convention)."""
+    cos, sin = (r.to(x) for r in rotary)
+    a, b = x[..., : len(cos), :].chunk(2, dim=-1)
+    turned = torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
+    return torch.cat([turned, x[..., len(cos) :, :]], dim=-2) if x.shape[-2] > len(cos) else turned
 
 
 def rotary_angles(positions: int, head_width: int, base: float, like: Tensor) -> tuple[Tensor, Tensor]:
