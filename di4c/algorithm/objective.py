@@ -159,10 +159,7 @@ class Di4C(Objective):
         chunk_bytes: int = CHUNK_BYTES,
     ):
         super().__init__()
-        if data is None and consistency is None and distillation is None:
-            raise SpecError("objective: at least one of data, consistency, distillation must be given")
-        if consistency is not None and (teacher_step is None or targets < 1):
-            raise SpecError("objective.consistency needs objective.teacher_step and objective.targets ≥ 1")
+        _check_terms(data, consistency, distillation, teacher_step, targets)
         if (reference == "teacher") != (rollouts is not None):
             raise SpecError("objective.reference: 'teacher' goes with objective.rollouts, 'data' without")
         self.rollouts, self.num_classes, self.pool = rollouts, num_classes, None
@@ -212,3 +209,17 @@ class Di4C(Objective):
         """Mutual information of λ and the positions at t = 1, effective number of components, correlation captured."""
         x_1 = self.teacher.process.prior(batch.x_0.shape[1], draws.child("x_1"))
         return mixture_diagnostics(self.model, self.law.latent, x_1, torch.ones(len(x_1), device=x_1.device), batch.cond, draws)
+
+
+def _check_terms(
+    data: DataTerm | None,
+    consistency: ConsistencyTerm | None,
+    distillation: DistillationTerm | None,
+    teacher_step: StepLaw | None,
+    targets: int,
+) -> None:
+    """SpecError unless there is a term, and what the consistency term needs is there."""
+    if data is None and consistency is None and distillation is None:
+        raise SpecError("objective: at least one of data, consistency, distillation must be given")
+    if consistency is not None and (teacher_step is None or targets < 1):
+        raise SpecError("objective.consistency needs objective.teacher_step and objective.targets ≥ 1")
