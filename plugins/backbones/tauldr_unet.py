@@ -27,18 +27,31 @@ TIME_SCALE = 1000.0
 class TauLDRUNet(Backbone):
     """The U-Net: features [B·M, D, 2], the mean and log-scale of a truncated logistic on the S levels.
 
-    shape: [channels, height, width] of the images, whose tokens are flattened in that order. channels: width of the first
-    scale; multipliers: of the scales; res_blocks: a scale; attention_at: the scale with attention. lam_embed_dim: width of
-    λ's embedding; 0 for a teacher, whose student gets λ layers of the time embedding's width. lam_scale: how far λ reaches
-    at the start (published: 0, where the noise of training has to separate the components).
+    shape: [channels, height, width] of the images, whose tokens are flattened in that order. channels: width of the
+    first scale; multipliers: of the scales; res_blocks: a scale; attention_at: the scale with attention. lam_embed_dim:
+    width of λ's embedding; 0 for a teacher, whose student gets λ layers of the time embedding's width. lam_scale: how
+    far λ reaches at the start (published: 0, where the noise of training has to separate the components).
     """
 
     accepts = frozenset({"embedding", "start"})
 
     def __init__(
-        self, num_positions: int, num_states: int, *, num_classes: int | None = None, shape: list[int], channels: int,
-        multipliers: list[int], res_blocks: int, attention_at: int, dropout: float, rescale: bool = True,
-        time_embed_dim: int | None = None, lam_embed_dim: int = 0, lam_scale: float = 1.0, symmetric_logistic: bool = False,
+        self,
+        num_positions: int,
+        num_states: int,
+        *,
+        num_classes: int | None = None,
+        shape: list[int],
+        channels: int,
+        multipliers: list[int],
+        res_blocks: int,
+        attention_at: int,
+        dropout: float,
+        rescale: bool = True,
+        time_embed_dim: int | None = None,
+        lam_embed_dim: int = 0,
+        lam_scale: float = 1.0,
+        symmetric_logistic: bool = False,
     ):
         super().__init__()
         _check_shape(num_positions, shape, multipliers)
@@ -60,7 +73,7 @@ class TauLDRUNet(Backbone):
             self._add_lam_layers(lam_embed_dim)
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None, context: Context | None = None) -> Tensor:
-        """Features [B·M, D, 2], float32 at least; the blocks before `context.start` run on B rows, the others on B·M."""
+        """Features [B·M, D, 2], float32 at least; blocks before `context.start` run on B rows, the others on B·M."""
         weight = self.input_conv.weight
         x = rearrange(x_t, "b (c h w) -> b c h w", h=self.shape[1], w=self.shape[2])
         centred = 2 * x.to(weight.dtype) / (self.num_states - 1) - 1
@@ -98,9 +111,13 @@ class TauLDRUNet(Backbone):
         if context is None or context.embedding is None:
             return None
         if not self.lam_embed_dim:
-            raise SpecError("backbone tauldr-unet: no λ layers; set lam_embed_dim, or take the copy that for_student() makes")
+            raise SpecError(
+                "backbone tauldr-unet: no λ layers; set lam_embed_dim, or take the copy that for_student() makes"
+            )
         if not 0 <= context.start < self.depth:
-            raise SpecError(f"backbone tauldr-unet: λ cannot enter at block {context.start} of {self.depth} (0 to {self.depth - 1})")
+            raise SpecError(
+                f"backbone tauldr-unet: λ cannot enter at block {context.start} of {self.depth} (0 to {self.depth - 1})"
+            )
         return context.embedding.to(self.tlam_mix.weight.dtype)
 
     def _time_embedding(self, time: Tensor, cond: Tensor | None) -> Tensor:
@@ -117,8 +134,10 @@ class TauLDRUNet(Backbone):
         return _through(self.lemb_modules, nn.functional.silu(mixed))
 
     def _late_lam(self, embedding: Tensor, time: Tensor, mean: Tensor) -> Tensor:
-        """λ in the middle and on the way up, mixed with t and the mean feature [B or B·M, C]: [B·M, 4·lam_embed_dim]."""
-        mixed = self.h_t_lam_mix(torch.cat([embedding, _rows_like(time, embedding), _rows_like(mean, embedding)], dim=1))
+        """λ in the middle and on the way up, mixed with t and the mean feature: [B·M, 4·lam_embed_dim]."""
+        mixed = self.h_t_lam_mix(
+            torch.cat([embedding, _rows_like(time, embedding), _rows_like(mean, embedding)], dim=1)
+        )
         return _through(self.hlemb_modules, nn.functional.silu(mixed))
 
     def _moments(self, out: Tensor, centred: Tensor) -> Tensor:
@@ -149,9 +168,12 @@ def _through(layers: nn.ModuleList, h: Tensor) -> Tensor:
 
 def _check_shape(num_positions: int, shape: list[int], multipliers: list[int]) -> None:
     if len(shape) != 3 or math.prod(shape) != num_positions:
-        raise SpecError(f"backbone tauldr-unet: shape {list(shape)} is not [channels, height, width] of {num_positions} positions")
+        raise SpecError(
+            f"backbone tauldr-unet: shape {list(shape)} is not [channels, height, width] of {num_positions} positions"
+        )
     divisor = 2 ** (len(multipliers) - 1)
     if shape[1] % divisor or shape[2] % divisor:
         raise SpecError(
-            f"backbone tauldr-unet: {len(multipliers)} scales need a height and width divisible by {divisor}; found {shape[1]} × {shape[2]}"
+            f"backbone tauldr-unet: {len(multipliers)} scales need a height and width divisible by {divisor}; "
+            f"found {shape[1]} × {shape[2]}"
         )

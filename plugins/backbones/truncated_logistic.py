@@ -11,8 +11,8 @@ class TruncatedLogistic(nn.Module):
     """(μ, log-scale) [P, M, 2] → unnormalised log-masses of S bins [P, M, S] (Austin et al. 2021, appendix A.8).
 
     log( F(r_s) − F(l_s) ), F the logistic distribution function with mean μ and scale exp(log-scale − 2), bins of width
-    2/S on (−1, 1); what falls outside is left out. `symmetric` takes the smaller of that and of its form for 1 − F, which
-    is the more accurate one right of μ (tauLDR's fix_logistic).
+    2/S on (−1, 1); what falls outside is left out. `symmetric` takes the smaller of that and of its form for 1 − F,
+    which is the more accurate one right of μ (tauLDR's fix_logistic).
     """
 
     def __init__(self, num_states: int, *, symmetric: bool = False):

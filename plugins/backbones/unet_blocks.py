@@ -13,7 +13,10 @@ def group_norm(channels: int) -> nn.GroupNorm:
     """Normalisation in min(channels/4, 32) groups. SpecError if the channels do not divide."""
     groups = min(channels // 4, 32)
     if groups < 1 or channels % groups:
-        raise SpecError(f"backbone tauldr-unet: {channels} channels do not form {groups} groups; use multiples of 4 (above 128: of 32)")
+        raise SpecError(
+            f"backbone tauldr-unet: {channels} channels do not form {groups} groups; "
+            "use multiples of 4 (above 128: of 32)"
+        )
     return nn.GroupNorm(groups, channels, eps=1e-6)
 
 
@@ -33,8 +36,8 @@ class PointwiseLinear(nn.Module):
 class SelfAttention(nn.Module):
     """Single-head attention over pixels, added to its input; the sum is divided by √2 if `rescale`.
 
-    Written out, in the published order of operations: the readout multiplies rounding errors by up to exp(2 − log-scale),
-    and a fused kernel's rounding would move probabilities by 3e-5.
+    Written out, in the published order of operations: the readout multiplies rounding errors by up to exp(2 −
+    log-scale), and a fused kernel's rounding would move probabilities by 3e-5.
     """
 
     def __init__(self, channels: int, *, rescale: bool):
@@ -110,4 +113,3 @@ class Upsample(nn.Module):
 def joined(x: Tensor, h: Tensor, rescale: bool) -> Tensor:
     """The residual sum x + h, over √2 if `rescale`."""
     return (x + h) / math.sqrt(2.0) if rescale else x + h
-

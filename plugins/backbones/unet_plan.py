@@ -13,7 +13,7 @@ from di4c_plugins.backbones.unet_blocks import Downsample, ResidualBlock, SelfAt
 
 @dataclass(frozen=True)
 class Plan:
-    """res_blocks residual blocks a scale on the way down, one more on the way up; attention after those of one scale."""
+    """res_blocks residual blocks a scale on the way down, one more on the way up; attention at one scale."""
 
     channels: int
     multipliers: tuple[int, ...]
@@ -41,7 +41,11 @@ class Plan:
                 down.append(Downsample(widths[-1]))
                 widths.append(widths[-1])
         width = widths[-1]
-        middle = [ResidualBlock(width, width, **options), self._attention(width, options), ResidualBlock(width, width, **options)]
+        middle = [
+            ResidualBlock(width, width, **options),
+            self._attention(width, options),
+            ResidualBlock(width, width, **options),
+        ]
         up = []
         for scale, multiplier in reversed(list(enumerate(self.multipliers))):
             for _ in range(self.res_blocks + 1):
@@ -107,6 +111,8 @@ class Walk:
 
     def _block(self, block: ResidualBlock, lam: Tensor | None) -> None:
         if lam is not None and self.passed == self.start:
-            self.h, self.time, *self.skips = (repeat(x, "b ... -> (b m) ...", m=self.components) for x in (self.h, self.time, *self.skips))
+            self.h, self.time, *self.skips = (
+                repeat(x, "b ... -> (b m) ...", m=self.components) for x in (self.h, self.time, *self.skips)
+            )
         self.h = block(self.h, self.time, lam if self.passed >= self.start else None)
         self.passed += 1

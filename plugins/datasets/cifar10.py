@@ -17,9 +17,9 @@ RECORD = 1 + 3 * 32 * 32
 class CIFAR10(PixelData):
     """50 000 training and 10 000 held-out images, from a folder of batch files or from the hub.
 
-    path: the folder of data_batch_1, …, test_batch of the python or of the binary version (.bin), or the folder above it;
-    without it, the hub's `dataset`. size: 32, or 16 or 8 by the mean of blocks. levels: S. flips: mirror half of the images in
-    training.
+    path: the folder of data_batch_1, …, test_batch of the python or of the binary version (.bin), or the folder above
+    it; without it, the hub's `dataset`. size: 32, or 16 or 8 by the mean of blocks. levels: S. flips: mirror half of
+    the images in training.
     """
 
     def __init__(
@@ -50,11 +50,13 @@ def batch_file(folder: Path, name: str) -> Path:
         for file in (parent / name, parent / f"{name}.bin"):
             if file.is_file():
                 return file
-    raise DataError(f"data.path {folder}: no {name} and no {name}.bin; expected CIFAR-10's python or binary version, unpacked")
+    raise DataError(
+        f"data.path {folder}: no {name} and no {name}.bin; expected CIFAR-10's python or binary version, unpacked"
+    )
 
 
 def read_batch(file: Path) -> Images:
-    """One batch file: records of a label and 3072 bytes (.bin), or a pickle of arrays, from which nothing is executed."""
+    """One batch file: records of a label and 3072 bytes (.bin), or a pickle of arrays; nothing in it is executed."""
     content = file.read_bytes()
     if file.suffix == ".bin":
         if not content or len(content) % RECORD:

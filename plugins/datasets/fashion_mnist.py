@@ -15,9 +15,9 @@ PREFIX = {"train": "train", "test": "t10k"}
 class FashionMNIST(PixelData):
     """60 000 training and 10 000 held-out images, from a folder of idx files or from the hub.
 
-    path: the folder of train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz and their t10k fellows (.gz or not); without
-    it, the hub's `dataset`. size: 28, or 14, 7 or 4 by the mean of blocks. levels: S. flips: mirror half of the images in training.
-    Any data set in the same files (MNIST, EMNIST digits) is read as well.
+    path: the folder of train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz and their t10k fellows (.gz or not);
+    without it, the hub's `dataset`. size: 28, or 14, 7 or 4 by the mean of blocks. levels: S. flips: mirror half of the
+    images in training. Any data set in the same files (MNIST, EMNIST digits) is read as well.
     """
 
     def __init__(

@@ -37,10 +37,11 @@ class FileSplit(Split):
 
 
 class ImageFolder(PixelData):
-    """The images below `path`: its folders train and test (or val), or else all, of which `held_out` are kept for testing.
+    """The images below `path`: its folders train and test (or val), or else all, `held_out` of them kept for testing.
 
-    size: side of the scaled central square; channels: 1 (grey) or 3. levels: S. conditional: the folders that images lie in are
-    their classes, in alphabetical order. The held-out images are chosen by their names, so adding images moves none.
+    size: side of the scaled central square; channels: 1 (grey) or 3. levels: S. conditional: the folders that images
+    lie in are their classes, in alphabetical order. The held-out images are chosen by their names, so adding images
+    moves none.
     """
 
     def __init__(
@@ -55,7 +56,10 @@ class ImageFolder(PixelData):
         flips: bool = False,
     ):
         if channels not in (1, 3) or not 0 < held_out < 1 or size < 1:
-            raise SpecError(f"data: channels must be 1 or 3 (is {channels}), held_out between 0 and 1 ({held_out}), size above 0 ({size})")
+            raise SpecError(
+                f"data: channels must be 1 or 3 (is {channels}), held_out between 0 and 1 ({held_out}), "
+                f"size above 0 ({size})"
+            )
         self.path, self.held_out = Path(path).expanduser(), held_out
         self._files_of: dict[str, FileSplit] = {}
         super().__init__(
@@ -87,8 +91,8 @@ class ImageFolder(PixelData):
                 found["test" if is_held_out(file.relative_to(self.path), self.held_out) else "train"].append(file)
         if not all(found.values()):
             raise DataError(
-                f"data.path {self.path}: {len(found['train'])} training and {len(found['test'])} held-out images; expected "
-                "a folder with images, or with folders train and test (or val)"
+                f"data.path {self.path}: {len(found['train'])} training and {len(found['test'])} held-out images; "
+                "expected a folder with images, or with folders train and test (or val)"
             )
         return found
 

@@ -26,7 +26,7 @@ class Images:
 
 
 class PixelSplit(Split):
-    """A split in memory: levels ⌊pixel·S/256⌋, flattened as (c, h, w). With `flips`, each draw mirrors half of the images."""
+    """A split in memory: levels ⌊pixel·S/256⌋, flattened as (c, h, w); `flips` mirrors half of the images, by draws."""
 
     def __init__(self, images: Images, num_states: int, *, conditional: bool, flips: bool):
         self.images, self.num_states, self.conditional, self.flips = images, num_states, conditional, flips
@@ -51,7 +51,13 @@ class PixelData(DataSource):
     """
 
     def __init__(
-        self, shape: tuple[int, int, int], num_states: int, *, num_labels: int, conditional: bool = False, flips: bool = False
+        self,
+        shape: tuple[int, int, int],
+        num_states: int,
+        *,
+        num_labels: int,
+        conditional: bool = False,
+        flips: bool = False,
     ):
         if not 2 <= num_states <= 256:
             raise SpecError(f"data.levels is {num_states}; a pixel has 2 to 256 levels")
@@ -99,7 +105,7 @@ def levels(pixels: Tensor, num_states: int) -> Tensor:
 
 
 def pooled(pixels: np.ndarray, side: int) -> np.ndarray:
-    """Square images [n, C, H, H] shrunk to `side` by the mean of blocks: uint8. SpecError if the side does not divide."""
+    """Square images [n, C, H, H] shrunk to `side` by means of blocks: uint8. SpecError if the side does not divide."""
     from_side = pixels.shape[-1]
     if side == from_side:
         return pixels
@@ -120,7 +126,7 @@ def hub_images(dataset: str, split: str, image: str, label: str) -> Images:
         rows = datasets.load_dataset(dataset, split=split)
     except Exception as error:
         raise DataError(
-            f"data: the hub did not give the data set {dataset!r} ({type(error).__name__}: {str(error).splitlines()[0]}); "
+            f"data: the hub did not give {dataset!r} ({type(error).__name__}: {str(error).splitlines()[0]}); "
             "data.path names a local folder instead"
         ) from error
     pixels = [np.asarray(row[image]) for row in rows]

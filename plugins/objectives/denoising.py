@@ -10,18 +10,31 @@ from di4c.errors import SpecError
 class Denoising(Objective):
     """bound·NELBO + cross_entropy·Σ_d −log p^d(x_0^d | x_t), t ~ U[low, 1]: [B] nats.
 
-    Both terms have the same optimum. A chain's bound weighs t by its jump rates, tens to thousands of times more near t = 0
-    than near 1, and leaves a small network poor where few-step samplers use it; the cross-entropy weighs all t alike. tauLDR's
-    loss is bound 1, cross_entropy 0.001/D (Campbell et al. 2022). `label_dropout` replaces labels by "no label".
+    Both terms have the same optimum. A chain's bound weighs t by its jump rates, tens to thousands of times more near t
+    = 0 than near 1, and leaves a small network poor where few-step samplers use it; the cross-entropy weighs all t
+    alike. tauLDR's loss is bound 1, cross_entropy 0.001/D (Campbell et al. 2022). `label_dropout` replaces labels by
+    "no label".
     """
 
     def __init__(
-        self, teacher: Teacher, *, cross_entropy: float, bound: float = 0.0, low: float = 0.0, label_dropout: float = 0.0
+        self,
+        teacher: Teacher,
+        *,
+        cross_entropy: float,
+        bound: float = 0.0,
+        low: float = 0.0,
+        label_dropout: float = 0.0,
     ):
         super().__init__()
-        if min(cross_entropy, bound) < 0 or cross_entropy + bound == 0 or not 0 <= low < 1 or not 0 <= label_dropout <= 1:
+        if (
+            min(cross_entropy, bound) < 0
+            or cross_entropy + bound == 0
+            or not 0 <= low < 1
+            or not 0 <= label_dropout <= 1
+        ):
             raise SpecError(
-                f"objective denoising: weights must not be negative, nor both 0 (cross_entropy {cross_entropy}, bound {bound}); "
+                f"objective denoising: weights must not be negative, nor both 0 (cross_entropy {cross_entropy}, "
+                f"bound {bound}); "
                 f"low is {low}, in [0, 1); label_dropout is {label_dropout}, in [0, 1]"
             )
         self.model = teacher.backbone.requires_grad_(True)

@@ -51,7 +51,9 @@ class ReversibleChain:
 
     def _on(self, device: torch.device) -> tuple[Tensor, ...]:
         if device not in self._copies:
-            self._copies[device] = tuple(x.to(device) for x in (self._left, self._eigenvalues, self._right, self._jumps))
+            self._copies[device] = tuple(
+                x.to(device) for x in (self._left, self._eigenvalues, self._right, self._jumps)
+            )
         return self._copies[device]
 
 

@@ -19,7 +19,8 @@ class ContinuousTimeChain(ForwardProcess):
     """Each position is a chain with rate β(t)·R, independently: q_{t|s} = exp(R·∫ₛᵗ β) (Campbell et al. 2022).
 
     prior: the law of x_1 in generation, [S]; R's stationary law if None.
-    ratio_floor: ε, added to probabilities that are divided by, so that a clean state from which x_t cannot be reached does
+    ratio_floor: ε, added to probabilities that are divided by, so that a clean state from which x_t cannot be reached
+    does
         not raise an overflow (tauLDR's `eps_ratio`); without effect where q(x_t|x_0) ≫ ε.
     min_time: where the reverse chain of the bound stops and x_0 is drawn.
     """
@@ -50,7 +51,9 @@ class ContinuousTimeChain(ForwardProcess):
         return self.chain.transition(elapsed if s is None else elapsed - self.time.integral(s.double()))
 
     def prior(self, num_positions: int, draws: Draws) -> Tensor:
-        return categorical(self.prior_probs.to(draws.device), draws.uniform(num_positions).flatten()).view(-1, num_positions)
+        return categorical(self.prior_probs.to(draws.device), draws.uniform(num_positions).flatten()).view(
+            -1, num_positions
+        )
 
     def corrupt(self, x_0: Tensor, t: Tensor, draws: Draws) -> Tensor:
         """x_t by inversion of the rows q(·|x_0): the cumulative matrices are searched, no row is copied."""
@@ -98,7 +101,7 @@ class ContinuousTimeChain(ForwardProcess):
         return total.to(torch.float64 if prediction.features.dtype == torch.float64 else torch.float32)
 
     def ratios(self, q: Tables, x_t: Tensor, p_0: Tensor) -> Tensor:
-        """q_t(y)/q_t(x_t) by the model, Σ_{x_0} p(x_0|x_t) q(y|x_0)/q(x_t|x_0): [B, d, S] float64 over y; q = tables(t)."""
+        """q_t(y)/q_t(x_t) by the model, Σ_{x_0} p(x_0|x_t) q(y|x_0)/q(x_t|x_0): [B, d, S] over y; q = tables(t)."""
         return q.after(p_0.double() / (q.columns(x_t) + self.ratio_floor))
 
     def reverse_rates(self, q: Tables, x_t: Tensor, p_0: Tensor, t: Tensor) -> Tensor:
@@ -111,7 +114,7 @@ class ContinuousTimeChain(ForwardProcess):
         return self.time.rate(t.double())[:, None, None] * self.chain.jumps(x_t.device)[x_t]
 
     def blocks(self, size: int, positions: int) -> Iterator[slice]:
-        """Positions in blocks such that [B, d, S] float64 fits the chunk budget; their number depends on shapes alone."""
+        """Positions in blocks such that [B, d, S] float64 fits the chunk budget; their number depends on shapes."""
         width = max(1, CHUNK_BYTES // (8 * size * self.num_states))
         return (slice(start, min(start + width, positions)) for start in range(0, positions, width))
 

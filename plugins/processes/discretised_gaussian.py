@@ -5,7 +5,7 @@ from di4c_plugins.processes.rates import ExponentialTime, gaussian_target_rate, 
 
 
 class DiscretisedGaussian(ContinuousTimeChain):
-    """Grey levels that jump to near levels, and settle in a discretised Gaussian around the middle (Campbell et al. 2022).
+    """Levels that jump to near levels, and settle in a discretised Gaussian around the middle (Campbell et al. 2022).
 
     rate_sigma: reach of the jumps; target_sigma (tauLDR's Q_sigma): width of the stationary law, which is practically
     uniform if it exceeds S; ∫₀ᵗ β = time_base·(time_exponential^t − 1); prior_sigma: width of the law of x_1 in

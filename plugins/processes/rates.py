@@ -1,7 +1,7 @@
 """Rate matrices of Markov chains on S states, and how fast the chains run.
 
-A rate matrix R [S, S] is indexed [from, to]; its rows sum to 0. All here are in detailed balance with their stationary law π:
-π(i)·R[i, j] = π(j)·R[j, i].
+A rate matrix R [S, S] is indexed [from, to]; its rows sum to 0. All here are in detailed balance with their stationary
+law π: π(i)·R[i, j] = π(j)·R[j, i].
 """
 
 import math
@@ -52,7 +52,7 @@ def birth_death_rate(num_states: int) -> RateMatrix:
 
 
 def uniform_rate(num_states: int) -> RateMatrix:
-    """Jumps to every other state at rate 1/S, so that exp(Rτ) keeps the state with e^{−τ}, else redraws it; π uniform."""
+    """Jumps to every other state at rate 1/S: exp(Rτ) keeps a state with e^{−τ}, else redraws it; π uniform."""
     rate = torch.full((num_states, num_states), 1 / num_states, dtype=torch.float64)
     return RateMatrix(_with_diagonal(rate), _log_uniform(num_states))
 

@@ -13,9 +13,13 @@ class Hybrid(Sampler):
     The student lays out what must agree, the teacher finishes. With teacher_steps ≥ n all steps are the teacher's.
     """
 
-    def __init__(self, process: ForwardProcess, *, sampler: Sampler, teacher_steps: int, teacher: Teacher | None = None):
+    def __init__(
+        self, process: ForwardProcess, *, sampler: Sampler, teacher_steps: int, teacher: Teacher | None = None
+    ):
         if teacher is None:
-            raise SpecError("sampler hybrid: needs a teacher beside the student; with none at hand, use its inner sampler alone")
+            raise SpecError(
+                "sampler hybrid: needs a teacher beside the student; with none at hand, use its inner sampler alone"
+            )
         if teacher_steps < 0:
             raise SpecError(f"sampler hybrid: teacher_steps is {teacher_steps}; it must not be negative")
         self.process, self.sampler, self.teacher, self.teacher_steps = process, sampler, teacher, teacher_steps

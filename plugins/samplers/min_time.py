@@ -12,8 +12,8 @@ from di4c.errors import SpecError
 class MinTimeSampler(Sampler):
     """n network evaluations: at the n times linspace(1, min_time, n), the last of which gives x_0.
 
-    final: how x_0 is taken from p(x_0 | x_{min_time}), "argmax" at every position (published; it removes the last noise) or
-    by a "draw". A subclass says how a step from t to s > 0 is made.
+    final: how x_0 is taken from p(x_0 | x_{min_time}), "argmax" at every position (published; it removes the last
+    noise) or by a "draw". A subclass says how a step from t to s > 0 is made.
     """
 
     def __init__(self, process: ForwardProcess, *, min_time: float, final: Literal["argmax", "draw"]):

@@ -35,7 +35,9 @@ class TauLeaping(MinTimeSampler):
         ordered: bool = True,
     ):
         if not isinstance(process, ContinuousTimeChain):
-            raise SpecError(f"sampler: tau-leaping needs a process with jump rates, and {type(process).__name__} has none")
+            raise SpecError(
+                f"sampler: tau-leaping needs a process with jump rates, and {type(process).__name__} has none"
+            )
         super().__init__(process, min_time=min_time, final=final)
         self.ordered = ordered
 
@@ -45,7 +47,7 @@ class TauLeaping(MinTimeSampler):
     def leap(
         self, prediction: Prediction, x: Tensor, t: Tensor, duration: Tensor, draws: Draws, *, forward: bool = False
     ) -> Tensor:
-        """x after `duration` [B] at the reverse rates of time t [B], with the forward rates added if `forward`: [B, D]."""
+        """x after `duration` [B] at the reverse rates of time t [B], the forward rates added if `forward`: [B, D]."""
         q, moved = self.process.tables(t), torch.empty_like(x)
         for start in range(0, x.shape[1], POSITIONS_AT_A_TIME):
             block = slice(start, start + POSITIONS_AT_A_TIME)
@@ -68,8 +70,8 @@ class TauLeaping(MinTimeSampler):
 class PredictorCorrector(TauLeaping):
     """Tau-leaping, each leap that starts at or below `corrector_entry_time` followed by `corrector_steps` correctors.
 
-    A corrector leaps for corrector_scale·(t − s) at the sum of forward and reverse rates of time s, which leaves the law at
-    s as it is. n steps cost n evaluations and those of the correctors.
+    A corrector leaps for corrector_scale·(t − s) at the sum of forward and reverse rates of time s, which leaves the
+    law at s as it is. n steps cost n evaluations and those of the correctors.
     """
 
     def __init__(

@@ -13,7 +13,12 @@ from di4c_plugins.teachers.averaged import AveragedStudent
 from di4c_plugins.teachers.containers import below, read_file, strict_load, tensors_at, with_shadows, without
 
 CIFAR10 = {
-    "shape": [3, 32, 32], "channels": 128, "multipliers": [1, 2, 2, 2], "res_blocks": 2, "attention_at": 1, "dropout": 0.1,
+    "shape": [3, 32, 32],
+    "channels": 128,
+    "multipliers": [1, 2, 2, 2],
+    "res_blocks": 2,
+    "attention_at": 1,
+    "dropout": 0.1,
 }
 """The published networks' sizes."""
 
@@ -26,8 +31,8 @@ REASONS = {
 class TauLDR(Teacher):
     """tauLDR (Campbell et al. 2022) with the weights of the .pt file at `path`.
 
-    ema: run on the averaged weights, as in the published evaluation. student_from: the weights that a student starts from;
-    the published students start from the raw ones. backbone: the published CIFAR-10 network if not given.
+    ema: run on the averaged weights, as in the published evaluation. student_from: the weights that a student starts
+    from; the published students start from the raw ones. backbone: the published CIFAR-10 network if not given.
     Raises CheckpointError where file and network disagree.
     """
 
@@ -94,8 +99,14 @@ class Di4CPixels(AveragedStudent, TauLDR):
     ):
         self.atoms = atoms
         super().__init__(
-            process, num_positions, path=path, ema=ema, student_from=student_from,
-            backbone=backbone, parameterisation=parameterisation, weights=weights,
+            process,
+            num_positions,
+            path=path,
+            ema=ema,
+            student_from=student_from,
+            backbone=backbone,
+            parameterisation=parameterisation,
+            weights=weights,
         )
         self.head = SinusoidalEmbedding(1, self.backbone)
 
@@ -112,5 +123,7 @@ def network_state(content: Mapping, source: str, *, ema: bool) -> dict[str, Tens
     if not ema:
         return state
     if not inside.get("ema_shadow_params"):
-        raise CheckpointError(f"{source}: has no EMA shadows; load the raw weights instead (ema: false, student_from: raw)")
+        raise CheckpointError(
+            f"{source}: has no EMA shadows; load the raw weights instead (ema: false, student_from: raw)"
+        )
     return with_shadows(state, inside["ema_shadow_params"], source)

@@ -79,7 +79,8 @@ def test_backbone_and_teacher():
 
 
 @pytest.mark.parametrize(
-    ("head", "options"), [(SinusoidalEmbedding, {}), (SinusoidalEmbedding, {"start": 4}), (AdaLN, {}), (Late, {"blocks": 3})]
+    ("head", "options"),
+    [(SinusoidalEmbedding, {}), (SinusoidalEmbedding, {"start": 4}), (AdaLN, {}), (Late, {"blocks": 3})],
 )
 def test_heads(head, options):
     teacher = a_teacher().freeze()

@@ -19,7 +19,10 @@ from di4c.contracts import Draws
 
 SPECS = Path(__file__).parents[2] / "tools" / "specs"
 TINY_FASHION = ["data.size=7", "data.levels=4"]
-TINY_UNET = "{name: tauldr-unet, shape: [%d, %d, %d], channels: 4, multipliers: [1], res_blocks: 1, attention_at: 0, dropout: 0.0}"
+TINY_UNET = (
+    "{name: tauldr-unet, shape: [%d, %d, %d], channels: 4, multipliers: [1], "
+    "res_blocks: 1, attention_at: 0, dropout: 0.0}"
+)
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +30,10 @@ def fashion(tmp_path_factory):
     """A folder of idx files with 40 training and 20 held-out images."""
     folder, generator = tmp_path_factory.mktemp("fashion"), np.random.default_rng(0)
     for prefix, n in (("train", 40), ("t10k", 20)):
-        for name, values in (("images-idx3", generator.integers(0, 256, (n, 28, 28))), ("labels-idx1", np.arange(n) % 10)):
+        for name, values in (
+            ("images-idx3", generator.integers(0, 256, (n, 28, 28))),
+            ("labels-idx1", np.arange(n) % 10),
+        ):
             header = struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape)
             file = folder / f"{prefix}-{name}-ubyte.gz"
             file.write_bytes(gzip.compress(header + values.astype(np.uint8).tobytes()))
@@ -53,7 +59,7 @@ def built(name, *overrides):
 
 
 def step(spec, parts, size=4, unused=()):
-    """One loss and its gradient: every parameter of the exported model has one, finite, but those that are not called."""
+    """One loss and its gradient: every parameter of the exported model that is called has one, and it is finite."""
     batch = parts.data.split("train").batch(torch.arange(size), Draws(1, count=size))
     loss = parts.objective(batch, Draws(0, count=size), 0)["loss"]
     loss.mean().backward()
@@ -75,7 +81,10 @@ def sample_and_measure(spec, parts, registry, denoiser, steps=2):
 def exported(folder, spec, parts):
     """A run's export of the teacher, as the trainer writes it."""
     folder.mkdir()
-    save_file({key: value.contiguous() for key, value in parts.teacher.backbone.state_dict().items()}, folder / "model.safetensors")
+    save_file(
+        {key: value.contiguous() for key, value in parts.teacher.backbone.state_dict().items()},
+        folder / "model.safetensors",
+    )
     about = {"format": "di4c-export", "version": 1, "task": "pretrain", "step": 1, "weights": "raw", "commit": None}
     (folder / "config.json").write_text(json.dumps(about | {"spec": portable(spec, parts.teacher).to_dict()}))
     return folder
@@ -112,7 +121,8 @@ def test_cifar10(cifar, tmp_path):
     torch.save({"model": model, "optimizer": {}, "n_iter": 1}, tmp_path / "ckpt.pt")
     overrides = [
         f"data.path={cifar}", "data.size=8", "data.levels=16", f"teacher.path={tmp_path / 'ckpt.pt'}",
-        f"teacher.backbone={TINY_UNET % (3, 8, 8)}", "objective.components=2", "objective.targets=2", "objective.near_copies=2",
+        f"teacher.backbone={TINY_UNET % (3, 8, 8)}", "objective.components=2", "objective.targets=2",
+        "objective.near_copies=2",
     ]  # fmt: skip
     spec, parts, registry = built("cifar10-tauldr-di4c.yaml", *overrides)
     step(spec, parts, size=2)

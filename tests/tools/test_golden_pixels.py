@@ -12,7 +12,9 @@ import verify  # noqa: E402
 from golden_cases.pixels import KINDS  # noqa: E402
 from golden_cases.registered import kind_of  # noqa: E402
 
-CASES = sorted(path for path in (ROOT / "tests" / "golden").glob("*.safetensors") if path.stem.startswith(("gaussian_", "tauldr_")))
+CASES = sorted(
+    path for path in (ROOT / "tests" / "golden").glob("*.safetensors") if path.stem.startswith(("gaussian_", "tauldr_"))
+)
 
 
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
@@ -25,7 +27,11 @@ def test_the_case_agrees_with_the_reference(path):
 
 @pytest.mark.parametrize(
     ("case", "option", "value"),
-    [("gaussian_rate_small", "Q_sigma", 8.1), ("gaussian_posterior", "time_base", 3.1), ("tauldr_unet_student", "skip_rescale", False)],
+    [
+        ("gaussian_rate_small", "Q_sigma", 8.1),
+        ("gaussian_posterior", "time_base", 3.1),
+        ("tauldr_unet_student", "skip_rescale", False),
+    ],
 )
 def test_a_case_notices_a_wrong_setting(case, option, value):
     path = next(path for path in CASES if path.stem == case)

@@ -36,13 +36,17 @@ REACHABLE = 1e-5
 def process_of(config: dict) -> DiscretisedGaussian:
     """The process of a case's configuration."""
     return DiscretisedGaussian(
-        config["S"], rate_sigma=config["rate_sigma"], target_sigma=config["Q_sigma"], time_base=config["time_base"],
-        time_exponential=config["time_exponential"], ratio_floor=config.get("eps_ratio", 1e-9),
+        config["S"],
+        rate_sigma=config["rate_sigma"],
+        target_sigma=config["Q_sigma"],
+        time_base=config["time_base"],
+        time_exponential=config["time_exponential"],
+        ratio_floor=config.get("eps_ratio", 1e-9),
     )
 
 
 def gaussian_rate(tensors: dict[str, Tensor], config: dict) -> list[Check]:
-    """Rates, transition matrices and the prior, against float64 where given; the reference's float32 errs by up to 1e-6."""
+    """Rates, transition matrices and the prior, against float64 where given (the reference's float32 errs by 1e-6)."""
     process, t, s = process_of(config), tensors["in.t"].double(), tensors["in.s"].double()
     index = tensors.get("in.idx", torch.arange(process.num_states))
     at_t, between = process.transition(t), process.transition(t, s)
@@ -59,7 +63,9 @@ def gaussian_rate(tensors: dict[str, Tensor], config: dict) -> list[Check]:
         "transition_t_row127": at_t[:, 127] if process.num_states > 127 else at_t,
         "initial_dist": process.prior_probs,
     }
-    checks = [close(name, value, tensors["out." + name], SHIPPED) for name, value in got.items() if "out." + name in tensors]
+    checks = [
+        close(name, value, tensors["out." + name], SHIPPED) for name, value in got.items() if "out." + name in tensors
+    ]
     checks += [
         close(name, value, tensors["out." + name], SHIPPED, "absolute")
         for name, value in shipped.items()
@@ -94,7 +100,6 @@ def gaussian_posterior(tensors: dict[str, Tensor], config: dict) -> list[Check]:
     ]
 
 
-
 def unet(tensors: dict[str, Tensor], config: dict) -> list[Check]:
     """tauLDR's U-Net: its output, and the truncated logistic's probabilities (their logits lose digits in empty bins).
 
@@ -123,10 +128,18 @@ def unet_of(config: dict) -> TauLDRUNet:
     """The network of a case's configuration."""
     channels, height, width = config["shape"]
     return TauLDRUNet(
-        channels * height * width, config["S"], shape=config["shape"], channels=config["ch"],
-        multipliers=config["ch_mult"], res_blocks=config["num_res_blocks"], attention_at=config["scale_count_to_put_attn"],
-        dropout=0.0, rescale=config["skip_rescale"], time_embed_dim=config["time_embed_dim"],
-        lam_embed_dim=config["lam_embed_dim"] if config["do_lam_embed"] else 0, symmetric_logistic=config["fix_logistic"],
+        channels * height * width,
+        config["S"],
+        shape=config["shape"],
+        channels=config["ch"],
+        multipliers=config["ch_mult"],
+        res_blocks=config["num_res_blocks"],
+        attention_at=config["scale_count_to_put_attn"],
+        dropout=0.0,
+        rescale=config["skip_rescale"],
+        time_embed_dim=config["time_embed_dim"],
+        lam_embed_dim=config["lam_embed_dim"] if config["do_lam_embed"] else 0,
+        symmetric_logistic=config["fix_logistic"],
     )
 
 

@@ -66,7 +66,10 @@ def test_lambda_from_a_later_block(student, x_t):
 
 def test_shared_trunk_runs_once_an_example(student, x_t):
     rows = []
-    hooks = [block.register_forward_hook(lambda _, args, __: rows.append(len(args[0]))) for block in student.downsampling_modules]
+    hooks = [
+        block.register_forward_hook(lambda _, args, __: rows.append(len(args[0])))
+        for block in student.downsampling_modules
+    ]
     student(x_t, T, context=Context(3, embedding=embedding(3), start=2))
     for hook in hooks:
         hook.remove()

@@ -30,7 +30,11 @@ def test_cross_entropy_by_hand():
     t = 0.2 + 0.8 * draws.child("t").uniform()
     x_t = teacher.process.corrupt(batch.x_0, t, draws.child("x_t"))
     prediction = Prediction(
-        teacher.backbone(x_t, t, batch.cond), x_t, teacher.backbone.readout, teacher.parameterisation, teacher.process.num_states
+        teacher.backbone(x_t, t, batch.cond),
+        x_t,
+        teacher.backbone.readout,
+        teacher.parameterisation,
+        teacher.process.num_states,
     )
     want = -prediction.log_prob_of(batch.x_0)[:, 0]
     got = Denoising(teacher, cross_entropy=1.0, low=0.2)(batch, Draws(2, count=6), 0)
@@ -45,7 +49,9 @@ def test_label_dropout():
     assert torch.equal(dropped, none)
 
 
-@pytest.mark.parametrize("options", [{"cross_entropy": 0.0}, {"cross_entropy": -1.0, "bound": 2.0}, {"cross_entropy": 1.0, "low": 1.0}])
+@pytest.mark.parametrize(
+    "options", [{"cross_entropy": 0.0}, {"cross_entropy": -1.0, "bound": 2.0}, {"cross_entropy": 1.0, "low": 1.0}]
+)
 def test_mistakes(options):
     with pytest.raises(SpecError, match="denoising"):
         Denoising(tiny_teacher(), **options)

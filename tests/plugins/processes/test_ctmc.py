@@ -331,7 +331,7 @@ class LargestTensor(TorchDispatchMode):
 
 
 def test_no_tensor_of_all_positions_and_states(monkeypatch):
-    """S = 64, D = 768: noising, a step and the bound with its gradient stay at the matrices' size or the chunk budget."""
+    """S = 64, D = 768: noising, a step and the bound with its gradient stay within the chunk budget."""
     size, positions, states, budget = 8, 768, 64, 2**18
     process = gaussian(states, target_sigma=128.0)
     monkeypatch.setattr(ctmc, "CHUNK_BYTES", budget)

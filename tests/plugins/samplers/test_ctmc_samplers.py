@@ -45,7 +45,9 @@ def generate(sampler, steps, n, positions=1, seed=0, model=denoiser):
 
 def test_poisson_is_the_quantile_function():
     generator = np.random.default_rng(0)
-    mean = np.concatenate([generator.uniform(0, 40, 3000), generator.uniform(20, 5000, 500), [0.0, 1e-12, 30.0, 30.0001]])
+    mean = np.concatenate(
+        [generator.uniform(0, 40, 3000), generator.uniform(20, 5000, 500), [0.0, 1e-12, 30.0, 30.0001]]
+    )
     u = np.concatenate([generator.uniform(size=3500), [0.999999, 0.5, 1 - 2**-53, 1 - 2**-53]])
     got = poisson(torch.from_numpy(mean), torch.from_numpy(u)).numpy()
     want = scipy.stats.poisson.ppf(u, mean)

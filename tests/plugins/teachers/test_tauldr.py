@@ -15,7 +15,9 @@ PROCESS = DiscretisedGaussian(S, rate_sigma=2.0, target_sigma=8.0, time_base=3.0
 
 def a_unet(seed=0, **options):
     torch.manual_seed(seed)
-    return TauLDRUNet(D, S, shape=[1, 4, 4], channels=8, multipliers=[1, 2], res_blocks=1, attention_at=1, dropout=0.0, **options)
+    return TauLDRUNet(
+        D, S, shape=[1, 4, 4], channels=8, multipliers=[1, 2], res_blocks=1, attention_at=1, dropout=0.0, **options
+    )
 
 
 def write(path, unet, *, shadows="ema", prefix="net."):
