@@ -62,3 +62,7 @@ def test_a_teacher_outside_the_repository_trains_is_distilled_and_evaluated(fold
 def test_every_file_the_readme_links_to_exists():
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
     assert links and not [link for link in links if not (ROOT / link).exists()]
+
+
+def test_the_tables_are_those_of_the_stored_results():
+    run(ROOT, str(ROOT / "tools/update_readme.py"), "--check")

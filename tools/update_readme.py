@@ -1,0 +1,106 @@
+"""Writes the README's result blocks from the stored files in tools/results: python tools/update_readme.py [--check]
+
+A block stands between <!-- results: NAME --> and <!-- end -->; its text comes from the file of that name alone.
+"""
+
+import argparse
+import json
+import re
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from di4c.evaluation.table import Row, model_label, number, ratio
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "tools/results"
+BLOCK = re.compile(r"(<!-- results: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+METRICS = {
+    "frechet_distance": "Fréchet distance",
+    "covariance_error": "covariance error",
+    "pair_tv": "pair TV",
+    "nll_nats_per_token": "NLL bound (nats/token)",
+}
+SHOWN = {"frechet_distance": (1, 2, 4, 8), "covariance_error": (1, 2), "pair_tv": (1, 2)}
+"""What the README's first table shows; the stored file and its picture hold the rest."""
+
+
+def markdown_table(head: list[str], rows: list[list[str]]) -> str:
+    """A table in Markdown, numbers to the right."""
+    rule = ["---", *["---:"] * (len(head) - 1)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in [head, rule, *rows])
+
+
+def demo(stored: dict) -> str:
+    """The demo's table: a row a model, a column a metric and number of steps; in brackets the ratio to the teacher."""
+    rows = stored["rows"]
+    models = list(dict.fromkeys((row["model"], row["mixture_size"]) for row in rows))
+    columns = [(name, steps) for name, most in SHOWN.items() for steps in most]
+    head = ["", *(f"{METRICS[name]}, {steps} step{'s' * (steps > 1)}" for name, steps in columns)]
+    lines = [
+        [model_label(model, size), *(_cell(rows, _row(rows, (model, steps, size)), name) for name, steps in columns)]
+        for model, size in models
+    ]
+    floors = [number(stored["floors"][name]["mean"]) for name, _ in columns]
+    table = markdown_table(head, [*lines, ["*training data (floor)*", *floors]])
+    return f"{table}\n\n{stored['about']}\n"
+
+
+def digits_seeds(stored: dict) -> str:
+    """Ratios to the teacher over training seeds: mean, and the range."""
+    keys = [(r["model"], r["steps"], r["mixture_size"]) for r in stored["runs"][0]["rows"] if r["model"] != "teacher"]
+    lines = []
+    for key in keys:
+        cells = []
+        for name in METRICS:
+            found = [ratio(run["rows"], _row(run["rows"], key), name) for run in stored["runs"]]
+            cells.append(f"{statistics.fmean(found):.2f} ({min(found):.2f}–{max(found):.2f})")
+        lines.append([_label(_row(stored["runs"][0]["rows"], key)), *cells])
+    return f"{markdown_table(['ratio to the teacher', *METRICS.values()], lines)}\n\n{stored['about']}\n"
+
+
+def _row(rows: list[Row], key: tuple) -> Row:
+    return next(r for r in rows if (r["model"], r["steps"], r["mixture_size"]) == key)
+
+
+def _label(row: Row) -> str:
+    return f"{model_label(row['model'], row['mixture_size'])}, {row['steps']} step{'s' * (row['steps'] > 1)}"
+
+
+def _cell(rows: list[Row], row: Row, name: str) -> str:
+    if name not in row["metrics"]:
+        return ""
+    share = ratio(rows, row, name)
+    return number(row["metrics"][name]["mean"]) + ("" if share is None else f" (×{share:.2f})")
+
+
+RENDERERS: dict[str, Callable[[dict], str]] = {"demo": demo, "digits-seeds": digits_seeds}
+
+
+def rendered(text: str) -> str:
+    """The README's text with every block written anew."""
+
+    def block(match: re.Match) -> str:
+        stored = json.loads((RESULTS / f"{match['name']}.json").read_text(encoding="utf-8"))
+        return match[1] + RENDERERS[match["name"]](stored) + match[3]
+
+    return BLOCK.sub(block, text)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if the README is not up to date")
+    check = parser.parse_args().check
+    readme = ROOT / "README.md"
+    old = readme.read_text(encoding="utf-8")
+    new = rendered(old)
+    if check:
+        print("up to date" if new == old else "README.md is not what tools/results says; run tools/update_readme.py")
+        return int(new != old)
+    readme.write_text(new, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
