@@ -13,6 +13,10 @@ from torch import Tensor
 from di4c.errors import SpecError
 
 
+MAX_STATES = 4096
+"""Transition matrices [S, S] in float64 take 128 MiB each at this size."""
+
+
 @dataclass(frozen=True)
 class RateMatrix:
     """R [S, S] float64 and log π [S] float64 (normalised)."""
@@ -28,6 +32,7 @@ def gaussian_target_rate(num_states: int, *, rate_sigma: float, target_sigma: fl
     the jump towards c of the state that is farther from it has rate exp(−k²/rate_sigma²), the jump back what detailed
     balance says: R[a, b] = exp(−k²/rate_sigma²) if a + b < S, else R[b, a] is.
     """
+    _enough_memory(num_states)
     _positive("rate_sigma", rate_sigma)
     state = torch.arange(num_states, dtype=torch.float64)
     log_target = log_gaussian(num_states, target_sigma)
@@ -47,12 +52,14 @@ def log_gaussian(num_states: int, sigma: float) -> Tensor:
 
 def birth_death_rate(num_states: int) -> RateMatrix:
     """Jumps to each neighbour at rate 1; π uniform (Campbell et al. 2022)."""
+    _enough_memory(num_states)
     ones = torch.ones(num_states - 1, dtype=torch.float64)
     return RateMatrix(_with_diagonal(ones.diag(1) + ones.diag(-1)), _log_uniform(num_states))
 
 
 def uniform_rate(num_states: int) -> RateMatrix:
     """Jumps to every other state at rate 1/S: exp(Rτ) keeps a state with e^{−τ}, else redraws it; π uniform."""
+    _enough_memory(num_states)
     rate = torch.full((num_states, num_states), 1 / num_states, dtype=torch.float64)
     return RateMatrix(_with_diagonal(rate), _log_uniform(num_states))
 
@@ -104,6 +111,14 @@ def _with_diagonal(jumps: Tensor) -> Tensor:
 
 def _log_uniform(num_states: int) -> Tensor:
     return torch.full((num_states,), -math.log(num_states), dtype=torch.float64)
+
+
+def _enough_memory(num_states: int) -> None:
+    if num_states > MAX_STATES:
+        raise SpecError(
+            f"process: {num_states} states are too many for transition matrices (at most {MAX_STATES}); "
+            "use a masked process (absorbing) for large vocabularies"
+        )
 
 
 def _positive(name: str, value: float) -> None:

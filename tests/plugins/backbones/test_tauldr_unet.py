@@ -105,6 +105,11 @@ def test_labels(x_t):
     torch.testing.assert_close(labelled[1], none[1])
 
 
+def test_half_precision_weights_give_float32_features(student, x_t):
+    h = student.bfloat16()(x_t, T, context=Context(1, embedding=embedding(1)))
+    assert h.dtype == torch.float32 and h.isfinite().all()
+
+
 def test_user_mistakes(x_t):
     with pytest.raises(SpecError, match="positions"):
         TauLDRUNet(15, S, **OPTIONS)

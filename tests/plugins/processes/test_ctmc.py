@@ -92,6 +92,11 @@ def test_narrow_target_is_refused():
         gaussian(256, target_sigma=4.0)
 
 
+def test_large_vocabularies_are_refused_before_memory_runs_out():
+    with pytest.raises(SpecError, match="at most 4096"):
+        Uniform(50_258, speed=5.0)
+
+
 def test_corrupt_draws_rows_of_q(process):
     n = 20_000
     x_0 = torch.tensor([0, 2, 5])
