@@ -128,6 +128,11 @@ def test_cifar10(cifar, tmp_path):
     step(spec, parts, size=2)
     denoiser = mixture_denoiser(parts.student.eval(), parts.latent, Draws(1, count=6))
     sample_and_measure(spec, parts, registry, denoiser, steps=3)
+    hybrid = "eval.sampler={name: hybrid, teacher_steps: 2, sampler: {name: tauldr-ancestral, min_time: 0.02}}"
+    spec = read_spec(SPECS / "cifar10-tauldr-di4c.yaml", [*overrides, hybrid])
+    sampler = build_sampler(spec, registry, parts.process, parts.teacher)
+    assert sampler.teacher is parts.teacher and sampler.sampler.min_time == 0.02
+    sample_and_measure(spec, parts, registry, denoiser, steps=3)
 
 
 def test_cifar10_teacher(cifar):
