@@ -1,7 +1,7 @@
 """Turns a published Di4C student into a run folder: python tools/import_student.py --spec SPEC --out RUN
 
-The spec's teacher is the published student itself (di4c-text, di4c-maskgit, …); its network and λ layers are what is kept.
-The folder can be sampled from and evaluated as if it had been trained here. Nothing is trained.
+The spec's teacher is the published student itself (di4c-text, di4c-maskgit, …); its network and λ layers are what is
+kept. The folder can be sampled from and evaluated as if it had been trained here. Nothing is trained.
 """
 
 import argparse
@@ -16,7 +16,9 @@ from di4c.engine.reporting import reporting
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--spec", required=True, type=Path, help="a spec whose teacher is a published student")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="changes a value of the spec; repeatable")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="changes a value of the spec; repeatable"
+    )
     parser.add_argument("--out", required=True, type=Path, help="the run folder to make")
     arguments = parser.parse_args()
     with reporting():
@@ -53,20 +55,27 @@ def _check_same(spec_file: Path, teacher, student) -> None:
 
     head = getattr(teacher, "head", None)
     if head is None:
-        raise SpecError(f"{spec_file}: teacher: has no λ layers; name the published student as teacher (di4c-text, di4c-maskgit, …)")
+        raise SpecError(
+            f"{spec_file}: teacher: has no λ layers; name the published student as teacher (di4c-text, di4c-maskgit, …)"
+        )
     theirs, ours = head.state_dict(), student.head.state_dict()
     if theirs.keys() != ours.keys() or not all(torch.equal(theirs[key], ours[key]) for key in theirs):
-        raise SpecError(f"{spec_file}: student.head: {type(student.head).__name__} is not the published student's {type(head).__name__}")
+        raise SpecError(
+            f"{spec_file}: student.head: {type(student.head).__name__} is not the student's own {type(head).__name__}"
+        )
 
 
 def _write_export(folder: Path, student, exported_spec: dict) -> None:
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True)
-    save_file({key: value.detach().clone().contiguous() for key, value in student.state_dict().items()}, folder / "model.safetensors")
+    save_file(
+        {key: value.detach().clone().contiguous() for key, value in student.state_dict().items()},
+        folder / "model.safetensors",
+    )
     config = {
-        "format": "di4c-export", "version": 1, "task": "distill", "spec": exported_spec, "step": 0, "weights": "published",
-        "commit": None,
+        "format": "di4c-export", "version": 1, "task": "distill", "spec": exported_spec, "step": 0,
+        "weights": "published", "commit": None,
     }  # fmt: skip
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
 

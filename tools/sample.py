@@ -51,7 +51,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--label", type=int, help="the class of all samples (default: as frequent as in the training data)")
     parser.add_argument("--prefix", default="", help="text that every sample begins with")
     parser.add_argument("--suffix", default="", help="text that every sample ends with")
-    parser.add_argument("--infill", default="", help="text after the prefix with _ for every free token, e.g. 'the ___ sea'")
+    parser.add_argument("--infill", default="", help="text after the prefix, _ for every free token")
     parser.add_argument("--mixture-size", help="λ restricted to that many atoms, or 'product' (default: the whole law)")
     parser.add_argument("--seed", type=int, default=0, help="seed of all draws (0)")
     parser.add_argument("--batch-size", type=_positive, default=256, help="samples at a time (256)")

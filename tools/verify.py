@@ -16,11 +16,14 @@ from di4c.errors import DataError, Di4CError  # noqa: E402
 def golden(folder: Path, only: str = "", verbose: bool = False) -> int:
     """Runs every case of a folder and prints a line a case; 1 if one fails or none could run, else 0.
 
-    The line gives the largest absolute and relative error of the check that comes closest to its tolerance (or exceeds it most).
+    The line gives the largest absolute and relative error of the check that comes closest to its tolerance (or exceeds
+    it most).
     """
     files = sorted(path for path in folder.glob("*.safetensors") if only in path.stem)
     if not files:
-        raise DataError(f"{folder}: no case (NAME.safetensors with NAME.json)" + (f" with '{only}' in its name" if only else ""))
+        raise DataError(
+            f"{folder}: no case (NAME.safetensors with NAME.json)" + (f" with '{only}' in its name" if only else "")
+        )
     from golden_cases.registered import all_kinds, kind_of
 
     kinds, ran, failed, unknown = all_kinds(), 0, 0, 0

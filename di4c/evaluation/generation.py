@@ -89,7 +89,8 @@ def prompted(process: ForwardProcess, x_1: Tensor, known: Tensor | None) -> Tens
     if process.mask_index is None:
         raise SpecError("a prompt needs a process with a mask state: only there are known tokens kept")
     if known.shape != x_1.shape[1:] or known.max() >= process.num_states:
-        raise SpecError(f"a prompt has {x_1.shape[1]} tokens below {process.num_states}, −1 where free; found {tuple(known.shape)}")
+        allowed = f"{x_1.shape[1]} tokens below {process.num_states}, −1 where free"
+        raise SpecError(f"a prompt has {allowed}; found {tuple(known.shape)}, up to {int(known.max())}")
     known = known.to(x_1.device)
     return torch.where(known >= 0, known, x_1)
 

@@ -12,8 +12,8 @@ Part = Literal["train", "test", "all"]
 class Packing:
     """Consecutive blocks of `block` tokens; a last one that is not full is left out.
 
-    Of every 1/held_out runs of blocks the middle one is held out, so that both parts are spread over the whole text while
-    neighbours in the text are mostly on the same side. held_out = 0: no such division.
+    Of every 1/held_out runs of blocks the middle one is held out, so that both parts are spread over the whole text
+    while neighbours in the text are mostly on the same side. held_out = 0: no such division.
     """
 
     def __init__(self, tokens: int, block: int, held_out: float):
@@ -21,7 +21,7 @@ class Packing:
         self.period = round(1 / held_out) if held_out else 1
         if self.blocks < self.period:
             raise DataError(
-                f"the text has {tokens} tokens, {self.blocks} sequences of {block}; at least {self.period} sequences are needed"
+                f"the text has {tokens} tokens, {self.blocks} sequences of {block}; at least {self.period} are needed"
                 + (" for a held-out share of them" if held_out else "")
             )
         self.run = min(max(self.blocks // (10 * self.period), 1), 64)

@@ -48,15 +48,17 @@ class PackedSplit(Split):
 class Text(DataSource):
     """Text from `path` (a file or folder: .txt, .md, .jsonl, .parquet, also .gz) or from a `dataset` of the hub.
 
-    length: D. tokenizer: "characters", a tokenizer.json, a folder with one or with GPT-2's vocab.json and merges.txt, or a hub
-    name. separator: the token between documents (default: newline for characters, "<|endoftext|>" for tokenizers).
+    length: D. tokenizer: "characters", a tokenizer.json, a folder with one or with GPT-2's vocab.json and merges.txt,
+    or a hub name. separator: the token between documents (default: newline for characters, "<|endoftext|>" for
+    tokenizers).
     wrap: every sequence begins and ends with the separator (as MDLM's and SDTT's models were trained).
-    normalise, alphabet, most_characters: for characters; without an alphabet the training text's most frequent characters.
-    held_out: the share of sequences in the split "test", in runs spread evenly over the text; none if test_path or test_split
-    name a held-out source. most_tokens: read no further. documents: what a document is in a plain text file.
+    normalise, alphabet, most_characters: for characters; without an alphabet the training text's most frequent
+    characters.
+    held_out: the share of sequences in the split "test", in runs spread evenly over the text; none if test_path or
+    test_split name a held-out source. most_tokens: read no further. documents: what a document is in a plain text file.
 
-    Tokens are written once to a cache (`cache`, $DI4C_CACHE or ~/.cache/di4c/text) and read by memory map; the source is
-    streamed, so neither has to fit in memory.
+    Tokens are written once to a cache (`cache`, $DI4C_CACHE or ~/.cache/di4c/text) and read by memory map; the source
+    is streamed, so neither has to fit in memory.
     """
 
     def __init__(
@@ -84,7 +86,9 @@ class Text(DataSource):
         if (path is None) == (dataset is None):
             raise SpecError("data: name either `path` (a file or folder) or `dataset` (a hub name)")
         if length < 3 or not 0 < held_out < 0.5:
-            raise SpecError(f"data: length is {length} and held_out {held_out}; length ≥ 3 and 0 < held_out < 0.5 are needed")
+            raise SpecError(
+                f"data: length is {length} and held_out {held_out}; length ≥ 3 and 0 < held_out < 0.5 are needed"
+            )
         self.num_positions, self.wrap, self.held_out = length, wrap, held_out
         self.most_tokens, self.cache = most_tokens, cache_root(cache)
         self.sources = {"train": Documents(path, dataset, configuration, train_split, column, documents)}
@@ -103,7 +107,12 @@ class Text(DataSource):
         return PackedSplit(self._caches["train"], self._packing(self._caches["train"]), name, wrapper)
 
     def fingerprint(self) -> str:
-        parts = [self.encoding.identity(), self.num_positions, self.wrap, self.held_out if "test" not in self.sources else None]
+        parts = [
+            self.encoding.identity(),
+            self.num_positions,
+            self.wrap,
+            self.held_out if "test" not in self.sources else None,
+        ]
         parts += [self._caches[name].about["digest"] for name in sorted(self.sources)]
         return _digest(parts)
 
@@ -118,8 +127,8 @@ class Text(DataSource):
     def prompt(self, prefix: str = "", suffix: str = "", infill: str = "", blank: str = "_") -> Tensor:
         """Known tokens for prompted sampling, −1 where the sampler is free: [D] int64.
 
-        prefix stands at the beginning, suffix at the end; in `infill`, which begins after the prefix, each `blank` is one free
-        token. Raises DataError where they do not fit.
+        prefix stands at the beginning, suffix at the end; in `infill`, which begins after the prefix, each `blank` is
+        one free token. Raises DataError where they do not fit.
         """
         inner: list[int] = []
         for i, piece in enumerate(infill.split(blank) if infill else []):
@@ -143,7 +152,9 @@ class Text(DataSource):
         if tokenizer != "characters":
             if normalise != "none" or alphabet is not None:
                 raise SpecError("data: normalise and alphabet belong to tokenizer: characters")
-            return Subwords(load_tokenizer(tokenizer), separator=separator or DOCUMENT_END, source=f"data.tokenizer {tokenizer}")
+            return Subwords(
+                load_tokenizer(tokenizer), separator=separator or DOCUMENT_END, source=f"data.tokenizer {tokenizer}"
+            )
         separator = separator or "\n"
         if alphabet is None:
             alphabet = self._counted_alphabet(separator, normalise, most_characters)
@@ -173,7 +184,9 @@ class Text(DataSource):
     def _cache(self, source: Documents) -> TokenCache:
         identity = [source.identity(), self.encoding.identity(), self.most_tokens]
         arrays = encoded(source, self.encoding, self.most_tokens)
-        return cached_tokens(self.cache / f"tokens-{_digest(identity)}", arrays, self.num_states, {"source": identity[0]})
+        return cached_tokens(
+            self.cache / f"tokens-{_digest(identity)}", arrays, self.num_states, {"source": identity[0]}
+        )
 
     def _packing(self, cache: TokenCache) -> Packing:
         block = self.num_positions - 2 if self.wrap else self.num_positions

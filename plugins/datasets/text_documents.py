@@ -19,8 +19,8 @@ ENDINGS = (*PLAIN, ".jsonl", ".parquet")
 class Documents:
     """Where documents lie. path: a file or folder; or else dataset, a name for the `datasets` library with its split.
 
-    division: what a document is in a plain text file: the file, a part between blank lines, or a line. column: the field with
-    the text in .jsonl, .parquet and hub data. Compressed files end in .gz as well.
+    division: what a document is in a plain text file: the file, a part between blank lines, or a line. column: the
+    field with the text in .jsonl, .parquet and hub data. Compressed files end in .gz as well.
     """
 
     path: str | None = None
@@ -33,8 +33,8 @@ class Documents:
     def __iter__(self) -> Iterator[tuple[str, bool]]:
         """(text, whether a document ends with it), in a fixed order; blank documents are left out.
 
-        Only files that are one document come in several pieces, cut at line ends, so that memory stays bounded. Raises DataError
-        for what is absent or cannot be read.
+        Only files that are one document come in several pieces, cut at line ends, so that memory stays bounded. Raises
+        DataError for what is absent or cannot be read.
         """
         inside = False
         for text, ends in self._pieces():
@@ -44,7 +44,7 @@ class Documents:
             inside = inside and not ends
 
     def identity(self) -> list:
-        """What changes when the source changes, without reading it: names, sizes and times of files, or the hub's name."""
+        """What changes with the source, without reading it: names, sizes and times of files, or the hub's name."""
         if self.path is None:
             return [self.dataset, self.configuration, self.split, self.column]
         stats = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in self.files()]
@@ -59,7 +59,9 @@ class Documents:
             raise DataError(f"data.path: {self.path}: no such file or folder")
         found = sorted(file for file in root.rglob("*") if file.is_file() and ending(file) in ENDINGS)
         if not found:
-            raise DataError(f"data.path: {self.path} holds no file that ends in {', '.join(ENDINGS)} (or these with .gz)")
+            raise DataError(
+                f"data.path: {self.path} holds no file that ends in {', '.join(ENDINGS)} (or these with .gz)"
+            )
         return found
 
     def _pieces(self) -> Iterator[tuple[str, bool]]:
@@ -110,12 +112,16 @@ class Documents:
                 yield self._field(row, f"{self.dataset} ({self.split})")
         except (OSError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0] if str(error) else ""
-            raise DataError(f"data.dataset: {self.dataset}: cannot be read ({type(error).__name__}: {reason})") from error
+            raise DataError(
+                f"data.dataset: {self.dataset}: cannot be read ({type(error).__name__}: {reason})"
+            ) from error
 
     def _field(self, row: object, where: str) -> str:
         if not isinstance(row, dict) or not isinstance(row.get(self.column), str):
             there = ", ".join(row) if isinstance(row, dict) else type(row).__name__
-            raise DataError(f"{where}: no text under '{self.column}'; there is {there}. Name the field with data.column")
+            raise DataError(
+                f"{where}: no text under '{self.column}'; there is {there}. Name the field with data.column"
+            )
         return row[self.column]
 
 

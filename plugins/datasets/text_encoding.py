@@ -39,7 +39,7 @@ class Encoding(ABC):
 
 
 class Characters(Encoding):
-    """One token a character of `alphabet`, in that order; other characters are left out. The separator is one of them."""
+    """One token a character of `alphabet`, the separator among them; other characters are left out."""
 
     def __init__(self, alphabet: str, *, separator: str = "\n", normalise: Normalisation = "none"):
         if separator not in alphabet or len(separator) != 1:
@@ -76,7 +76,7 @@ def alphabet_of(texts: Iterable[str], separator: str, normalise: Normalisation, 
 
 
 def normalised(text: str, how: Normalisation) -> str:
-    """"lowercase"; or "letters": a to z and single spaces, all else a space (text8's form)."""
+    """ "lowercase"; or "letters": a to z and single spaces, all else a space (text8's form)."""
     if how == "none":
         return text
     text = text.lower()
@@ -92,7 +92,9 @@ class Subwords(Encoding):
         self.tokenizer, self.size = tokenizer, tokenizer.get_vocab_size(with_added_tokens=True)
         found = tokenizer.token_to_id(separator)
         if found is None:
-            raise DataError(f"{source}: no token {separator!r} to stand between documents; name one with data.separator")
+            raise DataError(
+                f"{source}: no token {separator!r} to stand between documents; name one with data.separator"
+            )
         self.separator = found
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
@@ -122,8 +124,8 @@ def load_tokenizer(name: str):
         raise
     except Exception as error:  # the library raises bare Exception for every fault
         raise DataError(
-            f"data.tokenizer: {name}: neither 'characters', a tokenizer.json, a folder with one (or with vocab.json and "
-            f"merges.txt), nor a name that the hub gives ({error})"
+            f"data.tokenizer: {name}: neither 'characters', a tokenizer.json, a folder with one (or with vocab.json "
+            f"and merges.txt), nor a name that the hub gives ({error})"
         ) from error
 
 

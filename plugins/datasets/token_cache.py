@@ -31,7 +31,9 @@ class TokenCache:
             about = json.loads((folder / "about.json").read_text())
             tokens = np.memmap(folder / "tokens.bin", dtype=about["dtype"], mode="r", shape=(about["length"],))
         except (OSError, ValueError, KeyError) as error:
-            raise DataError(f"{folder}: a damaged token cache ({error}); remove the folder, it will be written again") from error
+            raise DataError(
+                f"{folder}: a damaged token cache ({error}); remove the folder, it will be written again"
+            ) from error
         return cls(tokens, about)
 
 
@@ -43,8 +45,8 @@ def cache_root(cache: str | None) -> Path:
 def cached_tokens(folder: Path, arrays: Iterable[np.ndarray], num_states: int, about: dict) -> TokenCache:
     """The cache in `folder`, written from `arrays` first if it is not there.
 
-    Ranks and runs that come at the same time wait for the one that writes; a writer that is killed leaves no cache. Only one
-    array at a time is in memory.
+    Ranks and runs that come at the same time wait for the one that writes; a writer that is killed leaves no cache.
+    Only one array at a time is in memory.
     """
     from filelock import FileLock
 
@@ -55,7 +57,9 @@ def cached_tokens(folder: Path, arrays: Iterable[np.ndarray], num_states: int, a
                 if not (folder / "about.json").is_file():
                     _write(folder, arrays, num_states, about)
         except OSError as error:
-            raise DataError(f"{folder}: cannot write the token cache ({error}); choose a folder with data.cache") from error
+            raise DataError(
+                f"{folder}: cannot write the token cache ({error}); choose a folder with data.cache"
+            ) from error
     return TokenCache.open(folder)
 
 
@@ -82,7 +86,7 @@ def _write(folder: Path, arrays: Iterable[np.ndarray], num_states: int, about: d
 
 
 def encoded(pieces: Iterable[tuple[str, bool]], encoding, most: int | None) -> Iterator[np.ndarray]:
-    """The tokens of (text, whether a document ends), a separator after each document; `most` tokens in all (None: all)."""
+    """The tokens of (text, whether a document ends), a separator after each document; `most` in all (None: all)."""
     left, pieces = most, iter(pieces)
     while batch := list(islice(pieces, PIECES_AT_A_TIME)):
         for ids, (_, ends) in zip(encoding.encode([text for text, _ in batch]), batch, strict=True):

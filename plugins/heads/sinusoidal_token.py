@@ -12,9 +12,10 @@ class SinusoidalToken(StudentHead):
     """One token Linear(GELU(Linear(sinusoid(λ·scale)))) of the backbone's width, GELU by erf.
 
     The sinusoid has `features` entries, [sin, cos], slowest frequency 1/10000 (Hayakawa et al. 2025, λ ~ U[0, 1],
-    scale 1000, features 128, hidden 512). With L > 1 the sinusoids of the coordinates are concatenated. `output_scale` starts
-    the last layer larger or smaller than the published code does (std output_scale/√hidden instead of 1/√(3·hidden)). Published
-    students hold `projection.0`, `projection.2` as `latent_projection.0`, `latent_projection.2`.
+    scale 1000, features 128, hidden 512). With L > 1 the sinusoids of the coordinates are concatenated. `output_scale`
+    starts the last layer larger or smaller than the published code does (std output_scale/√hidden instead of
+    1/√(3·hidden)). Published students hold `projection.0`, `projection.2` as `latent_projection.0`,
+    `latent_projection.2`.
     """
 
     needs = frozenset({"tokens"})
@@ -34,7 +35,9 @@ class SinusoidalToken(StudentHead):
         if features < 4 or features % 2:
             raise SpecError(f"student head sinusoidal-token: features is {features}; an even number ≥ 4 is needed")
         if not 0 <= start <= max(backbone.depth - 1, 0):
-            raise SpecError(f"student head sinusoidal-token: start is {start}; the backbone has blocks 0 to {backbone.depth - 1}")
+            raise SpecError(
+                f"student head sinusoidal-token: start is {start}; the backbone has blocks 0 to {backbone.depth - 1}"
+            )
         self.features, self.scale, self.start = features, scale, start
         self.projection = nn.Sequential(
             nn.Linear(latent_dim * features, hidden), nn.GELU(), nn.Linear(hidden, backbone.width)

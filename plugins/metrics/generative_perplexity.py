@@ -1,4 +1,4 @@
-"""Generative perplexity: how likely samples are to a causal language model that judges them, with their entropy beside it."""
+"""Generative perplexity: how likely samples are to a causal language model, with their entropy beside it."""
 
 import math
 from functools import cached_property
@@ -17,13 +17,15 @@ class GenerativePerplexity(Metric):
 
     judge: a causal language model for transformers, a local folder or a hub name (the paper: gpt2-large); taken from
         `eval.judge` unless given here.
-    wrap: "none" scores a sequence from its second token on, as published; "bos" puts the judge's first token before it and
+    wrap: "none" scores a sequence from its second token on, as published; "bos" puts the judge's first token before it
+    and
         scores all. retokenize: decode the samples and encode them for the judge, needed where the vocabularies differ;
         without it the tokens are handed over as they are. length: score the first so many tokens only (null: all).
 
-    Low perplexity alone is no quality: repetition is likely. So `sequence_entropy_nats`, the mean entropy of a sequence's own
-    token frequencies, always stands beside it, and how the scoring was done (`judge_wrap_bos` 0 or 1, `judge_tokens` a
-    sequence). float32 Gumbel draws lower both (Zheng et al. 2024); this project's samplers draw in float64.
+    Low perplexity alone is no quality: repetition is likely. So `sequence_entropy_nats`, the mean entropy of a
+    sequence's own token frequencies, always stands beside it, and how the scoring was done (`judge_wrap_bos` 0 or 1,
+    `judge_tokens` a sequence). float32 Gumbel draws lower both (Zheng et al. 2024); this project's samplers draw in
+    float64.
     """
 
     def __init__(
@@ -38,9 +40,13 @@ class GenerativePerplexity(Metric):
         device: str | None = None,
     ):
         if judge is None:
-            raise SpecError("metric generative-perplexity: name a judge (eval.judge, or the metric's option judge), e.g. gpt2-large")
+            raise SpecError(
+                "metric generative-perplexity: name a judge (eval.judge, or the metric's option judge), e.g. gpt2-large"
+            )
         if retokenize and not hasattr(data, "decode"):
-            raise SpecError(f"metric generative-perplexity: retokenize needs text data, and {type(data).__name__} cannot decode")
+            raise SpecError(
+                f"metric generative-perplexity: retokenize needs text data, and {type(data).__name__} cannot decode"
+            )
         self.data, self.judge, self.wrap, self.retokenize = data, judge, wrap, retokenize
         self.length, self.batch_size, self.device = length, batch_size, device
 
@@ -75,13 +81,13 @@ class GenerativePerplexity(Metric):
         ids = ids[: self.length]
         if not self.retokenize and max(ids) >= self._model.config.vocab_size:
             raise DataError(
-                f"metric generative-perplexity: token {max(ids)} is none of the judge's {self._model.config.vocab_size}; "
-                "set retokenize: true"
+                f"metric generative-perplexity: token {max(ids)} is none of the judge's "
+                f"{self._model.config.vocab_size}; set retokenize: true"
             )
         return [self._first_token, *ids] if self.wrap == "bos" else ids
 
     def _score(self, sequences: list[list[int]], device: torch.device | str) -> tuple[float, int]:
-        """(summed −log p of the tokens after the first, nats; their number), padded on the right, so nothing sees padding."""
+        """(summed −log p of the tokens after the first, nats; their number); padded on the right, so unseen."""
         longest = max(map(len, sequences))
         ids = torch.tensor([s + [0] * (longest - len(s)) for s in sequences], device=device)
         real = torch.tensor([[1] * len(s) + [0] * (longest - len(s)) for s in sequences], device=device)

@@ -14,7 +14,7 @@ FACTOR = 0x9E3779B97F4A7C15 - 2**64  # an odd 64-bit number: hashes of n-grams b
 
 
 class Frequencies(Metric):
-    """Total variation distances between tables of frequencies, each on the held-out text's commonest cells and one for the rest.
+    """Total variation distances between tables of frequencies: the held-out text's commonest cells and the rest.
 
     All are biased upwards by the finite sample; the floor (training text at the same sample size) shows by how much.
     """
@@ -59,7 +59,9 @@ class NGrams(Frequencies):
 
     def __init__(self, *, data: DataSource, order: int = 4, cells: int = 2000, max_references: int = 10_000):
         if not 1 <= order <= data.num_positions:
-            raise SpecError(f"metric ngrams: order is {order}; it lies in 1, …, {data.num_positions} (the data's positions)")
+            raise SpecError(
+                f"metric ngrams: order is {order}; it lies in 1, …, {data.num_positions} (the data's positions)"
+            )
         super().__init__(data=data, cells=cells, max_references=max_references)
         self.order = order
 
@@ -74,7 +76,8 @@ class NGrams(Frequencies):
 class LaggedPairs(Frequencies):
     """`lagged_pair_tv`: pairs (x^d, x^{d+k}) at any place d, averaged over the lags k = 1, 2, 4, … up to `longest`.
 
-    The pairwise error of text, whose positions are alike: what a product model gets wrong even when its marginals are right.
+    The pairwise error of text, whose positions are alike: what a product model gets wrong even when its marginals are
+    right.
     """
 
     def __init__(self, *, data: DataSource, longest: int = 16, cells: int = 2000, max_references: int = 10_000):
@@ -105,7 +108,7 @@ def pair_cells(x: Tensor, lag: int, num_states: int) -> Tensor:
 
 
 def shares(values: Tensor, cells: Tensor) -> Tensor:
-    """The share of each of the sorted `cells` among the values, and of all others last: [C + 1] float64, summing to 1."""
+    """The share of each of the sorted `cells` among the values, and of all others last: [C + 1] float64."""
     place = torch.searchsorted(cells, values).clamp_max(len(cells) - 1)
     place = torch.where(cells[place] == values, place, len(cells))
     return torch.bincount(place, minlength=len(cells) + 1).double() / len(values)

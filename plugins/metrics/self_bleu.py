@@ -19,13 +19,20 @@ class SelfBleu(Metric):
     Units are tokens, each decoded on its own (Hayakawa et al. 2025); a text data set that can say what a token reads as
     (`token_text`) is asked, so that tokens that read alike count as the same. Groups hold `group` samples.
 
-    prefix > 0 measures continuations instead: from each of `prefixes` held-out examples the first `prefix` tokens are kept,
-    `group` continuations are sampled, and the whole sequences of `length` tokens, prefix included, are compared (the paper:
-    prefix 50, length 100, group 5, 256 prefixes). Needs a process with a mask state.
+    prefix > 0 measures continuations instead: from each of `prefixes` held-out examples the first `prefix` tokens are
+    kept, `group` continuations are sampled, and the whole sequences of `length` tokens, prefix included, are compared
+    (the paper: prefix 50, length 100, group 5, 256 prefixes). Needs a process with a mask state.
     """
 
     def __init__(
-        self, *, data: DataSource, group: int = 5, prefix: int = 0, prefixes: int = 256, length: int | None = None, batch_size: int = 80
+        self,
+        *,
+        data: DataSource,
+        group: int = 5,
+        prefix: int = 0,
+        prefixes: int = 256,
+        length: int | None = None,
+        batch_size: int = 80,
     ):
         length = length or data.num_positions
         if group < 2 or not 0 <= prefix < length <= data.num_positions:
@@ -100,8 +107,10 @@ def bleu(candidate: Sequence[Hashable], references: Sequence[Sequence[Hashable]]
     return math.exp(log_brevity + log_mean)
 
 
-def clipped_precision(candidate: Sequence[Hashable], references: Sequence[Sequence[Hashable]], n: int) -> tuple[int, int]:
-    """(n-grams of the candidate found in a reference, each as often as it stands there at most; their number, at least 1)."""
+def clipped_precision(
+    candidate: Sequence[Hashable], references: Sequence[Sequence[Hashable]], n: int
+) -> tuple[int, int]:
+    """(n-grams found in a reference, each counted as often as there at most; number of n-grams, at least 1)."""
     counts = ngrams(candidate, n)
     allowed: Counter = Counter()
     for reference in references:

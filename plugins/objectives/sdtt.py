@@ -1,4 +1,4 @@
-"""Self-distillation through time: a masked-diffusion student learns to reveal in one step what its teacher reveals in k."""
+"""Self-distillation through time: a student learns to reveal in one step what its teacher reveals in k."""
 
 import contextlib
 import copy
@@ -19,21 +19,23 @@ Distance = Literal["kl-fwd", "kl-bwd", "mse", "tv", "mse-log", "tv-log"]
 class Sdtt(Objective):
     """Deschenaux & Gulcehre 2024 (SDTT), round after round in one run; the student is a product model.
 
-    One round, with step size δ: t ~ U[ε, 1], x_t ~ q(·|x_0). The teacher takes `substeps` ancestral steps of size δ from x_t;
-    at every position masked in x_t its target is the teacher's prediction at the step that revealed it, or at the last step if
-    none did. The student's prediction at x_t is drawn towards the target by `distance`, summed over these positions.
+    One round, with step size δ: t ~ U[ε, 1], x_t ~ q(·|x_0). The teacher takes `substeps` ancestral steps of size δ
+    from x_t; at every position masked in x_t its target is the teacher's prediction at the step that revealed it, or at
+    the last step if none did. The student's prediction at x_t is drawn towards the target by `distance`, summed over
+    these positions.
 
     distance    kl-fwd KL(teacher ‖ student), kl-bwd KL(student ‖ teacher), mse Σ_s (p − q)², tv ½ Σ_s |p − q|;
-                mse-log and tv-log are what the published code calls MSE and TV: the mean over states of squared, and the sum
-                of absolute, differences of log-probabilities.
+                mse-log and tv-log are what the published code calls MSE and TV: the mean over states of squared, and
+                the sum of absolute, differences of log-probabilities.
     per         "sequence": summed over positions (nats, as all losses here); "masked-token": divided by the number of
                 masked positions, which the published code does over the whole batch.
     substep_times  "steps": the teacher looks at t − i·δ before step i. "published": at the published code's times,
                 t·c + (1 − t)·(t − kδ) with c from 1 to 0 (where (1 − c) was probably meant).
 
-    Round r = ⌊step / steps_per_round⌋, at most rounds − 1, has δ = substeps^r·(1 − ε)/base_steps. When a round begins, the
-    student's weights (the raw ones, as published by default) become the teacher. That copy is part of the objective's state,
-    so a resumed run goes on with the right teacher. The published rounds: 7 of 10 000 steps, base_steps 1024, substeps 2,
+    Round r = ⌊step / steps_per_round⌋, at most rounds − 1, has δ = substeps^r·(1 − ε)/base_steps. When a round begins,
+    the student's weights (the raw ones, as published by default) become the teacher. That copy is part of the
+    objective's state, so a resumed run goes on with the right teacher. The published rounds: 7 of 10 000 steps,
+    base_steps 1024, substeps 2,
     kl-bwd. ε is `earliest`.
     """
 
@@ -56,16 +58,19 @@ class Sdtt(Objective):
         if teacher.process.mask_index is None:
             raise SpecError("objective sdtt: the process has no mask state; use it with absorbing or mdlm")
         if latent.num_atoms != 1:
-            raise SpecError("objective sdtt trains a product student: use latent {name: categorical, atoms: 1}, student.head none")
+            raise SpecError(
+                "objective sdtt trains a product student: use latent {name: categorical, atoms: 1}, student.head none"
+            )
         if min(base_steps, rounds, steps_per_round) < 1 or substeps < 2 or base_steps < substeps**rounds:
             raise SpecError(
-                f"objective sdtt: base_steps {base_steps}, rounds {rounds}, steps_per_round {steps_per_round}, substeps {substeps}; "
-                "needed: substeps ≥ 2, the others ≥ 1, and substeps^rounds ≤ base_steps (one step left after the last round)"
+                f"objective: base_steps {base_steps}, rounds {rounds}, steps_per_round {steps_per_round}, substeps "
+                f"{substeps}; needed: substeps ≥ 2, the others ≥ 1, substeps^rounds ≤ base_steps (one step is left)"
             )
         self.model = student
         self._frozen = (teacher, latent)  # in a tuple, so that neither becomes a submodule
         self.distance, self.per, self.substep_times = DISTANCES[distance], per, substep_times
-        self.base_steps, self.rounds, self.steps_per_round, self.substeps = base_steps, rounds, steps_per_round, substeps
+        self.base_steps, self.substeps = base_steps, substeps
+        self.rounds, self.steps_per_round = rounds, steps_per_round
         self.earliest = earliest
         self.round_teacher = copy.deepcopy(student).eval().requires_grad_(False)
         self.register_buffer("teacher_round", torch.zeros(1, dtype=torch.int64))
@@ -105,7 +110,7 @@ class Sdtt(Objective):
     def gather(
         self, x_t: Tensor, t: Tensor, cond: Tensor | None, number: int, draws: Draws
     ) -> tuple[list[Prediction], Tensor]:
-        """(the teacher's predictions before each of its k steps, which of them is a position's target: [B, D], −1 for none)."""
+        """(the teacher's predictions before its k steps, which of them is a position's target: [B, D], −1: none)."""
         process, size = self._frozen[0].process, self.step_size(number)
         predict = self._teacher(number, draws)
         x, predictions = x_t, []
@@ -137,7 +142,9 @@ class Sdtt(Objective):
         for rows in student.chunks(where=where):
             with torch.no_grad():
                 log_q = target.log_probs(rows)[:, 0]
-            value = checkpoint(read, student.component_features(rows), rows, log_q, use_reentrant=False, preserve_rng_state=False)
+            value = checkpoint(
+                read, student.component_features(rows), rows, log_q, use_reentrant=False, preserve_rng_state=False
+            )
             total = total.index_add(0, rows // positions, value.to(total))
         return total
 
@@ -150,7 +157,7 @@ class Sdtt(Objective):
         return self._frozen[1].sample(1, draws.child("lambda")).to(draws.device)
 
     def _begin_round(self, number: int) -> None:
-        """Makes the student the teacher if a round has begun since the last call, or since the checkpoint that was restored."""
+        """Makes the student the teacher if a round has begun since the last call or the restored checkpoint."""
         if self._teacher_round is None:
             self._teacher_round = int(self.teacher_round)
         if number <= self._teacher_round:

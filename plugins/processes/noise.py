@@ -1,4 +1,4 @@
-"""The noise schedules MDLM is published with, in its own terms: total noise σ(t), mask probability m(t) = 1 − e^(−σ(t)).
+"""The noise schedules MDLM is published with: total noise σ(t), mask probability m(t) = 1 − e^(−σ(t)).
 
     log-linear      σ = −log(1 − (1−ε)·t)
     cosine          σ = −log(ε + (1−ε)·cos(πt/2))
@@ -6,8 +6,9 @@
     linear          σ = σ_min + t·(σ_max − σ_min)
     geometric       σ = σ_min^(1−t)·σ_max^t
 
-(Sahoo et al. 2024, appendix E, and the published configuration.) The first three end at m(1) = 1 − ε; ε = 0 gives schedules
-that mask everything. The last two leave e^(−σ_max) of the positions visible at t = 1, and geometric masks some at t = 0.
+(Sahoo et al. 2024, appendix E, and the published configuration.) The first three end at m(1) = 1 − ε; ε = 0 gives
+schedules that mask everything. The last two leave e^(−σ_max) of the positions visible at t = 1, and geometric masks
+some at t = 0.
 """
 
 import math
@@ -133,7 +134,9 @@ def noise_schedule(
     """
     if name in INTERPOLATED:
         if sigma_min is not None or sigma_max is not None:
-            raise SpecError(f"noise '{name}' has no sigma_min or sigma_max; those belong to {', '.join(sorted(RANGED))}")
+            raise SpecError(
+                f"noise '{name}' has no sigma_min or sigma_max; those belong to {', '.join(sorted(RANGED))}"
+            )
         if not 0 <= epsilon < 1:
             raise SpecError(f"noise '{name}': epsilon is {epsilon}; it lies in [0, 1)")
         return INTERPOLATED[name](epsilon)
@@ -142,10 +145,12 @@ def noise_schedule(
     kind, low, high = RANGED[name]
     low, high = (low if sigma_min is None else sigma_min), (high if sigma_max is None else sigma_max)
     if not 0 <= low < high or (kind is Geometric and low == 0):
-        raise SpecError(f"noise '{name}': sigma_min {low}, sigma_max {high}; 0 ≤ sigma_min < sigma_max (0 < for geometric)")
+        raise SpecError(
+            f"noise '{name}': sigma_min {low}, sigma_max {high}; 0 ≤ sigma_min < sigma_max (0 < for geometric)"
+        )
     return kind(low, high)
 
 
 def discretised(t: Tensor, grid: int) -> Tensor:
-    """⌊t·T⌋/T + 1/T, the time MDLM's reference code noises and conditions at when T > 0: above t by up to 1/T, (T+1)/T at 1."""
+    """⌊t·T⌋/T + 1/T, where MDLM's code noises and conditions when T > 0: up to 1/T above t, (T+1)/T at 1."""
     return torch.floor(t * grid) / grid + 1 / grid

@@ -10,11 +10,11 @@ LARGEST_SIGMA = 36.0  # e^(−36) is float64's spacing at 1: beyond it everythin
 
 
 class Analytic(Sampler):
-    """x_s from the score's exact update over a finite step (Lou et al. 2024, Tweedie τ-leaping), as published with MDLM.
+    """x_s by the score's exact update over a finite step (Lou et al. 2024, Tweedie τ-leaping), as published.
 
-    With SUBS log-probabilities, which sum to one, it has the law of the ancestral step; it is here because published figures
-    are given for it, and it differs where a model's probabilities do not sum to one. The published code gives the network
-    σ = 0, i.e. uses it with networks that ignore t.
+    With SUBS log-probabilities, which sum to one, it has the law of the ancestral step; it is here because published
+    figures are given for it, and it differs where a model's probabilities do not sum to one. The published code gives
+    the network σ = 0, i.e. uses it with networks that ignore t.
     """
 
     def __init__(self, process: ForwardProcess):
@@ -29,7 +29,9 @@ class Analytic(Sampler):
         for rows in prediction.chunks():
             example = rows // positions
             log_p = prediction.log_probs(rows)[:, 0].double()
-            probs = analytic_probs(log_p, x_t.flatten()[rows], sigma_t[example], sigma_s[example], self.process.mask_index)
+            probs = analytic_probs(
+                log_p, x_t.flatten()[rows], sigma_t[example], sigma_s[example], self.process.mask_index
+            )
             x_s[rows] = categorical(probs.clamp_min(0), uniform[rows])
         return x_s.view_as(x_t)
 
@@ -42,8 +44,8 @@ def analytic_probs(log_p: Tensor, x_t: Tensor, sigma_t: Tensor, sigma_s: Tensor,
     """The distribution of x_s given x_t, up to rounding normalised: [P, S].
 
     From log p(x_0 | x_t) [P, S], x_t [P], σ(t) and σ(s) [P], with δ = σ(t) − σ(s):
-        score      s(v) = p(v)/(e^σ(t) − 1), s(mask) = 1 at masked positions; s(x_t) = 1, s(mask) = e^σ(t) − 1 at visible ones
-        staggered  e^δ·s(v) + [v = mask]·(1 − e^δ)·Σ s
+        score      s(v) = p(v)/(e^σ(t) − 1), s(mask) = 1 at masked positions; s(x_t) = 1, s(mask) = e^σ(t) − 1 at
+        visible ones staggered  e^δ·s(v) + [v = mask]·(1 − e^δ)·Σ s
         times      e^−δ·[v = x_t] + [x_t = mask]·(1 − e^−δ)
     """
     masked = (x_t == mask_index)[:, None]

@@ -14,10 +14,12 @@ GUMBEL_EPSILON = 1e-10
 class MdlmAncestral(Sampler):
     """n steps on linspace(1, end, n + 1), then, if a mask is left, one more pass that fills it (Sahoo et al. 2024).
 
-    cached: keep the prediction while no token of the batch changes. Exact for networks that ignore t, a student's included:
+    cached: keep the prediction while no token of the batch changes. Exact for networks that ignore t, a student's
+    included:
         which positions are revealed does not depend on the prediction, so a λ that has revealed nothing is still fresh.
     final: how the last pass fills masks, by argmax (published) or by a draw.
-    draw: "exact" draws by float64 inversion; "gumbel" is the published float32 form, which truncates small probabilities
+    draw: "exact" draws by float64 inversion; "gumbel" is the published float32 form, which truncates small
+    probabilities
         and so lowers the temperature (Zheng et al. 2024), for comparison with published figures only.
     """
 
@@ -88,7 +90,7 @@ class MdlmAncestral(Sampler):
 def reverse_probs(log_p: Tensor, m_t: Tensor, m_s: Tensor, mask_index: int) -> Tensor:
     """q(x_s | x_t = mask) up to the factor m(t): [P, S], from log p(x_0 | x_t) [P, S], m(t) and m(s) [P].
 
-        q(x_s = v) ∝ (m(t) − m(s))·p(v),   q(x_s = mask) ∝ m(s)        (Sahoo et al. 2024, eq. 8); the sum is m(t)
+    q(x_s = v) ∝ (m(t) − m(s))·p(v),   q(x_s = mask) ∝ m(s)        (Sahoo et al. 2024, eq. 8); the sum is m(t)
     """
     q_xs = log_p.exp() * (m_t - m_s)[:, None]
     is_mask = torch.arange(log_p.shape[-1], device=log_p.device) == mask_index

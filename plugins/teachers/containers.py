@@ -15,7 +15,7 @@ MAX_SHOWN = 4
 
 
 class Inert:
-    """Stands for any foreign object in a pickled checkpoint (a configuration, a tokenizer): holds nothing, does nothing."""
+    """Stands for any foreign object in a pickled checkpoint (a configuration, a tokenizer): does nothing."""
 
     def __new__(cls, *args, **kwargs) -> "Inert":
         return super().__new__(cls)
@@ -41,7 +41,7 @@ def read_file(path: str | Path) -> dict:
     except Exception as error:
         raise CheckpointError(
             f"{path}: cannot be read as a {'safetensors' if path.suffix == '.safetensors' else 'torch'} file; it is "
-            f"truncated, or of another format ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
+            f"truncated, or of another format ({type(error).__name__}: {str(error).partition(chr(10))[0]})"
         ) from error
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, expected a mapping with tensors")
@@ -113,7 +113,7 @@ def with_shadows(
         )
     wrong = [n for n, s in zip(names, shadows, strict=True) if s.shape != state[n].shape]
     if wrong:
-        raise CheckpointError(f"{source}: EMA shadows do not have the shapes of their parameters, first at '{wrong[0]}'")
+        raise CheckpointError(f"{source}: EMA shadows have other shapes than their parameters, first at '{wrong[0]}'")
     return {**state, **dict(zip(names, shadows, strict=True))}
 
 

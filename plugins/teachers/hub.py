@@ -21,7 +21,7 @@ class Located:
 
 
 def locate(path: str, revision: str | None = None) -> Located:
-    """The weights that `path` names: a file, a folder with model.safetensors (or pytorch_model.bin), or a hub repository.
+    """The weights that `path` names: a file, a folder with model.safetensors or pytorch_model.bin, or a hub name.
 
     Hub files are fetched once into the hub's own cache. Raises CheckpointError that says what was looked for.
     """
@@ -46,7 +46,9 @@ def locate_file(path: str, revision: str | None = None) -> Path:
     if not path.startswith(INSIDE_HUB):
         if Path(path).expanduser().is_file():
             return Path(path).expanduser()
-        raise CheckpointError(f"{path}: no such file (a file of a hub repository is written as {INSIDE_HUB}owner/name/path/in/it)")
+        raise CheckpointError(
+            f"{path}: no such file (a file of a hub repository is written as {INSIDE_HUB}owner/name/path/in/it)"
+        )
     owner, _, rest = path.removeprefix(INSIDE_HUB).partition("/")
     name, _, inside = rest.partition("/")
     if not inside or not HUB_NAME.fullmatch(f"{owner}/{name}"):
@@ -74,7 +76,7 @@ def _from_hub(name: str, revision: str | None) -> Located:
         if weights is not None:
             config = _fetch(name, "config.json", revision)
             return Located(weights, read_config(config) if config is not None else {})
-    raise CheckpointError(f"{name}: revision {revision or 'main'} of the hub repository has none of {', '.join(WEIGHTS)}")
+    raise CheckpointError(f"{name}: revision {revision or 'main'} on the hub has none of {', '.join(WEIGHTS)}")
 
 
 def _fetch(name: str, file: str, revision: str | None) -> Path | None:

@@ -24,8 +24,10 @@ class Mdlm(Teacher):
     """MDLM (Sahoo et al. 2024) with the weights at `path`.
 
     path: a Lightning .ckpt, a file of the network's state dict, a folder with model.safetensors, or a hub name such as
-    "kuleshov-group/mdlm-owt" (with `revision`). ema: whether to take a .ckpt's averaged weights (null: where it has them).
-    backbone: the network, if it is not to be sized by the file; its heads are then 64 wide unless a config.json says otherwise.
+    "kuleshov-group/mdlm-owt" (with `revision`). ema: whether to take a .ckpt's averaged weights (null: where it has
+    them).
+    backbone: the network, if it is not to be sized by the file; its heads are then 64 wide unless a config.json says
+    otherwise.
     Raises CheckpointError where file and network disagree.
     """
 
@@ -50,7 +52,9 @@ class Mdlm(Teacher):
         state, source = {}, path or ""
         if weights:
             if path is None:
-                raise SpecError("teacher: `path` is missing: a checkpoint file, a folder, or a hub name such as owner/name")
+                raise SpecError(
+                    "teacher: `path` is missing: a checkpoint file, a folder, or a hub name such as owner/name"
+                )
             located = locate(path, revision)
             averaged = self.ema_by_default if ema is None else ema
             state = network_state(read_file(located.weights), source, ema=averaged, required=bool(ema))
@@ -76,8 +80,8 @@ def network_state(content: Mapping, source: str, *, ema: bool, required: bool = 
     """The network's tensors under their published names, without prefixes, buffers and foreign entries.
 
     content: a Lightning checkpoint (its `state_dict`, and `ema` if asked for) or a state dict. Wrappers' prefixes (any
-    number of "backbone.", "_orig_mod.") are cut off; where there is a "backbone." anywhere, entries without it (metrics,
-    noise schedules) are left out. ema: take the averaged weights, which must be there if `required`.
+    number of "backbone.", "_orig_mod.") are cut off; where there is a "backbone." anywhere, entries without it
+    (metrics, noise schedules) are left out. ema: take the averaged weights, which must be there if `required`.
     """
     lightning = "state_dict" in content
     state = without(tensors_at(content, "state_dict" if lightning else None, source), "_orig_mod.")
@@ -119,7 +123,9 @@ def sizes_of(state: Mapping[str, Tensor], config: Mapping, source: str) -> dict:
         depth = len({key.split(".")[1] for key in state if key.startswith("blocks.")})
         mlp_ratio = state["blocks.0.mlp.0.weight"].shape[0] // width
     except (KeyError, IndexError) as error:
-        raise CheckpointError(f"{source}: not MDLM's network (no '{error.args[0]}'); it has {', '.join(list(state)[:4])}, …") from error
+        raise CheckpointError(
+            f"{source}: not MDLM's network (no '{error.args[0]}'); it has {', '.join(list(state)[:4])}, …"
+        ) from error
     model = config["model"] if isinstance(config.get("model"), Mapping) else config
     heads = model.get("n_heads") or max(width // HEAD_WIDTH, 1)
     return {

@@ -42,8 +42,14 @@ class Sdtt(Mdlm):
         if round is not None:
             path, revision = HUB, hub_revision(round, divergence, size)
         super().__init__(
-            process, num_positions, path=path, revision=revision, ema=ema,
-            backbone=backbone, parameterisation=parameterisation, weights=weights,
+            process,
+            num_positions,
+            path=path,
+            revision=revision,
+            ema=ema,
+            backbone=backbone,
+            parameterisation=parameterisation,
+            weights=weights,
         )
 
     def portable_entry(self, entry: dict) -> dict:
@@ -65,7 +71,10 @@ class Di4CText(Mdlm, AveragedStudent):
     Weights are the raw ones unless `ema` is true, as in the published evaluation.
     """
 
-    reasons = {**REASONS, PROJECTION: "no λ projection: an MDLM or SDTT checkpoint (teacher mdlm or sdtt), not a Di4C student"}
+    reasons = {
+        **REASONS,
+        PROJECTION: "no λ projection: an MDLM or SDTT checkpoint (teacher mdlm or sdtt), not a Di4C student",
+    }
     ema_by_default = False
 
     def __init__(
@@ -83,8 +92,14 @@ class Di4CText(Mdlm, AveragedStudent):
     ):
         self.atoms = atoms
         super().__init__(
-            process, num_positions, path=path, revision=revision, ema=ema,
-            backbone=backbone, parameterisation=parameterisation, weights=weights,
+            process,
+            num_positions,
+            path=path,
+            revision=revision,
+            ema=ema,
+            backbone=backbone,
+            parameterisation=parameterisation,
+            weights=weights,
         )
 
     def _load(self, state: dict[str, Tensor], source: str, weights: bool) -> None:

@@ -13,7 +13,15 @@ from di4c.config.build import build, build_metrics, build_sampler, portable
 from di4c.config.registry import Registry
 from di4c.config.spec import Spec, read_spec
 from di4c.contracts import Draws
-from di4c.testing import check_backbone, check_dataset, check_head, check_objective, check_process, check_sampler, check_teacher
+from di4c.testing import (
+    check_backbone,
+    check_dataset,
+    check_head,
+    check_objective,
+    check_process,
+    check_sampler,
+    check_teacher,
+)
 from di4c_plugins.backbones.mdlm_dit import MdlmDiT
 from di4c_plugins.datasets.text import Text
 from di4c_plugins.heads.adaln import AdaLN, Late
@@ -26,7 +34,11 @@ from di4c_plugins.samplers.mdlm_ancestral import MdlmAncestral
 from di4c_plugins.teachers.denoiser import DenoiserTeacher
 
 ROOT = Path(__file__).parents[2]
-SPECS = sorted(path.stem for path in (ROOT / "tools" / "specs").glob("*.yaml") if path.stem.startswith(("openwebtext", "text-small")))
+SPECS = sorted(
+    path.stem
+    for path in (ROOT / "tools" / "specs").glob("*.yaml")
+    if path.stem.startswith(("openwebtext", "text-small"))
+)
 STATES, LENGTH = 28, 8
 SIZES = {"width": 32, "depth": 2, "heads": 2, "conditioning_width": 8, "mlp_ratio": 2, "dropout": 0.0}
 NOISES = ["log-linear", "cosine", "cosine-squared", "linear", "geometric"]
@@ -63,7 +75,9 @@ def a_teacher() -> DenoiserTeacher:
 def checkpoints(tmp_path_factory) -> dict[str, str]:
     """Published files of a network with and without λ projection."""
     folder, network = tmp_path_factory.mktemp("checkpoints"), random_network()
-    state = {f"backbone.{k.replace('readout.linear', 'output_layer.linear')}": v for k, v in network.state_dict().items()}
+    state = {
+        f"backbone.{k.replace('readout.linear', 'output_layer.linear')}": v for k, v in network.state_dict().items()
+    }
     projection = {f"backbone.latent_{k}": v for k, v in SinusoidalToken(1, network).state_dict().items()}
     torch.save({"state_dict": state}, folder / "teacher.ckpt")
     torch.save({"state_dict": state | projection}, folder / "student.ckpt")
@@ -80,14 +94,20 @@ def test_the_network_and_a_teacher_of_it_hold_their_contracts():
     check_teacher(a_teacher())
 
 
-@pytest.mark.parametrize("make", [
-    lambda dim, b: SinusoidalToken(dim, b), lambda dim, b: SinusoidalToken(dim, b, start=1), lambda dim, b: AdaLN(dim, b),
-    lambda dim, b: Late(dim, b, blocks=1), lambda dim, b: Readout(dim, b, rank=8),
-])  # fmt: skip
-def test_every_head_enters_the_network(make):
+@pytest.mark.parametrize(
+    ("head", "options"),
+    [
+        (SinusoidalToken, {}),
+        (SinusoidalToken, {"start": 1}),
+        (AdaLN, {}),
+        (Late, {"blocks": 1}),
+        (Readout, {"rank": 8}),
+    ],
+)
+def test_every_head_enters_the_network(head, options):
     teacher = a_teacher()
     backbone = teacher.student_backbone()
-    check_head(make(2, backbone), backbone, latent_dim=2, teacher=teacher)
+    check_head(head(2, backbone, **options), backbone, latent_dim=2, teacher=teacher)
 
 
 @pytest.mark.parametrize("sampler", [MdlmAncestral, Analytic])
@@ -102,13 +122,22 @@ def test_text_holds_its_contract(corpus, cache):
 
 def tiny(name: str, corpus: Path, cache: str, checkpoints: dict[str, str], out: Path) -> Spec:
     """A spec of tools/specs at a size of seconds, its data and checkpoints replaced."""
-    data = {"name": "text", "path": str(corpus), "normalise": "letters", "length": LENGTH, "held_out": 0.2, "cache": cache}
+    data = {
+        "name": "text",
+        "path": str(corpus),
+        "normalise": "letters",
+        "length": LENGTH,
+        "held_out": 0.2,
+        "cache": cache,
+    }
     sets = {
         "data": data, "train.run": str(out / name), "train.steps": 2, "train.batch_size": 2, "train.schedule.warmup": 0,
-        "train.checkpoint_every": 0, "train.precision": "fp32", "eval.samples": 8, "eval.batch_size": 4, "eval.seeds": 1,
-        "eval.steps": [2], "deepspeed": {},
+        "train.checkpoint_every": 0, "train.precision": "fp32", "eval.samples": 8, "eval.batch_size": 4,
+        "eval.seeds": 1, "eval.steps": [2], "deepspeed": {},
     }  # fmt: skip
-    values = read_spec(ROOT / "tools" / "specs" / f"{name}.yaml", [f"{key}={json.dumps(value)}" for key, value in sets.items()]).to_dict()
+    values = read_spec(
+        ROOT / "tools" / "specs" / f"{name}.yaml", [f"{key}={json.dumps(value)}" for key, value in sets.items()]
+    ).to_dict()
     teacher, objective = values["teacher"], values["objective"]
     if teacher["name"] == "denoiser":
         values["teacher"] = {"name": "denoiser", "parameterisation": "subs", "backbone": {"name": "mdlm-dit", **SIZES}}
@@ -120,7 +149,9 @@ def tiny(name: str, corpus: Path, cache: str, checkpoints: dict[str, str], out: 
         if key in objective and values["latent"]["name"] != "categorical":
             objective[key] = value
     if "probability" in objective.get("time", {}):
-        objective["time"]["probability"] = 0.0  # near t = 0 hardly a position is masked, and losses are 0 up to rounding
+        objective["time"]["probability"] = (
+            0.0  # near t = 0 hardly a position is masked, and losses are 0 up to rounding
+        )
     values["eval"]["metrics"] = [
         {**metric, "prefix": 3, "length": 6, "prefixes": 2, "group": 2} if metric["name"] == "self-bleu" else metric
         for metric in values["eval"]["metrics"]
@@ -143,7 +174,11 @@ def test_specs_build_train_and_sample(name, corpus, cache, checkpoints, tmp_path
     disturb(parts.student)
     check_objective(parts.objective, parts.data)
     sampler, draws = build_sampler(spec, registry, parts.process, parts.teacher), Draws(0, count=4)
-    denoiser = parts.teacher.predict if parts.student is None else mixture_denoiser(parts.student, parts.latent, draws.child("λ"))
+    denoiser = (
+        parts.teacher.predict
+        if parts.student is None
+        else mixture_denoiser(parts.student, parts.latent, draws.child("λ"))
+    )
     x = sampler.sample(denoiser, parts.process.prior(LENGTH, draws), 2, None, draws)
     assert x.shape == (4, LENGTH) and x.max() < STATES
     assert build_metrics(spec, registry, parts.data, parts.process)

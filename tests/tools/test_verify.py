@@ -53,7 +53,9 @@ def test_every_kind_is_recognised_by_its_tensors_too(path):
 
 
 def test_command_prints_a_line_a_case_and_succeeds(folder):
-    done = subprocess.run([sys.executable, ROOT / "tools" / "verify.py", "golden", folder], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, ROOT / "tools" / "verify.py", "golden", folder], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()
     assert lines[0].startswith("absorbing_sampler") and "ok" in lines[0] and "tolerance" in lines[0]
@@ -90,7 +92,9 @@ def test_unknown_kinds_are_reported_and_alone_are_no_success(tmp_path, capsys):
 
 
 def test_an_empty_folder_is_an_error_without_a_traceback(tmp_path):
-    done = subprocess.run([sys.executable, ROOT / "tools" / "verify.py", "golden", tmp_path], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, ROOT / "tools" / "verify.py", "golden", tmp_path], capture_output=True, text=True
+    )
     assert done.returncode == 1 and "no case" in done.stderr and "Traceback" not in done.stderr
 
 

@@ -75,7 +75,10 @@ def subs_checks(name: str, got: Tensor, want: Tensor, x: Tensor, mask_index: int
 def di4c_dit(tensors: dict[str, Tensor], config: dict) -> list[Check]:
     backbone, x, sigma = backbone_of(tensors, config), tensors["in.x"], tensors["in.sigma"]
     head = SinusoidalToken(
-        1, backbone, features=config.get("latent_feature_dim", 128), hidden=tensors["state.latent_projection.0.bias"].numel(),
+        1,
+        backbone,
+        features=config.get("latent_feature_dim", 128),
+        hidden=tensors["state.latent_projection.0.bias"].numel(),
         scale=config.get("lam_scale", 1000),
     )
     strict_load(head.projection, below(tensors, "state.latent_projection."), "the case")
@@ -94,7 +97,12 @@ def di4c_dit(tensors: dict[str, Tensor], config: dict) -> list[Check]:
 
 
 def absorbing_sampler(tensors: dict[str, Tensor], config: dict) -> list[Check]:
-    process = Mdlm(config["vocab_size"] - 1, noise=NOISE_NAMES[config["noise"]], epsilon=config["eps"], mask_index=config["mask_index"])
+    process = Mdlm(
+        config["vocab_size"] - 1,
+        noise=NOISE_NAMES[config["noise"]],
+        epsilon=config["eps"],
+        mask_index=config["mask_index"],
+    )
     given = {key[3:]: value for key, value in tensors.items() if key.startswith("in.")}
     want = {key[4:]: value for key, value in tensors.items() if key.startswith("out.")}
     return [
@@ -102,7 +110,8 @@ def absorbing_sampler(tensors: dict[str, Tensor], config: dict) -> list[Check]:
         *step_checks(process, given, want),
         *[
             close(name, sampling_grid(process, config["sampling_eps"], int(name.rsplit("_", 1)[1])), want[name], STEP)
-            for name in want if name.startswith("sampling_grid_")
+            for name in want
+            if name.startswith("sampling_grid_")
         ],
     ]
 
@@ -127,8 +136,12 @@ def step_checks(process: Mdlm, given: dict[str, Tensor], want: dict[str, Tensor]
     """One ancestral step, one analytic step and the last pass on given log-probabilities."""
     x, mask, shape = given["x"], process.mask_index, given["log_p_x0"].shape
     log_p = given["log_p_x0"].flatten(0, 1)
-    m_t, m_s = (process.schedule.masked(time).repeat_interleave(shape[1]) for time in (given["t"], given["t"] - given["dt"]))
-    sigma_t, sigma_s = (process.sigma(time).repeat_interleave(shape[1]) for time in (given["t"], given["t"] - given["dt"]))
+    m_t, m_s = (
+        process.schedule.masked(time).repeat_interleave(shape[1]) for time in (given["t"], given["t"] - given["dt"])
+    )
+    sigma_t, sigma_s = (
+        process.sigma(time).repeat_interleave(shape[1]) for time in (given["t"], given["t"] - given["dt"])
+    )
     q_xs = reverse_probs(log_p, m_t, m_s, mask)
     update = gumbel_argmax(q_xs, want["gumbel_uniforms"].flatten(0, 1)).view_as(x)
     analytic = analytic_probs(log_p.double(), x.flatten(), sigma_t.double(), sigma_s.double(), mask)

@@ -26,8 +26,9 @@ SCHEDULES = {"sigmoid": "sigmoid", "linear": "linear", "const": "constant"}
 class System:
     """How one published system weighs the terms.
 
-    t [B] float64; gate: a(t) of the main numbers; gates: other schedules by the reference's names; far: bool [B], where the
-    consistency term counts; distillation, above: the terms' regions; renamed: our names of the weighted terms.
+    t [B] float64; gate: a(t) of the main numbers; gates: other schedules by the reference's names; distillation, above:
+    the terms' regions; distil_counts, consis_counts: bool [B], where the reference computes the unweighted terms at all;
+    weighted: its names of the weighted terms; subs: SUBS with the case's mask, where its logits are SUBS outputs.
     """
 
     t: Tensor
@@ -38,13 +39,21 @@ class System:
     distil_counts: Tensor
     consis_counts: Tensor
     weighted: tuple[str, str] = ("distil", "consis")
+    subs: Subs | None = None
 
 
 def losses_sdtt(tensors: dict[str, Tensor], config: dict) -> list[Check]:
     """Text: distillation where t < δ, else consistency; nothing is weighted."""
     t, delta = tensors["in.t"].double(), _float32(config["distil_delta"])
     system = System(
-        t, _gate(config), _gates(config), DistillationTerm(1.0, delta), delta, distil_counts=t < delta, consis_counts=t >= delta
+        t,
+        _gate(config),
+        _gates(config),
+        DistillationTerm(1.0, delta),
+        delta,
+        distil_counts=t < delta,
+        consis_counts=t >= delta,
+        subs=Subs(Mdlm(config["S"] - 1, mask_index=config["mask_index"])) if "in.xt" in tensors else None,
     )
     return checks(system, tensors)
 
@@ -55,8 +64,14 @@ def losses_maskgit(tensors: dict[str, Tensor], config: dict) -> list[Check]:
     below = 1 - _float32(1 - delta)
     always = torch.ones_like(t, dtype=torch.bool)
     system = System(
-        t, _gate(config), _gates(config), DistillationTerm(1 / delta, below, below_inclusive=True),
-        math.nextafter(below, 1), distil_counts=always, consis_counts=always, weighted=("distil_weighted", "consis_weighted"),
+        t,
+        _gate(config),
+        _gates(config),
+        DistillationTerm(1 / delta, below, below_inclusive=True),
+        math.nextafter(below, 1),
+        distil_counts=always,
+        consis_counts=always,
+        weighted=("distil_weighted", "consis_weighted"),
     )
     return checks(system, tensors)
 
@@ -66,8 +81,12 @@ def losses_tauldr(tensors: dict[str, Tensor], config: dict) -> list[Check]:
     step_law = StepLaw("log-uniform", smallest=config["min_distil_time"], largest=config["max_distil_time"])
     step = step_law.draw(Uniforms(tensors["in.rand_delta"].double()))
     t, _ = TimeLaw("above-step", low=config["min_time"]).sample(Uniforms(tensors["in.rand_t"].double()), step)
-    gates = {"sched_sigmoid": Gate("sigmoid", 1.0), "sched_None": Gate("constant", 1.0), "sched_zero": Gate("constant", 0.0),
-             "sched_linear": Gate("linear", 1.0)}
+    gates = {
+        "sched_sigmoid": Gate("sigmoid", 1.0),
+        "sched_None": Gate("constant", 1.0),
+        "sched_zero": Gate("constant", 0.0),
+        "sched_linear": Gate("linear", 1.0),
+    }
     always = torch.ones_like(t, dtype=torch.bool)
     main = gates[f"sched_{config['alpha_t_main']}"]
     system = System(t, main, gates, DistillationTerm(1.0), 0.0, distil_counts=always, consis_counts=always)
@@ -93,7 +112,9 @@ def checks(system: System, tensors: dict[str, Tensor]) -> list[Check]:
     return found
 
 
-def computed(system: System, tensors: dict[str, Tensor], dtype: torch.dtype, estimator: LossEstimator) -> dict[str, Tensor]:
+def computed(
+    system: System, tensors: dict[str, Tensor], dtype: torch.dtype, estimator: LossEstimator
+) -> dict[str, Tensor]:
     """The case's numbers under the reference's names."""
     scene, leaves = scene_of(system, tensors, dtype)
     loss = weighed(system, system.gate, estimator)
@@ -136,9 +157,12 @@ def weighed(system: System, gate: Gate, estimator: LossEstimator) -> Di4CLoss:
 
 def scene_of(system: System, tensors: dict[str, Tensor], dtype: torch.dtype) -> tuple[Scene, list[Tensor]]:
     """The given logits as what the losses look at, and the leaves that gradients are taken of."""
-    given = {name[3:]: value.to(dtype) if value.is_floating_point() else value for name, value in tensors.items()
-             if name.startswith("in.")}
-    x_t, subs = given.get("xt", given["x0"]), "xt" in given
+    given = {
+        name[3:]: value.to(dtype) if value.is_floating_point() else value
+        for name, value in tensors.items()
+        if name.startswith("in.")
+    }
+    x_t, subs = given.get("xt", given["x0"]), system.subs
     leaves = [given["student_logits_t"].requires_grad_()]
     scene = {
         "t": system.t,
@@ -146,21 +170,21 @@ def scene_of(system: System, tensors: dict[str, Tensor], dtype: torch.dtype) -> 
         "student": predicted(leaves[0], x_t, subs),
         "teacher": predicted(given["teacher_logits_t"], x_t, subs),
         # Every component has an x_u of its own here, so its log-probabilities are taken as they are.
-        "target": predicted(given["student_logits_u"], x_t, False),
+        "target": predicted(given["student_logits_u"], x_t, None),
         "target_samples": given["x0_samples"],
         "near": True,
     }
     if "student_logits_mint" in given:
         leaves.append(given["student_logits_mint"].requires_grad_())
         copies = given["x0"].repeat_interleave(leaves[1].shape[1], dim=0)
-        scene["near_student"] = predicted(leaves[1].flatten(0, 1), copies, False)
-        scene["near_teacher"] = predicted(given["teacher_logits_mint"].flatten(0, 1), copies, False)
+        scene["near_student"] = predicted(leaves[1].flatten(0, 1), copies, None)
+        scene["near_teacher"] = predicted(given["teacher_logits_mint"].flatten(0, 1), copies, None)
     return Scene(**scene), leaves
 
 
-def predicted(logits: Tensor, x_t: Tensor, subs: bool) -> Prediction:
+def predicted(logits: Tensor, x_t: Tensor, subs: Subs | None) -> Prediction:
     """A Prediction from logits [B, D, S] or [B, M, D, S], its log-weights in the dtype of the logits."""
-    prediction = Prediction.from_logits(logits, x_t, Subs(Mdlm(logits.shape[-1] - 1)) if subs else None)
+    prediction = Prediction.from_logits(logits, x_t, subs)
     log_weights = torch.full((prediction.components,), -math.log(prediction.components), dtype=logits.dtype)
     return replace(prediction, log_weights=log_weights)
 

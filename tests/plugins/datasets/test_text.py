@@ -20,7 +20,9 @@ from di4c_plugins.datasets.text_documents import Documents
 from di4c_plugins.datasets.text_encoding import load_tokenizer
 from di4c_plugins.datasets.token_cache import TokenCache
 
-SENTENCES = [f"the {n} old sailors of the sea went home, all {n} of them." for n in ("two", "three", "four", "nine") * 30]
+SENTENCES = [
+    f"the {n} old sailors of the sea went home, all {n} of them." for n in ("two", "three", "four", "nine") * 30
+]
 
 
 @pytest.fixture
@@ -80,8 +82,12 @@ def test_an_alphabet_leaves_other_characters_out(corpus, tmp_path):
 def tokenizer(tmp_path):
     made = Tokenizer(models.BPE())
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=["<|endoftext|>"], show_progress=False,
-                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=300,
+        special_tokens=["<|endoftext|>"],
+        show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
     made.train_from_iterator(SENTENCES, trainer)
     folder = tmp_path / "tokenizer"
     folder.mkdir()
@@ -209,7 +215,11 @@ def test_faults_of_sources_are_named(corpus, tmp_path):
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00\x80")
     (tmp_path / "x.parquet").write_bytes(b"no parquet")
     (tmp_path / "x.jsonl").write_text('{"other": 1}')
-    for name, said in [("binary.txt", "cannot be read as text"), ("x.parquet", "parquet"), ("x.jsonl", "no text under 'text'")]:
+    for name, said in [
+        ("binary.txt", "cannot be read as text"),
+        ("x.parquet", "parquet"),
+        ("x.jsonl", "no text under 'text'"),
+    ]:
         with pytest.raises(DataError, match=said):
             text(tmp_path / name, tmp_path, alphabet="abc").split("train")
     with pytest.raises(DataError, match="no split 'valid'"):

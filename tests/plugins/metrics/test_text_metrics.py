@@ -53,8 +53,18 @@ def independent(n: int) -> torch.Tensor:
 
 
 def generation(x: torch.Tensor, **given) -> Generation:
-    return Generation(**{"x_0": x, "cond": None, "steps": 4, "sampler": None, "denoiser": None, "components": None,
-                         "draws": Draws(0, count=max(len(x), 1)), **given})
+    return Generation(
+        **{
+            "x_0": x,
+            "cond": None,
+            "steps": 4,
+            "sampler": None,
+            "denoiser": None,
+            "components": None,
+            "draws": Draws(0, count=max(len(x), 1)),
+            **given,
+        }
+    )
 
 
 def test_shares_count_cells_and_the_rest():
@@ -139,7 +149,9 @@ def test_continuations_keep_held_out_prefixes_and_differ_in_lambda_between_group
 def judge(tmp_path_factory):
     folder = tmp_path_factory.mktemp("judge")
     torch.manual_seed(0)
-    config = GPT2Config(vocab_size=STATES, n_positions=LENGTH + 1, n_embd=8, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=0)
+    config = GPT2Config(
+        vocab_size=STATES, n_positions=LENGTH + 1, n_embd=8, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=0
+    )
     GPT2LMHeadModel(config).save_pretrained(folder)
     return str(folder)
 

@@ -109,9 +109,13 @@ def test_the_loss_falls_and_only_the_student_learns(distance, per):
 def test_per_masked_token_divides_by_the_masked_positions():
     a, b = objective(), objective(per="masked-token")
     draws = Draws(2, count=8)
-    x_t = a._frozen[0].process.corrupt(batch().x_0, a.earliest + (1 - a.earliest) * draws.child("t").uniform(), draws.child("x_t"))
+    x_t = a._frozen[0].process.corrupt(
+        batch().x_0, a.earliest + (1 - a.earliest) * draws.child("t").uniform(), draws.child("x_t")
+    )
     masked = (x_t == MASK).sum(1).clamp_min(1)
-    torch.testing.assert_close(a(batch(), Draws(2, count=8), 0)["loss"] / masked, b(batch(), Draws(2, count=8), 0)["loss"])
+    torch.testing.assert_close(
+        a(batch(), Draws(2, count=8), 0)["loss"] / masked, b(batch(), Draws(2, count=8), 0)["loss"]
+    )
 
 
 def changed(made: Sdtt) -> Sdtt:
@@ -146,7 +150,9 @@ def test_a_restored_objective_goes_on_with_the_rounds_teacher():
     restored = objective()
     restored.load_state_dict(made.state_dict())
     draws = lambda: Draws(3, count=8)  # noqa: E731
-    torch.testing.assert_close(made(batch(), draws(), 12)["loss"], restored(batch(), draws(), 12)["loss"], rtol=0, atol=0)
+    torch.testing.assert_close(
+        made(batch(), draws(), 12)["loss"], restored(batch(), draws(), 12)["loss"], rtol=0, atol=0
+    )
     assert same(restored.round_teacher, made.round_teacher) and not same(restored.round_teacher, restored.model)
 
 

@@ -42,13 +42,20 @@ def test_published_forms(name, at_half):
 def test_published_ranges():
     one = torch.ones(1, dtype=torch.float64)
     assert noise_schedule("linear").sigma(one).item() == 10
-    torch.testing.assert_close(noise_schedule("geometric", sigma_min=1e-2, sigma_max=20).sigma(one / 2).item(), 0.2**0.5)
+    torch.testing.assert_close(
+        noise_schedule("geometric", sigma_min=1e-2, sigma_max=20).sigma(one / 2).item(), 0.2**0.5
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("quadratic", {}), ("cosine", {"sigma_max": 3.0}), ("geometric", {"sigma_min": 0.0}), ("linear", {"sigma_min": 20.0}),
-     ("log-linear", {"epsilon": 1.5})],
+    [
+        ("quadratic", {}),
+        ("cosine", {"sigma_max": 3.0}),
+        ("geometric", {"sigma_min": 0.0}),
+        ("linear", {"sigma_min": 20.0}),
+        ("log-linear", {"epsilon": 1.5}),
+    ],
 )
 def test_schedules_that_cannot_be_are_refused(name, options):
     with pytest.raises(SpecError, match=name):

@@ -53,7 +53,9 @@ def test_the_analytic_step_has_the_same_law_when_probabilities_sum_to_one():
     t, s = torch.tensor([0.8, 0.8]), torch.tensor([0.5, 0.5])
     m_t, m_s = process.schedule.masked(t.double()), process.schedule.masked(s.double())
     probs = analytic_probs(log_p, torch.tensor([MASK, 1]), process.sigma(t.double()), process.sigma(s.double()), MASK)
-    torch.testing.assert_close(probs[0], reverse_probs(log_p[:1], m_t[:1], m_s[:1], MASK)[0] / m_t[0], rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(
+        probs[0], reverse_probs(log_p[:1], m_t[:1], m_s[:1], MASK)[0] / m_t[0], rtol=1e-9, atol=1e-12
+    )
     torch.testing.assert_close(probs[1], torch.tensor([0.0, 1.0, 0.0, 0.0], dtype=torch.float64), rtol=0, atol=1e-12)
 
 

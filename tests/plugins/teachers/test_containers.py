@@ -29,7 +29,9 @@ def network(width: int = 4, states: int = 6) -> nn.Sequential:
 def test_a_torch_file_with_foreign_objects_gives_its_tensors(tmp_path):
     config = OmegaConf.create({"model": {"length": 16, "parts": [1, 2]}, "mask": None})
     state = {f"backbone.{k}": v for k, v in network().state_dict().items()}
-    torch.save({"state_dict": state, "hyper_parameters": {"config": config, "tokenizer": Foreign()}}, tmp_path / "a.ckpt")
+    torch.save(
+        {"state_dict": state, "hyper_parameters": {"config": config, "tokenizer": Foreign()}}, tmp_path / "a.ckpt"
+    )
     content = containers.read_file(tmp_path / "a.ckpt")
     read = containers.below(containers.tensors_at(content, "state_dict", "a.ckpt"), "backbone.")
     for key, value in network().state_dict().items():
@@ -97,5 +99,7 @@ def test_a_state_that_does_not_fit_is_explained_and_not_loaded(change, said):
     module = network()
     before = {k: v.clone() for k, v in module.state_dict().items()}
     with pytest.raises(CheckpointError, match=said):
-        containers.strict_load(module, change(network().state_dict()), "f", {"latent_projection": "it is a Di4C student"})
+        containers.strict_load(
+            module, change(network().state_dict()), "f", {"latent_projection": "it is a Di4C student"}
+        )
     assert all(torch.equal(v, before[k]) for k, v in module.state_dict().items())

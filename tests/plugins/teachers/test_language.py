@@ -123,8 +123,11 @@ def test_sdtt_rounds_are_revisions(tmp_path, monkeypatch):
     save_file(prefixed(published(network), "backbone."), tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps({"model": {"n_heads": 4}, "T": 1024, "time_conditioning": False}))
     monkeypatch.setattr(
-        huggingface_hub, "hf_hub_download",
-        lambda repo_id, filename, revision: str(tmp_path / filename) if revision == "baselines_kld_step_60000" else 1 / 0,
+        huggingface_hub,
+        "hf_hub_download",
+        lambda repo_id, filename, revision: (
+            str(tmp_path / filename) if revision == "baselines_kld_step_60000" else 1 / 0
+        ),
     )
     assert agree(Sdtt(process(), LENGTH, round=6).backbone, network)
     assert hub_revision(7, "mse", "md") == "scaling_400k_md_step_70000"
