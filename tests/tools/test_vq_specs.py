@@ -24,7 +24,7 @@ SPECS = ROOT / "tools" / "specs"
 TINY = {
     "tokenizer": [f"objective.tokenizer.{key}" for key in ("ch=8", "ch_mult=[1,1,1]", "num_codes=32")],
     "teacher": ["teacher.backbone.width=32", "teacher.backbone.depth=1", "teacher.backbone.mlp_width=32"],
-    "student": ["objective.components=4", "latent.atoms=4", "objective.targets=2"],
+    "student": ["objective.components=4", "latent.atoms=4"],
 }
 SHORT = [
     "train.steps=2", "train.batch_size=4", "train.schedule.warmup=0", "train.checkpoint_every=0",
