@@ -1,4 +1,4 @@
-"""python -m di4c list [KIND] · python -m di4c check SPEC"""
+"""python -m di4c list [KIND] · python -m di4c check SPEC · python -m di4c plan SPEC"""
 
 import argparse
 import sys
@@ -16,7 +16,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m di4c", description="Look up parts; check a spec.")
+    parser = argparse.ArgumentParser(prog="python -m di4c", description="Look up parts; check a spec; plan a run.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     listing = commands.add_parser("list", help="print the names of all parts, where they come from and what they are")
     listing.add_argument("kind", nargs="?", help=f"one of {', '.join(KINDS)}")
@@ -26,6 +26,12 @@ def _parser() -> argparse.ArgumentParser:
     checking.add_argument("spec")
     checking.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. train.steps=10")
     checking.set_defaults(run=_check)
+    planning = commands.add_parser("plan", help="estimate memory and FLOPs of a spec, and what fits")
+    planning.add_argument("spec")
+    planning.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. objective.components=64")
+    planning.add_argument("--gpus", type=int, default=1, help="how many, over all nodes")
+    planning.add_argument("--gpu-memory", metavar="SIZE", help="of each, e.g. 80GB")
+    planning.set_defaults(run=_plan)
     return parser
 
 
@@ -52,6 +58,16 @@ def _check(options: argparse.Namespace) -> int:
     print(_summary(spec))
     for where, reference in parts:
         print(f"  {where:<16} {reference}")
+    return 0
+
+
+def _plan(options: argparse.Namespace) -> int:
+    spec = read_spec(options.spec, options.set)
+    from di4c.planning.plan import Plan, parsed_bytes
+    from di4c.planning.text import plan_text
+
+    room = None if options.gpu_memory is None else parsed_bytes(options.gpu_memory)
+    print(plan_text(Plan(spec, gpus=options.gpus, gpu_memory=room)))
     return 0
 
 

@@ -1,0 +1,158 @@
+"""What a spec needs on given GPUs: memory of every ZeRO stage, FLOPs, and the sizes that fit."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from di4c.config.build import build_data
+from di4c.config.registry import Registry
+from di4c.config.spec import Spec
+from di4c.contracts import CHUNK_BYTES
+from di4c.engine.options import TrainOptions
+from di4c.errors import SpecError
+from di4c.planning.activations import Trace, inference_trace, training_trace
+from di4c.planning.memory import BUCKET, LIVE, Engine, Memory, Passes, memory
+from di4c.planning.sizes import Sizes, Skeleton, sizes, skeleton
+
+CONTEXT = 2**30
+USABLE = 0.95
+"""Of a GPU's memory: what the driver and libraries take, and the share of the rest that an allocator can use."""
+LARGEST = 2**16
+AFFINE_CHUNKS, GENERIC_CHUNKS = 3, 6
+"""Tensors of a chunk's logits that exist at a time, with gradients written by hand and with autograd."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way of distributing the run; largest_components and largest_micro are 0 where nothing fits."""
+
+    name: str
+    engine: Engine
+    memory: Memory
+    fits: bool
+    largest_components: int
+    largest_micro: int
+
+
+class Plan:
+    """The needs of a spec on `gpus` devices of `gpu_memory` bytes (None: no limit is known).
+
+    bucket_full=False counts reduction buckets by what is written, as resident memory of a CPU rank does.
+    """
+
+    def __init__(self, spec: Spec, *, gpus: int, gpu_memory: int | None = None, bucket_full: bool = True):
+        self.spec, self.gpus, self.gpu_memory, self.bucket_full = spec, gpus, gpu_memory, bucket_full
+        registry = Registry.default(spec.plugins)
+        self.networks: Skeleton = skeleton(spec, registry, build_data(spec, registry))
+        self.sizes: Sizes = sizes(spec, self.networks)
+        options = TrainOptions(spec.train.steps, spec.train.batch_size, spec.train.micro_batch_size)
+        self.micro, self.accumulation = options.micro_batches(gpus)
+        objective = spec.objective
+        self.components, self.targets = int(objective.get("components", 1)), int(objective.get("targets", 0))
+        self.chunk_bytes = int(objective.get("chunk_bytes", CHUNK_BYTES))
+        self.bf16 = spec.train.precision == "bf16"
+
+    def memory(self, engine: Engine, *, micro: int | None = None, components: int | None = None) -> Memory:
+        """The Memory of a rank; by the traces of the spec's own sizes, else by their fit."""
+        own = micro is None and components is None
+        micro, components = micro or self.micro, components or self.components
+        return memory(self.sizes, self._passes(micro, components, exact=own), engine)
+
+    def engine(self, stage: int, *, offload: bool = False) -> Engine:
+        """How the spec's run is distributed at a stage; bucket sizes are those of its `deepspeed:` section."""
+        zero = self.spec.deepspeed.get("zero_optimization", {})
+        return Engine(
+            stage, self.gpus, self.bf16, self.spec.train.ema is not None, self.accumulation, offload, offload and stage == 3,
+            bucket=int(zero.get("reduce_bucket_size", BUCKET)), live=int(zero.get("stage3_max_live_parameters", LIVE)),
+            bucket_full=self.bucket_full,
+        )  # fmt: skip
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """Stages 0 to 3, then 2 and 3 offloaded."""
+        ways = [(f"stage {s}", self.engine(s)) for s in range(4)]
+        ways += [(f"stage {s}, offloaded", self.engine(s, offload=True)) for s in (2, 3)]
+        return [self._row(name, engine) for name, engine in ways]
+
+    @property
+    def recommended(self) -> Row | None:
+        """The first row that fits: stages cost communication as they rise, offloading costs more. None if none fits."""
+        return next((row for row in self.rows if row.fits), None)
+
+    @cached_property
+    def step_flops(self) -> float:
+        """Of one optimizer step on one GPU: student, target, teacher, and readouts of all positions (half of them on average are
+        masked, which is what counts for masked diffusion)."""
+        trace = training_trace(self.networks, self.micro, self.components, bf16=self.bf16).flops
+        one = inference_trace(self.networks, self.micro, 1).flops
+        target = inference_trace(self.networks, self.micro, self.targets).flops if self.targets else 0
+        substeps = int((self.spec.objective.get("teacher_step") or {}).get("substeps", 1)) if self.targets else 0
+        rows = self.micro * self.networks.shape.num_positions
+        readout = 2 * rows * self._width * self.networks.num_states * (4 * self.components + self.targets + substeps)
+        return float(self.accumulation * (trace + target + one * (substeps + 1) + readout))
+
+    @property
+    def _width(self) -> int:
+        return self.networks.trained.backbone.width if self.networks.student is not None else self.networks.trained.width
+
+    def _row(self, name: str, engine: Engine) -> Row:
+        needed = self.memory(engine)
+        if self.gpu_memory is None:
+            return Row(name, engine, needed, True, 0, 0)
+        room = USABLE * self.gpu_memory - CONTEXT
+        most = _largest(lambda k: self.memory(engine, components=k).peak <= room) if self.spec.task == "distill" else 0
+        micro = _largest(lambda k: self.memory(replace(engine, accumulation=1), micro=k).peak <= room)
+        return Row(name, engine, needed, needed.peak <= room, most, micro)
+
+    def _passes(self, micro: int, components: int, *, exact: bool) -> Passes:
+        trace, target = self._exact if exact else (self._fit(micro, components), self._fitted_target(micro))
+        chunk = min(self.chunk_bytes, 4 * micro * self.networks.shape.num_positions * components * self.networks.num_states)
+        readout = self.networks.trained.backbone.readout if self.networks.student is not None else self.networks.trained.readout
+        affine = getattr(readout, "affine", False)
+        loss = (AFFINE_CHUNKS if affine else GENERIC_CHUNKS) * chunk + trace.loss
+        return Passes(trace, target, loss)
+
+    @cached_property
+    def _exact(self) -> tuple[Trace, int]:
+        trace = training_trace(self.networks, self.micro, self.components, bf16=self.bf16)
+        target = inference_trace(self.networks, self.micro, max(1, self.targets)).peak if self.networks.student else 0
+        return trace, target
+
+    @cached_property
+    def _three(self) -> tuple[Trace, Trace, Trace]:
+        """Traces at (B, M) = (1, 1), (1, 2), (2, 2), through which bytes are taken to be α + β B + γ B M."""
+        second = 2 if self.networks.student is not None else 1
+        return tuple(training_trace(self.networks, b, m, bf16=self.bf16) for b, m in ((1, 1), (1, second), (2, second)))
+
+    def _fit(self, micro: int, components: int) -> Trace:
+        first, second, third = (vars(trace) for trace in self._three)
+        values = {}
+        for key, one in first.items():
+            gamma = second[key] - one
+            beta = third[key] - second[key] - (2 * gamma if self.networks.student is not None else 0)
+            values[key] = one + beta * (micro - 1) + gamma * (micro * components - 1)
+        return Trace(**values)
+
+    def _fitted_target(self, micro: int) -> int:
+        return self._exact[1] * micro // self.micro
+
+
+def _largest(fits: Callable[[int], bool]) -> int:
+    """The largest k in 1 … 65536 that fits, 0 if none does; `fits` is decreasing in k."""
+    low, high = 0, LARGEST + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+def parsed_bytes(text: str) -> int:
+    """Bytes of "80GB", "80 GiB", "500MB" or a number. Raises SpecError."""
+    units: dict[str, Any] = {"": 1, "b": 1, "mb": 10**6, "gb": 10**9, "tb": 10**12, "mib": 2**20, "gib": 2**30, "tib": 2**40}
+    number = text.strip().lower()
+    unit = number.lstrip("0123456789.").strip()
+    try:
+        return int(float(number[: len(number) - len(unit)].strip() if unit else number) * units[unit])
+    except (ValueError, KeyError) as error:
+        raise SpecError(f"--gpu-memory: expected a size such as 80GB or 40GiB, found {text!r}") from error

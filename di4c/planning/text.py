@@ -1,0 +1,55 @@
+"""A plan as text."""
+
+from di4c.planning.plan import Plan, Row
+
+COLUMNS = {
+    "weights": "weights", "gathered": "gathered", "gradients": "gradients", "optimizer": "optimizer", "average": "average",
+    "teacher": "teacher", "activations": "activations", "loss_chunks": "loss", "update": "update", "host": "host",
+}  # fmt: skip
+
+
+def plan_text(plan: Plan) -> str:
+    """A table of a rank's memory in GB by stage, the FLOPs of a step, and a recommendation."""
+    lines = _head(plan) + [""] + _table(plan) + [""]
+    chosen = plan.recommended
+    if plan.gpu_memory is None:
+        return "\n".join(lines[:-1])
+    if chosen is None:
+        lines.append("nothing fits: take more GPUs, student.lora, fewer components or a smaller micro-batch")
+    else:
+        offload = ", offload_optimizer: {device: cpu}" if chosen.engine.offload_optimizer else ""
+        offload += ", offload_param: {device: cpu}" if chosen.engine.offload_param else ""
+        lines.append(f"recommended: deepspeed: {{zero_optimization: {{stage: {chosen.engine.stage}{offload}}}}}")
+        lines.append(f"there fit at most {_most(plan, chosen)}")
+    return "\n".join(lines)
+
+
+def _head(plan: Plan) -> list[str]:
+    sizes, spec = plan.sizes, plan.spec
+    parameters = f"{sizes.trained / 1e6:.1f} M trained parameters"
+    if sizes.frozen:
+        parameters += f", {sizes.frozen / 1e6:.1f} M frozen ones shared with the teacher"
+    mixture = f", M = {plan.components}, N = {plan.targets}" if spec.task == "distill" else ""
+    return [
+        f"{spec.source}: {spec.task}, {parameters}, {spec.train.precision}",
+        f"{plan.gpus} GPUs, micro-batch {plan.micro} × {plan.accumulation}{mixture}; "
+        f"{plan.step_flops / 1e12:.3g} TFLOPs a step and GPU",
+    ]
+
+
+def _table(plan: Plan) -> list[str]:
+    """GB of every entry; `peak` is the larger of computing and updating."""
+    head = f"{'GB a GPU':<19}" + "".join(f"{title:>12}" for title in COLUMNS.values()) + f"{'peak':>9}  fits"
+    return [head] + [_line(plan, row) for row in plan.rows]
+
+
+def _line(plan: Plan, row: Row) -> str:
+    items = row.memory.items()
+    values = "".join(f"{items[key] / 1e9:>12.2f}" for key in COLUMNS)
+    fits = "" if plan.gpu_memory is None else "  yes" if row.fits else "  no"
+    return f"{row.name:<19}{values}{row.memory.peak / 1e9:>9.2f}{fits}"
+
+
+def _most(plan: Plan, row: Row) -> str:
+    micro = f"micro-batch {row.largest_micro} with M = {plan.components}" if plan.spec.task == "distill" else f"micro-batch {row.largest_micro}"
+    return f"M = {row.largest_components} with micro-batch {plan.micro}, or {micro}" if plan.spec.task == "distill" else micro

@@ -1,0 +1,102 @@
+"""Measures the peak memory of training a spec, in fresh processes: python tools/measure_memory.py --spec SPEC [--ranks N]
+
+Prints, for each rank, the peak resident memory above that of the same process before it builds anything. Nothing is saved.
+--copies 2 gives a student with adapters a second copy of its base, to compare with sharing one.
+"""
+
+import argparse
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+TOP = Path(__file__).resolve().parent.parent
+
+
+def measure(spec: Mapping, *, ranks: int = 1, copies: int = 1, timeout: float = 1500) -> list[dict]:
+    """[{"idle_bytes", "peak_bytes", "above_idle_bytes"}] of the ranks that train the spec, a fresh process each."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    shared = {"WORLD_SIZE": ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1, "PYTHONPATH": TOP}
+    command = [sys.executable, str(Path(__file__).resolve()), "--worker", json.dumps({"spec": spec, "copies": copies})]
+    processes = []
+    for rank in range(ranks):
+        env = os.environ | {k: str(v) for k, v in (shared | {"RANK": rank, "LOCAL_RANK": rank}).items()}
+        processes.append(subprocess.Popen(command, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
+    told = [process.communicate(timeout=timeout)[0] for process in processes]
+    if any(process.returncode for process in processes):
+        raise RuntimeError("\n".join(told))
+    return [json.loads(text.strip().splitlines()[-1]) for text in told]
+
+
+def _train_here(job: Mapping) -> None:
+    """Trains the job's spec in this process and prints its memory."""
+    import tempfile
+
+    from di4c.config import build as building
+    from di4c.config.registry import Registry
+    from di4c.config.spec import Spec
+    from di4c.engine import ranks
+    from di4c.engine.loop import Run, Trainer
+    from tools.train import _options
+
+    from di4c.torchvision_compat import declare_missing_operators
+
+    declare_missing_operators()
+    ranks.start()
+    spec = Spec.from_dict(job["spec"])
+    registry = Registry.default(spec.plugins)
+    for name in ("transformers", "peft", "deepspeed.runtime.zero.stage3"):
+        __import__(name)
+    idle = _status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak of the imports
+    if job["copies"] == 2:
+        building.share_base = _with_a_copy(building.share_base)
+    with tempfile.TemporaryDirectory() as folder:
+        parts = building.build(spec, registry)
+        run = Run(Path(folder), seed=spec.seed)
+        trainer = Trainer(parts.objective, parts.data.split("train"), run, _options(spec), spec.deepspeed)
+        for _ in range(spec.train.steps):
+            trainer._update()
+    peak = _status("VmHWM")
+    ranks.finish()
+    print(json.dumps({"idle_bytes": idle, "peak_bytes": peak, "above_idle_bytes": peak - idle}), flush=True)
+
+
+def _with_a_copy(share_base):
+    """share_base on a copy of the teacher, which stays as it is."""
+    import copy
+
+    return lambda teacher, **options: share_base(copy.deepcopy(teacher), **options)
+
+
+def _status(key: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(key + ":"):
+            return int(line.split()[1]) * 1024
+    raise KeyError(key)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--spec", help="a spec in YAML")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--ranks", type=int, default=1)
+    parser.add_argument("--copies", type=int, default=1, choices=(1, 2))
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        _train_here(json.loads(arguments.worker))
+        return
+    from di4c.config.spec import read_spec
+
+    spec = read_spec(arguments.spec, arguments.set).to_dict()
+    print(json.dumps(measure(spec, ranks=arguments.ranks, copies=arguments.copies), indent=1))
+
+
+if __name__ == "__main__":
+    main()
