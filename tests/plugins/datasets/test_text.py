@@ -9,7 +9,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
@@ -52,6 +52,7 @@ def test_characters_are_packed_with_a_separator_after_each_document(corpus, tmp_
     assert "".join(data.decode(everything(data, "test"))).startswith(SENTENCES[60])
 
 
+@settings(deadline=None)
 @given(tokens=st.integers(60, 5000), block=st.integers(1, 20), held_out=st.floats(0.02, 0.4))
 def test_packing_deals_every_block_to_one_part(tokens, block, held_out):
     try:
