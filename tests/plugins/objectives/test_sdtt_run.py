@@ -20,7 +20,8 @@ def spec(tmp_path) -> Path:
     (tmp_path / "text.txt").write_text("the old sailor went home to sleep by the sea " * 40)
     torch.manual_seed(0)
     network = MdlmDiT(8, 29, **SIZES)
-    state = {name.replace("readout.", "output_layer."): torch.randn_like(v) * 0.2 for name, v in network.named_parameters()}
+    weights = {name: torch.randn_like(value) * 0.2 for name, value in network.named_parameters()}
+    state = {name.replace("readout.", "output_layer."): value for name, value in weights.items()}
     torch.save(state, tmp_path / "teacher.pt")
     values = {
         "task": "distill", "seed": 0, "process": "mdlm",
