@@ -33,9 +33,9 @@ def test_two_ranks_give_the_numbers_of_one(tmp_path):
     workers = [context.Process(target=work, args=(rank, tmp_path, results)) for rank in range(2)]
     for worker in workers:
         worker.start()
-    found = sorted(results.get(timeout=60) for _ in workers)
+    found = sorted(results.get(timeout=300) for _ in workers)
     for worker in workers:
-        worker.join(timeout=60)
+        worker.join(timeout=300)
         assert worker.exitcode == 0
     assert found[0][1] == measure(tmp_path / "one", Ranks())  # to the last bit
     assert found[1][1] == []
