@@ -5,6 +5,7 @@
 
 import datetime
 import fcntl
+import functools
 import json
 import platform
 import subprocess
@@ -93,6 +94,7 @@ def environment() -> dict[str, Any]:
     return {"versions": versions | {"python": platform.python_version()}, "commit": code_commit(), "device": device}
 
 
+@functools.cache
 def code_commit() -> str | None:
     """The git commit of this code ("…-dirty" with uncommitted changes), or None if it is not a git checkout's."""
     package = Path(di4c.__file__).parent

@@ -1,4 +1,4 @@
-"""Starts tests.engine.worker on one or more ranks, as a launcher would."""
+"""Starts tests.engine.worker, or another module of that kind, on one or more ranks, as a launcher would."""
 
 import atexit
 import csv
@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 TOP = Path(__file__).parents[2]
 
 
-def start(jobs: list[dict], ranks: int = 1, **environment: str) -> tuple[list[subprocess.Popen], Path]:
+def start(jobs: list[dict], ranks: int = 1, module: str = "tests.engine.worker") -> tuple[list[subprocess.Popen], Path]:
     """The processes, one a rank, and the file that will hold the results."""
     folder = Path(tempfile.mkdtemp(prefix="di4c-jobs-"))
     (folder / "jobs.json").write_text(json.dumps(jobs))
@@ -27,7 +27,7 @@ def start(jobs: list[dict], ranks: int = 1, **environment: str) -> tuple[list[su
         env = os.environ | {k: str(v) for k, v in shared.items()} | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
         processes.append(
             subprocess.Popen(
-                [sys.executable, "-m", "tests.engine.worker", folder / "jobs.json", out], env=env | environment,
+                [sys.executable, "-m", module, folder / "jobs.json", out], env=env,
                 cwd=TOP, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             )
         )  # fmt: skip
@@ -35,9 +35,11 @@ def start(jobs: list[dict], ranks: int = 1, **environment: str) -> tuple[list[su
     return processes, out
 
 
-def launch(jobs: list[dict], ranks: int = 1, timeout: float = 240) -> tuple[list[dict], str]:
+def launch(
+    jobs: list[dict], ranks: int = 1, timeout: float = 600, module: str = "tests.engine.worker"
+) -> tuple[list[dict], str]:
     """The results of the jobs and what rank 0 printed."""
-    processes, out = start(jobs, ranks)
+    processes, out = start(jobs, ranks, module)
     texts = [process.communicate(timeout=timeout)[0] for process in processes]
     assert all(process.returncode == 0 for process in processes), "\n".join(texts)
     return json.loads(out.read_text()), texts[0]

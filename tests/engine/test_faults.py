@@ -15,11 +15,19 @@ from tests.engine.toy import ToySplit
 
 STAGES = (0, 1, 2, 3)
 KEEP = {"options": {"keep": 3}}
-OFFLOAD = {"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}}}
 
 
 def stage(number: int) -> dict:
     return {"zero_optimization": {"stage": number}}
+
+
+def saved(step: int) -> str:
+    return f"checkpoints/step-{step:08d}"
+
+
+SKIP = {"objective": {"poison": [4], "explode": [8]}, "options": {"on_nonfinite": "skip"}}
+SKIPPING = {f"{s}": stage(s) for s in STAGES}
+SKIPPING["offload"] = {"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}}}
 
 
 @pytest.fixture(scope="module")
@@ -28,33 +36,35 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(folder) -> list[float]:
-    launch([{"folder": f"{folder}/good"} | KEEP])
-    return losses(folder / "good")
-
-
-@pytest.fixture(scope="module")
-def faults(folder, undisturbed) -> tuple[dict[str, dict], str]:
+def faults(folder) -> tuple[dict[str, dict], str]:
     """Results of one-rank jobs by name, and what they printed."""
-    good, saved = f"{folder}/good", f"{folder}/good/checkpoints/step-000000"
-    resume = {"folder": good, "resume": True} | KEEP
+    good = {"folder": f"{folder}/good"} | KEEP
+    resume = {"resume": True, "copy": f"{folder}/good"} | KEEP
+    full = {"drop": [saved(10), saved(12)], "file_limit": 20000, "folder": f"{folder}/full"}
     jobs = {
-        "exists": {"folder": good} | KEEP,
-        "complete": resume,
-        "other data": resume | {"fingerprint": "toy-2"},
-        "damaged": resume | {"flip": [f"{saved}12/ema.safetensors"], "cut": [f"{saved}10/optimizer.safetensors"]},
-        "all damaged": resume | {"cut": [f"{saved}{n}/manifest.json" for n in ("05", "10", "12")]},
+        "good": good,
+        "exists": good,
+        "complete": good | {"resume": True},
+        "other data": good | {"resume": True, "fingerprint": "toy-2"},
         "nothing yet": {"folder": f"{folder}/fresh", "resume": True},
-        "full": {"folder": f"{folder}/full", "options": {"steps": 12, "keep": 3}},
-        "full disk": {"folder": f"{folder}/full", "resume": True, "file_limit": 20000, "options": {"keep": 3},
-                      "remove": [f"{folder}/full/checkpoints/step-000000{n}" for n in ("10", "12")]},
+        "damaged": resume | {"folder": f"{folder}/damaged", "flip": [f"{saved(12)}/ema.safetensors"],
+                             "cut": [f"{saved(10)}/optimizer.safetensors"]},
+        "all damaged": resume | {"folder": f"{folder}/ruined", "cut": [f"{saved(n)}/manifest.json" for n in (5, 10, 12)]},
+        "full disk": resume | full,
+        "space again": resume | {"folder": f"{folder}/space", "copy": f"{folder}/full"},
         "nan": {"folder": f"{folder}/nan", "objective": {"poison": [6]}, "options": {"log_every": 5}},
         "explode": {"folder": f"{folder}/explode", "objective": {"explode": [6]}, "deepspeed": stage(2)},
         "explode 0": {"folder": f"{folder}/explode-0", "objective": {"explode": [9]}, "options": {"clip": 0, "log_every": 12}},
         "collapsed": {"folder": f"{folder}/collapsed", "objective": {"collapsed": 1.0}, "options": {"diagnostics_every": 6}},
+        **{f"skip {n}": SKIP | {"folder": f"{folder}/skip-1-{n}", "deepspeed": c} for n, c in SKIPPING.items()},
     }  # fmt: skip
     results, text = launch(list(jobs.values()))
     return dict(zip(jobs, results, strict=True)), text
+
+
+@pytest.fixture(scope="module")
+def undisturbed(faults, folder) -> list[float]:
+    return losses(folder / "good")
 
 
 def test_an_existing_run_is_not_overwritten(faults):
@@ -85,7 +95,7 @@ def test_damaged_checkpoints_are_named_and_the_last_good_one_is_used(faults, fol
     assert result["damaged"] == {"step": 12, "finished": True, "already": False}
     assert "step-00000012 is damaged (ema.safetensors does not match its checksum)" in text
     assert "step-00000010 is damaged (optimizer.safetensors does not match its checksum)" in text
-    assert "resumed from" in text and losses(folder / "good") == undisturbed
+    assert losses(folder / "damaged") == undisturbed
     assert result["all damaged"]["kind"] == "CheckpointError" and "every checkpoint" in result["all damaged"]["error"]
 
 
@@ -96,8 +106,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(faults, folder, undisturbed):
     left = folder / "full" / "checkpoints"
     assert [p.name for p in left.iterdir() if p.name != "latest"] == ["step-00000005"]
     assert checkpoint.damage(left / "step-00000005") is None
-    launch([{"folder": f"{folder}/full", "resume": True}])
-    assert losses(folder / "full") == undisturbed
+    assert result["space again"]["finished"] and losses(folder / "space") == undisturbed
 
 
 def test_a_nan_loss_stops_names_its_step_and_keeps_its_batch(faults, folder):
@@ -121,19 +130,17 @@ def test_a_collapsed_mixture_is_warned_of(faults):
     assert "warning: step 6: the mixture has collapsed to a product" in faults[1]
 
 
-def test_skipped_steps_change_no_weight_at_any_stage(folder):
+def test_skipped_steps_change_no_weight_at_any_stage(faults, folder):
     """One rank with accumulation, two ranks of which one sees the NaN: the same losses, none for the skipped step."""
-    base = {"objective": {"poison": [4], "explode": [8]}, "options": {"on_nonfinite": "skip"}}
-    configs = {f"{s}": stage(s) for s in STAGES} | {"offload": OFFLOAD}
-    jobs = [base | {"folder": f"{folder}/skip-1-{n}", "deepspeed": c} for n, c in configs.items()]
-    results, text = launch(jobs)
-    assert all(r.get("finished") for r in results), results
+    result, text = faults
+    assert all(result[f"skip {name}"].get("finished") for name in SKIPPING), result
     assert "step 5 is skipped" in text and "step 9 is skipped" in text
-    results, _ = launch([job | {"folder": job["folder"].replace("skip-1", "skip-2")} for job in jobs], ranks=2)
+    jobs = [SKIP | {"folder": f"{folder}/skip-2-{n}", "deepspeed": c} for n, c in SKIPPING.items()]
+    results, _ = launch(jobs, ranks=2)
     assert all(r.get("finished") for r in results), results
     expected = losses(folder / "skip-1-0")
     assert len(expected) == 10 and (folder / "skip-1-0" / "nonfinite-step-5.pt").exists()
-    for name in configs:
+    for name in SKIPPING:
         for number in (1, 2):
             assert relative(losses(folder / f"skip-{number}-{name}"), expected) < 1e-5, (name, number)
 

@@ -28,18 +28,36 @@ def folder(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("runs")
 
 
+LAST = "checkpoints/step-00000012"
+SELDOM = {"options": {"log_every": 5, "checkpoint_every": 4, "diagnostics_every": 4}}
+OF_ONE_RANK = {
+    **{f"one-{s}": {"deepspeed": stage(s)} for s in STAGES},
+    **{f"bf16-{s}": {"deepspeed": stage(s), "options": {"precision": "bf16"}} for s in STAGES},
+    "whole": {"options": {"micro_batch_size": None}},
+    "offload": {"deepspeed": OFFLOAD},
+    "offload-2": {"deepspeed": {"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}}}},
+    "dropout": {"objective": {"dropout": 0.3}},
+    "seldom": SELDOM,
+}
+REPEATED = [f"one-{s}" for s in STAGES] + [f"bf16-{s}" for s in STAGES] + ["offload", "seldom"]
+OF_TWO_RANKS = {
+    **{f"two-{s}": {"deepspeed": stage(s)} for s in STAGES},
+    "two-dropout": {"objective": {"dropout": 0.3}, "deepspeed": stage(3)},
+}
+UP = [("one-1", 3), ("one-3", 1), ("one-0", 2), ("one-2", 0)]
+DOWN = [("two-3", 1), ("two-0", 3), ("two-1", 2), ("two-2", 0)]
+
+
+def resumed(folder: Path, run: str, into: str, job: dict) -> dict:
+    """The job that continues a copy of `run` without its last checkpoint."""
+    return job | {"folder": f"{folder}/{into}", "copy": f"{folder}/{run}", "drop": [LAST], "resume": True}
+
+
 @pytest.fixture(scope="module")
 def one_rank(folder) -> str:
-    """Runs of one rank; what it printed."""
-    jobs = [{"folder": f"{folder}/one-{s}", "deepspeed": stage(s)} for s in STAGES]
-    jobs += [{"folder": f"{folder}/bf16-{s}", "deepspeed": stage(s), "options": {"precision": "bf16"}} for s in STAGES]
-    jobs += [
-        {"folder": f"{folder}/whole", "options": {"micro_batch_size": None}},
-        {"folder": f"{folder}/offload", "deepspeed": OFFLOAD},
-        {"folder": f"{folder}/offload-2", "deepspeed": {"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}}}},
-        {"folder": f"{folder}/dropout", "objective": {"dropout": 0.3}},
-        {"folder": f"{folder}/seldom", "options": {"log_every": 5, "checkpoint_every": 4, "diagnostics_every": 4}},
-    ]
+    """Runs of one rank, and continuations of them from their last checkpoint but one; what it printed."""
+    jobs = [job | {"folder": f"{folder}/{name}"} for name, job in OF_ONE_RANK.items()]
+    jobs += [resumed(folder, name, f"again-{name}", OF_ONE_RANK[name]) for name in REPEATED]
     results, text = launch(jobs)
     assert all(r == {"step": 12, "finished": True, "already": False} for r in results), results
     return text
@@ -47,9 +65,9 @@ def one_rank(folder) -> str:
 
 @pytest.fixture(scope="module")
 def two_ranks(folder, one_rank) -> str:
-    """Runs of two ranks, some of which continue those of one rank from step 10."""
-    jobs = [{"folder": f"{folder}/two-{s}", "deepspeed": stage(s)} for s in STAGES]
-    jobs.append({"folder": f"{folder}/two-dropout", "objective": {"dropout": 0.3}, "deepspeed": stage(3)})
+    """Runs of two ranks, and continuations on two of runs of one."""
+    jobs = [job | {"folder": f"{folder}/{name}"} for name, job in OF_TWO_RANKS.items()]
+    jobs += [resumed(folder, name, f"up-{name}", {"deepspeed": stage(s)}) for name, s in UP]
     results, text = launch(jobs, ranks=2)
     assert all(r["finished"] for r in results), results
     return text
@@ -146,40 +164,17 @@ def test_a_run_records_how_it_was_made(folder, two_ranks):
 
 def test_resumed_runs_repeat_the_uninterrupted_losses_exactly(folder, one_rank):
     """Every stage on one rank, in both precisions; reports that straddle the checkpoint too."""
-    names = [f"one-{s}" for s in STAGES] + [f"bf16-{s}" for s in STAGES] + ["offload", "seldom"]
-    before = {name: (losses(folder / name), exported(folder / name)) for name in names}
-    jobs = []
-    for name in names:
-        last = f"{folder}/{name}/checkpoints/step-00000012"
-        config = OFFLOAD if name == "offload" else stage(int(name[-1])) if name[-1].isdigit() else {}
-        options = {"precision": "bf16"} if name.startswith("bf16") else {}
-        if name == "seldom":
-            options = {"log_every": 5, "checkpoint_every": 4, "diagnostics_every": 4}
-        jobs.append({"folder": f"{folder}/{name}", "deepspeed": config, "options": options, "resume": True, "remove": [last]})
-    results, text = launch(jobs)
-    assert all(r["finished"] and not r["already"] for r in results), results
-    assert text.count("resumed from") == len(names)
-    for name in names:
-        assert losses(folder / name) == before[name][0], name
-        for key, value in exported(folder / name).items():
-            assert torch.equal(value, before[name][1][key]), (name, key)
+    assert one_rank.count("resumed from") == len(REPEATED)
+    for name in REPEATED:
+        assert losses(folder / f"again-{name}") == losses(folder / name), name
+        before = exported(folder / name)
+        for key, value in exported(folder / f"again-{name}").items():
+            assert torch.equal(value, before[key]), (name, key)
 
 
-def test_a_checkpoint_resumes_at_any_stage_and_number_of_ranks(folder, one_rank, two_ranks):
-    """Written by two ranks at stage s, continued by one at another stage, and the other way round."""
-    expected = losses(folder / "one-0")
-    down = [("two-3", 1), ("two-0", 3), ("two-1", 2), ("two-2", 0)]
-    jobs = [
-        {"folder": f"{folder}/{name}", "deepspeed": stage(s), "resume": True,
-         "remove": [f"{folder}/{name}/checkpoints/step-00000012"]}
-        for name, s in down
-    ]  # fmt: skip
-    results, _ = launch(jobs)
+def test_a_checkpoint_resumes_at_any_stage_and_number_of_ranks(folder, two_ranks):
+    """Written by two ranks at one stage, continued by one at another, and the other way round."""
+    results, _ = launch([resumed(folder, name, f"down-{name}", {"deepspeed": stage(s)}) for name, s in DOWN])
     assert all(r["finished"] for r in results), results
-    up = [("one-1", 3), ("one-3", 1), ("one-0", 2), ("two-3", 0)]
-    for job, (name, s) in zip(jobs, up, strict=True):
-        job |= {"folder": f"{folder}/{name}", "deepspeed": stage(s), "remove": [f"{folder}/{name}/checkpoints/step-00000012"]}
-    results, _ = launch(jobs, ranks=2)
-    assert all(r["finished"] for r in results), results
-    for name, _ in down + up:
-        assert relative(losses(folder / name), expected) < 1e-5, name
+    for name in [f"up-{name}" for name, _ in UP] + [f"down-{name}" for name, _ in DOWN]:
+        assert relative(losses(folder / name), losses(folder / "one-0")) < 1e-5, name

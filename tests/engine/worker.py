@@ -1,8 +1,8 @@
 """Runs toy trainings one after another in one process a rank: python -m tests.engine.worker JOBS.json RESULTS.json
 
-A job: {"folder", "options", "deepspeed", "objective", "resume", "fingerprint", "file_limit", "remove",
-"flip", "cut"}, all but the
-first optional. Its result: {"step", "finished", "already"} or {"error", "kind"}.
+A job: {"folder", "options", "deepspeed", "objective", "resume", "fingerprint", "file_limit"}, all but the first optional.
+Before it runs, "copy" names a run folder to start from, and "drop", "flip" and "cut" files below its folder to remove, to
+change by a bit or to halve. Its result: {"step", "finished", "already"} or {"error", "kind"}.
 """
 
 import json
@@ -47,14 +47,19 @@ def perform(job: dict) -> dict:
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
-def flip_a_bit(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 4
-    path.write_bytes(content)
-
-
-def cut_in_half(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+def prepare(job: dict) -> None:
+    """Makes the folder what the job is to find. Rank 0."""
+    folder = Path(job["folder"])
+    if "copy" in job:
+        shutil.copytree(job["copy"], folder)
+    for name in job.get("drop", []):
+        shutil.rmtree(folder / name)
+    for name in job.get("flip", []):
+        content = bytearray((folder / name).read_bytes())
+        content[len(content) // 2] ^= 4
+        (folder / name).write_bytes(content)
+    for name in job.get("cut", []):
+        (folder / name).write_bytes((folder / name).read_bytes()[: (folder / name).stat().st_size // 2])
 
 
 def main() -> None:
@@ -62,11 +67,7 @@ def main() -> None:
     ranks.start()
     results = []
     for job in jobs:
-        for path in job.get("remove", []):
-            ranks.on_rank_zero(lambda path=path: shutil.rmtree(path))
-        for key, change in (("flip", flip_a_bit), ("cut", cut_in_half)):
-            for path in job.get(key, []):
-                ranks.on_rank_zero(lambda path=path, change=change: change(Path(path)))
+        ranks.on_rank_zero(lambda job=job: prepare(job))
         results.append(perform(job))
         if ranks.rank() == 0:
             out.write_text(json.dumps(results))

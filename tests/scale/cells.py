@@ -1,0 +1,90 @@
+"""Trains cells of the scale matrix one after another: python -m tests.scale.cells JOBS.json RESULTS.json
+
+A job: {"folder", "stage", "precision", "offload", "head"} and optionally "resume", "remove", "steps" of the run. Its result:
+{"finished": bool} or {"error", "kind"}.
+"""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from di4c.config.build import build
+from di4c.config.registry import Registry
+from di4c.config.spec import Spec
+from di4c.engine import ranks
+from di4c.engine.loop import Run, train
+from di4c.engine.options import OptimizerOptions, TrainOptions
+from di4c.errors import Di4CError
+
+STEPS = 30
+HEADS = {"token": {"name": "token"}, "late": {"name": "late", "blocks": 1}}
+
+
+def spec_of(job: dict) -> Spec:
+    """A small mixture student of a small random teacher on digits, all three terms of the loss."""
+    zero = {"stage": job["stage"]}
+    if job["offload"]:
+        zero["offload_optimizer"] = {"device": "cpu"}
+        if job["stage"] == 3:
+            zero["offload_param"] = {"device": "cpu"}
+    backbone = {"name": "dit", "width": 16, "depth": 2, "heads": 2, "grid": [8, 8], "time_conditioning": False}
+    values = {
+        "task": "distill",
+        "seed": 0,
+        "data": "digits",
+        "process": {"name": "absorbing", "schedule": "log-linear"},
+        "teacher": {"name": "denoiser", "parameterisation": "subs", "backbone": backbone},
+        "student": {"head": HEADS[job["head"]]},
+        "latent": {"name": "gaussian", "dim": 2},
+        "objective": {
+            "components": 4, "targets": 1, "sampler": "ancestral", "time": {"law": "uniform", "low": 0.01},
+            "teacher_step": {"law": "constant", "size": 0.25},
+            "data": {"weight": 1.0, "estimator": "monte-carlo", "gate": {"shape": "constant", "scale": 1.0}},
+            "consistency": {"weight": 0.25, "estimator": "control-variate"},
+            "distillation": {"weight": 0.25, "below": 0.1},
+        },
+        "train": {
+            "run": job["folder"], "steps": STEPS, "batch_size": 8, "micro_batch_size": 4, "clip": 10.0, "ema": 0.9,
+            "optimizer": {"lr": 2e-3, "betas": [0.9, 0.99], "weight_decay": 0.02, "lr_multipliers": {"head": 3.0}},
+            "schedule": {"warmup": 5, "decay": "constant"}, "precision": job["precision"],
+        },
+        "deepspeed": {"zero_optimization": zero},
+    }  # fmt: skip
+    return Spec.from_dict(values)
+
+
+def perform(job: dict) -> dict:
+    spec = spec_of(job)
+    options = TrainOptions(
+        steps=STEPS, batch_size=8, micro_batch_size=4, clip=10.0, ema=0.9, log_every=1, checkpoint_every=10, keep=5,
+        optimizer=OptimizerOptions(lr=2e-3, betas=(0.9, 0.99), weight_decay=0.02, lr_multipliers={"head": 3.0}),
+        precision=job["precision"],
+    )  # fmt: skip
+    try:
+        parts = build(spec, Registry.default())
+        run = Run(Path(job["folder"]), fingerprint=parts.data.fingerprint(), spec=spec.to_dict())
+        result = train(
+            parts.objective, parts.data.split("train"), run=run, options=options, deepspeed=spec.deepspeed,
+            resume=job.get("resume", False),
+        )  # fmt: skip
+        return {"finished": result.finished}
+    except Di4CError as error:
+        return {"error": str(error), "kind": type(error).__name__}
+
+
+def main() -> None:
+    jobs, out = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
+    ranks.start()
+    results = []
+    for job in jobs:
+        for path in job.get("remove", []):
+            ranks.on_rank_zero(lambda path=path: shutil.rmtree(path))
+        results.append(perform(job))
+        if ranks.rank() == 0:
+            out.write_text(json.dumps(results))
+    ranks.finish()
+
+
+if __name__ == "__main__":
+    main()
