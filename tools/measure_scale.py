@@ -1,0 +1,129 @@
+"""Plans against measurements, and one copy of the weights against two: python tools/measure_scale.py [--cells NAME,…] [--out FILE]
+
+Trains random-weight models of 110 million parameters for three steps in fresh processes, and writes what each cell needed, what
+the plan says it would, the machine and the commit to a JSON file; cells that are there already stay unless named. About 14 GB
+of memory and a few CPU minutes a cell.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+TOP = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(TOP))
+
+from tools.measure_memory import measure  # noqa: E402
+
+BERT = {
+    "model_type": "bert", "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072,
+    "vocab_size": 30_522, "mask_token_id": 40,
+}  # fmt: skip
+CPU = {"device": "cpu"}
+STAGES = {f"stage-{stage}": {"stage": stage} for stage in range(4)} | {
+    "stage-2-offload": {"stage": 2, "offload_optimizer": CPU},
+    "stage-3-offload": {"stage": 3, "offload_optimizer": CPU, "offload_param": CPU},
+}
+LORA = {"rank": 16, "targets": ["query", "value"], "alpha": 32}
+BASES = {"shared-base": (LORA, 1), "lora-on-a-copy": (LORA, 2), "two-full-copies": (None, 1)}
+"""Name → (adapters, copies of the base): the second differs from the first in nothing but the copy."""
+
+
+def spec_of(folder: str, zero: dict, ranks: int, lora: dict | None = None) -> dict:
+    """A distillation of a random BERT-base on a few letters: two examples a rank, two components."""
+    text = Path(folder) / "text.txt"
+    text.write_text("lorem ipsum dolor sit amet " * 100)
+    letters = "abcdefghijklmnopqrstuvwxyz \n"
+    return {
+        "task": "distill", "seed": 0,
+        "data": {"name": "text", "length": 16, "path": str(text), "cache": f"{folder}/cache", "alphabet": letters},
+        "process": {"name": "absorbing", "mask_index": 40},
+        "teacher": {"name": "hf-masked-lm", "dropout": 0.0, "config": BERT},
+        "student": {"head": "token", "lora": lora},
+        "latent": "uniform",
+        "objective": {
+            "components": 2, "time": {"law": "uniform"}, "sampler": "ancestral",
+            "data": {"weight": 1.0, "estimator": "monte-carlo", "gate": {"shape": "constant", "scale": 1.0}},
+        },
+        "train": {
+            "run": f"{folder}/run", "steps": 3, "batch_size": 2 * ranks, "clip": 1.0, "ema": 0.9, "precision": "fp32",
+            "optimizer": {"lr": 1e-4, "betas": [0.9, 0.99], "weight_decay": 0.0}, "schedule": {"warmup": 1, "decay": "constant"},
+            "diagnostics_every": 0,
+        },
+        "deepspeed": {"zero_optimization": zero},
+    }  # fmt: skip
+
+
+def cell(name: str) -> dict:
+    """What one cell measured, and for the stages what its plan says."""
+    stage = name in STAGES
+    ranks = 2 if stage else 1
+    lora, copies = (None, 1) if stage else BASES[name]
+    with tempfile.TemporaryDirectory() as folder:
+        values = spec_of(folder, STAGES.get(name, {"stage": 0}), ranks, lora)
+        found = measure(values, ranks=ranks, copies=copies, timeout=7200)
+        most = max(rank["above_idle_bytes"] for rank in found)
+        result = {"ranks": ranks, "lora": lora, "copies_of_the_base": copies, "measured_bytes": most, "of_each_rank": found}
+        if copies == 1:
+            result |= _planned(values, ranks, most)
+    return result | {"commit": _commit()}
+
+
+def _planned(values: dict, ranks: int, measured: int) -> dict:
+    from di4c.config.spec import Spec
+    from di4c.planning.plan import Plan
+
+    plan = Plan(Spec.from_dict(values), gpus=ranks, bucket_full=False)
+    zero = values["deepspeed"]["zero_optimization"]
+    needed = plan.memory(plan.engine(zero["stage"], offload="offload_optimizer" in zero))
+    total = needed.peak + needed.host
+    return {
+        "trained_parameters": plan.sizes.trained, "frozen_parameters": plan.sizes.frozen, "planned_bytes": total,
+        "planned_over_measured": round(total / measured, 3), "planned_items": needed.items(),
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cells", help=f"of {', '.join([*STAGES, *BASES])}; default: all")
+    parser.add_argument("--out", type=Path, default=TOP / "tools/results/memory.json")
+    arguments = parser.parse_args()
+    names = arguments.cells.split(",") if arguments.cells else [*STAGES, *BASES]
+    for name in names:
+        found = cell(name)
+        content = json.loads(arguments.out.read_text()) if arguments.out.is_file() else {"cells": {}}
+        content["machine"] = _machine()
+        content["cells"][name] = found
+        content |= _saved(content["cells"])
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(json.dumps(content, indent=1) + "\n")
+        print(name, {key: found.get(key) for key in ("measured_bytes", "planned_bytes", "planned_over_measured")}, flush=True)
+
+
+def _saved(cells: dict) -> dict:
+    """How much of one copy of the base sharing it saves."""
+    if not {"shared-base", "lora-on-a-copy"} <= set(cells):
+        return {}
+    shared, copied = cells["shared-base"], cells["lora-on-a-copy"]
+    size = 4 * shared["frozen_parameters"]
+    return {
+        "bytes_of_one_copy": size,
+        "saved_over_one_copy": round((copied["measured_bytes"] - shared["measured_bytes"]) / size, 3),
+    }
+
+
+def _machine() -> str:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{platform.machine()} {platform.system()}, {os.cpu_count()} CPU cores, {memory:.0f} GiB, Python {platform.python_version()}"
+
+
+def _commit() -> str:
+    return subprocess.run(["git", "-C", str(TOP), "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+
+
+if __name__ == "__main__":
+    main()
