@@ -15,8 +15,10 @@ class AdaLN(StudentHead):
 
     def __init__(self, latent_dim: int, backbone: Backbone, *, scale: float = 1.0):
         super().__init__()
-        self.code = LatentCode(latent_dim, backbone.width)
-        self.project = symmetry_breaking(nn.Linear(backbone.width, backbone.embedding_width), scale)
+        # As wide as its target at least: a network may have few features (a pixel U-Net two) and a wide conditioning.
+        width = max(backbone.width, backbone.embedding_width)
+        self.code = LatentCode(latent_dim, width)
+        self.project = symmetry_breaking(nn.Linear(width, backbone.embedding_width), scale)
         self.start = 0
 
     def context(self, lam: Tensor) -> Context:

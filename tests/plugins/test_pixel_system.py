@@ -88,6 +88,15 @@ def test_heads(head, options):
     check_head(head(1, backbone, **options), backbone, latent_dim=1, teacher=teacher)
 
 
+def test_atoms_reach_the_network_as_different_codes():
+    """The U-Net has two features a pixel, which must not be the width of λ's code."""
+    backbone = a_teacher().student_backbone()
+    atoms = torch.eye(6)[None]
+    embedding = Late(6, backbone, blocks=3).context(atoms).embedding
+    distance = torch.cdist(embedding, embedding) + torch.eye(6)
+    assert distance.min() > 0.1 and torch.linalg.matrix_rank(embedding, atol=1e-3) >= 5
+
+
 @pytest.mark.parametrize("sampler", [Ancestral, TauLDRAncestral, TauLeaping])
 def test_samplers(sampler):
     teacher = a_teacher().freeze()
