@@ -44,6 +44,7 @@ class LoadedModel:
         self.student, self.latent = student, latent
         self.process = teacher.process
         self._teacher = teacher
+        teacher.to(device).freeze()
         self.network.to(device).eval().requires_grad_(False)
 
     @property
