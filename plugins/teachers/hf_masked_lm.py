@@ -1,6 +1,7 @@
 """Masked language models of the transformers library, LLaDA and Dream among them."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -163,12 +164,28 @@ def _transformers(
     return made, split_readout(made), False
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' bars and tables: what the files lack is an error here, and other heads' weights are no matter."""
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        logging.enable_progress_bar()
+
+
 def _strictly(folder: Path, dtype: torch.dtype, **options: Any) -> nn.Module:
     """transformers' from_pretrained, which streams shards; a weight that the files lack is an error, not a random one."""
     from transformers import AutoModelForMaskedLM
 
     try:
-        made, info = AutoModelForMaskedLM.from_pretrained(folder, dtype=dtype, output_loading_info=True, **options)
+        with _quiet():
+            made, info = AutoModelForMaskedLM.from_pretrained(folder, dtype=dtype, output_loading_info=True, **options)
     except (OSError, RuntimeError) as error:
         raise CheckpointError(f"{folder}: transformers cannot load it ({str(error).splitlines()[0]})") from error
     lacking = [*info.get("missing_keys", ()), *(key for key, *_ in info.get("mismatched_keys", ()))]
