@@ -83,8 +83,9 @@ def test_backbone_and_teacher():
     [(SinusoidalEmbedding, {}), (SinusoidalEmbedding, {"start": 4}), (AdaLN, {}), (Late, {"blocks": 3})],
 )
 def test_heads(head, options):
+    """In float64: in float32 the logarithm of a bin with almost no mass moves by 5e-4 with the size of the batch."""
     teacher = a_teacher().freeze()
-    backbone = teacher.student_backbone().eval()
+    backbone = teacher.student_backbone().eval().double()
     check_head(head(1, backbone, **options), backbone, latent_dim=1, teacher=teacher)
 
 
