@@ -1,10 +1,11 @@
 """What the ranks do together: start, agree on failures, stop."""
 
+import contextlib
+import io
 import logging
 import os
 import pickle
 import signal
-import socket
 import threading
 import time
 import warnings
@@ -15,6 +16,8 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
+from di4c.engine.extensions import load_communication_operator
+from di4c.engine.launchers import rank_environment
 from di4c.errors import Di4CError, TrainingError
 
 T = TypeVar("T")
@@ -33,14 +36,16 @@ def world_size() -> int:
 
 
 def start() -> torch.device:
-    """Joins the process group (RANK and so on are set where a launcher has not) and returns this rank's device."""
+    """Joins the process group and returns this rank's device."""
     import deepspeed
 
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    _single_process_environment()
+    os.environ |= rank_environment(os.environ)
     if not dist.is_initialized():
-        with told_when_slow("DeepSpeed is compiling a small C++ extension (once a machine, up to a minute)"):
+        with told_when_slow("DeepSpeed is compiling a small C++ extension (once an environment, up to a minute)"):
+            load_communication_operator()
+        with contextlib.redirect_stdout(io.StringIO()):  # it tells at every start that the operator is built
             deepspeed.init_distributed(verbose=False)
     if not torch.cuda.is_available():
         return torch.device("cpu")
@@ -99,17 +104,6 @@ def describe_os_error(error: OSError) -> str:
     """One sentence about a failed write."""
     where = f" at {error.filename}" if error.filename else ""
     return f"cannot write{where}: {error.strerror or error}; free some space or choose another folder, then --resume"
-
-
-def _single_process_environment() -> None:
-    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
-        return
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    single = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    for key, value in single.items():
-        os.environ.setdefault(key, str(value))
 
 
 class StopSignal:
