@@ -1,8 +1,8 @@
 """Plans against measurements, and one copy of the weights against two: python tools/measure_scale.py [--cells NAME,…] [--out FILE]
 
 Trains random-weight models of 110 million parameters for three steps in fresh processes, and writes what each cell needed, what
-the plan says it would, the machine and the commit to a JSON file; cells that are there already stay unless named. About 14 GB
-of memory and a few CPU minutes a cell.
+the plan says it would, the machine and the commit to a JSON file; cells that are there already stay unless named. A cell takes
+up to 8 GB of memory and a CPU minute or two. --replan measures nothing and renews what the plan says of the cells in the file.
 """
 
 import argparse
@@ -58,19 +58,19 @@ def spec_of(folder: str, zero: dict, ranks: int, lora: dict | None = None) -> di
     }  # fmt: skip
 
 
-def cell(name: str) -> dict:
-    """What one cell measured, and for the stages what its plan says."""
-    stage = name in STAGES
-    ranks = 2 if stage else 1
-    lora, copies = (None, 1) if stage else BASES[name]
+def cell(name: str, before: dict | None = None) -> dict:
+    """What one cell measured (or had measured `before`), and what its plan says; no plan knows of a second copy of a base."""
+    ranks = 2 if name in STAGES else 1
+    lora, copies = BASES.get(name, (None, 1))
     with tempfile.TemporaryDirectory() as folder:
         values = spec_of(folder, STAGES.get(name, {"stage": 0}), ranks, lora)
-        found = measure(values, ranks=ranks, copies=copies, timeout=7200)
-        most = max(rank["above_idle_bytes"] for rank in found)
-        result = {"ranks": ranks, "lora": lora, "copies_of_the_base": copies, "measured_bytes": most, "of_each_rank": found}
-        if copies == 1:
-            result |= _planned(values, ranks, most)
-    return result | {"commit": _commit()}
+        result = before
+        if before is None:
+            found = measure(values, ranks=ranks, copies=copies, timeout=7200)
+            most = max(rank["above_idle_bytes"] for rank in found)
+            result = {"ranks": ranks, "lora": lora, "copies_of_the_base": copies, "measured_bytes": most, "of_each_rank": found}
+            result["commit"] = _commit()
+        return result | (_planned(values, ranks, result["measured_bytes"]) if copies == 1 else {})
 
 
 def _planned(values: dict, ranks: int, measured: int) -> dict:
@@ -83,7 +83,7 @@ def _planned(values: dict, ranks: int, measured: int) -> dict:
     total = needed.peak + needed.host
     return {
         "trained_parameters": plan.sizes.trained, "frozen_parameters": plan.sizes.frozen, "planned_bytes": total,
-        "planned_over_measured": round(total / measured, 3), "planned_items": needed.items(),
+        "planned_over_measured": round(total / measured, 3), "planned_items": needed.items(), "planned_commit": _commit(),
     }  # fmt: skip
 
 
@@ -91,11 +91,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cells", help=f"of {', '.join([*STAGES, *BASES])}; default: all")
     parser.add_argument("--out", type=Path, default=TOP / "tools/results/memory.json")
+    parser.add_argument("--replan", action="store_true", help="renew the plans of the cells in the file")
     arguments = parser.parse_args()
     names = arguments.cells.split(",") if arguments.cells else [*STAGES, *BASES]
     for name in names:
-        found = cell(name)
         content = json.loads(arguments.out.read_text()) if arguments.out.is_file() else {"cells": {}}
+        if arguments.replan and name not in content["cells"]:
+            continue
+        found = cell(name, content["cells"][name] if arguments.replan else None)
         content["machine"] = _machine()
         content["cells"][name] = found
         content |= _saved(content["cells"])

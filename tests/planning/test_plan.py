@@ -102,6 +102,7 @@ def test_offloading_moves_bytes_to_the_host():
     there = memory(SIZES, NOTHING, Engine(3, 2, False, True, offload_optimizer=True, offload_param=True, bucket_full=False))
     assert there.peak < here.peak and there.weights == there.optimizer == there.average == 0
     assert there.host >= here.weights + here.optimizer + here.average
+    assert there.gathered == here.gathered
 
 
 def test_more_components_and_examples_need_more_and_the_largest_fits(plan):
