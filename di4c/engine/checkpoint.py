@@ -24,7 +24,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 from di4c.engine import ranks
-from di4c.engine.archive import Entry, replace_file, sha256_of, sync_folder, write_bytes, write_safetensors
+from di4c.engine.archive import Entry, write_safetensors
+from di4c.engine.files import replace_file, sha256_of, sync_folder, write_bytes
 from di4c.engine.ema import MovingAverage
 from di4c.engine.shards import Shards
 from di4c.errors import CheckpointError, TrainingError

@@ -9,8 +9,9 @@ from typing import Any
 from safetensors import safe_open
 from torch import Tensor
 
-from di4c.engine.archive import sync_folder, write_bytes, write_safetensors
+from di4c.engine.archive import write_safetensors
 from di4c.engine.checkpoint import Checkpoint
+from di4c.engine.files import sync_folder, write_bytes
 
 PREFIX = "model."
 """Of an objective only this submodule is exported."""

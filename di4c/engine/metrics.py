@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from di4c.engine import ranks
-from di4c.engine.archive import replace_file
+from di4c.engine.files import replace_file
 
 
 class RunningMeans:

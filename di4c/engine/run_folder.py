@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 import di4c
-from di4c.engine.archive import replace_file
+from di4c.engine.files import replace_file
 from di4c.errors import TrainingError
 
 _LOCK = ".lock"

@@ -1,0 +1,36 @@
+"""Files that are whole or absent, and durable; needs no torch."""
+
+import hashlib
+import os
+from pathlib import Path
+
+
+def write_bytes(path: Path, content: bytes) -> str:
+    """Writes and syncs `content`; its sha256 in hex."""
+    with open(path, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    return hashlib.sha256(content).hexdigest()
+
+
+def replace_file(path: Path, content: str) -> None:
+    """Writes a text file so that a reader, or a crash, finds the old content or the new one whole."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    write_bytes(temporary, content.encode())
+    os.replace(temporary, path)
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file in hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync_folder(path: Path) -> None:
+    """Makes renames inside `path` durable."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
