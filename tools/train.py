@@ -1,6 +1,6 @@
 """Trains what a spec describes: deepspeed tools/train.py --spec SPEC [--set a.b=c]… [--resume]
 
-Also runs under torchrun, and as plain `python tools/train.py` on one device.
+Also runs under torchrun and srun, and as plain `python tools/train.py` on one device.
 """
 
 import argparse
@@ -10,6 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from di4c.config.spec import Spec, read_spec
+from di4c.engine.launchers import rank_environment
 from di4c.engine.reporting import leave, reporting
 from di4c.engine.run_folder import refuse_used
 
@@ -19,9 +20,10 @@ if TYPE_CHECKING:
 
 def main() -> None:
     arguments = _arguments()
+    os.environ |= rank_environment(os.environ)
     with reporting():
         spec = read_spec(arguments.spec, arguments.set)
-        if not arguments.resume and os.environ.get("RANK", "0") == "0":
+        if not arguments.resume and os.environ["RANK"] == "0":
             refuse_used(spec.train.run)
         code = _train(spec, resume=arguments.resume)
     if code:
