@@ -3,12 +3,14 @@
 import json
 import math
 import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 from einops import rearrange
+from safetensors.torch import save_file
 from torch.nn import functional as F
 
 pytest.importorskip("transformers")
@@ -19,6 +21,7 @@ from tests.plugins.teachers.hf_folders import (  # noqa: E402
     MASK,
     VOCABULARY,
     bert_folder,
+    described,
     dream_folder,
     llada_folder,
 )
@@ -257,3 +260,44 @@ def test_rxnfp_knows_chemistry():
         x_t[0, d] = 14
         log_p.append(teacher.predict(x_t, T[:1]).log_probs(torch.tensor([d]))[0, 0, x_0[0, d]])
     assert torch.stack(log_p).mean() > -1.5  # chance is −log 591 = −6.4
+
+
+LOADING = """
+import resource, sys
+from pathlib import Path
+from di4c.torchvision_compat import declare_missing_operators
+declare_missing_operators()
+import transformers, torch
+from transformers import LlamaModel
+from di4c_plugins.processes.absorbing import Absorbing
+from di4c_plugins.teachers.hf_masked_lm import HFMaskedLM
+status = lambda key: next(int(l.split()[1]) for l in Path("/proc/self/status").read_text().splitlines() if l.startswith(key)) * 1024
+idle = status("VmRSS")
+Path("/proc/self/clear_refs").write_text("5")
+teacher = HFMaskedLM(Absorbing(22, mask_index=20), 8, path=sys.argv[1])
+size = sum(p.numel() * p.element_size() for p in teacher.backbone.parameters())
+print((status("VmHWM") - idle) / size)
+"""
+
+
+@pytest.mark.slow
+def test_shards_load_without_a_second_copy_in_memory(tmp_path):
+    """110 million parameters in 16 shards: the peak is one copy and the shard that is being read."""
+    config = {**LLADA, "d_model": 1024, "mlp_hidden_size": 8192, "n_layers": 4, "n_heads": 8, "n_kv_heads": 8}
+    shapes = {"wte.weight": (24, 1024), "ln_f.weight": (1024,), "ff_out.weight": (24, 1024)}
+    files = []
+    for n in range(4):
+        square, norms = ("q_proj", "k_proj", "v_proj", "attn_out"), ("attn_norm", "ff_norm")
+        files.append({f"blocks.{n}.{name}.weight": (1024, 1024) for name in square} | {f"blocks.{n}.{m}.weight": (1024,) for m in norms})
+        files += [{f"blocks.{n}.{name}.weight": (8192, 1024)} for name in ("ff_proj", "up_proj")]
+        files.append({f"blocks.{n}.ff_out.weight": (1024, 8192)})
+    weight_map = {}
+    for number, held in enumerate([{**files[0], **shapes}, *files[1:]]):
+        tensors = {f"model.transformer.{name}": torch.zeros(shape) for name, shape in held.items()}
+        save_file(tensors, tmp_path / f"model-{number:05d}.safetensors")
+        weight_map |= dict.fromkeys(tensors, f"model-{number:05d}.safetensors")
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    described(tmp_path, config)
+    ended = subprocess.run([sys.executable, "-c", LOADING, str(tmp_path)], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert float(ended.stdout.split()[-1]) < 1.25
