@@ -15,7 +15,6 @@ from di4c.config.registry import Registry
 from di4c.config.spec import Spec, entries
 from di4c.config.trained import trained_entry
 from di4c.contracts import (
-    Backbone,
     DataSource,
     Draws,
     ForwardProcess,

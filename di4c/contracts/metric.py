@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from di4c.contracts.dataset import DataSource
 from di4c.contracts.sampler import Denoiser, Sampler
 from di4c.draws import Draws
 

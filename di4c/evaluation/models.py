@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from di4c.algorithm.student import (

@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from di4c.contracts import Draws
 from di4c.errors import CheckpointError, SpecError
 from di4c.testing import check_sampler, check_teacher
 from di4c_plugins.backbones.maskgit import MaskGITBackbone
