@@ -9,6 +9,10 @@ from torch.utils.checkpoint import checkpoint
 
 from di4c.contracts import LOG_ZERO, Prediction
 
+# Loops over as many rows as the data ask for are run, not traced: torch.compile breaks its graph here. torch's own decorator
+# for that imports the compiler only when it is called; the public one does so at once, which takes seconds.
+run_eagerly = getattr(torch, "_disable_dynamo", torch.compiler.disable)
+
 
 @dataclass(frozen=True)
 class Affine:
@@ -104,7 +108,8 @@ def _modulated(prediction: Prediction, number: Tensor, chunk_bytes: int) -> Tens
     module, code = prediction.modulation.module, prediction.modulation.code
     positions = prediction.x_t.shape[1]
     per_row = 4 * prediction.components * prediction.features.shape[-1] * prediction.features.element_size()
-    calls = max(1, -(-prediction.x_t.numel() * per_row // chunk_bytes))
+    rows = prediction.x_t.numel()
+    calls = min(max(1, -(-rows * per_row // chunk_bytes)), rows)
 
     def read(h: Tensor, code: Tensor, example: Tensor) -> Tensor:
         return module(h, code[example])

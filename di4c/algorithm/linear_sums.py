@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from di4c.algorithm.affine import Affine, Rows, lowered, rows_at_a_time, widened, within_readout
+from di4c.algorithm.affine import Affine, Rows, lowered, rows_at_a_time, run_eagerly, widened, within_readout
 from di4c.algorithm.linear_chunk import ChunkQuery, chunk_gradient, chunk_values
 from di4c.algorithm.target import Marginals
 from di4c.contracts import Prediction
@@ -64,6 +64,7 @@ class Plan:
         return h.flatten(0, 1), lowered(affine(h, rows.position[chunk]), self.excluded)
 
 
+@run_eagerly
 def linear_row_values(
     prediction: Prediction, queries: list[RowQuery], rows: Rows, log_weights: Tensor, chunk_bytes: int
 ) -> list[dict[str, Tensor]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from di4c.algorithm.affine import Affine, Rows, is_affine, lowered, rows_at_a_time, within_readout
+from di4c.algorithm.affine import Affine, Rows, is_affine, lowered, rows_at_a_time, run_eagerly, within_readout
 from di4c.contracts import CHUNK_BYTES, Draws, Prediction, categorical
 
 
@@ -76,6 +76,7 @@ def draw_with_marginals(
     return x, marginals
 
 
+@run_eagerly
 def _read_affine(target: Prediction, take: Callable[[Tensor, Tensor], None], chunk_bytes: int) -> None:
     """take(rows, p [P, N, S]) for every chunk of rows with uncertainty, all within one call of the readout."""
     rows = Rows.active(target, chunk_bytes)

@@ -105,7 +105,7 @@ def system(case: Case, dtype: torch.dtype) -> SimpleNamespace:
             parameter.data = normal(*parameter.shape)
         modulation = Modulation(gain, normal(case.batch, case.components, 2).requires_grad_())
     x = torch.randint(data_states, (case.batch, case.samples, case.positions), generator=g)
-    q = normal(case.batch, case.positions, case.states) * (40 if case.sharp_target else 1)
+    q = torch.randn(case.batch, case.positions, case.states, generator=g).double() * (40 if case.sharp_target else 1)
     q = torch.where(torch.arange(case.states) < data_states, q, -torch.inf).softmax(-1)
     log_weights = torch.rand(case.components, generator=g).double().log_softmax(0) if case.weighted else None
     prediction = Prediction(

@@ -26,28 +26,33 @@ def plain_log_probs(logits: Tensor, x_t: Tensor, mask_index: int | None) -> Tens
     return torch.where((x_t == mask_index)[:, None, :, None], log_p, carried)
 
 
+ALL = frozenset({"joint", "marginal", "kl", "componentwise_kl"})
+
+
 def plain_sums(
-    log_p: Tensor, active: Tensor, log_weights: Tensor, x: Tensor | None, q: Tensor | None
+    log_p: Tensor, active: Tensor, log_weights: Tensor, x: Tensor | None, q: Tensor | None, needs: frozenset = ALL
 ) -> dict[str, Tensor]:
     """joint [B, N, M], marginal [B, N], kl [B], componentwise_kl [B] over the active positions.
 
     log_p [B, M, D, S], active [B, D], x [B, N, D], q [B, D, S]. A position that is not active is certain of the target's
     token too and adds nothing.
     """
-    log_mean = (log_p + log_weights.to(log_p)[:, None, None]).logsumexp(1)  # [B, D, S]
+    active = active.to(log_p)
     sums = {}
-    if x is not None:
-        index = x[..., None]  # [B, N, D, 1]
-        each = log_p[:, None].expand(-1, x.shape[1], -1, -1, -1)
-        chosen = each.gather(-1, index[:, :, None].expand(-1, -1, log_p.shape[1], -1, -1)).squeeze(-1)  # [B, N, M, D]
-        mean = log_mean[:, None].expand(-1, x.shape[1], -1, -1).gather(-1, index).squeeze(-1)
-        sums["joint"] = (chosen * active[:, None, None]).sum(-1)
-        sums["marginal"] = (mean * active[:, None]).sum(-1)
-    if q is not None:
+    if needs & {"marginal", "kl"}:
+        log_mean = (log_p + log_weights.to(log_p)[:, None, None]).logsumexp(1)  # [B, D, S]
+    if "joint" in needs:
+        index = x.transpose(1, 2)[:, None].expand(-1, log_p.shape[1], -1, -1)  # [B, M, D, N]
+        sums["joint"] = torch.einsum("bmdn,bd->bnm", log_p.gather(-1, index), active)
+    if "marginal" in needs:
+        sums["marginal"] = torch.einsum("bdn,bd->bn", log_mean.gather(-1, x.transpose(1, 2)), active)
+    if needs & {"kl", "componentwise_kl"}:
         entropy_part = torch.special.xlogy(q, q).sum(-1)  # [B, D]
+    if "kl" in needs:
         sums["kl"] = ((entropy_part - (q * log_mean).sum(-1)) * active).sum(-1)
+    if "componentwise_kl" in needs:
         each = entropy_part[:, None] - (q[:, None] * log_p).sum(-1)  # [B, M, D]
-        sums["componentwise_kl"] = torch.einsum("bmd,m,bd->b", each, log_weights.to(log_p).exp(), active.to(log_p))
+        sums["componentwise_kl"] = torch.einsum("bmd,m,bd->b", each, log_weights.to(log_p).exp(), active)
     return sums
 
 

@@ -1,0 +1,72 @@
+"""bf16 features with float32 reductions, autocast, activation checkpointing and torch.compile around the hand-written path."""
+
+import pytest
+import torch
+from tests.algorithm.mixture_cases import SUMS, Case, gradients, opaque, oracle_sums, project_sums, system
+from torch.utils.checkpoint import checkpoint
+
+CASE = Case(batch=2, components=3, samples=2, positions=5, states=6, width=4, visible=0.4)
+
+
+def exact_in_bf16(case: Case, dtype: torch.dtype):
+    """The case with features and weights of few bits, so that logits are the same numbers in bf16 and in float64."""
+    made = system(case, dtype)
+    for tensor in made.parameters:
+        tensor.data = (tensor.data * 2).round().clamp(-2, 2).to(dtype) / 2
+    return made
+
+
+@pytest.mark.parametrize("path", [lambda made: made, opaque])
+@pytest.mark.parametrize("bias", ["none", "shared", "per position"])
+def test_bf16_features_are_reduced_in_float32(path, bias):
+    case = Case(**{**vars(CASE), "bias": bias})
+    made, truth = path(exact_in_bf16(case, torch.bfloat16)), exact_in_bf16(case, torch.float64)
+    got, want = project_sums(made), oracle_sums(truth)
+    for name in SUMS:
+        assert got[name].dtype == torch.float32
+        torch.testing.assert_close(got[name].double(), want[name], rtol=1e-5, atol=1e-5)
+    for ours, theirs in zip(gradients(made, got), gradients(truth, want), strict=True):
+        assert ours.dtype == torch.bfloat16  # 8 bits: a relative error of 2^-8 in each of the terms that are added
+        torch.testing.assert_close(ours.double(), theirs, rtol=2e-2, atol=2e-2 * theirs.abs().max().item())
+
+
+def test_autocast_lowers_the_products_only():
+    made, truth = exact_in_bf16(CASE, torch.float32), exact_in_bf16(CASE, torch.float64)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = project_sums(made)
+    want = oracle_sums(truth)
+    for name in SUMS:
+        torch.testing.assert_close(got[name].double(), want[name], rtol=1e-5, atol=1e-5)
+    for ours, theirs in zip(gradients(made, got), gradients(truth, want), strict=True):
+        assert ours.dtype == torch.float32
+        torch.testing.assert_close(ours.double(), theirs, rtol=2e-2, atol=2e-2 * theirs.abs().max().item())
+
+
+def test_inside_an_activation_checkpoint():
+    made, again = system(CASE, torch.float64), system(CASE, torch.float64)
+    names = sorted(SUMS)
+
+    def sums(features):
+        prediction = made.prediction
+        object.__setattr__(prediction, "features", features)
+        found = project_sums(made)
+        return tuple(found[name] for name in names)
+
+    features = made.prediction.features
+    got = dict(zip(names, checkpoint(sums, features, use_reentrant=False), strict=True))
+    want = project_sums(again)
+    for ours, theirs in zip(gradients(made, got), gradients(again, want), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.slow
+def test_inside_a_compiled_function():
+    made, again = system(CASE, torch.float32), system(CASE, torch.float32)
+
+    def total(scale):
+        return sum(value.sum() for value in project_sums(made).values()) * scale
+
+    want = torch.autograd.grad(sum(value.sum() for value in project_sums(again).values()) * 2.0, again.parameters)
+    value = torch.compile(total, backend="aot_eager")(torch.tensor(2.0))
+    for ours, theirs in zip(torch.autograd.grad(value, made.parameters), want, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
