@@ -1,0 +1,112 @@
+"""Time and peak memory of a piece of work, each measurement in a fresh process."""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+Work = Callable[[], dict]
+"""Does the work once and returns what is worth reporting of it (a loss, a breakdown in seconds)."""
+
+
+def alternating(arguments: list[str], names: list[str], rounds: int) -> dict[str, list[dict]]:
+    """Runs `bench.py ARGUMENTS --worker NAME` for every name in turn, `rounds` times over: name → the workers' results."""
+    results: dict[str, list[dict]] = {name: [] for name in names}
+    for turn in range(rounds):
+        for name in names if turn % 2 == 0 else reversed(names):
+            command = [sys.executable, str(Path(__file__).parents[1] / "bench.py"), *arguments, "--worker", name]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            results[name].append(json.loads(done.stdout.splitlines()[-1]))
+    return results
+
+
+def measured(work: Work, repeats: int, device: str) -> dict:
+    """{"seconds": one a repeat, "peak_bytes": above the baseline, "report": of the last repeat}; the first run is for memory."""
+    baseline = _reset_peak(device)
+    work()
+    peak = _peak(device) - baseline
+    seconds, report = [], {}
+    for _ in range(repeats):
+        _synchronise(device)
+        start = time.perf_counter()
+        report = work()
+        _synchronise(device)
+        seconds.append(time.perf_counter() - start)
+    return {"seconds": seconds, "peak_bytes": peak, "report": report}
+
+
+def summary(results: dict[str, list[dict]]) -> dict[str, dict]:
+    """name → median and spread of the time, median peak above the baseline, and the last report."""
+    found = {}
+    for name, runs in results.items():
+        seconds = [value for run in runs for value in run["seconds"]]
+        found[name] = {
+            "seconds": round(statistics.median(seconds), 4),
+            "seconds_lowest": round(min(seconds), 4),
+            "seconds_highest": round(max(seconds), 4),
+            "peak_megabytes": round(statistics.median(run["peak_bytes"] for run in runs) / 1e6, 1),
+            "report": runs[-1]["report"],
+        }
+    return found
+
+
+def ratio(results: dict[str, list[dict]], over: str, under: str, of: str) -> float:
+    """Median over rounds of `over`'s value divided by `under`'s in the same round; of: "seconds" or "peak_bytes"."""
+    def value(run: dict) -> float:
+        return statistics.median(run[of]) if of == "seconds" else run[of]
+
+    pairs = zip(results[over], results[under], strict=True)
+    return round(statistics.median(value(a) / value(b) for a, b in pairs), 4)
+
+
+def machine(device: str, threads: int) -> dict:
+    """Where the numbers come from."""
+    here = Path(__file__).parent
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=here, capture_output=True, text=True).stdout.strip()
+    return {
+        "device": torch.cuda.get_device_name() if device == "cuda" else _processor(),
+        "threads": threads,
+        "load_before": round(os.getloadavg()[0], 2),
+        "torch": torch.__version__,
+        "commit": commit or "unknown",
+    }
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0]}, {os.cpu_count()} cores" if names else platform.processor()
+
+
+def _reset_peak(device: str) -> int:
+    """Bytes in use now, from which the peak is counted."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+    Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
+    return _status("VmRSS")
+
+
+def _peak(device: str) -> int:
+    return torch.cuda.max_memory_allocated() if device == "cuda" else _status("VmHWM")
+
+
+def _status(field: str) -> int:
+    """A field of /proc/self/status in bytes (Linux)."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+    raise OSError(f"/proc/self/status has no {field}")
+
+
+def _synchronise(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
