@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
-SUBJECTS = ("loss",)
+SUBJECTS = ("loss", "step", "sample")
 
 
 def main() -> int:
@@ -25,24 +25,29 @@ def main() -> int:
     torch.set_num_threads(arguments.threads)
     subject = _subject(arguments.subject)
     if arguments.worker:
+        small = argparse.Namespace(**{**vars(arguments), "components": 1, "positions": min(arguments.positions, 16)})
+        subject.build(small, arguments.worker)()  # libraries and kernels are loaded before the baseline is taken
         print(json.dumps(measured(subject.build(arguments, arguments.worker), arguments.repeats, arguments.device)))
         return 0
     where = machine(arguments.device, arguments.threads)
     names = [name for name in subject.NAMES if not arguments.only or name in arguments.only]
     results = alternating(sys.argv[1:], names, arguments.rounds)
     found = {"subject": arguments.subject, "shapes": subject.shapes(arguments), "machine": where, **summary(results)}
-    for name in names[1:]:
-        found |= {
-            _named("time_ratio", name, names): ratio(results, names[0], name, "seconds"),
-            _named("memory_ratio", name, names): ratio(results, names[0], name, "peak_bytes"),
-        }
+    found |= _ratios(results, names, ratio)
     print(json.dumps(found, indent=2))
     return 0
 
 
-def _named(quantity: str, name: str, names: list[str]) -> str:
-    """time_ratio of the first implementation over the other; over several others, each by its name."""
-    return quantity if len(names) == 2 else f"{quantity}_over_{name}"
+def _ratios(results: dict, names: list[str], ratio) -> dict:
+    """time_ratio and memory_ratio of the first implementation over the other; with more than two, of every pair by name."""
+    pairs = [(a, b) for k, a in enumerate(names) for b in names[k + 1 :]]
+    found = {}
+    for a, b in pairs:
+        suffix = "" if len(pairs) == 1 else f"_{a}_over_{b}"
+        found[f"time_ratio{suffix}"] = ratio(results, a, b, "seconds")
+        found[f"cpu_time_ratio{suffix}"] = ratio(results, a, b, "cpu_seconds")
+        found[f"memory_ratio{suffix}"] = ratio(results, a, b, "peak_bytes")
+    return found
 
 
 def _subject(name: str):

@@ -1,18 +1,15 @@
 """The data and consistency terms with the control variate on given features: values and all gradients."""
 
 import argparse
-from dataclasses import dataclass
 from types import SimpleNamespace
 
 import torch
-from di4c_plugins.estimators.control_variate import ControlVariate
 from di4c_plugins.parameterisations.subs import Subs
-from tests.oracle.plain import plain_control_variate, plain_log_probs, plain_logits, plain_sums
 from torch import Tensor
 
 from benchmarks.measure import Work
-from di4c.algorithm.mixture import Query, draw_with_marginals, statistics
-from di4c.contracts import AffineReadout, Draws, Prediction, categorical
+from benchmarks.terms import plain_terms, project_terms
+from di4c.contracts import AffineReadout, Draws, Prediction
 
 NAMES = ["project", "plain"]
 
@@ -25,54 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--states", type=int, default=50258)
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--masked", type=float, default=0.5, help="share of the positions that are masked at t")
-    parser.add_argument("--chunk-megabytes", type=float, default=None)
-
-
-@dataclass
-class Setting:
-    """Features and weights of a student at t and u and of a teacher at t."""
-
-    x_0: Tensor
-    x_t: Tensor
-    x_u: Tensor
-    features: Tensor
-    target_features: Tensor
-    teacher_features: Tensor
-    student: AffineReadout
-    teacher: AffineReadout
-    parameterisation: Subs
-    components: int
-    draws: Draws
-
-    def predictions(self) -> tuple[Prediction, Prediction, Prediction]:
-        """(student at t, student at u, teacher at t)."""
-        states, components = self.student.out_features, self.components
-        return (
-            Prediction(self.features, self.x_t, self.student, self.parameterisation, states, components),
-            Prediction(self.target_features, self.x_u, self.student, self.parameterisation, states, components),
-            Prediction(self.teacher_features, self.x_t, self.teacher, self.parameterisation, states),
-        )
-
-    def finish(self, loss: Tensor) -> dict:
-        """The gradients, and numbers by which both implementations can be compared."""
-        loss.mean().backward()
-        report = {
-            "loss": float(loss.detach().mean()),
-            "feature_gradient": float(self.features.grad.norm()),
-            "weight_gradient": float(self.student.weight.grad.norm()),
-            "bias_gradient": float(self.student.bias.grad.norm()),
-        }
-        self.features.grad = self.student.weight.grad = self.student.bias.grad = None
-        return report
-
-
-def build(arguments: argparse.Namespace, name: str) -> Work:
-    """The work of one measurement."""
-    setting = _setting(arguments)
-    if name == "plain":
-        return lambda: _plain(setting)
-    options = {} if arguments.chunk_megabytes is None else {"chunk_bytes": int(arguments.chunk_megabytes * 2**20)}
-    return lambda: _project(setting, options)
+    parser.add_argument("--chunk-megabytes", type=float, default=64)
 
 
 def shapes(arguments: argparse.Namespace) -> dict:
@@ -83,51 +33,44 @@ def shapes(arguments: argparse.Namespace) -> dict:
     }
 
 
-def _setting(arguments: argparse.Namespace) -> Setting:
+def build(arguments: argparse.Namespace, name: str) -> Work:
+    """The work of one measurement."""
+    predictions, x_0 = _predictions(arguments)
+    draws = Draws(0, count=arguments.batch, device=arguments.device)
+    options = {"chunk_bytes": int(arguments.chunk_megabytes * 2**20)} if name == "project" else {}
+    terms = project_terms if name == "project" else plain_terms
+
+    def work() -> dict:
+        loss = terms(*predictions, x_0, draws.child("x_0"), **options).mean()
+        loss.backward()
+        return _report(loss.detach(), predictions[0])
+
+    return work
+
+
+def _predictions(arguments: argparse.Namespace) -> tuple[tuple[Prediction, Prediction, Prediction], Tensor]:
+    """Student at t, student at u, teacher at t from random features and weights; and x_0."""
     torch.manual_seed(0)
-    size, positions, width = arguments.batch, arguments.positions, arguments.width
-    device, mask = torch.device(arguments.device), arguments.states - 1
-    rows = size * arguments.components
+    size, positions, width, states = arguments.batch, arguments.positions, arguments.width, arguments.states
+    device, mask, rows = torch.device(arguments.device), states - 1, size * arguments.components
     x_0 = torch.randint(mask, (size, positions), device=device)
     order = torch.rand(size, positions, device=device).argsort(-1)
     masked = int(arguments.masked * positions)
-    x_t = torch.where(order < masked, mask, x_0)
-    x_u = torch.where(order < masked - masked // 64, mask, x_0)
+    x_t, x_u = (torch.where(order < number, mask, x_0) for number in (masked, masked - masked // 64))
     features, target = (torch.randn(rows, positions, width, device=device) for _ in range(2))
-    readouts = [AffineReadout(width, arguments.states).to(device) for _ in range(2)]
-    return Setting(
-        x_0, x_t, x_u, features.requires_grad_(), target, torch.randn(size, positions, width, device=device),
-        readouts[0], readouts[1].requires_grad_(False), Subs(SimpleNamespace(mask_index=mask)), arguments.components,
-        Draws(0, count=size, device=device),
+    readout, teachers = (AffineReadout(width, states).to(device) for _ in range(2))
+    subs = Subs(SimpleNamespace(mask_index=mask))
+    teacher = Prediction(
+        torch.randn(size, positions, width, device=device), x_t, teachers.requires_grad_(False), subs, states
     )
+    student = Prediction(features.requires_grad_(), x_t, readout, subs, states, arguments.components)
+    return (student, Prediction(target, x_u, readout, subs, states, arguments.components), teacher), x_0
 
 
-def _project(setting: Setting, options: dict) -> dict:
-    student, target, teacher = setting.predictions()
-    keep = 2 * options.get("chunk_bytes", 64 * 2**20)
-    x, marginals = draw_with_marginals(target, setting.draws.child("x_0"), keep_bytes=keep, **options)
-    estimator = ControlVariate()
-    queries = [Query(estimator.needs, setting.x_0[:, None], teacher), Query(estimator.needs, x, marginals)]
-    found = statistics(student, queries, **options)
-    return setting.finish(sum(sum(estimator(each)) for each in found))
-
-
-def _plain(setting: Setting) -> dict:
-    mask, components = setting.parameterisation.mask_index, setting.components
-    active = setting.x_t == mask
-    log_weights = torch.full((components,), 1 / components, device=active.device).log()
-    with torch.no_grad():
-        logits = plain_logits(setting.target_features, setting.student.weight, setting.student.bias, components)
-        p = plain_log_probs(logits, setting.x_u, mask).exp()
-        del logits
-        x = categorical(p, setting.draws.child("x_0").uniform(components, active.shape[1]))
-        q = p.mean(1)
-        del p
-        teacher = plain_logits(setting.teacher_features, setting.teacher.weight, setting.teacher.bias, 1)
-        teacher_q = plain_log_probs(teacher, setting.x_t, mask).exp()[:, 0]
-    logits = plain_logits(setting.features, setting.student.weight, setting.student.bias, components)
-    log_p = plain_log_probs(logits, setting.x_t, mask)
-    data = plain_sums(log_p, active, log_weights, setting.x_0[:, None], teacher_q, {"joint", "marginal", "kl"})
-    consistency = plain_sums(log_p, active, log_weights, x, q, {"joint", "marginal", "kl"})
-    loss = plain_control_variate(data, log_weights) + plain_control_variate(consistency, log_weights)
-    return setting.finish(loss)
+def _report(loss: Tensor, student: Prediction) -> dict:
+    """Numbers by which the implementations can be compared; clears the gradients."""
+    leaves = {"feature": student.features, "weight": student.readout.weight, "bias": student.readout.bias}
+    report = {"loss": float(loss)} | {f"{name}_gradient": float(leaf.grad.norm()) for name, leaf in leaves.items()}
+    for leaf in leaves.values():
+        leaf.grad = None
+    return report

@@ -1,5 +1,7 @@
 """Time and peak memory of a piece of work, each measurement in a fresh process."""
 
+import ctypes
+import gc
 import json
 import os
 import platform
@@ -28,18 +30,22 @@ def alternating(arguments: list[str], names: list[str], rounds: int) -> dict[str
 
 
 def measured(work: Work, repeats: int, device: str) -> dict:
-    """{"seconds": one a repeat, "peak_bytes": above the baseline, "report": of the last repeat}; the first run is for memory."""
+    """{"seconds", "cpu_seconds": one a repeat, "peak_bytes": above the baseline, "report": of the last repeat}.
+
+    The first run is for memory. CPU seconds are those of all threads; unlike the others they hardly depend on what else runs.
+    """
     baseline = _reset_peak(device)
     work()
     peak = _peak(device) - baseline
-    seconds, report = [], {}
+    seconds, cpu_seconds, report = [], [], {}
     for _ in range(repeats):
         _synchronise(device)
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), time.process_time()
         report = work()
         _synchronise(device)
         seconds.append(time.perf_counter() - start)
-    return {"seconds": seconds, "peak_bytes": peak, "report": report}
+        cpu_seconds.append(time.process_time() - cpu_start)
+    return {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_bytes": peak, "report": report}
 
 
 def summary(results: dict[str, list[dict]]) -> dict[str, dict]:
@@ -51,6 +57,7 @@ def summary(results: dict[str, list[dict]]) -> dict[str, dict]:
             "seconds": round(statistics.median(seconds), 4),
             "seconds_lowest": round(min(seconds), 4),
             "seconds_highest": round(max(seconds), 4),
+            "cpu_seconds": round(statistics.median(value for run in runs for value in run["cpu_seconds"]), 4),
             "peak_megabytes": round(statistics.median(run["peak_bytes"] for run in runs) / 1e6, 1),
             "report": runs[-1]["report"],
         }
@@ -58,9 +65,10 @@ def summary(results: dict[str, list[dict]]) -> dict[str, dict]:
 
 
 def ratio(results: dict[str, list[dict]], over: str, under: str, of: str) -> float:
-    """Median over rounds of `over`'s value divided by `under`'s in the same round; of: "seconds" or "peak_bytes"."""
+    """Median over rounds of `over`'s value divided by `under`'s in the same round; of: a key of what `measured` returns."""
+
     def value(run: dict) -> float:
-        return statistics.median(run[of]) if of == "seconds" else run[of]
+        return statistics.median(run[of]) if isinstance(run[of], list) else run[of]
 
     pairs = zip(results[over], results[under], strict=True)
     return round(statistics.median(value(a) / value(b) for a, b in pairs), 4)
@@ -91,6 +99,8 @@ def _reset_peak(device: str) -> int:
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         return torch.cuda.memory_allocated()
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # glibc: memory that is free but not given back would hide part of the peak
     Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
     return _status("VmRSS")
 

@@ -1,0 +1,42 @@
+"""The data and consistency terms with the control variate, as this project computes them and plainly, from the same draws."""
+
+import torch
+from di4c_plugins.estimators.control_variate import ControlVariate
+from tests.oracle.plain import plain_control_variate, plain_log_probs, plain_logits, plain_sums
+from torch import Tensor
+
+from di4c.algorithm.mixture import Query, draw_with_marginals, statistics
+from di4c.contracts import CHUNK_BYTES, Draws, Prediction, categorical
+
+NEEDS = frozenset({"joint", "marginal", "kl"})
+
+
+def project_terms(
+    student: Prediction, target: Prediction, teacher: Prediction, x_0: Tensor, draws: Draws, chunk_bytes: int = CHUNK_BYTES
+) -> Tensor:
+    """Data term + consistency term: [B] nats."""
+    x, marginals = draw_with_marginals(target, draws, chunk_bytes=chunk_bytes, keep_bytes=2 * chunk_bytes)
+    queries = [Query(NEEDS, x_0[:, None], teacher), Query(NEEDS, x, marginals)]
+    found = statistics(student, queries, chunk_bytes=chunk_bytes)
+    return sum(sum(ControlVariate()(each)) for each in found)
+
+
+def plain_terms(student: Prediction, target: Prediction, teacher: Prediction, x_0: Tensor, draws: Draws) -> Tensor:
+    """The same with every [B, M, D, S] there; tensors that are no longer needed are freed."""
+    active, log_weights = student.active(), torch.full((student.components,), 1 / student.components, device=x_0.device).log()
+    with torch.no_grad():
+        p = _log_probs(target).exp()
+        x = categorical(p, draws.uniform(*p.shape[1:3]))
+        q = p.mean(1)
+        del p
+        teacher_q = _log_probs(teacher).exp()[:, 0]
+    log_p = _log_probs(student)
+    data = plain_sums(log_p, active, log_weights, x_0[:, None], teacher_q, NEEDS)
+    consistency = plain_sums(log_p, active, log_weights, x, q, NEEDS)
+    return plain_control_variate(data, log_weights) + plain_control_variate(consistency, log_weights)
+
+
+def _log_probs(prediction: Prediction) -> Tensor:
+    readout = getattr(prediction.readout, "linear", prediction.readout)
+    logits = plain_logits(prediction.features, readout.weight, readout.bias, prediction.components)
+    return plain_log_probs(logits, prediction.x_t, prediction.parameterisation.mask_index)
