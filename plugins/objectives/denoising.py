@@ -11,8 +11,8 @@ class Denoising(Objective):
     """bound·NELBO + cross_entropy·Σ_d −log p^d(x_0^d | x_t), t ~ U[low, 1]: [B] nats.
 
     Both terms have the same optimum; they differ in what a network that has not reached it gets right. A chain's bound
-    weighs t by its jump rates, tens to thousands of times more near t = 0 than near 1, where few-step samplers begin; the
-    cross-entropy weighs all t alike, at the price of a worse bound. tauLDR's loss is bound 1, cross_entropy 0.001/D
+    weighs t by its jump rates, tens to thousands of times more near t = 0 than near 1, where few-step samplers begin;
+    the cross-entropy weighs all t alike, at the price of a worse bound. tauLDR's loss is bound 1, cross_entropy 0.001/D
     (Campbell et al. 2022). `label_dropout` replaces labels by "no label".
     """
 
