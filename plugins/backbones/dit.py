@@ -4,6 +4,7 @@ import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from di4c.contracts import AffineReadout, Backbone, Context, Reduction
 
@@ -14,6 +15,7 @@ class DiT(Backbone):
     Positions are a sequence, or, with `grid=[rows, columns]`, an image whose rotary angles follow rows and columns. Learned
     position embeddings are added too (`absolute_positions`): rotary angles alone cannot tell positions apart while all are
     masked. Extra tokens (Context.tokens) stand at the end, without rotation. λ may enter at any block (Context.start).
+    recompute: keep the inputs of the blocks only and run each once more in the backward pass, for a fraction of the memory.
     """
 
     accepts = frozenset({"tokens", "embedding", "start"})
@@ -32,9 +34,11 @@ class DiT(Backbone):
         absolute_positions: bool = True,
         mlp_ratio: float = 4.0,
         dropout: float = 0.0,
+        recompute: bool = False,
     ):
         super().__init__()
         self.width, self.depth, self.embedding_width = width, depth, width
+        self.recompute = recompute
         self.tokens = nn.Embedding(num_states, width)
         self.positions = nn.Embedding(num_positions, width) if absolute_positions else None
         self.conditioning = Conditioning(width, num_classes, time_conditioning)
@@ -50,13 +54,17 @@ class DiT(Backbone):
             h = h + self.positions(torch.arange(positions, device=x_t.device))
         lam = context if context is not None and context.modulation is None else None
         start = lam.start if lam is not None else self.depth
-        for block in self.blocks[:start]:
-            h = block(h, c, self.rotary)
+        h = self._through(self.blocks[:start], h, c)
         if lam is not None:
             h, c = enter(h, c, lam)
-            for block in self.blocks[start:]:
-                h = block(h, c, self.rotary)
+            h = self._through(self.blocks[start:], h, c)
         return self.final(h[:, :positions], c)
+
+    def _through(self, blocks: nn.ModuleList, h: Tensor, c: Tensor) -> Tensor:
+        for block in blocks:
+            again = self.recompute and torch.is_grad_enabled()
+            h = checkpoint(block, h, c, self.rotary, use_reentrant=False) if again else block(h, c, self.rotary)
+        return h
 
 
 def enter(h: Tensor, c: Tensor, context: Context) -> tuple[Tensor, Tensor]:
