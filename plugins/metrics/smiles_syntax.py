@@ -10,6 +10,7 @@ from di4c.errors import SpecError
 from di4c_plugins.metrics.reference import reference, subset
 
 TOKEN = re.compile(r"\[[^\]]+\]|Br|Cl|%\d\d|>>|.")
+BRACKET = re.compile(r"\[\d*([A-Z][a-z]?|[bcnops]|se|as)@{0,2}(H\d?)?([+-]\d?|\++|-+)?(:\d+)?\]")
 BONDS = set("-=#$:/\\~")
 
 
@@ -40,11 +41,13 @@ class SmilesSyntax(Metric):
 
 
 def well_formed(smiles: str) -> bool:
-    """Whether branches close after they open, every ring closure has its partner, and no bond ends in nothing."""
+    """Whether branches close after they open, every ring closure has its partner, no bond ends in nothing, and brackets hold an atom."""
     tokens = TOKEN.findall(smiles)
     depth, rings = 0, Counter(token.lstrip("%") for token in tokens if token.isdigit() or token[0] == "%")
     for before, token in zip(["", *tokens], tokens, strict=False):
         depth += (token == "(") - (token == ")")
+        if token[0] == "[" and not BRACKET.fullmatch(token):  # [UNK], a vocabulary's word for what it does not know
+            return False
         if depth < 0 or token in "()" and before in {"", "("} or token == ")" and before in BONDS:
             return False
     atoms = tokens and (tokens[0].isalpha() or tokens[0][0] == "[") and tokens[-1] not in BONDS
