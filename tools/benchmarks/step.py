@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--depth", type=int, default=12)
     parser.add_argument("--late-blocks", type=int, default=2)
     parser.add_argument("--time", type=float, default=0.5)
+    parser.add_argument("--recompute", action="store_true", help="recompute the trunk's blocks in the backward pass")
     parser.add_argument("--chunk-megabytes", type=float, default=64)
 
 
@@ -47,7 +48,7 @@ def shapes(arguments: argparse.Namespace) -> dict:
     return {
         "B": arguments.batch, "M": arguments.components, "N": arguments.targets or arguments.components,
         "D": arguments.positions, "S": arguments.states, "H": arguments.width, "blocks": arguments.depth,
-        "late_blocks": arguments.late_blocks, "t": arguments.time,
+        "late_blocks": arguments.late_blocks, "t": arguments.time, "recompute": arguments.recompute,
     }
 
 
@@ -94,7 +95,7 @@ def _objective(arguments: argparse.Namespace, name: str) -> Di4C:
     torch.manual_seed(0)
     process, positions = Absorbing(arguments.states - 1), arguments.positions
     shape = {"width": arguments.width, "depth": arguments.depth, "heads": max(1, arguments.width // 64)}
-    backbone = DiT(positions, process.num_states, **shape).to(arguments.device)
+    backbone = DiT(positions, process.num_states, **shape, recompute=arguments.recompute).to(arguments.device)
     torch.nn.init.normal_(backbone.readout.linear.weight, std=arguments.width**-0.5)
     teacher = DenoiserTeacher(process, positions, backbone=backbone, parameterisation=Subs(process)).freeze()
     copy = teacher.student_backbone()
