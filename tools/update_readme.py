@@ -21,7 +21,10 @@ METRICS = {
     "covariance_error": "covariance error",
     "pair_tv": "pair TV",
     "nll_nats_per_token": "NLL bound (nats/token)",
+    "lagged_pair_tv": "lagged pair TV",
+    "ngram_tv": "n-gram TV",
 }
+OF_THE_SEEDS = ("frechet_distance", "covariance_error", "pair_tv", "nll_nats_per_token")
 SHOWN = {"frechet_distance": (1, 2, 4, 8), "covariance_error": (1, 2), "pair_tv": (1, 2)}
 """What the README's first table shows; the stored file and its picture hold the rest."""
 
@@ -33,18 +36,42 @@ def markdown_table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def demo(stored: dict) -> str:
-    """The demo's table: a row a model, a column a metric and number of steps; in brackets the ratio to the teacher."""
+    """The demo's table."""
+    columns = [(name, steps) for name, most in SHOWN.items() for steps in most]
+    return f"{comparison_table(stored, columns)}\n\n{stored['about']}\n"
+
+
+def judged(stored: dict) -> str:
+    """A result of tools/judge.py: its two metrics at every number of steps, and what was found at those it is judged at."""
+    outcome = stored["verdict"]
+    steps = sorted({row["steps"] for row in stored["rows"]})
+    table = comparison_table(stored, [(outcome[kind], n) for kind in ("judged", "guarded") for n in steps])
+    found = "; ".join(_finding(outcome, case) for case in outcome["at"])
+    return f"{table}\n\n{stored['about']} Teacher minus student, ± the spread over sampling seeds: {found}.\n"
+
+
+def _finding(outcome: dict, case: dict) -> str:
+    """For example: 2 steps: lagged pair TV 0.0210 ± 0.0008 (better), n-gram TV 0.0150 ± 0.0010 (no worse)."""
+    said = []
+    for kind, good, bad in (("judged", "better", "not better"), ("guarded", "no worse", "worse")):
+        held = case["beats" if kind == "judged" else "no_worse"]
+        name = METRICS.get(outcome[kind], outcome[kind])
+        value, spread = case[kind]["margin"], case[kind]["spread"]
+        said.append(f"{name} {number(value)} ± {number(spread, value)} ({good if held else bad})")
+    return f"{case['steps']} steps: {', '.join(said)}"
+
+
+def comparison_table(stored: dict, columns: list[tuple[str, int]]) -> str:
+    """A row a model, a column a metric and number of steps; in brackets the ratio to the teacher."""
     rows = stored["rows"]
     models = list(dict.fromkeys((row["model"], row["mixture_size"]) for row in rows))
-    columns = [(name, steps) for name, most in SHOWN.items() for steps in most]
-    head = ["", *(f"{METRICS[name]}, {steps} step{'s' * (steps > 1)}" for name, steps in columns)]
+    head = ["", *(f"{METRICS.get(name, name)}, {steps} step{'s' * (steps > 1)}" for name, steps in columns)]
     lines = [
         [model_label(model, size), *(_cell(rows, _row(rows, (model, steps, size)), name) for name, steps in columns)]
         for model, size in models
     ]
     floors = [number(stored["floors"][name]["mean"]) for name, _ in columns]
-    table = markdown_table(head, [*lines, ["*training data (floor)*", *floors]])
-    return f"{table}\n\n{stored['about']}\n"
+    return markdown_table(head, [*lines, ["*training data (floor)*", *floors]])
 
 
 def digits_seeds(stored: dict) -> str:
@@ -53,11 +80,12 @@ def digits_seeds(stored: dict) -> str:
     lines = []
     for key in keys:
         cells = []
-        for name in METRICS:
+        for name in OF_THE_SEEDS:
             found = [ratio(run["rows"], _row(run["rows"], key), name) for run in stored["runs"]]
             cells.append(f"{statistics.fmean(found):.2f} ({min(found):.2f}–{max(found):.2f})")
         lines.append([_label(_row(stored["runs"][0]["rows"], key)), *cells])
-    return f"{markdown_table(['ratio to the teacher', *METRICS.values()], lines)}\n\n{stored['about']}\n"
+    head = ["ratio to the teacher", *(METRICS[name] for name in OF_THE_SEEDS)]
+    return f"{markdown_table(head, lines)}\n\n{stored['about']}\n"
 
 
 def _row(rows: list[Row], key: tuple) -> Row:
@@ -75,7 +103,13 @@ def _cell(rows: list[Row], row: Row, name: str) -> str:
     return number(row["metrics"][name]["mean"]) + ("" if share is None else f" (×{share:.2f})")
 
 
-RENDERERS: dict[str, Callable[[dict], str]] = {"demo": demo, "digits-seeds": digits_seeds}
+RENDERERS: dict[str, Callable[[dict], str]] = {
+    "demo": demo,
+    "digits-seeds": digits_seeds,
+    "fashion14": judged,
+    "fashion-vq": judged,
+    "text-small": judged,
+}
 
 
 def rendered(text: str) -> str:
