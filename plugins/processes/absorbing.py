@@ -44,8 +44,17 @@ class Absorbing(ForwardProcess):
         stays = self._stays_masked(t, s)
         log_stay = torch.where(stays > 0, stays.clamp_min(1e-300).log(), LOG_ZERO)
         log_go = torch.where(stays < 1, (1 - stays).clamp_min(1e-300).log(), LOG_ZERO)
-        pattern = revealed.sum(1) * log_go + (was_masked & ~revealed).sum(1) * log_stay
-        return prediction.log_prob_of(x_s, revealed) + pattern[:, None].float()
+        changed = ~was_masked & (x_s != x_t)  # impossible: what is visible stays
+        pattern = revealed.sum(1) * log_go + (was_masked & ~revealed).sum(1) * log_stay + changed.sum(1) * LOG_ZERO
+        log_p = prediction.log_prob_of(x_s, revealed)
+        return log_p + pattern[:, None].to(log_p)
+
+    def transition(self, t: Tensor) -> Tensor:
+        """q(x_t^d | x_0^d), [from, to]: [B, S, S] float64; the mask stays the mask."""
+        masked = self.schedule.masked(t.double())[:, None, None]
+        state = torch.arange(self.num_states, device=t.device)
+        to_mask = (state == self.mask_index).double().expand(self.num_states, -1)
+        return masked * to_mask + (1 - masked) * torch.where((state == self.mask_index)[:, None], to_mask, torch.eye(len(state), device=t.device))
 
     def nelbo(self, x_0: Tensor, x_t: Tensor, t: Tensor, prediction: Prediction) -> Tensor:
         """m′(t)/m(t) · Σ_{d masked} −log p^d(x_0^d | x_t): [B] nats (Sahoo et al. 2024, eq. 10)."""
