@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from di4c.algorithm.student import MixtureStudent
 from di4c.config.construct import Construction
 from di4c.config.registry import Registry
 from di4c.config.spec import Spec, entries
-from di4c.config.trained import trained_entry
+from di4c.config.trained import TrainedRun, trained_entry
 from di4c.contracts import (
     DataSource,
     Draws,
@@ -90,7 +91,8 @@ def build_teacher(
 ) -> Teacher:
     """The teacher of `teacher:`; in training mode of its own when it is pretrained, frozen when it is distilled.
 
-    With `teacher.run` its weights, and the options that the entry leaves out, are those of that run's export.
+    With `teacher.run` its weights, and the options that the entry leaves out, are those of that run's export; if that run
+    distilled a student, the teacher is made of `student` and its `latent`, which its constructor asks for.
     """
     provided = {
         "process": process,
@@ -103,9 +105,12 @@ def build_teacher(
     with _seeded(spec.seed, "teacher"):
         with _located(spec):
             entry, trained = trained_entry(spec.teacher)
+            if trained is not None and trained.is_student:
+                _check_takes_student(registry, entry, trained)
+                provided |= _student_of(trained, data)
         teacher = _create(spec, registry, "teachers", entry, "teacher", provided)
-    if trained is not None and weights:
-        load_into(teacher.backbone, trained)
+    if trained is not None and weights and not trained.is_student:
+        load_into(teacher.backbone, trained.folder)
     return teacher.freeze() if spec.task == "distill" else teacher
 
 
@@ -165,8 +170,10 @@ def portable(spec: Spec, teacher: Teacher | None) -> Spec:
     """The spec that rebuilds the architecture alone: the teacher's entry names no file of weights, unless it is a shared base."""
     if teacher is None or shares_base(spec):
         return spec
-    entry = teacher.resolved_entry(trained_entry(spec.teacher)[0])
-    return dataclasses.replace(spec, teacher=teacher.portable_entry(entry))
+    entry, trained = trained_entry(spec.teacher)
+    if trained is not None and trained.is_student:  # a student's student has the network of the first teacher's
+        return dataclasses.replace(spec, teacher=trained.spec["teacher"])
+    return dataclasses.replace(spec, teacher=teacher.portable_entry(teacher.resolved_entry(entry)))
 
 
 def check(spec: Spec, registry: Registry) -> list[tuple[str, str]]:
@@ -180,7 +187,9 @@ def check(spec: Spec, registry: Registry) -> list[tuple[str, str]]:
         for where, kind, entry in entries(spec):
             shown = registry.find(kind, entry["name"]).told
             try:
-                full = trained_entry(entry)[0] if kind == "teachers" else entry
+                full, trained = trained_entry(entry) if kind == "teachers" else (entry, None)
+                if trained is not None and trained.is_student:
+                    _check_takes_student(registry, full, trained)
                 planned[where] = registry.plan(kind, full, PROVIDED[kind], where)
             except CheckpointError as error:
                 shown += f" (options not checked: {error})"
@@ -190,10 +199,11 @@ def check(spec: Spec, registry: Registry) -> list[tuple[str, str]]:
 
 
 _SIZES = {"process", "data", "num_positions", "num_states", "num_classes", "weights"}
+_STUDENT = {"student", "latent"}
 PROVIDED: Mapping[str, set[str]] = {
     "datasets": set(),
     "processes": {"data_states"},
-    "teachers": _SIZES,
+    "teachers": _SIZES | _STUDENT,
     "student_heads": {"latent_dim", "backbone"},
     "lambda_samplers": set(),
     "samplers": {"process", "teacher"},
@@ -206,6 +216,33 @@ PROVIDED: Mapping[str, set[str]] = {
 def _create(spec: Spec, registry: Registry, kind: str, entry: Mapping, where: str, provided: dict[str, Any]) -> Any:
     with _located(spec):
         return registry.create(kind, entry, provided, where)
+
+
+def _student_of(trained: TrainedRun, data: DataSource | DataShape) -> dict[str, Any]:
+    """{"student": the run's student with its weights, "latent": its law of λ}."""
+    carried = Spec.from_dict(trained.spec, source=str(trained.folder / "config.json"))
+    if shares_base(carried):
+        raise SpecError(f"teacher.run: the student of {trained.run} is adapters of its teacher; it cannot be a teacher itself")
+    parts = build(carried, Registry.default(carried.plugins), weights=False, data=DataShape.of(data))
+    load_into(parts.student, trained.folder)
+    return {"student": parts.student, "latent": parts.latent}
+
+
+def _check_takes_student(registry: Registry, entry: Mapping, trained: TrainedRun) -> None:
+    """SpecError unless the named teacher can be made of a student."""
+    told = f"teacher.name: {trained.run} is a distilled student, and {entry['name']!r} is not made of one."
+    if _STUDENT <= _parameters_of(registry, entry["name"]):
+        return
+    fitting = [t.name for t in registry.targets("teachers") if _STUDENT <= _parameters_of(registry, t.name)]
+    raise SpecError(f"{told} Teachers that are: {', '.join(fitting) or 'none'}.")
+
+
+def _parameters_of(registry: Registry, teacher: str) -> set[str]:
+    """The names of a teacher's constructor's parameters; one that cannot be imported has none."""
+    try:
+        return set(inspect.signature(registry.resolve("teachers", teacher)).parameters)
+    except (RegistryError, TypeError, ValueError):
+        return set()
 
 
 @contextlib.contextmanager

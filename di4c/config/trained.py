@@ -1,27 +1,53 @@
-"""`teacher.run`: any teacher may take its options and weights from a pretraining run of this project."""
+"""`teacher.run`: a run of this project as teacher. A pretrained one gives options and weights, a distilled one its student."""
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from di4c.errors import CheckpointError, SpecError
 
 
-def trained_entry(entry: Mapping) -> tuple[dict, Path | None]:
-    """(the teacher's entry without `run`, its options filled in from the run's own spec; the export's folder or None).
+@dataclass(frozen=True)
+class TrainedRun:
+    """The export of a run: its folder, and the spec that it carries, which rebuilds the architecture."""
 
-    Options that the entry states win. Raises CheckpointError where there is no export, SpecError where the run trained
-    another kind of teacher.
+    run: Path
+    folder: Path
+    spec: dict
+
+    @property
+    def is_student(self) -> bool:
+        return self.spec.get("task") == "distill"
+
+
+def trained_entry(entry: Mapping) -> tuple[dict, TrainedRun | None]:
+    """(the teacher's entry without `run`, the run or None).
+
+    Of a pretraining run the entry's missing options are filled in from the run's own spec. Raises CheckpointError where
+    there is no export, SpecError where a pretraining run trained another kind of teacher.
     """
     entry = dict(entry)
     run = entry.pop("run", None)
     if run is None:
         return entry, None
-    folder = _export_of(Path(run))
-    trained = _trained(folder)
-    if trained.get("name") != entry["name"]:
-        raise SpecError(f"teacher.name: {entry['name']!r}, but {run} trained a {trained.get('name')!r}; name that one")
-    return trained | entry, folder
+    trained = _trained(Path(run))
+    if trained.is_student:
+        return entry, trained
+    teacher = trained.spec["teacher"]
+    if teacher.get("name") != entry["name"]:
+        raise SpecError(f"teacher.name: {entry['name']!r}, but {run} trained a {teacher.get('name')!r}; name that one")
+    return teacher | entry, trained
+
+
+def _trained(run: Path) -> TrainedRun:
+    folder = _export_of(run)
+    try:
+        spec = dict(json.loads((folder / "config.json").read_text(encoding="utf-8"))["spec"])
+        spec["teacher"] = dict(spec["teacher"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder / 'config.json'}: not the configuration of an export ({error!r})") from error
+    return TrainedRun(run, folder, spec)
 
 
 def _export_of(path: Path) -> Path:
@@ -31,11 +57,3 @@ def _export_of(path: Path) -> Path:
     raise CheckpointError(
         f"teacher.run: no model.safetensors in {path} or {path}/export; train the teacher first, or name its run"
     )
-
-
-def _trained(folder: Path) -> dict:
-    """The teacher's entry in the spec that the export was trained with."""
-    try:
-        return dict(json.loads((folder / "config.json").read_text(encoding="utf-8"))["spec"]["teacher"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder / 'config.json'}: not the configuration of an export ({error!r})") from error

@@ -1,7 +1,7 @@
 """The many-step model that is distilled."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from di4c.contracts.backbone import Backbone
 from di4c.contracts.head import StudentHead
@@ -27,6 +27,11 @@ class Teacher:
         features = self.backbone(x_t, t, cond)
         return Prediction(features, x_t, self.backbone.readout, self.parameterisation, self.process.num_states)
 
+    @property
+    def network(self) -> nn.Module:
+        """All that has weights, in one module: the backbone, unless a plugin has more (a λ head, say)."""
+        return self.backbone
+
     def student_backbone(self) -> Backbone:
         """A fresh trainable backbone that starts from the teacher's weights."""
         return self.backbone.for_student()
@@ -36,12 +41,12 @@ class Teacher:
 
     def to(self, device: torch.device | str) -> "Teacher":
         """Moves the network; returns self."""
-        self.backbone.to(device)
+        self.network.to(device)
         return self
 
     def freeze(self) -> "Teacher":
         """Evaluation mode and no gradients; returns self."""
-        self.backbone.eval().requires_grad_(False)
+        self.network.eval().requires_grad_(False)
         return self
 
     @staticmethod

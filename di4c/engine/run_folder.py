@@ -72,6 +72,12 @@ class RunFolder:
         replace_file(self.path / "run.json", json.dumps({"wall_clock_s": total, "sessions": sessions}, indent=1) + "\n")
 
 
+def trained_seconds(path: Path) -> float | None:
+    """Wall-clock seconds of a run's sessions; None where its run.json is not at hand."""
+    file = path / "run.json"
+    return json.loads(file.read_text(encoding="utf-8"))["wall_clock_s"] if file.is_file() else None
+
+
 def refuse_used(path: Path) -> None:
     """Raises TrainingError if `path` already holds a run, which a fresh one would overwrite."""
     if _used(path):

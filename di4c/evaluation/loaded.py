@@ -17,6 +17,7 @@ from di4c.config.registry import Registry
 from di4c.config.spec import Spec, read_spec
 from di4c.contracts import DataSource, Draws, LambdaSampler, Prediction, Sampler, Teacher
 from di4c.engine.exported import load_into
+from di4c.engine.run_folder import trained_seconds
 from di4c.errors import CheckpointError, SpecError
 from di4c.evaluation.generation import generate_batches, training_labels
 from di4c.evaluation.models import MixtureSize, Model, ProductModel, student_model
@@ -50,7 +51,7 @@ class LoadedModel:
     @property
     def network(self) -> nn.Module:
         """The module with the trained weights: the student, or the teacher's backbone."""
-        return self._teacher.backbone if self.student is None else self.student
+        return self._teacher.network if self.student is None else self.student
 
     @cached_property
     def registry(self) -> Registry:
@@ -124,8 +125,7 @@ class LoadedModel:
 
     def trained_seconds(self) -> float | None:
         """Wall-clock seconds of training, all sessions together; None where the run folder is not at hand."""
-        file = self.path / "run.json"
-        return json.loads(file.read_text(encoding="utf-8"))["wall_clock_s"] if file.is_file() else None
+        return trained_seconds(self.path)
 
     def _labels(self, cond: Tensor | Sequence[int] | int, num: int) -> Tensor:
         classes = self.data.num_classes
@@ -183,6 +183,9 @@ def export_folder(path: Path) -> Path:
     for folder in (path / "export", path):
         if (folder / "model.safetensors").is_file() and (folder / "config.json").is_file():
             return folder
+    rounds = sorted(str(folder.parent) for folder in path.glob("round-*/export"))
+    if rounds:
+        raise CheckpointError(f"{path}: its rounds are not over; continue them with --resume, or name one: {', '.join(rounds)}")
     if (path / "checkpoints").is_dir():
         raise CheckpointError(f"{path}: the run has no export yet; continue it to its end with --resume")
     found = ", ".join(sorted(p.name for p in path.iterdir())[:6]) or "nothing"

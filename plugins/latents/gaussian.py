@@ -17,6 +17,6 @@ class Gaussian(LambdaSampler):
     def sample(self, components: int, draws: Draws) -> Tensor:
         return draws.normal(components, self.dim).float()
 
-    def support(self, atoms: int, draws: Draws) -> tuple[Tensor, Tensor]:
+    def support(self, atoms: int, draws: Draws | None) -> tuple[Tensor, Tensor]:
         points, weights = self._cube.support(atoms, draws)
         return torch.special.ndtri(points.double().clamp(1e-6, 1 - 1e-6)).float(), weights

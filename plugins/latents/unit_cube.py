@@ -23,15 +23,17 @@ class Uniform(LambdaSampler):
     def sample(self, components: int, draws: Draws) -> Tensor:
         return draws.uniform(components, self.dim).float()
 
-    def support(self, atoms: int, draws: Draws) -> tuple[Tensor, Tensor]:
+    def support(self, atoms: int, draws: Draws | None) -> tuple[Tensor, Tensor]:
         midpoints = (torch.arange(atoms, dtype=torch.float64) + 0.5)[:, None] / atoms
-        points = midpoints if self.dim == 1 else sobol_points(atoms, self.dim)
+        points = midpoints if self.dim == 1 else sobol_points(atoms, self.dim) + 0.5 / atoms
         shifted = (points + shared_shift(self.dim, draws)) % 1.0
         return shifted.float(), torch.full((atoms,), 1 / atoms)
 
 
-def shared_shift(dim: int, draws: Draws) -> Tensor:
-    """One U[0, 1]^L for all examples: [L] float64."""
+def shared_shift(dim: int, draws: Draws | None) -> Tensor:
+    """One U[0, 1]^L for all examples, 0 without draws: [L] float64."""
+    if draws is None:
+        return torch.zeros(dim, dtype=torch.float64)
     return torch.tensor([draws.child("shift", i).scalar() for i in range(dim)], dtype=torch.float64)
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from di4c.contracts import Backbone, ForwardProcess, Parameterisation
 from di4c.errors import CheckpointError, SpecError
 from di4c_plugins.heads.sinusoidal_token import SinusoidalToken
-from di4c_plugins.teachers.averaged import AveragedStudent
+from di4c_plugins.teachers.averaged import AveragedStudent, midpoints
 from di4c_plugins.teachers.containers import below, strict_load
 from di4c_plugins.teachers.mdlm import PROJECTION, REASONS, Mdlm
 
@@ -90,7 +90,7 @@ class Di4CText(Mdlm, AveragedStudent):
         parameterisation: Parameterisation | None = None,
         weights: bool = True,
     ):
-        self.atoms = atoms
+        self.lam, self.log_weights = midpoints(atoms)
         super().__init__(
             process,
             num_positions,

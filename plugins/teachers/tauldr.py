@@ -9,7 +9,7 @@ from di4c.contracts import Backbone, ForwardProcess, Parameterisation, Raw, Teac
 from di4c.errors import CheckpointError, SpecError
 from di4c_plugins.backbones.tauldr_unet import TauLDRUNet
 from di4c_plugins.heads.sinusoidal_embedding import SinusoidalEmbedding
-from di4c_plugins.teachers.averaged import AveragedStudent
+from di4c_plugins.teachers.averaged import AveragedStudent, midpoints
 from di4c_plugins.teachers.containers import below, read_file, strict_load, tensors_at, with_shadows, without
 
 CIFAR10 = {
@@ -97,7 +97,7 @@ class Di4CPixels(AveragedStudent, TauLDR):
         parameterisation: Parameterisation | None = None,
         weights: bool = True,
     ):
-        self.atoms = atoms
+        self.lam, self.log_weights = midpoints(atoms)
         super().__init__(
             process,
             num_positions,
