@@ -4,18 +4,13 @@ Also runs under torchrun and srun, and as plain `python tools/train.py` on one d
 """
 
 import argparse
-import dataclasses
 import os
 import sys
-from typing import TYPE_CHECKING
 
 from di4c.config.spec import Spec, read_spec
 from di4c.engine.launchers import rank_environment
 from di4c.engine.reporting import leave, reporting
 from di4c.engine.run_folder import refuse_used
-
-if TYPE_CHECKING:
-    from di4c.engine.options import TrainOptions
 
 
 def main() -> None:
@@ -31,38 +26,16 @@ def main() -> None:
 
 
 def _train(spec: Spec, *, resume: bool) -> int:
-    """Builds the spec's parts and trains; the exit code."""
-    from di4c.config.build import build, portable
-    from di4c.config.registry import Registry
+    """Trains the spec, in one run or in rounds; the exit code."""
+    from di4c.config.training import train_spec
     from di4c.engine import ranks
-    from di4c.engine.loop import Run, train
+    from di4c.rounds.loop import train_rounds
 
     device = ranks.start()
-    parts = build(spec, Registry.default(spec.plugins))
-    if parts.teacher is not None:
-        parts.teacher.to(device)
-    run = Run(
-        spec.train.run,
-        seed=spec.seed,
-        fingerprint=parts.data.fingerprint(),
-        spec=spec.to_dict(),
-        exported_spec=portable(spec, parts.teacher).to_dict(),
-    )
-    split = parts.data.split("train")
-    result = train(parts.objective, split, run=run, options=_options(spec), deepspeed=spec.deepspeed, resume=resume)
+    train = train_spec if spec.rounds is None else train_rounds
+    result = train(spec, device=device, resume=resume)
     ranks.finish()
     return 0 if result.finished else ranks.STOPPED_BY_SIGNAL
-
-
-def _options(spec: Spec) -> "TrainOptions":
-    """The train section as the engine's plain values."""
-    from di4c.engine.options import OptimizerOptions, ScheduleOptions, TrainOptions
-
-    values = dataclasses.asdict(spec.train)
-    del values["run"]
-    values["optimizer"] = OptimizerOptions(**values["optimizer"])
-    values["schedule"] = ScheduleOptions(**values["schedule"])
-    return TrainOptions(**values)
 
 
 def _arguments() -> argparse.Namespace:

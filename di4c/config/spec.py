@@ -20,6 +20,7 @@ from di4c.config.construct import NESTED, full_entry
 from di4c.config.eval_spec import EvalSpec
 from di4c.config.plugin_modules import is_file
 from di4c.config.registry import Registry
+from di4c.config.rounds_spec import RoundsSpec
 from di4c.config.suggest import suggestion
 from di4c.config.train_spec import TrainSpec
 from di4c.errors import RegistryError, SpecError
@@ -98,6 +99,7 @@ class Spec:
     latent: Any = None
     objective: Any = None
     eval: EvalSpec | None = None
+    rounds: RoundsSpec | None = None
     plugins: list[str] = field(default_factory=list)
     deepspeed: dict[str, Any] = field(default_factory=dict)
     source: str = field(default="spec", compare=False, metadata={"spec": False})
@@ -113,9 +115,18 @@ class Spec:
             spec = dataclasses.replace(_normalised(spec, folder or Path.cwd()), source=str(source))
             _check_deepspeed(spec.deepspeed)
             _check_names(spec, Registry.default(spec.plugins))
+            _check_rounds(spec)
         except (SpecError, RegistryError) as error:
             raise type(error)(f"{source}: {error}") from error
+        for number in range(1, min(spec.rounds.max, 2) + 1) if spec.rounds else ():
+            spec.round(number)
         return spec
+
+    def round(self, number: int) -> "Spec":
+        """The spec of one round (from 1) of a spec with `rounds`."""
+        values = self.to_dict()
+        del values["rounds"]
+        return Spec.from_dict(self.rounds.values_of(number, values), source=f"{self.source}: round {number}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values that `from_dict` turns into the same spec; sections that are absent are left out."""
@@ -212,6 +223,19 @@ def _check_nested(registry: Registry, options: Mapping, where: str) -> None:
                 _check_entry(registry, NESTED[key], value, f"{where}.{key}")
             else:
                 _check_nested(registry, value, f"{where}.{key}")
+
+
+def _check_rounds(spec: Spec) -> None:
+    """SpecError unless the rounds, if there are any, are of a distillation, with students that can be teachers, and can be judged."""
+    rounds = spec.rounds
+    if rounds is None:
+        return
+    if spec.task != "distill":
+        raise SpecError(f"rounds: only of task distill; found {spec.task!r}.")
+    if spec.student.lora is not None:
+        raise SpecError("rounds: students with student.lora are adapters of their teacher and cannot be teachers themselves.")
+    if rounds.stop is not None and rounds.stop.steps is not None and spec.eval is None:
+        raise SpecError("rounds.stop.steps: needs an eval section, whose samples and seeds the rounds are judged with.")
 
 
 def _check_deepspeed(config: Mapping) -> None:

@@ -38,6 +38,10 @@ class Outcome:
     folder: Path
 
 
+def _silent(done: int, total: int, text: str) -> None:
+    pass
+
+
 def settings_of(spec: Spec, **changes: Any) -> EvalSpec:
     """The spec's eval section with changes (None: unchanged); metrics may be given as names. Raises SpecError."""
     if spec.eval is None:
@@ -58,11 +62,7 @@ def compare(
 
     What an interrupted call has finished is not done again.
     """
-    metrics = _metrics(run, settings)
-    sweep = Sweep(
-        data=run.data, metrics=metrics, store=CellStore(out / "cells"), steps=settings.steps, seeds=range(settings.seeds),
-        samples=settings.samples, batch_size=settings.batch_size, ranks=ranks, say=say,
-    )  # fmt: skip
+    sweep = sweep_of(run, settings, out / "cells", ranks, say)
     measured = sweep.run(entrants(run, settings.mixture_sizes, also))
     if not ranks.first:
         return None
@@ -71,8 +71,16 @@ def compare(
     directions = {name: better for m in measured for name, better in m.higher_is_better.items()}
     outcome = Outcome(rows_of(measured), floors, directions, out)
     with writing(out):
-        _write(outcome, run, settings, also, _copied_grids(measured, out), [metric for _, metric in metrics])
+        _write(outcome, run, settings, also, _copied_grids(measured, out), [metric for _, metric in sweep.metrics])
     return outcome
+
+
+def sweep_of(run: LoadedModel, settings: EvalSpec, store: Path, ranks: Ranks, say: Progress = _silent) -> Sweep:
+    """The sweep of an eval section on a run's data; its cells lie in the folder `store`."""
+    return Sweep(
+        data=run.data, metrics=_metrics(run, settings), store=CellStore(store), steps=settings.steps,
+        seeds=range(settings.seeds), samples=settings.samples, batch_size=settings.batch_size, ranks=ranks, say=say,
+    )  # fmt: skip
 
 
 def entrants(run: LoadedModel, sizes: Sequence[MixtureSize], also: Mapping[str, LoadedModel]) -> list[Entrant]:
@@ -80,21 +88,22 @@ def entrants(run: LoadedModel, sizes: Sequence[MixtureSize], also: Mapping[str, 
 
     Raises SpecError or DataError where they cannot be compared.
     """
-    found = [_entrant(REFERENCE, None, run if run.student is None else run.teacher())]
+    found = [entrant(REFERENCE, None, run if run.student is None else run.teacher())]
     if run.student is not None:
         ordered = sorted(dict.fromkeys(sizes), key=lambda size: (size != "inf", size == "product", str(size).zfill(9)))
-        found += [_entrant("student", size, run) for size in ordered]
-    taken = {entrant.name for entrant in found} | {"student"}
+        found += [entrant("student", size, run) for size in ordered]
+    taken = {one.name for one in found} | {"student"}
     for name, other in also.items():
         if name in taken:
             raise SpecError(f"--also {name}: the name is taken; choose another")
         if other.data.fingerprint() != run.data.fingerprint():
             raise DataError(f"--also {name}: {other.path} was trained on other data than {run.path}; they cannot be compared")
-        found.append(_entrant(name, None if other.student is None else "inf", other))
+        found.append(entrant(name, None if other.student is None else "inf", other))
     return found
 
 
-def _entrant(name: str, size: MixtureSize, model: LoadedModel) -> Entrant:
+def entrant(name: str, size: MixtureSize, model: LoadedModel) -> Entrant:
+    """A loaded model under one law of λ as a sweep takes it."""
     return Entrant(
         name=name,
         mixture_size=size,

@@ -1,0 +1,1 @@
+"""Students of students: rounds of distillation from one spec."""

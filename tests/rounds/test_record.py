@@ -1,0 +1,72 @@
+"""The stop rule, and what is written of the rounds."""
+
+import csv
+import json
+import math
+
+import pytest
+
+from di4c.config.rounds_spec import RoundsSpec, StopSpec
+from di4c.errors import CheckpointError
+from di4c.rounds.record import Record, Round, verdict
+
+
+def rounds(*values: float, teacher: float | None = None) -> list[Round]:
+    found = [] if teacher is None else [Round(0, values={"fd": {"mean": teacher, "std": 0.0}})]
+    return found + [Round(n, f"round-{n}", 10, 1.0, {"fd": {"mean": v, "std": 0.1}}) for n, v in enumerate(values, 1)]
+
+
+def spec(most: int = 5, gain: float | None = 0.1) -> RoundsSpec:
+    return RoundsSpec(max=most, teacher="averaged", stop=None if gain is None else StopSpec("fd", gain, steps=2))
+
+
+@pytest.mark.parametrize(
+    ("values", "teacher", "over", "chosen"),
+    [
+        ((), 50.0, False, 0),
+        ((20.0,), 50.0, False, 1),
+        ((20.0, 17.0), 50.0, False, 2),  # 15 % are enough
+        ((20.0, 19.0), 50.0, True, 2),  # 5 % are not, though the second round is better
+        ((20.0, 25.0), 50.0, True, 1),  # worse: the first is kept
+        ((49.0,), 50.0, True, 1),  # the first round is compared with the teacher
+        ((49.0,), None, False, 1),  # unless that was not measured
+        ((20.0, math.nan), 50.0, True, 1),
+        ((20.0, 10.0, 5.0, 2.0, 1.0), 50.0, True, 5),  # the limit
+    ],
+)
+def test_rounds_end_when_one_gains_too_little(values, teacher, over, chosen):
+    found = verdict(rounds(*values, teacher=teacher), spec(), higher_is_better=False)
+    assert (found.over, found.chosen) == (over, chosen)
+
+
+def test_gains_are_relative_and_may_point_upwards():
+    found = verdict(rounds(0.5, 0.6, teacher=0.4), spec(), higher_is_better=True)
+    assert not found.over and found.chosen == 2 and found.gains == pytest.approx({1: 0.25, 2: 0.2})
+    assert verdict(rounds(-2.0, -2.5), spec(), higher_is_better=False).gains == pytest.approx({2: 0.25})
+
+
+def test_without_a_rule_the_last_round_is_the_result():
+    assert verdict(rounds(1.0, 9.0), spec(2, None), False).chosen == 2
+    assert not verdict(rounds(1.0), spec(2, None), False).over
+
+
+def test_a_larger_limit_goes_on():
+    done = rounds(20.0, 10.0, teacher=50.0)
+    assert verdict(done, spec(2), False).over and not verdict(done, spec(3), False).over
+
+
+def test_the_record_says_why_and_reads_back(tmp_path):
+    record = Record(tmp_path, rounds(20.0, 19.0, teacher=50.0))
+    record.write(spec())
+    stored = json.loads((tmp_path / "rounds.json").read_text())
+    assert stored["over"] and stored["chosen"] == 2 and "round 2 gains 5.00% in fd, less than 10.00%" in stored["reason"]
+    assert Record.read(tmp_path) == record
+    rows = list(csv.DictReader(open(tmp_path / "rounds.csv")))
+    assert [row["round"] for row in rows] == ["0", "1", "2"] and [row["chosen"] for row in rows] == ["0", "0", "1"]
+    assert float(rows[2]["gain"]) == pytest.approx(0.05) and rows[1]["fd"] == "20.0"
+
+
+def test_a_damaged_record_is_told(tmp_path):
+    (tmp_path / "rounds.json").write_text("{")
+    with pytest.raises(CheckpointError, match="not a record of rounds"):
+        Record.read(tmp_path)
