@@ -9,7 +9,7 @@ All run in seconds on a CPU. Random checks use tolerances of five standard error
 import torch
 from torch import Tensor
 
-from di4c.algorithm.mixture import Query, statistics
+from di4c.algorithm.mixture import Query, draw_target, statistics
 from di4c.algorithm.student import MixtureStudent
 from di4c.contracts import (
     Backbone,
@@ -171,15 +171,30 @@ def check_latent(latent: LambdaSampler, *, components: int = 6) -> None:
 
 
 def check_estimator(estimator: LossEstimator) -> None:
-    """Shapes; finite values and gradients; the loss of a student equal to its target does not pull it away (by expectation)."""
+    """Shapes; finite values and gradients; a constant added to all logits changes nothing; where all components are equal the
+    estimate is the product's −log p(x), or its KL where it uses the target's marginals."""
     logits = Draws(0, count=2).normal(3, 4, 5).requires_grad_()
-    x_t = torch.zeros(2, 4, dtype=torch.long)
-    query = Query(estimator.needs, Draws(1, count=2).integers(5, 2, 4), Prediction.from_logits(logits.detach(), x_t))
-    correlated, marginal = estimator(statistics(Prediction.from_logits(logits, x_t), [query])[0])
+    correlated, marginal = _estimate(estimator, logits)[:2]
     _require(correlated.shape == marginal.shape == (2,), "an estimator returns (correlated [B], marginal [B])")
     (gradient,) = torch.autograd.grad((correlated + marginal).sum(), logits)
     _require(gradient.isfinite().all(), "the gradient is not finite")
     _require(gradient.sum(-1).abs().max() < 1e-8, "the loss must not change when a constant is added to all logits")
+    equal = logits.detach()[:, :1].expand(-1, 3, -1, -1)
+    correlated, marginal, log_p, kl = _estimate(estimator, equal)
+    expected = kl if "kl" in estimator.needs else -log_p
+    message = "with equal components correlated + marginal must be −log p(x) of the product, or its KL where `needs` has \"kl\""
+    _require(torch.allclose(correlated + marginal, expected, atol=1e-6), message)
+
+
+def _estimate(estimator: LossEstimator, logits: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(correlated, marginal, mean log p(x) of component 1, KL of the marginals) on drawn samples of the mixture itself: [B] each."""
+    x_t = torch.zeros(2, 4, dtype=torch.long)
+    itself = Prediction.from_logits(logits.detach(), x_t)
+    drawn = draw_target(itself, Draws(1, count=2), keep_bytes=0, score=True)
+    needs = estimator.needs | {"joint", "kl"}
+    query = Query(needs, drawn.samples, itself, target_joint=drawn.joint)
+    found = statistics(Prediction.from_logits(logits, x_t), [query])[0]
+    return *estimator(found), found.joint[..., 0].mean(-1), found.kl
 
 
 def check_sampler(sampler: Sampler, teacher: Teacher, *, steps: int = 3) -> None:

@@ -1,13 +1,14 @@
 """The contract checks pass for the built-ins and fail for what breaks a contract."""
 
+import math
+
 import pytest
 import torch
 from di4c_plugins.datasets.digits import Digits
-from di4c_plugins.estimators.control_variate import ControlVariate
 from di4c_plugins.estimators.monte_carlo import MonteCarlo
 from di4c_plugins.latents.categorical import Categorical
 from di4c_plugins.latents.gaussian import Gaussian
-from di4c_plugins.latents.unit_cube import Sobol, Stratified, Uniform
+from di4c_plugins.latents.unit_cube import Antithetic, Sobol, Stratified, Uniform
 from di4c_plugins.processes.absorbing import Absorbing
 from di4c_plugins.samplers.ancestral import Ancestral
 from tests.systems import HEADS, tiny_teacher
@@ -15,6 +16,7 @@ from tests.systems import HEADS, tiny_teacher
 from di4c import testing
 from di4c.algorithm.pretraining import NELBO
 from di4c.algorithm.times import TimeLaw
+from di4c.config.registry import Registry
 from di4c.contracts import Parameterisation
 
 
@@ -32,14 +34,30 @@ def test_heads(name):
     testing.check_head(HEADS[name](2, backbone), backbone, latent_dim=2, teacher=teacher)
 
 
-@pytest.mark.parametrize("latent", [Uniform(), Stratified(dim=2), Sobol(), Gaussian(dim=3), Categorical(atoms=6)], ids=lambda x: type(x).__name__)
+LATENTS = [
+    Uniform(), Stratified(dim=2), Sobol(), Antithetic(), Gaussian(dim=3), Gaussian(dim=2, points="sobol"), Categorical(atoms=6),
+    Categorical(atoms=9),
+]
+
+
+@pytest.mark.parametrize("latent", LATENTS, ids=lambda x: type(x).__name__)
 def test_latents(latent):
     testing.check_latent(latent)
 
 
-@pytest.mark.parametrize("estimator", [MonteCarlo(), ControlVariate()], ids=lambda x: type(x).__name__)
-def test_estimators(estimator):
-    testing.check_estimator(estimator)
+@pytest.mark.parametrize("name", [target.name for target in Registry.default().targets("loss_estimators")])
+def test_estimators(name):
+    testing.check_estimator(Registry.default().resolve("loss_estimators", name)())
+
+
+def test_an_estimator_that_forgets_to_divide_by_the_number_of_components_is_caught():
+    class Sum(MonteCarlo):
+        def __call__(self, statistics):
+            nll, zero = super().__call__(statistics)
+            return nll - math.log(statistics.joint.shape[-1]), zero
+
+    with pytest.raises(AssertionError, match="equal components"):
+        testing.check_estimator(Sum())
 
 
 def test_digits_and_pretraining():

@@ -16,22 +16,27 @@ from torch.utils.checkpoint import checkpoint
 
 from di4c.algorithm.affine import Rows, is_affine
 from di4c.algorithm.linear_sums import NAMES, RowQuery, linear_row_values
-from di4c.algorithm.target import Marginals, draw, draw_with_marginals, mixture_log_weights
+from di4c.algorithm.target import Marginals, TargetDraw, draw, draw_target, draw_with_marginals, mixture_log_weights
 from di4c.contracts import CHUNK_BYTES, Prediction, Statistics
 
-__all__ = ["Marginals", "Query", "draw", "draw_with_marginals", "mixture_log_weights", "statistics"]
+__all__ = [
+    "Marginals", "Query", "TargetDraw", "draw", "draw_target", "draw_with_marginals", "mixture_log_weights", "statistics",
+]
 
 
 @dataclass(frozen=True)
 class Query:
     """What the mixture at x_t is scored against: samples x [B, N, D] int64, marginals q̄ of a target, or both.
 
-    needs: fields of Statistics. target: a Prediction, or the Marginals that its pass has kept.
+    needs: fields of Statistics. target: a Prediction, or the Marginals that its pass has kept. sample_weights [N],
+    target_joint [B, N, M]: as in Statistics, passed on.
     """
 
     needs: frozenset
     samples: Tensor | None = None
     target: Marginals | Prediction | None = None
+    sample_weights: Tensor | None = None
+    target_joint: Tensor | None = None
 
 
 def statistics(prediction: Prediction, queries: list[Query], *, chunk_bytes: int = CHUNK_BYTES) -> list[Statistics]:
@@ -73,7 +78,8 @@ def _summed(query: Query, values: dict[str, Tensor], example: Tensor, size: int,
     if "marginal" in query.needs:
         weighted = values["chosen"] + log_weights.to(values["chosen"])[:, None]
         sums["marginal"] = _by_example(weighted.logsumexp(1), example, size)
-    return Statistics(log_weights=log_weights, **sums)
+    given = {"target_joint": query.target_joint, "sample_weights": query.sample_weights}
+    return Statistics(log_weights=log_weights, **sums, **given)
 
 
 def _generic_row_values(

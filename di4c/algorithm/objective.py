@@ -114,7 +114,10 @@ class Di4CLoss:
         if self.data is not None:
             queries["data"] = Query(self.data.estimator.needs, scene.x_0[:, None], scene.teacher)
         if scene.target is not None:
-            queries["consistency"] = Query(self.consistency.estimator.needs, scene.target_samples, scene.target)
+            needs = self.consistency.estimator.needs
+            queries["consistency"] = Query(
+                needs, scene.target_samples, scene.target, scene.target_weights, scene.target_joint
+            )  # fmt: skip
         componentwise = frozenset({"componentwise_kl"})
         if scene.near and scene.near_student is None:
             queries["distillation"] = Query(componentwise, None, scene.teacher)
@@ -129,9 +132,10 @@ class Di4CLoss:
 class Di4C(Objective):
     """Trains a mixture student to do in one step what the teacher does in many.
 
-    components is M, targets N. `data`, `consistency`, `distillation` are the terms (at least one); `time` and `teacher_step`
+    components is M ("all": every atom of a finite law of λ, the mixture likelihood exact), targets N. `data`, `consistency`, `distillation` are the terms (at least one); `time` and `teacher_step`
     the laws of t and t − u; `near_time` times of its own for distillation; `target_mode` whether the student is in eval or train
-    mode at u (dropout). reference: x_t is noised data, or, with `rollouts`, noised samples of the teacher, which then stand in for
+    mode at u (dropout); x_u: one x_u an example, "shared" by its N targets, or one for "each" (the published runs; the same law and
+    expected loss, N times the teacher's passes after its first sub-step, and a trunk pass for each target). reference: x_t is noised data, or, with `rollouts`, noised samples of the teacher, which then stand in for
     the data in every term.
     """
 
@@ -142,7 +146,7 @@ class Di4C(Objective):
         *,
         latent: LambdaSampler,
         sampler: Sampler,
-        components: int,
+        components: int | Literal["all"],
         time: TimeLaw,
         targets: int = 0,
         teacher_step: StepLaw | None = None,
@@ -152,6 +156,7 @@ class Di4C(Objective):
         near_time: TimeLaw | None = None,
         near_copies: int = 1,
         target_mode: str = "eval",
+        x_u: Literal["shared", "each"] = "shared",
         label_dropout: float = 0.0,
         reference: Literal["data", "teacher"] = "data",
         rollouts: Rollouts | None = None,
@@ -159,7 +164,9 @@ class Di4C(Objective):
         chunk_bytes: int = CHUNK_BYTES,
     ):
         super().__init__()
+        components = number_of_components(components, latent)
         _check_terms(data, consistency, distillation, teacher_step, targets)
+        _check_estimators(data, consistency, latent, components, targets, x_u)
         if (reference == "teacher") != (rollouts is not None):
             raise SpecError("objective.reference: 'teacher' goes with objective.rollouts, 'data' without")
         self.rollouts, self.num_classes, self.pool = rollouts, num_classes, None
@@ -180,9 +187,11 @@ class Di4C(Objective):
             near_time=near_time,
             near_copies=near_copies,
             target_mode=target_mode,
+            x_u=x_u,
             label_dropout=label_dropout,
             needs_teacher=data is not None and bool(data.estimator.needs & {"kl"}),
             needs_marginals=consistency is not None and bool(consistency.estimator.needs & {"kl"}),
+            needs_target_joint=consistency is not None and "target_joint" in consistency.estimator.needs,
             chunk_bytes=chunk_bytes,
         )
 
@@ -223,3 +232,31 @@ def _check_terms(
         raise SpecError("objective: at least one of data, consistency, distillation must be given")
     if consistency is not None and (teacher_step is None or targets < 1):
         raise SpecError("objective.consistency needs objective.teacher_step and objective.targets ≥ 1")
+
+
+def number_of_components(components: int | Literal["all"], latent: LambdaSampler) -> int:
+    """M; "all" is the number of atoms of a finite law. SpecError if the law is not finite, or M not positive."""
+    if components == "all":
+        if latent.num_atoms is None:
+            raise SpecError("objective.components: 'all' needs a law of λ with finitely many atoms, e.g. latent: categorical")
+        return latent.num_atoms
+    if components < 1:
+        raise SpecError(f"objective.components: at least 1, or 'all'; found {components}")
+    return components
+
+
+def _check_estimators(
+    data: DataTerm | None, consistency: ConsistencyTerm | None, latent: LambdaSampler, components: int, targets: int, x_u: str
+) -> None:
+    """SpecError where an estimator asks for what its term, or the law of λ, does not give."""
+    named = {"data": data, "consistency": consistency}
+    for term, estimator in ((name, found.estimator) for name, found in named.items() if found is not None):
+        where = f"objective.{term}.estimator: {type(estimator).__name__}"
+        if estimator.assumes_draws and components == latent.num_atoms:
+            raise SpecError(f"{where} assumes random λ, but all {components} atoms are enumerated; take monte-carlo, exact here")
+        if "target_joint" not in estimator.needs:
+            continue
+        if term == "data":
+            raise SpecError(f"{where} needs a sample's own λ, which data do not have; it is for objective.consistency")
+        if targets != components or x_u != "shared":
+            raise SpecError(f"{where} needs targets = components and x_u: shared; found {targets}, {components} and {x_u}")

@@ -1,12 +1,13 @@
 """What the losses look at in one step: times, noised data, the student at t, the target drawn at u."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from einops import repeat
 from torch import Tensor
 
-from di4c.algorithm.mixture import Marginals, draw_with_marginals
+from di4c.algorithm.mixture import Marginals, draw_target
 from di4c.algorithm.student import MixtureStudent
 from di4c.algorithm.times import StepLaw, TimeLaw
 from di4c.contracts import CHUNK_BYTES, Batch, Draws, LambdaSampler, Prediction, Sampler, Teacher
@@ -18,7 +19,8 @@ class Scene:
 
     t [B]; x_0 [B, D]; student: M components at x_t; teacher: at x_t, or None where unused; target: marginals of the student's N
     components at x_u, with a sample of each, target_samples [B, N, D], both without gradient, or None where no t of the batch is far;
-    near: whether any t of the batch may be in the distillation region.
+    target_joint [B, N, M], target_weights [N]: as in Statistics, where the consistency term has a use for them; near: whether any t of
+    the batch may be in the distillation region.
     """
 
     t: Tensor
@@ -27,6 +29,8 @@ class Scene:
     teacher: Prediction | None = None
     target: Marginals | Prediction | None = None
     target_samples: Tensor | None = None
+    target_joint: Tensor | None = None
+    target_weights: Tensor | None = None
     near: bool = False
     near_student: Prediction | None = None
     near_teacher: Prediction | None = None
@@ -34,7 +38,10 @@ class Scene:
 
 @dataclass(frozen=True)
 class SceneLaw:
-    """The options of Di4C that say what is drawn; see objective.Di4C. far_above, near_below: None switches the term off."""
+    """The options of Di4C that say what is drawn; see objective.Di4C. far_above, near_below: None switches the term off.
+
+    needs_target_joint: the target's λ are those of the student at t, and the target scores its samples under all of them.
+    """
 
     latent: LambdaSampler
     sampler: Sampler
@@ -48,9 +55,11 @@ class SceneLaw:
     near_time: TimeLaw | None = None
     near_copies: int = 1
     target_mode: str = "eval"
+    x_u: Literal["shared", "each"] = "shared"
     label_dropout: float = 0.0
     needs_teacher: bool = False
     needs_marginals: bool = False
+    needs_target_joint: bool = False
     chunk_bytes: int = CHUNK_BYTES
 
 
@@ -65,33 +74,67 @@ def draw_scene(law: SceneLaw, teacher: Teacher, student: MixtureStudent, batch: 
     scene = {"t": t, "x_0": batch.x_0, "near": near}
     if law.needs_teacher or (near and law.near_time is None):
         scene["teacher"] = teacher.predict(x_t, t, cond)
+    lam, log_weights = _components(law.latent, law.components, draws.child("lambda"))
     if far:
-        scene |= _target(law, teacher, student, x_t, t, law.teacher_step.earlier(t, step), cond, draws.child("target"))
+        u, shared = law.teacher_step.earlier(t, step), lam if law.needs_target_joint else None
+        scene |= _target(law, teacher, student, x_t, t, u, cond, draws.child("target"), shared)
     if near and law.near_time is not None:
         scene |= _near_pair(law, teacher, student, batch.x_0, cond, draws.child("near"))
     # Last, so that the student's graph is not yet held while the target is read.
-    lam, log_weights = _components(law.latent, law.components, draws.child("lambda"))
     return Scene(student=student.predict(x_t, t, cond, lam, log_weights), **scene)
 
 
 @torch.no_grad()
 def _target(
-    law: SceneLaw, teacher: Teacher, student: MixtureStudent, x_t: Tensor, t: Tensor, u: Tensor, cond: Tensor | None, draws: Draws
+    law: SceneLaw, teacher: Teacher, student: MixtureStudent, x_t: Tensor, t: Tensor, u: Tensor, cond: Tensor | None, draws: Draws,
+    shared: Tensor | None,
 ) -> dict:
-    """x_u ~ p^ψ_{u|t}, then the student's N components at x_u and a sample x_0 of each: no gradient reaches the target."""
-    x_u = x_t
+    """x_u ~ p^ψ_{u|t}, then the student's N components at x_u and a sample x_0 of each: no gradient reaches the target.
+
+    shared: λ [B, M, L] of the student at t, which stand in for draws of the target's own.
+    """
+    copies = law.targets if law.x_u == "each" else 1
+    x_u = _earlier_states(law, teacher, x_t, t, u, cond, draws, copies)
+    lam, log_weights = _components(law.latent, law.targets, draws.child("lambda"))
+    lam = (lam if shared is None else shared).reshape(len(x_u), -1, lam.shape[-1])
+    training = student.training
+    student.train(training and law.target_mode == "train")
+    target = student.predict(x_u, u.repeat_interleave(copies), _copied(cond, copies), lam, log_weights if copies == 1 else None)
+    found = draw_target(
+        target,
+        (draws.repeat(copies) if copies > 1 else draws).child("x_0"),
+        chunk_bytes=law.chunk_bytes,
+        keep_bytes=2 * law.chunk_bytes if law.needs_marginals else 0,
+        copies=copies,
+        copy_weights=log_weights.exp(),
+        score=law.needs_target_joint,
+    )
+    student.train(training)
+    weights = log_weights.exp() if law.targets == law.latent.num_atoms else None
+    return {
+        "target": found.marginals, "target_samples": found.samples, "target_joint": found.joint, "target_weights": weights,
+    }  # fmt: skip
+
+
+def _earlier_states(
+    law: SceneLaw, teacher: Teacher, x_t: Tensor, t: Tensor, u: Tensor, cond: Tensor | None, draws: Draws, copies: int
+) -> Tensor:
+    """x_u by the teacher's sampler in `substeps` steps from x_t, `copies` of them an example, b major: [B·copies, D]."""
+    start = x_u = x_t.repeat_interleave(copies, 0)
+    t, u, labels = t.repeat_interleave(copies), u.repeat_interleave(copies), _copied(cond, copies)
+    draws = draws.repeat(copies) if copies > 1 else draws
+
+    def denoiser(x: Tensor, time: Tensor, labels: Tensor | None) -> Prediction:
+        if copies > 1 and x is start:  # all copies are still x_t: the teacher need not be asked `copies` times
+            once = teacher.predict(x_t, time[::copies], None if labels is None else labels[::copies])
+            return once.repeated(copies)
+        return teacher.predict(x, time, labels)
+
     grid = torch.linspace(0, 1, law.teacher_step.substeps + 1, dtype=t.dtype).tolist()
     for k, (begin, end) in enumerate(zip(grid[:-1], grid[1:], strict=True)):
         now, then = t + (u - t) * begin, t + (u - t) * end
-        x_u = law.sampler.step(teacher.predict, x_u, now, then, cond, draws.child("x_u", k))
-    lam, log_weights = _components(law.latent, law.targets, draws.child("lambda"))
-    training = student.training
-    student.train(training and law.target_mode == "train")
-    target = student.predict(x_u, u, cond, lam, log_weights)
-    keep = 2 * law.chunk_bytes if law.needs_marginals else 0
-    samples, marginals = draw_with_marginals(target, draws.child("x_0"), chunk_bytes=law.chunk_bytes, keep_bytes=keep)
-    student.train(training)
-    return {"target": marginals, "target_samples": samples}
+        x_u = law.sampler.step(denoiser, x_u, now, then, labels, draws.child("x_u", k))
+    return x_u
 
 
 def _near_pair(
@@ -105,6 +148,10 @@ def _near_pair(
     x_t = teacher.process.corrupt(again, t, copies.child("x_t"))
     lam = law.latent.sample(1, copies.child("lambda")).to(x_0.device)
     return {"near_student": student.predict(x_t, t, labels, lam), "near_teacher": teacher.predict(x_t, t, labels)}
+
+
+def _copied(cond: Tensor | None, copies: int) -> Tensor | None:
+    return None if cond is None else cond.repeat_interleave(copies)
 
 
 def dropped_labels(cond: Tensor | None, probability: float, draws: Draws) -> Tensor | None:

@@ -17,11 +17,15 @@ class Marginals:
 
     table: [K, S], kept from the pass that drew the samples, with index [B·D] → its row, −1 where the position is certain of
     its token. Without a table the prediction is read out again whenever it is asked.
+    copies: the prediction holds that many examples of one component for each example here (b major), an x_u of its own for
+    each λ_n, and q̄ is their mean; copy_weights [copies], None for equal ones.
     """
 
     prediction: Prediction
     table: Tensor | None = None
     index: Tensor | None = None
+    copies: int = 1
+    copy_weights: Tensor | None = None
 
     @torch.no_grad()
     def probs(self, rows: Tensor, readout: nn.Module | None = None, affine: Affine | None = None) -> Tensor:
@@ -31,14 +35,40 @@ class Marginals:
         prediction = self.prediction.average()
         if affine is not None and prediction.readout is readout:
             prediction = replace(prediction, readout=affine)
-        return prediction.log_probs(rows)[:, 0].exp()
+        p = prediction.log_probs(self._rows_of_copies(rows))[:, 0].exp().unflatten(0, (len(rows), self.copies))
+        return torch.einsum("pns,n->ps", p, self.weights.to(p)) if self.copies > 1 else p[:, 0]
+
+    @property
+    def weights(self) -> Tensor:
+        """Of the copies: [copies] float64, their sum 1."""
+        device = self.prediction.x_t.device
+        if self.copy_weights is None:
+            return torch.full((self.copies,), 1 / self.copies, dtype=torch.float64, device=device)
+        return self.copy_weights.to(device, torch.float64)
+
+    def _rows_of_copies(self, rows: Tensor) -> Tensor:
+        """The prediction's rows (b·copies + n)·D + d for rows b·D + d: [P·copies]."""
+        positions = self.prediction.x_t.shape[1]
+        copy = torch.arange(self.copies, device=rows.device)
+        return (((rows // positions * self.copies)[:, None] + copy) * positions + (rows % positions)[:, None]).flatten()
 
     def _kept(self, rows: Tensor) -> Tensor:
         where = self.index[rows]
         q = self.table[where.clamp_min(0)]
         certain = (where < 0)[:, None]
         states = torch.arange(q.shape[-1], device=q.device)
-        return torch.where(certain, (states == self.prediction.x_t.flatten()[rows][:, None]).to(q), q)
+        tokens = self.prediction.x_t[:: self.copies].flatten()[rows]
+        return torch.where(certain, (states == tokens[:, None]).to(q), q)
+
+
+@dataclass(frozen=True)
+class TargetDraw:
+    """samples [B, N, D], one of each of the target's N components; its marginals; joint [B, N, N] or None,
+    Σ_d log p^d(x_n^d | x_u; λ_m) of sample n (first) under component m."""
+
+    samples: Tensor
+    marginals: Marginals
+    joint: Tensor | None = None
 
 
 @torch.no_grad()
@@ -47,33 +77,56 @@ def draw(target: Prediction, draws: Draws, *, chunk_bytes: int = CHUNK_BYTES) ->
 
     Positions without uncertainty keep their token.
     """
-    return draw_with_marginals(target, draws, chunk_bytes=chunk_bytes, keep_bytes=0)[0]
+    return draw_target(target, draws, chunk_bytes=chunk_bytes, keep_bytes=0).samples
 
 
-@torch.no_grad()
 def draw_with_marginals(
     target: Prediction, draws: Draws, *, chunk_bytes: int = CHUNK_BYTES, keep_bytes: int
 ) -> tuple[Tensor, Marginals]:
     """`draw`, and the target's marginals; they are kept if the rows with uncertainty take at most `keep_bytes`."""
+    found = draw_target(target, draws, chunk_bytes=chunk_bytes, keep_bytes=keep_bytes)
+    return found.samples, found.marginals
+
+
+@torch.no_grad()
+def draw_target(
+    target: Prediction,
+    draws: Draws,
+    *,
+    chunk_bytes: int = CHUNK_BYTES,
+    keep_bytes: int,
+    copies: int = 1,
+    copy_weights: Tensor | None = None,
+    score: bool = False,
+) -> TargetDraw:
+    """A sample of every component, the marginals (kept if they take at most `keep_bytes`) and, with `score`, the joint.
+
+    With copies = N > 1 the target is [B·N] examples of one component (see Marginals), and so are `draws`.
+    """
     target = demodulated(target, chunk_bytes)
     size, components, positions = target.shape
+    assert copies == 1 or (components == 1 and not score), "copies have one component each, and no joint"
     x = target.x_t[:, None, :].expand(size, components, positions).clone()
     uniform = draws.uniform(components, positions)
-    marginals = _empty_table(target, keep_bytes)
+    marginals = _empty_table(Marginals(target, copies=copies, copy_weights=copy_weights), keep_bytes)
+    joint = torch.zeros(size, components, components, dtype=_wide(target), device=x.device) if score else None
 
     def take(rows: Tensor, p: Tensor) -> None:
         example, position = rows // positions, rows % positions
-        x[example, :, position] = categorical(p, uniform[example, :, position])
+        chosen = categorical(p, uniform[example, :, position])  # [P, N]
+        x[example, :, position] = chosen
         if marginals.table is not None:
-            weights = mixture_log_weights(target).to(p).exp()
-            marginals.table[marginals.index[rows]] = torch.matmul(weights, p)
+            _add_to_table(marginals, rows, torch.matmul(mixture_log_weights(target).to(p).exp(), p))
+        if joint is not None:
+            of_each = p.gather(-1, chosen[:, None].expand(-1, components, -1))  # [P, M, N]
+            joint.index_add_(0, example, of_each.clamp_min(torch.finfo(p.dtype).tiny).log().transpose(1, 2).to(joint))
 
     if is_affine(target):
         _read_affine(target, take, chunk_bytes)
     else:
         for rows in target.chunks(chunk_bytes):
             take(rows, target.log_probs(rows).exp())
-    return x, marginals
+    return TargetDraw(x.view(size // copies, copies * components, positions), marginals, joint)
 
 
 @run_eagerly
@@ -92,15 +145,38 @@ def _read_affine(target: Prediction, take: Callable[[Tensor, Tensor], None], chu
     within_readout(target, rows.features, read)
 
 
-def _empty_table(target: Prediction, keep_bytes: int) -> Marginals:
-    """Marginals with room for the rows with uncertainty, or without a table if they take more than `keep_bytes`."""
-    active = target.active().flatten()
-    wide = torch.float64 if target.features.dtype == torch.float64 else torch.float32
-    number = int(active.sum())
-    if number * target.num_states * wide.itemsize > keep_bytes:
-        return Marginals(target)
-    table = torch.zeros(max(number, 1), target.num_states, dtype=wide, device=active.device)
-    return Marginals(target, table, torch.where(active, active.cumsum(0) - 1, -1))
+def _empty_table(marginals: Marginals, keep_bytes: int) -> Marginals:
+    """With room for the rows with uncertainty, or without a table if they take more than `keep_bytes`.
+
+    A row may be uncertain although no copy is: the copies may have fixed it at different tokens.
+    """
+    target = marginals.prediction
+    active = target.active().unflatten(0, (-1, marginals.copies))  # [B, copies, D]
+    tokens = target.x_t.unflatten(0, (-1, marginals.copies))
+    uncertain = active.any(1) | (tokens != tokens[:, :1]).any(1)
+    number = int(uncertain.sum())
+    if number * target.num_states * _wide(target).itemsize > keep_bytes:
+        return marginals
+    table = torch.zeros(max(number, 1), target.num_states, dtype=_wide(target), device=active.device)
+    index = torch.where(uncertain.flatten(), uncertain.flatten().cumsum(0) - 1, -1)
+    kept = replace(marginals, table=table, index=index)
+    if marginals.copies > 1:
+        fixed = (~active & uncertain[:, None]).flatten().nonzero().squeeze(-1)
+        _add_to_table(kept, fixed, nn.functional.one_hot(tokens.flatten()[fixed], target.num_states).to(table))
+    return kept
+
+
+def _add_to_table(marginals: Marginals, rows: Tensor, p: Tensor) -> None:
+    """Adds the distributions p [P, S] of the prediction's rows, each with its copy's weight."""
+    positions, copies = marginals.prediction.x_t.shape[1], marginals.copies
+    example = rows // positions
+    if copies > 1:
+        p = p * marginals.weights.to(p)[example % copies, None]
+    marginals.table.index_add_(0, marginals.index[example // copies * positions + rows % positions], p)
+
+
+def _wide(prediction: Prediction) -> torch.dtype:
+    return torch.float64 if prediction.features.dtype == torch.float64 else torch.float32
 
 
 def demodulated(prediction: Prediction, chunk_bytes: int) -> Prediction:

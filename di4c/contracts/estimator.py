@@ -15,6 +15,9 @@ class Statistics:
     kl: [B], Σ_d KL(q̄^d ‖ Σ_m w_m p^d(·; λ_m)), q̄ the target's marginals.
     componentwise_kl: [B], Σ_m w_m Σ_d KL(q̄^d ‖ p^d(·; λ_m)).
     log_weights: [M], log w_m.
+    target_joint: [B, N, M], Σ_d log p^d(x_n^d | x_u; λ_m) of the target that drew x_n, at the λ_m of `joint`: x_n is
+        the sample of component n.
+    sample_weights: [N], probabilities of the samples; None for equal ones.
     """
 
     log_weights: Tensor
@@ -22,15 +25,24 @@ class Statistics:
     marginal: Tensor | None = None
     kl: Tensor | None = None
     componentwise_kl: Tensor | None = None
+    target_joint: Tensor | None = None
+    sample_weights: Tensor | None = None
+
+    def over_samples(self, values: Tensor) -> Tensor:
+        """The mean of values [B, N] over the target samples: [B]."""
+        return values.mean(-1) if self.sample_weights is None else values @ self.sample_weights.to(values)
 
 
 class LossEstimator(ABC):
     """Maps statistics to (correlated part [B], marginal part [B]), nats; their sum estimates the loss.
 
-    `needs` names the fields of Statistics it reads, of {"joint", "marginal", "kl", "componentwise_kl"}.
+    `needs` names the fields of Statistics it reads, of {"joint", "marginal", "kl", "componentwise_kl", "target_joint"}.
+    "target_joint" makes target and student share their λ (M = N); only a consistency term has it. `assumes_draws`: the λ_m
+    must be independent equal-weight draws; a law that is enumerated has no bias left to remove.
     """
 
     needs: frozenset
+    assumes_draws: bool = False
 
     @abstractmethod
     def __call__(self, statistics: Statistics) -> tuple[Tensor, Tensor]:

@@ -57,6 +57,17 @@ class Prediction:
         """Positions with uncertainty: bool [B, D]."""
         return self.parameterisation.active(self.x_t)
 
+    def repeated(self, copies: int) -> "Prediction":
+        """The same for `copies` copies of every example, b major: [B·copies, …]."""
+        each = self.features if self.modulation is not None else self.features.unflatten(0, (-1, self.components))
+        features = each.repeat_interleave(copies, 0)
+        modulation = self.modulation
+        if modulation is None:
+            features = features.flatten(0, 1)
+        else:
+            modulation = replace(modulation, code=modulation.code.repeat_interleave(copies, 0))
+        return replace(self, features=features, x_t=self.x_t.repeat_interleave(copies, 0), modulation=modulation)
+
     def average(self, log_weights: Tensor | None = None) -> "Prediction":
         """The product of the λ-averaged marginals as one component: ∏_d Σ_m w_m p^d(·; λ_m)."""
         return replace(self, averaged=True, log_weights=self.log_weights if log_weights is None else log_weights)

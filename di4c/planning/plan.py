@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from di4c.config.build import build_data
+from di4c.algorithm.objective import number_of_components
+from di4c.config.build import build_data, build_latent
 from di4c.config.registry import Registry
 from di4c.config.spec import Spec
 from di4c.contracts import CHUNK_BYTES
@@ -49,7 +50,10 @@ class Plan:
         options = TrainOptions(spec.train.steps, spec.train.batch_size, spec.train.micro_batch_size)
         self.micro, self.accumulation = options.micro_batches(gpus)
         objective = spec.objective
-        self.components, self.targets = int(objective.get("components", 1)), int(objective.get("targets", 0))
+        components = objective.get("components", 1)
+        if components == "all":
+            components = number_of_components(components, build_latent(spec, registry))
+        self.components, self.targets = int(components), int(objective.get("targets", 0))
         self.chunk_bytes = int(objective.get("chunk_bytes", CHUNK_BYTES))
         self.bf16 = spec.train.precision == "bf16"
 

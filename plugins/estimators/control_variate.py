@@ -17,4 +17,4 @@ class ControlVariate(LossEstimator):
     needs = frozenset({"joint", "marginal", "kl"})
 
     def __call__(self, statistics: Statistics) -> tuple[Tensor, Tensor]:
-        return joint_nll(statistics) + statistics.marginal.mean(-1), statistics.kl
+        return joint_nll(statistics) + statistics.over_samples(statistics.marginal), statistics.kl

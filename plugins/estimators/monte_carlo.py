@@ -7,7 +7,7 @@ from di4c.contracts import LossEstimator, Statistics
 
 def joint_nll(statistics: Statistics) -> Tensor:
     """(1/N) Σ_n −log Σ_m w_m ∏_d p^d(x_n^d | x_t; λ_m): [B] nats."""
-    return -(statistics.joint + statistics.log_weights.to(statistics.joint)).logsumexp(-1).mean(-1)
+    return statistics.over_samples(-(statistics.joint + statistics.log_weights.to(statistics.joint)).logsumexp(-1))
 
 
 class MonteCarlo(LossEstimator):

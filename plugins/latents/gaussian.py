@@ -1,21 +1,31 @@
 """A Gaussian law of λ."""
 
+from typing import Literal
+
 import torch
-from di4c_plugins.latents.unit_cube import Uniform
+from di4c_plugins.latents.unit_cube import Antithetic, Sobol, Stratified, Uniform
 from torch import Tensor
 
 from di4c.contracts import Draws, LambdaSampler
 
 
-class Gaussian(LambdaSampler):
-    """M independent draws of N(0, I) in L dimensions."""
+POINTS = {"independent": Uniform, "stratified": Stratified, "sobol": Sobol, "antithetic": Antithetic}
 
-    def __init__(self, *, dim: int):
-        self._cube = Uniform(dim=dim)
+
+class Gaussian(LambdaSampler):
+    """N(0, I) in L dimensions, from points of the unit cube through the inverse distribution function.
+
+    points: how the M draws of an example depend on one another, by the names of the laws on [0, 1]^L.
+    """
+
+    def __init__(self, *, dim: int, points: Literal["independent", "stratified", "sobol", "antithetic"] = "independent"):
+        self._cube = POINTS[points](dim=dim)
         self.dim = dim
 
     def sample(self, components: int, draws: Draws) -> Tensor:
-        return draws.normal(components, self.dim).float()
+        if type(self._cube) is Uniform:
+            return draws.normal(components, self.dim).float()
+        return torch.special.ndtri(self._cube.points(components, draws).clamp(2.0**-54, 1 - 2.0**-53)).float()
 
     def support(self, atoms: int, draws: Draws | None) -> tuple[Tensor, Tensor]:
         points, weights = self._cube.support(atoms, draws)

@@ -21,7 +21,11 @@ class Uniform(LambdaSampler):
         self.dim = dim
 
     def sample(self, components: int, draws: Draws) -> Tensor:
-        return draws.uniform(components, self.dim).float()
+        return self.points(components, draws).float()
+
+    def points(self, components: int, draws: Draws) -> Tensor:
+        """M points an example, each uniform in the margin: [B, M, L] float64."""
+        return draws.uniform(components, self.dim)
 
     def support(self, atoms: int, draws: Draws | None) -> tuple[Tensor, Tensor]:
         midpoints = (torch.arange(atoms, dtype=torch.float64) + 0.5)[:, None] / atoms
@@ -40,14 +44,22 @@ def shared_shift(dim: int, draws: Draws | None) -> Tensor:
 class Stratified(Uniform):
     """One draw in each of M strata of every coordinate, the strata matched at random (Latin hypercube)."""
 
-    def sample(self, components: int, draws: Draws) -> Tensor:
+    def points(self, components: int, draws: Draws) -> Tensor:
         cell = draws.uniform(self.dim, components).argsort(-1)
-        return ((cell + draws.uniform(self.dim, components)) / components).transpose(1, 2).float()
+        return ((cell + draws.uniform(self.dim, components)) / components).transpose(1, 2)
 
 
 class Sobol(Uniform):
     """The first M Sobol points, shifted modulo 1 by a uniform draw an example (randomised quasi-Monte Carlo)."""
 
-    def sample(self, components: int, draws: Draws) -> Tensor:
+    def points(self, components: int, draws: Draws) -> Tensor:
         points = sobol_points(components, self.dim).to(draws.device)
-        return ((points + draws.uniform(1, self.dim)) % 1.0).float()
+        return (points + draws.uniform(1, self.dim)) % 1.0
+
+
+class Antithetic(Uniform):
+    """Pairs (λ, 1 − λ) of U[0, 1]^L; the last draw of an odd M stands alone."""
+
+    def points(self, components: int, draws: Draws) -> Tensor:
+        half = draws.uniform(-(-components // 2), self.dim)
+        return torch.cat([half, 1.0 - half], 1)[:, :components]
