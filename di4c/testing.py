@@ -9,6 +9,7 @@ All run in seconds on a CPU. Random checks use tolerances of five standard error
 import torch
 from torch import Tensor
 
+from di4c.algorithm.every_sample import every_sample
 from di4c.algorithm.mixture import Query, draw_target, statistics
 from di4c.algorithm.student import MixtureStudent
 from di4c.contracts import (
@@ -172,7 +173,7 @@ def check_latent(latent: LambdaSampler, *, components: int = 6) -> None:
 
 def check_estimator(estimator: LossEstimator) -> None:
     """Shapes; finite values and gradients; a constant added to all logits changes nothing; where all components are equal the
-    estimate is the product's −log p(x), or its KL where it uses the target's marginals."""
+    estimate is the product's −log p(x), its KL where it uses the target's marginals, or 0 where it sums over every x."""
     logits = Draws(0, count=2).normal(3, 4, 5).requires_grad_()
     correlated, marginal = _estimate(estimator, logits)[:2]
     _require(correlated.shape == marginal.shape == (2,), "an estimator returns (correlated [B], marginal [B])")
@@ -183,6 +184,8 @@ def check_estimator(estimator: LossEstimator) -> None:
     correlated, marginal, log_p, kl = _estimate(estimator, equal)
     expected = kl if "kl" in estimator.needs else -log_p
     message = "with equal components correlated + marginal must be −log p(x) of the product, or its KL where `needs` has \"kl\""
+    if "log_law" in estimator.needs:  # the target is the product itself
+        expected, message = torch.zeros_like(log_p), "summed over every x the loss of a student equal to its target must be 0"
     _require(torch.allclose(correlated + marginal, expected, atol=1e-6), message)
 
 
@@ -193,6 +196,9 @@ def _estimate(estimator: LossEstimator, logits: Tensor) -> tuple[Tensor, Tensor,
     drawn = draw_target(itself, Draws(1, count=2), keep_bytes=0, score=True)
     needs = estimator.needs | {"joint", "kl"}
     query = Query(needs, drawn.samples, itself, target_joint=drawn.joint)
+    if "log_law" in estimator.needs:
+        samples, log_law = every_sample(itself)
+        query = Query(needs, samples, itself, log_law=log_law)
     found = statistics(Prediction.from_logits(logits, x_t), [query])[0]
     return *estimator(found), found.joint[..., 0].mean(-1), found.kl
 

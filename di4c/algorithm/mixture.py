@@ -29,7 +29,7 @@ class Query:
     """What the mixture at x_t is scored against: samples x [B, N, D] int64, marginals q̄ of a target, or both.
 
     needs: fields of Statistics. target: a Prediction, or the Marginals that its pass has kept. sample_weights [N],
-    target_joint [B, N, M]: as in Statistics, passed on.
+    target_joint [B, N, M], log_law [B, N]: as in Statistics, passed on.
     """
 
     needs: frozenset
@@ -37,6 +37,7 @@ class Query:
     target: Marginals | Prediction | None = None
     sample_weights: Tensor | None = None
     target_joint: Tensor | None = None
+    log_law: Tensor | None = None
 
 
 def statistics(prediction: Prediction, queries: list[Query], *, chunk_bytes: int = CHUNK_BYTES) -> list[Statistics]:
@@ -78,7 +79,7 @@ def _summed(query: Query, values: dict[str, Tensor], example: Tensor, size: int,
     if "marginal" in query.needs:
         weighted = values["chosen"] + log_weights.to(values["chosen"])[:, None]
         sums["marginal"] = _by_example(weighted.logsumexp(1), example, size)
-    given = {"target_joint": query.target_joint, "sample_weights": query.sample_weights}
+    given = {"target_joint": query.target_joint, "sample_weights": query.sample_weights, "log_law": query.log_law}
     return Statistics(log_weights=log_weights, **sums, **given)
 
 

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from di4c.algorithm.diagnostics import mixture_diagnostics
-from di4c.algorithm.mixture import Query, statistics
+from di4c.algorithm.every_sample import every_sample
+from di4c.algorithm.mixture import Marginals, Query, statistics
 from di4c.algorithm.rollouts import Rollouts, load_or_roll_out
 from di4c.algorithm.scene import Scene, SceneLaw, draw_scene
 from di4c.algorithm.student import MixtureStudent
@@ -112,12 +113,10 @@ class Di4CLoss:
         """The sums each term needs: one pass over the student at t, one more where distillation has its own times."""
         queries: dict[str, Query] = {}
         if self.data is not None:
-            queries["data"] = Query(self.data.estimator.needs, scene.x_0[:, None], scene.teacher)
+            certain = scene.x_0.new_zeros(len(scene.x_0), 1) if "log_law" in self.data.estimator.needs else None
+            queries["data"] = Query(self.data.estimator.needs, scene.x_0[:, None], scene.teacher, log_law=certain)
         if scene.target is not None:
-            needs = self.consistency.estimator.needs
-            queries["consistency"] = Query(
-                needs, scene.target_samples, scene.target, scene.target_weights, scene.target_joint
-            )  # fmt: skip
+            queries["consistency"] = self._consistency_query(scene)
         componentwise = frozenset({"componentwise_kl"})
         if scene.near and scene.near_student is None:
             queries["distillation"] = Query(componentwise, None, scene.teacher)
@@ -127,6 +126,15 @@ class Di4CLoss:
             query = Query(componentwise, None, scene.near_teacher)
             named["distillation"] = statistics(scene.near_student, [query], chunk_bytes=self.chunk_bytes)[0]
         return named
+
+    def _consistency_query(self, scene: Scene) -> Query:
+        """The target's samples, or every x with its law where the estimator asks for it."""
+        needs, target = self.consistency.estimator.needs, scene.target
+        if "log_law" not in needs:
+            return Query(needs, scene.target_samples, target, scene.target_weights, scene.target_joint)
+        prediction = target.prediction if isinstance(target, Marginals) else target
+        samples, log_law = every_sample(prediction, chunk_bytes=self.chunk_bytes)
+        return Query(needs, samples, target, log_law=log_law)
 
 
 class Di4C(Objective):
@@ -254,6 +262,13 @@ def _check_estimators(
         where = f"objective.{term}.estimator: {type(estimator).__name__}"
         if estimator.assumes_draws and components == latent.num_atoms:
             raise SpecError(f"{where} assumes random λ, but all {components} atoms are enumerated; take monte-carlo, exact here")
+        if "log_law" in estimator.needs:
+            numbers = (components, targets) if term == "consistency" else (components,)
+            if set(numbers) != {latent.num_atoms} or x_u != "shared":
+                raise SpecError(
+                    f"{where} sums over every λ: components (and targets) must be the {latent.num_atoms} atoms of a finite law, "
+                    f"and x_u shared; found {', '.join(map(str, numbers))} and {x_u}"
+                )
         if "target_joint" not in estimator.needs:
             continue
         if term == "data":

@@ -18,6 +18,7 @@ class Statistics:
     target_joint: [B, N, M], Σ_d log p^d(x_n^d | x_u; λ_m) of the target that drew x_n, at the λ_m of `joint`: x_n is
         the sample of component n.
     sample_weights: [N], probabilities of the samples; None for equal ones.
+    log_law: [B, N], the target's log-probabilities of the samples, which are then every x there is.
     """
 
     log_weights: Tensor
@@ -27,6 +28,7 @@ class Statistics:
     componentwise_kl: Tensor | None = None
     target_joint: Tensor | None = None
     sample_weights: Tensor | None = None
+    log_law: Tensor | None = None
 
     def over_samples(self, values: Tensor) -> Tensor:
         """The mean of values [B, N] over the target samples: [B]."""
@@ -36,9 +38,10 @@ class Statistics:
 class LossEstimator(ABC):
     """Maps statistics to (correlated part [B], marginal part [B]), nats; their sum estimates the loss.
 
-    `needs` names the fields of Statistics it reads, of {"joint", "marginal", "kl", "componentwise_kl", "target_joint"}.
+    `needs` names the fields of Statistics it reads, of {"joint", "marginal", "kl", "componentwise_kl", "target_joint", "log_law"}.
     "target_joint" makes target and student share their λ (M = N); only a consistency term has it. `assumes_draws`: the λ_m
     must be independent equal-weight draws; a law that is enumerated has no bias left to remove.
+    "log_law" replaces the samples by all x: small spaces and an enumerated law of λ only.
     """
 
     needs: frozenset
