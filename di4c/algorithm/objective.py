@@ -140,11 +140,13 @@ class Di4CLoss:
 class Di4C(Objective):
     """Trains a mixture student to do in one step what the teacher does in many.
 
-    components is M ("all": every atom of a finite law of λ, the mixture likelihood exact), targets N. `data`, `consistency`, `distillation` are the terms (at least one); `time` and `teacher_step`
-    the laws of t and t − u; `near_time` times of its own for distillation; `target_mode` whether the student is in eval or train
-    mode at u (dropout); x_u: one x_u an example, "shared" by its N targets, or one for "each" (the published runs; the same law and
-    expected loss, N times the teacher's passes after its first sub-step, and a trunk pass for each target). reference: x_t is noised data, or, with `rollouts`, noised samples of the teacher, which then stand in for
-    the data in every term.
+    components is M ("all": every atom of a finite law of λ, the mixture likelihood exact), targets N. `data`, `consistency`,
+    `distillation` are the terms (at least one); `time` and `teacher_step` the laws of t and t − u; `near_time` times of its own for
+    distillation; `target_mode` whether the student is in eval or train mode at u (dropout); x_u: one x_u an example, "shared" by its
+    N targets, or one for "each" (the published runs; the same law and expected loss, N times the teacher's passes after its first
+    sub-step, and a trunk pass for each target). reference: x_t is noised data, or, with `rollouts`, noised samples of the teacher,
+    which then stand in for the data in every term. components_at_a_time: the components whose activations exist at once (null: all);
+    fewer cost a second forward pass and change no number, so that M is bounded by the features [B·M, D, H] alone.
     """
 
     def __init__(
@@ -169,9 +171,12 @@ class Di4C(Objective):
         reference: Literal["data", "teacher"] = "data",
         rollouts: Rollouts | None = None,
         num_classes: int | None = None,
+        components_at_a_time: int | None = None,
         chunk_bytes: int = CHUNK_BYTES,
     ):
         super().__init__()
+        if components_at_a_time is not None and components_at_a_time < 1:
+            raise SpecError(f"objective.components_at_a_time: at least 1, or null for all; found {components_at_a_time}")
         components = number_of_components(components, latent)
         _check_terms(data, consistency, distillation, teacher_step, targets)
         _check_estimators(data, consistency, latent, components, targets, x_u)
@@ -200,6 +205,7 @@ class Di4C(Objective):
             needs_teacher=data is not None and bool(data.estimator.needs & {"kl"}),
             needs_marginals=consistency is not None and bool(consistency.estimator.needs & {"kl"}),
             needs_target_joint=consistency is not None and "target_joint" in consistency.estimator.needs,
+            components_at_a_time=components_at_a_time,
             chunk_bytes=chunk_bytes,
         )
 

@@ -60,6 +60,7 @@ class SceneLaw:
     needs_teacher: bool = False
     needs_marginals: bool = False
     needs_target_joint: bool = False
+    components_at_a_time: int | None = None
     chunk_bytes: int = CHUNK_BYTES
 
 
@@ -81,7 +82,7 @@ def draw_scene(law: SceneLaw, teacher: Teacher, student: MixtureStudent, batch: 
     if near and law.near_time is not None:
         scene |= _near_pair(law, teacher, student, batch.x_0, cond, draws.child("near"))
     # Last, so that the student's graph is not yet held while the target is read.
-    return Scene(student=student.predict(x_t, t, cond, lam, log_weights), **scene)
+    return Scene(student=student.predict(x_t, t, cond, lam, log_weights, at_a_time=law.components_at_a_time), **scene)
 
 
 @torch.no_grad()
@@ -99,7 +100,10 @@ def _target(
     lam = (lam if shared is None else shared).reshape(len(x_u), -1, lam.shape[-1])
     training = student.training
     student.train(training and law.target_mode == "train")
-    target = student.predict(x_u, u.repeat_interleave(copies), _copied(cond, copies), lam, log_weights if copies == 1 else None)
+    target = student.predict(
+        x_u, u.repeat_interleave(copies), _copied(cond, copies), lam, log_weights if copies == 1 else None,
+        at_a_time=law.components_at_a_time,
+    )  # fmt: skip
     found = draw_target(
         target,
         (draws.repeat(copies) if copies > 1 else draws).child("x_0"),

@@ -2,9 +2,11 @@
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from di4c.contracts import (
     Backbone,
+    Context,
     Denoiser,
     Draws,
     LambdaSampler,
@@ -28,12 +30,22 @@ class MixtureStudent(nn.Module):
         self.num_states = num_states
 
     def predict(
-        self, x_t: Tensor, t: Tensor, cond: Tensor | None, lam: Tensor, log_weights: Tensor | None = None
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        cond: Tensor | None,
+        lam: Tensor,
+        log_weights: Tensor | None = None,
+        *,
+        at_a_time: int | None = None,
     ) -> Prediction:
-        """The M components at x_t: x_t [B, D], t [B], cond [B] or None, λ [B, M, L], log-weights [M] or None (equal)."""
+        """The M components at x_t: x_t [B, D], t [B], cond [B] or None, λ [B, M, L], log-weights [M] or None (equal).
+
+        at_a_time: see `_features`; what is predicted and its gradient do not depend on it.
+        """
         context = self.head.context(lam)
         return Prediction(
-            features=self.backbone(x_t, t, cond, context),
+            features=self._features(x_t, t, cond, context, at_a_time or lam.shape[1]),
             x_t=x_t,
             readout=self.backbone.readout,
             parameterisation=self.parameterisation,
@@ -42,6 +54,23 @@ class MixtureStudent(nn.Module):
             modulation=context.modulation,
             log_weights=log_weights,
         )
+
+    def _features(self, x_t: Tensor, t: Tensor, cond: Tensor | None, context: Context, at_a_time: int) -> Tensor:
+        """The backbone's features, with the activations of at most `at_a_time` components held at once.
+
+        A first pass leaves the features of all components, B·M·D·H numbers, from which the loss takes its sums over λ as they are;
+        once it has their gradient, the backward pass runs each group again. Dropout repeats its masks.
+        """
+        if not context.enters or at_a_time >= context.components:
+            return self.backbone(x_t, t, cond, context)
+        parts = []
+        for part in context.split(at_a_time):
+            if torch.is_grad_enabled():
+                h = checkpoint(self.backbone, x_t, t, cond, part, use_reentrant=False, preserve_rng_state=not x_t.is_meta)
+            else:
+                h = self.backbone(x_t, t, cond, part)
+            parts.append(h.unflatten(0, (len(x_t), -1)))
+        return torch.cat(parts, 1).flatten(0, 1)
 
 
 def mixture_denoiser(student: MixtureStudent, latent: LambdaSampler, draws: Draws) -> Denoiser:

@@ -3,7 +3,7 @@
 import copy
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
@@ -32,6 +32,24 @@ class Context:
     embedding: Tensor | None = None
     start: int = 0
     modulation: Modulation | None = None
+
+    @property
+    def enters(self) -> bool:
+        """Whether λ enters the backbone itself, whose batch then grows to B·M."""
+        return self.tokens is not None or self.embedding is not None
+
+    def split(self, size: int) -> list["Context"]:
+        """The contexts of at most `size` components each, in their order, without the modulation."""
+        first = range(0, self.components, size)
+
+        def part(value: Tensor | None, m: int) -> Tensor | None:
+            return None if value is None else value.unflatten(0, (-1, self.components))[:, m : m + size].flatten(0, 1)
+
+        return [
+            replace(self, components=min(size, self.components - m), tokens=part(self.tokens, m), embedding=part(self.embedding, m),
+                    modulation=None)
+            for m in first
+        ]  # fmt: skip
 
 
 class Backbone(nn.Module):

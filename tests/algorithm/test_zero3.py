@@ -11,6 +11,7 @@ JOBS = [
         ("token", "dit", 1), ("late", "dit", 10**6), ("readout", "dit", 100), ("token", "maskgit", 100), ("readout", "maskgit", 10**6)
     ]
 ]
+JOBS += [JOBS[k] | {"components_at_a_time": size} for k, size in ((0, 1), (1, 2), (3, 2))]
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +22,7 @@ def results():
 @pytest.mark.slow
 @pytest.mark.parametrize("k", range(len(JOBS)))
 def test_two_ranks_with_partitioned_weights_compute_what_one_process_does(results, k):
-    objective, found = objective_of(JOBS[k]), results[k]
+    objective, found = objective_of(JOBS[k] | {"components_at_a_time": None}), results[k]
     loss = objective(*batch_of(0, SIZE), 0)["loss"]
     torch.testing.assert_close(torch.tensor(found["losses"]), loss.detach(), rtol=1e-4, atol=1e-4)
     loss.mean().backward()

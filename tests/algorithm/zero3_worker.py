@@ -1,6 +1,6 @@
 """Losses and gradients of Di4C under ZeRO-3: python -m tests.algorithm.zero3_worker JOBS.json RESULTS.json, one process a rank.
 
-A job: {"head", "backbone", "chunk_bytes"}. Its result on rank 0: {"losses": [B] of the whole batch, "gradients": {name: norm},
+A job: {"head", "backbone", "chunk_bytes"} and optionally "components_at_a_time". Its result on rank 0: {"losses": [B] of the whole batch, "gradients": {name: norm},
 "calls": of the readout a step}.
 """
 
@@ -48,6 +48,7 @@ def objective_of(job: dict) -> Di4C:
     return Di4C(
         teacher, student, latent=Uniform(), sampler=Ancestral(teacher.process), components=3, targets=2,
         time=TimeLaw("uniform"), teacher_step=StepLaw("constant", size=0.1, substeps=2), chunk_bytes=job["chunk_bytes"],
+        components_at_a_time=job.get("components_at_a_time"),
         data=DataTerm(1.0, estimator, Gate("constant", 1.0)), consistency=ConsistencyTerm(1.0, estimator, above=0.1),
         distillation=DistillationTerm(2.0, below=0.3),
     )
