@@ -32,8 +32,8 @@ def _train(spec: Spec, *, resume: bool) -> int:
     from di4c.rounds.loop import train_rounds
 
     device = ranks.start()
-    train = train_spec if spec.rounds is None else train_rounds
-    result = train(spec, device=device, resume=resume)
+    rounds = spec.rounds is not None
+    result = train_rounds(spec, device=device, resume=resume) if rounds else train_spec(spec, resume=resume)
     ranks.finish()
     return 0 if result.finished else ranks.STOPPED_BY_SIGNAL
 

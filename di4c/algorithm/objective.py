@@ -214,9 +214,9 @@ class Di4C(Objective):
         return self._frozen[0]
 
     def prepare(self, draws: Draws, *, rank: int = 0, ranks: int = 1) -> None:
-        """Moves the teacher to the device; draws or loads its samples where they are the reference."""
-        self.teacher.to(draws.device)
+        """Draws or loads the teacher's samples, where they are the reference."""
         if self.rollouts is not None:
+            self.teacher.to(draws.device)
             self.pool = load_or_roll_out(
                 self.rollouts, self.teacher, self.law.sampler, self.num_classes, draws.child("rollouts"), rank, ranks
             )

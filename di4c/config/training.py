@@ -2,8 +2,6 @@
 
 import dataclasses
 
-import torch
-
 from di4c.config.build import build, portable
 from di4c.config.registry import Registry
 from di4c.config.spec import Spec
@@ -11,11 +9,9 @@ from di4c.engine.loop import Result, Run, train
 from di4c.engine.options import OptimizerOptions, ScheduleOptions, TrainOptions
 
 
-def train_spec(spec: Spec, *, device: torch.device, resume: bool) -> Result:
+def train_spec(spec: Spec, *, resume: bool) -> Result:
     """Trains what a spec without `rounds` describes, in its run folder. Collective; raises as `build` and `train` do."""
     parts = build(spec, Registry.default(spec.plugins))
-    if parts.teacher is not None:
-        parts.teacher.to(device)
     run = Run(
         spec.train.run,
         seed=spec.seed,

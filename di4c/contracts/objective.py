@@ -5,19 +5,29 @@ from abc import abstractmethod
 from torch import Tensor, nn
 
 from di4c.contracts.dataset import Batch
+from di4c.contracts.teacher import Teacher
 from di4c.draws import Draws
 
 
 class Objective(nn.Module):
     """A module whose forward computes a whole training loss: one engine call, one backward.
 
-    `model` is the submodule that is exported. Every rank makes the same calls of parametrised modules whatever it draws.
+    `model` is the submodule that is exported. `teacher`, if there is one, is called but not trained: the engine moves or shards
+    it. Every rank makes the same calls of parametrised modules whatever it draws.
     """
 
     model: nn.Module
 
+    @property
+    def teacher(self) -> Teacher | None:
+        """The frozen teacher, no submodule."""
+        return None
+
     def prepare(self, draws: Draws, *, rank: int = 0, ranks: int = 1) -> None:
-        """Called once on every rank before training; `draws` are keyed by the seed, shared by the ranks, on the rank's device."""
+        """Called once on every rank before training, the teacher still whole and on the host.
+
+        `draws` are keyed by the seed, shared by the ranks, on the rank's device.
+        """
 
     @abstractmethod
     def forward(self, batch: Batch, draws: Draws, step: int) -> dict[str, Tensor]:

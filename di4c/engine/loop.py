@@ -13,6 +13,7 @@ import torch.distributed as dist
 
 from di4c.contracts.dataset import Split
 from di4c.contracts.objective import Objective
+from di4c.draws import Draws
 from di4c.engine import checkpoint as checkpoints
 from di4c.engine import ranks
 from di4c.engine.dropout import insert_example_dropout
@@ -23,6 +24,7 @@ from di4c.engine.metrics import RunningMeans
 from di4c.engine.nonfinite import SkipNonFinite, StopOnNonFinite
 from di4c.engine.optimizer import set_learning_rate
 from di4c.engine.options import TrainOptions
+from di4c.engine.placement import place
 from di4c.engine.report import Reporter
 from di4c.engine.run_folder import RunFolder, code_commit
 from di4c.engine.schedule import lr_factor
@@ -91,6 +93,10 @@ class Trainer:
         self.aliases = tied_names(objective)
         self.stream = ExampleStream(split, run.seed, batch_size=options.batch_size)
         self.examples = insert_example_dropout(objective)
+        preparation = Draws(run.seed, path=("prepare",), device=self.device)
+        objective.to(self.device).prepare(preparation, rank=ranks.rank(), ranks=ranks.world_size())
+        if objective.teacher is not None:
+            place(objective.teacher, options.teacher_placement, self.device, deepspeed)
         self.engine = initialize(objective, options, deepspeed, self.device)
         self.shards = shards_of(self.engine)
         self.average = MovingAverage(self.shards, options.ema) if options.ema else None

@@ -63,7 +63,7 @@ class _Rounds:
     def _trained(self, number: int, folder: Path) -> bool:
         """Trains a round, or what is left of it; False if a signal ended it."""
         self._say(f"round {number} of at most {self.rounds.max}: {folder}")
-        result = train_spec(self.spec.round(number), device=self.device, resume=True)
+        result = train_spec(self.spec.round(number), resume=True)
         gc.collect()  # the round's engine and teacher, before the next ones are built
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

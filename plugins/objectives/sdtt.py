@@ -76,6 +76,10 @@ class Sdtt(Objective):
         self.register_buffer("teacher_round", torch.zeros(1, dtype=torch.int64))
         self._teacher_round: int | None = None
 
+    @property
+    def teacher(self) -> Teacher:
+        return self._frozen[0]
+
     def train(self, mode: bool = True) -> "Sdtt":
         super().train(mode)
         self.round_teacher.eval()
@@ -85,7 +89,7 @@ class Sdtt(Objective):
         """{"loss": [B], and its mean a masked position "distance_per_token": [B]}."""
         number = min(step // self.steps_per_round, self.rounds - 1)
         self._begin_round(number)
-        process = self._frozen[0].process
+        process = self.teacher.process
         t = self.earliest + (1 - self.earliest) * draws.child("t").uniform()
         x_t = process.corrupt(batch.x_0, t, draws.child("x_t"))
         targets, origin = self.gather(x_t, t, batch.cond, number, draws.child("targets"))
@@ -111,7 +115,7 @@ class Sdtt(Objective):
         self, x_t: Tensor, t: Tensor, cond: Tensor | None, number: int, draws: Draws
     ) -> tuple[list[Prediction], Tensor]:
         """(the teacher's predictions before its k steps, which of them is a position's target: [B, D], −1: none)."""
-        process, size = self._frozen[0].process, self.step_size(number)
+        process, size = self.teacher.process, self.step_size(number)
         predict = self._teacher(number, draws)
         x, predictions = x_t, []
         origin = torch.where(x_t == process.mask_index, self.substeps - 1, -1)
@@ -150,7 +154,7 @@ class Sdtt(Objective):
 
     def _teacher(self, number: int, draws: Draws) -> Predict:
         if number == 0:
-            return self._frozen[0].predict
+            return self.teacher.predict
         return lambda x, t, cond: self.round_teacher.predict(x, t, cond, self._lam(draws))
 
     def _lam(self, draws: Draws) -> Tensor:

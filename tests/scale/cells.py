@@ -1,13 +1,15 @@
 """Trains cells of the scale matrix one after another: python -m tests.scale.cells JOBS.json RESULTS.json
 
-A job: {"folder", "stage", "precision", "offload", "head"} and optionally "resume", "remove", "steps" of the run. Its result:
-{"finished": bool} or {"error", "kind"}.
+A job: {"folder", "stage", "precision", "offload", "head"} and optionally "resume", "remove", and "teacher", its placement. Its
+result on rank 0: {"finished": bool, "teacher": share of its weights that lies there} or {"error", "kind"}.
 """
 
 import json
 import shutil
 import sys
 from pathlib import Path
+
+from torch import nn
 
 from di4c.config.build import build
 from di4c.config.registry import Registry
@@ -23,7 +25,7 @@ HEADS = {"token": {"name": "token"}, "late": {"name": "late", "blocks": 1}}
 
 def spec_of(job: dict) -> Spec:
     """A small mixture student of a small random teacher on digits, all three terms of the loss."""
-    zero = {"stage": job["stage"]}
+    zero = {"stage": job["stage"]} | ({"stage3_param_persistence_threshold": 0} if "teacher" in job else {})
     if job["offload"]:
         zero["offload_optimizer"] = {"device": "cpu"}
         if job["stage"] == 3:
@@ -59,7 +61,7 @@ def perform(job: dict) -> dict:
     options = TrainOptions(
         steps=STEPS, batch_size=8, micro_batch_size=4, clip=10.0, ema=0.9, log_every=1, checkpoint_every=10, keep=5,
         optimizer=OptimizerOptions(lr=2e-3, betas=(0.9, 0.99), weight_decay=0.02, lr_multipliers={"head": 3.0}),
-        precision=job["precision"],
+        precision=job["precision"], teacher_placement=job.get("teacher", "replicated"),
     )  # fmt: skip
     try:
         parts = build(spec, Registry.default())
@@ -68,9 +70,15 @@ def perform(job: dict) -> dict:
             parts.objective, parts.data.split("train"), run=run, options=options, deepspeed=spec.deepspeed,
             resume=job.get("resume", False),
         )  # fmt: skip
-        return {"finished": result.finished}
+        return {"finished": result.finished, "teacher": share_held(parts.teacher.backbone)}
     except Di4CError as error:
         return {"error": str(error), "kind": type(error).__name__}
+
+
+def share_held(network: nn.Module) -> float:
+    """Numbers of the parameters that this rank holds, of all that they have."""
+    held = sum(p.numel() + (p.ds_tensor.ds_numel if hasattr(p, "ds_tensor") else 0) for p in network.parameters())
+    return held / sum(getattr(p, "ds_numel", p.numel()) for p in network.parameters())
 
 
 def main() -> None:
