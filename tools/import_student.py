@@ -5,6 +5,7 @@ kept. The folder can be sampled from and evaluated as if it had been trained her
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import shutil
@@ -32,7 +33,7 @@ def import_student(spec_file: Path, overrides: list[str], out: Path) -> Path:
     from di4c.config.spec import read_spec, save_spec
     from di4c.errors import SpecError
 
-    spec = read_spec(spec_file, [*overrides, f"train.run={out}"])
+    spec = dataclasses.replace(read_spec(spec_file, [*overrides, f"train.run={out}"]), rounds=None)
     if out.exists():
         raise SpecError(f"{out}: exists already; give a new folder")
     registry = Registry.default(spec.plugins)

@@ -143,12 +143,24 @@ def build_objective(spec: Spec, registry: Registry, parts: Parts) -> Objective:
 
 
 def build_sampler(
-    spec: Spec, registry: Registry, process: ForwardProcess, teacher: Teacher | None = None
+    spec: Spec,
+    registry: Registry,
+    process: ForwardProcess,
+    teacher: Teacher | None = None,
+    data: DataSource | DataShape | None = None,
+    device: torch.device | str = "cpu",
 ) -> Sampler:
-    """The sampler of `eval.sampler`; one that guides or finishes with the teacher is given it, if it is at hand."""
+    """The sampler of `eval.sampler`; one that guides or finishes with a teacher is given it, if it is at hand.
+
+    That is `teacher`, unless `eval.sampler.teacher` names another one of the same data; it is built on `device`.
+    """
     _need_eval(spec)
+    entry, named = spec.eval.sampler_and_teacher()
+    if named is not None:
+        other = dataclasses.replace(spec, teacher=named, task="distill")
+        teacher = build_teacher(other, registry, data or build_data(spec, registry), process).to(device)
     provided = {"process": process, "teacher": teacher}
-    return _create(spec, registry, "samplers", spec.eval.sampler, "eval.sampler", provided)
+    return _create(spec, registry, "samplers", entry, "eval.sampler", provided)
 
 
 def build_metrics(spec: Spec, registry: Registry, data: DataSource, process: ForwardProcess) -> dict[str, Metric]:
@@ -195,6 +207,10 @@ def check(spec: Spec, registry: Registry) -> list[tuple[str, str]]:
                 shown += f" (options not checked: {error})"
             told.append((where, shown))
         _check_head_class(registry, spec, planned)
+        if spec.rounds is not None:
+            later = spec.round(2).teacher
+            registry.plan("teachers", {k: v for k, v in later.items() if k != "run"}, PROVIDED["teachers"], "rounds.teacher")
+            told.append(("rounds.teacher", registry.find("teachers", later["name"]).told))
     return told
 
 

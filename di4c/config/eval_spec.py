@@ -33,6 +33,12 @@ class EvalSpec:
         if not self.steps or min(self.steps) < 1:
             raise SpecError(f"eval.steps: expected numbers of steps ≥ 1, found {self.steps}.")
 
+    def sampler_and_teacher(self) -> tuple[dict, dict | None]:
+        """The sampler's entry without `teacher`, and that teacher's entry or None: any one, e.g. to finish a hybrid's samples."""
+        entry = full_entry(self.sampler, "eval.sampler")
+        teacher = entry.pop("teacher", None)
+        return entry, None if teacher is None else full_entry(teacher, "eval.sampler.teacher")
+
     def normalised(self) -> "EvalSpec":
         """Every entry a mapping, every mixture size a number, "inf" or "product"."""
         metrics = [full_entry(metric, f"eval.metrics[{i}]") for i, metric in enumerate(self.metrics)]

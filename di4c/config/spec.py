@@ -175,7 +175,8 @@ def entries(spec: Spec) -> list[tuple[str, str, Entry]]:
     if spec.student is not None:
         found.append(("student.head", "student_heads", spec.student.head))
     if spec.eval is not None:
-        found.append(("eval.sampler", "samplers", spec.eval.sampler))
+        sampler, teacher = spec.eval.sampler_and_teacher()
+        found += [("eval.sampler", "samplers", sampler), ("eval.sampler.teacher", "teachers", teacher)]
         found += [(f"eval.metrics[{i}]", "metrics", metric) for i, metric in enumerate(spec.eval.metrics)]
     return [item for item in found if item[2] is not None]
 

@@ -201,6 +201,14 @@ def _facts(
     ]
 
 
+def rounds_of(path: Path) -> list[str]:
+    """The rounds of a run of several rounds as `load_also` takes them. Raises SpecError where it has none."""
+    folders = sorted((f for f in path.glob("round-*") if (f / "export").is_dir()), key=lambda f: int(f.name.rpartition("-")[2]))
+    if not folders:
+        raise SpecError(f"--rounds: {path} has none (round-1, …); it is a single run")
+    return [f"{folder.name}={folder}" for folder in folders]
+
+
 def load_also(pairs: Sequence[str], device: str) -> dict[str, LoadedModel]:
     """{name: model} of "NAME=RUN" texts. Raises SpecError."""
     found = {}

@@ -65,9 +65,9 @@ class LoadedModel:
 
     @cached_property
     def sampler(self) -> Sampler:
-        """The sampler of the spec's eval section; the teacher that guides or finishes it is loaded when it is first asked."""
+        """The sampler of the spec's eval section; the run's own teacher, if it takes one, is loaded when it is first asked."""
         teacher = self._teacher if self.student is None else TeacherOnDemand(lambda: self.teacher()._teacher)
-        return build_sampler(self.spec, self.registry, self.process, teacher)
+        return build_sampler(self.spec, self.registry, self.process, teacher, self.data, self.device)
 
     @cached_property
     def digest(self) -> str:

@@ -41,12 +41,16 @@ class AveragedStudent(Teacher):
             head.load_state_dict(own)
 
 
+INFINITE = 16
+"""The values of λ that stand for an infinite law, if a spec does not say how many."""
+
+
 class Averaged(AveragedStudent):
     """The student of a distillation run of this project (`run`) as teacher.
 
-    components: K, the values of λ; by default all atoms of a finite law with their weights, which is exact. An infinite law
-    needs the number: midpoints of its quantiles (Sobol points for L > 1) stand for it. Its students start from its network
-    and, if their head is of the same kind and size, from its λ layers.
+    components: K, the values of λ; by default all atoms of a finite law with their weights, which is exact, and 16 of an
+    infinite one: midpoints of its quantiles (Sobol points for L > 1) stand for it. Its students start from its network and, if
+    their head is of the same kind and size, from its λ layers.
     """
 
     def __init__(
@@ -62,9 +66,9 @@ class Averaged(AveragedStudent):
             raise SpecError("teacher averaged: `run` is missing: the folder of a distillation run")
         if student.num_states != process.num_states:
             raise SpecError(f"teacher averaged: {student.num_states} states in its run, {process.num_states} here")
-        components = components or latent.num_atoms
-        if components is None or components < 1:
-            raise SpecError("teacher averaged: its law of λ is infinite; say how many values to average (`components`)")
+        components = components or latent.num_atoms or INFINITE
+        if components < 1:
+            raise SpecError(f"teacher averaged: components is {components}; it must be at least 1")
         self.process, self.num_positions = process, num_positions
         self.backbone, self.head, self.parameterisation = student.backbone, student.head, student.parameterisation
         self.lam, weights = latent.support(components, None)

@@ -3,10 +3,11 @@ import shutil
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 
 import di4c
-from di4c.errors import CheckpointError, SpecError
+from di4c.errors import CheckpointError, RegistryError, SpecError
 
 
 @pytest.fixture
@@ -128,3 +129,22 @@ def test_weights_of_another_model_name_the_first_differences(copied):
     message = str(caught.value)
     assert "missing from the file: backbone." in message
     assert "carry the prefix 'module.'" in message
+
+
+def test_a_hybrid_ends_with_the_runs_teacher_or_with_any_other(runs, tmp_path):
+    """With all steps the teacher's, its samples are those of the teacher that is named."""
+    folder = shutil.copytree(runs["student"], tmp_path / "copy")
+    hybrid = {"name": "hybrid", "sampler": "ancestral", "teacher_steps": 2}
+
+    def samples(**changes):
+        spec = yaml.safe_load((runs["student"] / "spec.yaml").read_text())
+        spec["eval"]["sampler"] = hybrid | changes
+        (folder / "spec.yaml").write_text(yaml.safe_dump(spec))
+        return di4c.load(folder, device="cpu").sample(4, 2, seed=0)
+
+    own = samples()
+    assert torch.equal(own, samples(teacher={"name": "denoiser", "run": str(runs["teacher"])}))
+    averaged = samples(teacher={"name": "averaged", "run": str(runs["student"]), "components": 4})
+    assert not torch.equal(own, averaged)
+    with pytest.raises(RegistryError, match="eval.sampler.teacher.name: no teacher named 'denoisr'"):
+        samples(teacher={"name": "denoisr", "run": str(runs["teacher"])})

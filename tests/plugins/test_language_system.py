@@ -120,8 +120,8 @@ def test_text_holds_its_contract(corpus, cache):
     check_dataset(Text(length=LENGTH, path=str(corpus), normalise="letters", held_out=0.2, cache=cache))
 
 
-def tiny(name: str, corpus: Path, cache: str, checkpoints: dict[str, str], out: Path) -> Spec:
-    """A spec of tools/specs at a size of seconds, its data and checkpoints replaced."""
+def tiny(name: str, corpus: Path, cache: str, checkpoints: dict[str, str], out: Path, published: bool = False) -> Spec:
+    """A spec of tools/specs at a size of seconds, its data and checkpoints replaced; `published`: of a published student."""
     data = {
         "name": "text",
         "path": str(corpus),
@@ -142,9 +142,10 @@ def tiny(name: str, corpus: Path, cache: str, checkpoints: dict[str, str], out: 
     if teacher["name"] == "denoiser":
         values["teacher"] = {"name": "denoiser", "parameterisation": "subs", "backbone": {"name": "mdlm-dit", **SIZES}}
     else:
-        path = checkpoints["student" if teacher["name"] == "di4c-text" else "teacher"]
-        kept = {key: value for key, value in teacher.items() if key == "atoms"}
-        values["teacher"] = {"name": teacher["name"], "path": path, "backbone": {"name": "mdlm-dit", **SIZES}, **kept}
+        backbone = {"name": "mdlm-dit", **SIZES}
+        values["teacher"] = {"name": teacher["name"], "path": checkpoints["teacher"], "backbone": backbone}
+    if published:
+        values["teacher"] |= {"name": "di4c-text", "path": checkpoints["student"], "atoms": 16}
     for key, value in {"components": 4, "targets": 2}.items():
         if key in objective and values["latent"]["name"] != "categorical":
             objective[key] = value
@@ -189,7 +190,7 @@ def test_specs_build_train_and_sample(name, corpus, cache, checkpoints, tmp_path
 
 
 def test_di4c_squared_starts_as_its_teacher(corpus, cache, checkpoints, tmp_path):
-    parts = build(tiny("openwebtext-sdtt7-di4c2", corpus, cache, checkpoints, tmp_path), Registry.default())
+    parts = build(tiny("openwebtext-sdtt7-di4c2", corpus, cache, checkpoints, tmp_path, published=True), Registry.default())
     for ours, theirs in ((parts.student.backbone, parts.teacher.backbone), (parts.student.head, parts.teacher.head)):
         assert all(torch.equal(value, theirs.state_dict()[key]) for key, value in ours.state_dict().items())
 
@@ -197,7 +198,7 @@ def test_di4c_squared_starts_as_its_teacher(corpus, cache, checkpoints, tmp_path
 def test_a_published_student_becomes_a_run_that_samples(corpus, cache, checkpoints, tmp_path):
     import di4c
 
-    spec = tiny("openwebtext-sdtt7-di4c2", corpus, cache, checkpoints, tmp_path)
+    spec = tiny("openwebtext-sdtt7-di4c2", corpus, cache, checkpoints, tmp_path, published=True)
     file, out = tmp_path / "spec.yaml", tmp_path / "imported"
     file.write_text(json.dumps(spec.to_dict()))
     command = [sys.executable, ROOT / "tools" / "import_student.py", "--spec", file, "--out", out]

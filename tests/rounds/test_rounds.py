@@ -9,6 +9,7 @@ import torch
 import di4c
 from di4c.config.spec import Spec
 from di4c.errors import CheckpointError, SpecError
+from di4c.evaluation.comparison import rounds_of
 from tests.config.specs import DISTILL, changed
 from tests.engine.launching import exported, launch, losses, relative
 from tests.evaluation.conftest import EVAL, PRETRAIN, write_run
@@ -103,6 +104,13 @@ def test_the_folder_loads_like_a_run(done, teacher):
     second = di4c.load(done["top"] / "whole/round-2", device="cpu")
     assert second.teacher().digest != first.digest
     assert second.teacher().sample(2, 2, seed=0).shape == (2, 64)
+
+
+def test_every_round_can_be_compared(done, teacher):
+    folder = done["top"] / "whole"
+    assert [pair.partition("=")[0] for pair in rounds_of(folder)] == ["round-1", "round-2"]
+    with pytest.raises(SpecError, match="--rounds: .* has none"):
+        rounds_of(teacher)
 
 
 def test_a_folder_without_a_finished_whole_names_its_rounds(done, tmp_path):

@@ -75,11 +75,12 @@ def test_it_fulfils_the_contract_of_teachers():
     check_teacher(averaged()[0])
 
 
-def test_an_infinite_law_needs_a_number_and_takes_midpoints():
+def test_an_infinite_law_is_stood_for_by_midpoints():
     first = tiny_teacher()
     student = tiny_student(first, "late")
-    with pytest.raises(SpecError, match="say how many"):
-        Averaged(first.process, 6, student=student, latent=Uniform())
+    assert len(Averaged(first.process, 6, student=student, latent=Uniform()).lam) == 16
+    with pytest.raises(SpecError, match="at least 1"):
+        Averaged(first.process, 6, student=student, latent=Uniform(), components=-1)
     teacher = Averaged(first.process, 6, student=student, latent=Uniform(), components=8)
     assert torch.equal(teacher.lam, midpoints(8)[0]) and torch.allclose(teacher.log_weights, midpoints(8)[1])
 
