@@ -71,7 +71,8 @@ def _roll_out(
     count = draws.count
     cond = draws.child("label").integers(num_classes) if num_classes else torch.full((count,), -1, device=draws.device)
     x_1 = teacher.process.prior(teacher.num_positions, draws.child("x_1"))
-    x_0 = sampler.sample(teacher.predict, x_1, options.steps, cond if num_classes else None, draws.child("steps"))
+    denoiser = teacher.denoiser(draws.child("teacher"))
+    x_0 = sampler.sample(denoiser, x_1, options.steps, cond if num_classes else None, draws.child("steps"))
     return x_0, cond
 
 

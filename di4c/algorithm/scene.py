@@ -128,11 +128,14 @@ def _earlier_states(
     t, u, labels = t.repeat_interleave(copies), u.repeat_interleave(copies), _copied(cond, copies)
     draws = draws.repeat(copies) if copies > 1 else draws
 
+    asked = teacher.denoiser(draws.child("teacher"))
+    draws_nothing = asked == teacher.predict
+
     def denoiser(x: Tensor, time: Tensor, labels: Tensor | None) -> Prediction:
-        if copies > 1 and x is start:  # all copies are still x_t: the teacher need not be asked `copies` times
+        if copies > 1 and x is start and draws_nothing:  # all copies are still x_t: the teacher need not be asked `copies` times
             once = teacher.predict(x_t, time[::copies], None if labels is None else labels[::copies])
             return once.repeated(copies)
-        return teacher.predict(x, time, labels)
+        return asked(x, time, labels)
 
     grid = torch.linspace(0, 1, law.teacher_step.substeps + 1, dtype=t.dtype).tolist()
     for k, (begin, end) in enumerate(zip(grid[:-1], grid[1:], strict=True)):

@@ -8,6 +8,8 @@ from di4c.contracts.head import StudentHead
 from di4c.contracts.parameterisation import Parameterisation
 from di4c.contracts.prediction import Prediction
 from di4c.contracts.process import ForwardProcess
+from di4c.contracts.sampler import Denoiser
+from di4c.draws import Draws
 
 
 class Teacher:
@@ -26,6 +28,14 @@ class Teacher:
         """p^ψ(x_0 | x_t) as a one-component Prediction; x_t [B, D], t [B], cond [B] or None. No gradient."""
         features = self.backbone(x_t, t, cond)
         return Prediction(features, x_t, self.backbone.readout, self.parameterisation, self.process.num_states)
+
+    def denoiser(self, draws: Draws) -> Denoiser:
+        """What a sampler's steps look at: `predict`, unless the teacher is a mixture, which draws a λ at every call."""
+        return self.predict
+
+    def components(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
+        """The components whose weighted mean the steps' law is, for likelihoods: `predict`, unless the teacher is a mixture."""
+        return self.predict(x_t, t, cond)
 
     @property
     def network(self) -> nn.Module:

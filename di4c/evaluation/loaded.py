@@ -15,7 +15,7 @@ from di4c.config.build import build, build_data, build_sampler, build_teacher
 from di4c.config.eval_spec import mixture_size as checked_mixture_size
 from di4c.config.registry import Registry
 from di4c.config.spec import Spec, read_spec
-from di4c.contracts import DataSource, Draws, LambdaSampler, Prediction, Sampler, Teacher
+from di4c.contracts import DataSource, Denoiser, Draws, LambdaSampler, Prediction, Sampler, Teacher
 from di4c.engine.exported import load_into
 from di4c.engine.run_folder import trained_seconds
 from di4c.errors import CheckpointError, SpecError
@@ -150,6 +150,16 @@ class TeacherOnDemand(Teacher):
 
     def predict(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
         return self._loaded.predict(x_t, t, cond)
+
+    def denoiser(self, draws: Draws) -> Denoiser:
+        made: list[Denoiser] = []
+
+        def denoise(x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
+            if not made:
+                made.append(self._loaded.denoiser(draws))
+            return made[0](x_t, t, cond)
+
+        return denoise
 
 
 def load(path: str | Path, *, device: torch.device | str | None = None) -> LoadedModel:

@@ -31,16 +31,16 @@ class Model(ABC):
 
 
 class ProductModel(Model):
-    """A model without λ."""
+    """A model without a λ of its own: a teacher as it is."""
 
     def __init__(self, teacher: Teacher):
         self.teacher = teacher
 
     def denoiser(self, draws: Draws) -> Denoiser:
-        return self.teacher.predict
+        return self.teacher.denoiser(draws)
 
     def components(self, x_t: Tensor, t: Tensor, cond: Tensor | None, draws: Draws, num: int) -> Prediction:
-        return self.teacher.predict(x_t, t, cond)
+        return self.teacher.components(x_t, t, cond)
 
 
 class MixtureModel(Model):

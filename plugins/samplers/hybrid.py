@@ -37,8 +37,10 @@ class Hybrid(Sampler):
         last = min(self.teacher_steps, steps)
         handover = self.times(steps)[steps - last] if last else -1.0
 
+        finishing = self.teacher.denoiser(draws.child("teacher"))
+
         def by_turns(x_t: Tensor, t: Tensor, cond: Tensor | None) -> Prediction:
-            model = self.teacher.predict if float(t[0]) <= handover else denoiser
+            model = finishing if float(t[0]) <= handover else denoiser
             return model(x_t, t, cond)
 
         return self.sampler.sample(by_turns, x_1, steps, cond, draws)

@@ -1,33 +1,67 @@
-"""A student with λ used as a product teacher: its components are averaged."""
+"""A student with λ as a teacher: its marginals are the average of its components."""
+
+from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from di4c.contracts import ForwardProcess, LambdaSampler, Prediction, StudentHead, Teacher
+from di4c.contracts import Denoiser, Draws, ForwardProcess, LambdaSampler, Prediction, StudentHead, Teacher
 from di4c.errors import SpecError
+from di4c_plugins.latents.unit_cube import Uniform
+
+INFINITE = 16
+"""The values of λ that stand for an infinite law, if a spec does not say how many."""
+
+Steps = Literal["mixture", "product"]
 
 
 class AveragedStudent(Teacher):
-    """A student's marginals: p^ψ(x_0 | x_t) = ∏_d Σ_k w_k p^{θ,d}(x_0^d | x_t; λ_k), the K values of λ being fixed.
+    """A student's marginals as p^ψ(x_0 | x_t) = ∏_d Σ_k w_k p^{θ,d}(x_0^d | x_t; λ_k), the K values of λ being fixed.
 
-    A plugin sets `head`, the student's λ head, `lam` [K, L] and `log_weights` [K] besides what a Teacher has. Nothing is
-    drawn. A prediction costs K passes of the layers that λ acts on.
+    A plugin sets `head`, the student's λ head, and calls `set_law` besides what a Teacher needs. `predict` draws nothing
+    and costs K passes of the layers that λ acts on; losses compare marginals with it. Where samples are made step by step
+    (x_u in the consistency loss, rollouts, hybrids), a step is of the mixture: one λ a sequence and call, which keeps its
+    positions dependent, as in the published code of a second round. steps "product" makes them of the averaged product.
     """
 
     head: StudentHead
+    latent: LambdaSampler
     lam: Tensor
     log_weights: Tensor
+    steps: Steps
+
+    def set_law(self, latent: LambdaSampler, components: int, steps: Steps) -> None:
+        """The law of λ, the number K of values that stand for it in the average, and how steps are made."""
+        if components < 1:
+            raise SpecError(f"teacher: {components} values of λ are averaged; at least 1 is needed")
+        self.latent, self.steps = latent, steps
+        self.lam, weights = latent.support(components, None)
+        self.log_weights = weights.double().clamp_min(1e-300).log()
 
     @torch.no_grad()
     def predict(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
         """The averaged product as one component."""
-        context = self.head.context(self.lam.to(x_t.device).expand(len(x_t), -1, -1))
-        features = self.backbone(x_t, t, cond, context)
-        prediction = Prediction(
-            features, x_t, self.backbone.readout, self.parameterisation, self.process.num_states,
-            components=len(self.lam), modulation=context.modulation,
-        )  # fmt: skip
-        return prediction.average(self.log_weights.to(x_t.device))
+        lam = self.lam.to(x_t.device).expand(len(x_t), -1, -1)
+        return self._components(x_t, t, cond, lam).average(self.log_weights.to(x_t.device))
+
+    def denoiser(self, draws: Draws) -> Denoiser:
+        if self.steps == "product":
+            return self.predict
+
+        @torch.no_grad()
+        def denoise(x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
+            lam = self.latent.sample(1, draws).to(x_t.device)
+            return self._components(x_t, t, cond, lam.repeat(len(x_t) // len(lam), 1, 1))
+
+        return denoise
+
+    @torch.no_grad()
+    def components(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
+        if self.steps == "product":
+            return self.predict(x_t, t, cond)
+        lam = self.lam.to(x_t.device).expand(len(x_t), -1, -1)
+        return replace(self._components(x_t, t, cond, lam), log_weights=self.log_weights.to(x_t.device))
 
     @property
     def network(self) -> nn.Module:
@@ -40,17 +74,21 @@ class AveragedStudent(Teacher):
         if type(head) is type(self.head) and shapes == wanted:
             head.load_state_dict(own)
 
-
-INFINITE = 16
-"""The values of λ that stand for an infinite law, if a spec does not say how many."""
+    def _components(self, x_t: Tensor, t: Tensor, cond: Tensor | None, lam: Tensor) -> Prediction:
+        """The M components of λ [B, M, L]."""
+        context = self.head.context(lam)
+        return Prediction(
+            self.backbone(x_t, t, cond, context), x_t, self.backbone.readout, self.parameterisation,
+            self.process.num_states, components=lam.shape[1], modulation=context.modulation,
+        )  # fmt: skip
 
 
 class Averaged(AveragedStudent):
     """The student of a distillation run of this project (`run`) as teacher.
 
-    components: K, the values of λ; by default all atoms of a finite law with their weights, which is exact, and 16 of an
-    infinite one: midpoints of its quantiles (Sobol points for L > 1) stand for it. Its students start from its network and, if
-    their head is of the same kind and size, from its λ layers.
+    components: K, the values of λ that are averaged; by default all atoms of a finite law with their weights, which is exact,
+    and 16 of an infinite one: midpoints of its quantiles (Sobol points for L > 1). steps: see AveragedStudent. Its students
+    start from its network and, if their head is of the same kind and size, from its λ layers.
     """
 
     def __init__(
@@ -59,6 +97,7 @@ class Averaged(AveragedStudent):
         num_positions: int,
         *,
         components: int | None = None,
+        steps: Steps = "mixture",
         student: nn.Module | None = None,
         latent: LambdaSampler | None = None,
     ):
@@ -66,16 +105,10 @@ class Averaged(AveragedStudent):
             raise SpecError("teacher averaged: `run` is missing: the folder of a distillation run")
         if student.num_states != process.num_states:
             raise SpecError(f"teacher averaged: {student.num_states} states in its run, {process.num_states} here")
-        components = components or latent.num_atoms or INFINITE
-        if components < 1:
-            raise SpecError(f"teacher averaged: components is {components}; it must be at least 1")
         self.process, self.num_positions = process, num_positions
         self.backbone, self.head, self.parameterisation = student.backbone, student.head, student.parameterisation
-        self.lam, weights = latent.support(components, None)
-        self.log_weights = weights.double().clamp_min(1e-300).log()
+        self.set_law(latent, components or latent.num_atoms or INFINITE, steps)
 
 
-def midpoints(components: int) -> tuple[Tensor, Tensor]:
-    """(λ_k = (k − ½)/K: [K, 1] float32, log 1/K: [K]): what the published students average, λ ~ U[0, 1]."""
-    lam = (torch.arange(components, dtype=torch.float32)[:, None] + 0.5) / components
-    return lam, torch.full((components,), 1 / components, dtype=torch.float64).log()
+PUBLISHED_LAW = Uniform()
+"""λ ~ U[0, 1], of all published students."""

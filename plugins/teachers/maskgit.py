@@ -8,7 +8,7 @@ from di4c.contracts import Backbone, ForwardProcess, Parameterisation, Raw, Teac
 from di4c.errors import CheckpointError, SpecError
 from di4c_plugins.backbones.maskgit import MaskGITBackbone, with_tied_readout
 from di4c_plugins.heads.sinusoidal_token import SinusoidalToken
-from di4c_plugins.teachers.averaged import AveragedStudent, midpoints
+from di4c_plugins.teachers.averaged import PUBLISHED_LAW, AveragedStudent, Steps
 from di4c_plugins.teachers.containers import below, read_file, strict_load, tensors_at, without
 from di4c_plugins.teachers.hub import locate_file
 
@@ -85,12 +85,13 @@ class Di4CMaskGIT(MaskGITTeacher, AveragedStudent):
         num_classes: int | None = None,
         path: str | None = None,
         atoms: int = 16,
+        steps: Steps = "mixture",
         revision: str | None = None,
         backbone: Backbone | None = None,
         parameterisation: Parameterisation | None = None,
         weights: bool = True,
     ):
-        self.lam, self.log_weights = midpoints(atoms)
+        self.set_law(PUBLISHED_LAW, atoms, steps)
         super().__init__(
             process, num_positions, num_classes=num_classes, path=path, revision=revision,
             backbone=backbone, parameterisation=parameterisation, weights=weights,

@@ -7,7 +7,7 @@ from torch import Tensor
 from di4c.contracts import Backbone, ForwardProcess, Parameterisation
 from di4c.errors import CheckpointError, SpecError
 from di4c_plugins.heads.sinusoidal_token import SinusoidalToken
-from di4c_plugins.teachers.averaged import AveragedStudent, midpoints
+from di4c_plugins.teachers.averaged import PUBLISHED_LAW, AveragedStudent, Steps
 from di4c_plugins.teachers.containers import below, strict_load
 from di4c_plugins.teachers.mdlm import PROJECTION, REASONS, Mdlm
 
@@ -84,13 +84,14 @@ class Di4CText(Mdlm, AveragedStudent):
         *,
         path: str | None = None,
         atoms: int = 16,
+        steps: Steps = "mixture",
         revision: str | None = None,
         ema: bool | None = None,
         backbone: Backbone | None = None,
         parameterisation: Parameterisation | None = None,
         weights: bool = True,
     ):
-        self.lam, self.log_weights = midpoints(atoms)
+        self.set_law(PUBLISHED_LAW, atoms, steps)
         super().__init__(
             process,
             num_positions,

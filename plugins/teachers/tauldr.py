@@ -9,7 +9,7 @@ from di4c.contracts import Backbone, ForwardProcess, Parameterisation, Raw, Teac
 from di4c.errors import CheckpointError, SpecError
 from di4c_plugins.backbones.tauldr_unet import TauLDRUNet
 from di4c_plugins.heads.sinusoidal_embedding import SinusoidalEmbedding
-from di4c_plugins.teachers.averaged import AveragedStudent, midpoints
+from di4c_plugins.teachers.averaged import PUBLISHED_LAW, AveragedStudent, Steps
 from di4c_plugins.teachers.containers import below, read_file, strict_load, tensors_at, with_shadows, without
 
 CIFAR10 = {
@@ -91,13 +91,14 @@ class Di4CPixels(AveragedStudent, TauLDR):
         *,
         path: str | None = None,
         atoms: int = 16,
+        steps: Steps = "mixture",
         ema: bool = True,
         student_from: Literal["raw", "ema"] = "ema",
         backbone: Backbone | None = None,
         parameterisation: Parameterisation | None = None,
         weights: bool = True,
     ):
-        self.lam, self.log_weights = midpoints(atoms)
+        self.set_law(PUBLISHED_LAW, atoms, steps)
         super().__init__(
             process,
             num_positions,

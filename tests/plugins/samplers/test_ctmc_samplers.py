@@ -12,7 +12,7 @@ from di4c_plugins.samplers.poisson import poisson
 from di4c_plugins.samplers.tau_leaping import PredictorCorrector, TauLeaping
 from di4c_plugins.samplers.tauldr_ancestral import TauLDRAncestral
 
-from di4c.contracts import Draws, Prediction, Sampler
+from di4c.contracts import Draws, Prediction, Sampler, Teacher
 from di4c.errors import SpecError
 
 S = 4
@@ -153,7 +153,7 @@ def test_a_process_without_rates_is_refused():
         TauLeaping(Absorbing(S))
 
 
-class CountingTeacher:
+class CountingTeacher(Teacher):
     """A teacher that notes the times at which it is asked."""
 
     def __init__(self):

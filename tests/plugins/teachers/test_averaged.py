@@ -18,7 +18,7 @@ from di4c_plugins.latents.categorical import Categorical
 from di4c_plugins.latents.unit_cube import Uniform
 from di4c_plugins.processes.absorbing import Absorbing
 from di4c_plugins.samplers.ancestral import Ancestral
-from di4c_plugins.teachers.averaged import Averaged, midpoints
+from di4c_plugins.teachers.averaged import Averaged
 from tests.config.specs import DISTILL, changed
 from tests.systems import HEADS, tiny_student, tiny_teacher
 
@@ -26,10 +26,10 @@ WEIGHTS = [0.5, 0.3, 0.15, 0.05]
 LAW = Categorical(atoms=4, weights=WEIGHTS)
 
 
-def averaged(head: str = "late", positions: int = 6, states: int = 5) -> tuple[Averaged, object]:
+def averaged(head: str = "late", positions: int = 6, states: int = 5, **options) -> tuple[Averaged, object]:
     first = tiny_teacher(positions, states)
     student = tiny_student(first, head, latent_dim=4)
-    return Averaged(first.process, positions, student=student, latent=LAW).freeze(), student
+    return Averaged(first.process, positions, student=student, latent=LAW, **options).freeze(), student
 
 
 def components(student, x_t, t, cond=None) -> torch.Tensor:
@@ -50,9 +50,10 @@ def test_the_prediction_is_the_weighted_mean_of_the_components(head):
     assert torch.allclose(teacher.predict(x_t, t, cond).log_p0().double().exp(), wanted, atol=1e-6)
 
 
-def test_its_samples_are_of_the_product_and_not_of_the_mixture():
-    """All 3² outcomes of two positions are enumerated: the averaged teacher keeps the marginals and loses the correlation."""
-    teacher, student = averaged("readout", positions=2, states=3)
+@pytest.mark.parametrize("steps", ["mixture", "product"])
+def test_a_step_is_of_the_mixture_or_of_the_averaged_product(steps):
+    """All 3² outcomes of two positions are enumerated: only the mixture keeps the correlation, both keep the marginals."""
+    teacher, student = averaged("readout", positions=2, states=3, steps=steps)
     for parameter in student.parameters():
         parameter.data *= 2.0  # components that differ well
     count = 20_000
@@ -60,15 +61,17 @@ def test_its_samples_are_of_the_product_and_not_of_the_mixture():
     with torch.no_grad():
         p = components(student, x_t, t)[0, :, :, :3]
     w = torch.tensor(WEIGHTS, dtype=torch.float64)
-    mixture = torch.einsum("k,ks,kr->sr", w, p[:, 0], p[:, 1])
-    marginals = torch.einsum("k,kds->ds", w, p)
-    product = torch.outer(*marginals)
-    assert (mixture - product).abs().max() > 0.02
-    draws = Draws(3, count=count)
-    x_0 = Ancestral(teacher.process).sample(teacher.predict, teacher.process.prior(2, draws), 1, None, draws)
+    laws = {"mixture": torch.einsum("k,ks,kr->sr", w, p[:, 0], p[:, 1]), "product": torch.outer(*torch.einsum("k,kds->ds", w, p))}
+    assert (laws["mixture"] - laws["product"]).abs().max() > 0.02
+    law, draws = laws[steps], Draws(3, count=count)
+    x_1 = teacher.process.prior(2, draws)
+    x_0 = Ancestral(teacher.process).sample(teacher.denoiser(draws.child("λ")), x_1, 1, None, draws)
     for s, r in itertools.product(range(3), repeat=2):
         found = ((x_0[:, 0] == s) & (x_0[:, 1] == r)).double().mean()
-        assert abs(found - product[s, r]) < 5 * (product[s, r] * (1 - product[s, r]) / count).sqrt() + 1e-9
+        assert abs(found - law[s, r]) < 5 * (law[s, r] * (1 - law[s, r]) / count).sqrt() + 1e-9
+        one = teacher.components(x_t, t)
+        likelihood = (one.log_prob_of(torch.tensor([[s, r]])).double() + (one.log_weights if steps == "mixture" else 0)).logsumexp(1)
+        assert abs(likelihood.exp() - law[s, r]) < 1e-6
 
 
 def test_it_fulfils_the_contract_of_teachers():
@@ -82,7 +85,8 @@ def test_an_infinite_law_is_stood_for_by_midpoints():
     with pytest.raises(SpecError, match="at least 1"):
         Averaged(first.process, 6, student=student, latent=Uniform(), components=-1)
     teacher = Averaged(first.process, 6, student=student, latent=Uniform(), components=8)
-    assert torch.equal(teacher.lam, midpoints(8)[0]) and torch.allclose(teacher.log_weights, midpoints(8)[1])
+    assert torch.equal(teacher.lam[:, 0], (torch.arange(8) + 0.5) / 8)
+    assert torch.allclose(teacher.log_weights.exp(), torch.full((8,), 1 / 8, dtype=torch.float64))
 
 
 def test_other_states_and_no_run_are_told():
