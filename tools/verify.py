@@ -1,6 +1,6 @@
 """Checks this project against numbers: `python tools/verify.py golden DIR` runs a folder of reference cases.
 
-A case is NAME.safetensors (tensors "state.…", "in.…", "out.…", "aux64.…") and NAME.json ({"case", "config", …}).
+A case is NAME.safetensors (tensors "state.…", "in.…", "out.…", "aux64.…") and NAME.json ({"case" or "kind", "config", …}).
 """
 
 import argparse
@@ -28,7 +28,12 @@ def golden(folder: Path, only: str = "", verbose: bool = False) -> int:
 
     kinds, ran, failed, unknown = all_kinds(), 0, 0, 0
     for path in files:
-        tensors, config, name = load_case(path)
+        try:
+            tensors, config, name = load_case(path)
+        except DataError as error:
+            ran, failed = ran + 1, failed + 1
+            print(f"{path.stem:<28} FAIL  {error}", flush=True)
+            continue
         kind = kind_of(name, set(tensors), kinds) or kind_of(path.stem, set(tensors), kinds)
         if kind is None:
             unknown += 1
@@ -41,14 +46,17 @@ def golden(folder: Path, only: str = "", verbose: bool = False) -> int:
 
 
 def load_case(path: Path) -> tuple[dict, dict, str]:
-    """(tensors, config, kind name) of a case file; DataError without its .json."""
+    """(tensors, config, kind name) of a case file; DataError where it or its .json is absent or cannot be read."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     description = path.with_suffix(".json")
-    if not description.is_file():
-        raise DataError(f"{path}: its description {description.name} is not there")
-    content = json.loads(description.read_text())
-    return load_file(str(path)), content.get("config", {}), content.get("case", path.stem)
+    try:
+        content = json.loads(description.read_text(encoding="utf-8"))
+        name = content.get("kind") or content.get("case") or path.stem
+        return load_file(str(path)), content.get("config", {}), str(name)
+    except (OSError, ValueError, AttributeError, SafetensorError) as error:
+        raise DataError(f"{description.name} or {path.name} cannot be read: {error}") from error
 
 
 def run_case(name: str, kind, tensors: dict, config: dict, verbose: bool) -> bool:
@@ -63,9 +71,18 @@ def run_case(name: str, kind, tensors: dict, config: dict, verbose: bool) -> boo
     worst = max(checks, key=lambda check: check.closeness)
     ok = all(check.ok for check in checks)
     print(f"{line(name, worst, ok)}  {len(checks)} checks, closest: {worst.name}", flush=True)
-    for check in checks if verbose else []:
-        print(line("  " + check.name, check, check.ok), flush=True)
+    if verbose:
+        for check in checks:
+            print(line("  " + check.name, check, check.ok), flush=True)
+        print(f"  not compared: {', '.join(not_compared(tensors, checks)) or 'nothing'}", flush=True)
     return ok
+
+
+def not_compared(tensors: dict, checks: list) -> list[str]:
+    """The case's results that no check is about."""
+    told = " ".join(check.name for check in checks)
+    results = [name for name in tensors if name.startswith(("out.", "aux64."))]
+    return [name for name in results if name.partition(".")[2] not in told]
 
 
 def line(name: str, check, ok: bool) -> str:

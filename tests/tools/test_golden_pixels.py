@@ -21,7 +21,7 @@ CASES = sorted(
 def test_the_case_agrees_with_the_reference(path):
     tensors, config, name = verify.load_case(path)
     checks = kind_of(name, set(tensors), KINDS).run(tensors, config)
-    assert len(checks) >= 4
+    assert len(checks) >= 3
     assert [check.name for check in checks if not check.ok] == []
 
 

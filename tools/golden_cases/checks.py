@@ -12,7 +12,8 @@ class Check:
     """One tensor against its reference.
 
     measure: "relative" (error over the reference's largest magnitude), "elementwise" (error over each element's own
-    magnitude), "absolute", or "exact" (equal, tolerance 0).
+    magnitude), "absolute", or "exact" (equal, tolerance 0). floor: a relative error is taken over this at least, where the
+    reference is a difference of larger numbers, and may be 0 up to their rounding.
     """
 
     name: str
@@ -20,6 +21,7 @@ class Check:
     want: Tensor
     tolerance: float
     measure: str = "relative"
+    floor: float = 0.0
 
     @property
     def absolute(self) -> float:
@@ -32,7 +34,7 @@ class Check:
         if not self._comparable() or not self.want.numel():
             return self._degenerate()
         error, scale = self._error(), self.want.double().abs()
-        scale = scale if self.measure == "elementwise" else scale.max()
+        scale = (scale if self.measure == "elementwise" else scale.max()).clamp_min(self.floor)
         return torch.where(error == 0, 0.0, error / scale).max().item()
 
     @property
@@ -63,9 +65,11 @@ class Check:
         return torch.where(same, 0.0, error.nan_to_num(nan=float("inf")))
 
 
-def close(name: str, got: Tensor, want: Tensor, tolerance: float, measure: str = "relative") -> Check:
+def close(
+    name: str, got: Tensor, want: Tensor, tolerance: float, measure: str = "relative", floor: float = 0.0
+) -> Check:
     """A check within a tolerance."""
-    return Check(name, got, want, tolerance, measure)
+    return Check(name, got, want, tolerance, measure, floor)
 
 
 def exact(name: str, got: Tensor, want: Tensor) -> Check:
