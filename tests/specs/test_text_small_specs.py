@@ -1,0 +1,72 @@
+"""The small text specs, from .txt files to a stored verdict, at tiny size and through the tools."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from di4c.config.spec import read_spec
+
+ROOT = Path(__file__).parents[2]
+SPECS = ROOT / "tools/specs"
+NAMES = ["text-small-teacher", "text-small-student", "text-small-one-component", "text-small-sdtt"]
+TINY_BACKBONE = ["teacher.backbone.width=16", "teacher.backbone.depth=1", "teacher.backbone.heads=2"]
+TINY = [
+    "data.path=text", "train.steps=2", "train.batch_size=4", "train.schedule.warmup=0", "train.checkpoint_every=0",
+    "train.diagnostics_every=2", "eval.samples=8", "eval.batch_size=4", "eval.seeds=2", "eval.steps=[1,2]",
+]  # fmt: skip
+SENTENCES = "the state of the union is strong and our people ask this house for work and peace. "
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty current folder with text/, some English."""
+    (tmp_path / "text").mkdir()
+    for number in range(3):
+        (tmp_path / f"text/{number}.txt").write_text(SENTENCES[7 * number :] * 60)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DI4C_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def tool(name, *arguments):
+    done = subprocess.run([sys.executable, ROOT / f"tools/{name}.py", *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def train(name, *overrides):
+    sets = [word for override in [*TINY, *overrides] for word in ("--set", override)]
+    return tool("train", "--spec", SPECS / f"{name}.yaml", *sets)
+
+
+def test_teacher_student_evaluation_and_verdict(here):
+    """The chain of README and specs; the report shows the samples as text."""
+    train("text-small-teacher", *TINY_BACKBONE)
+    said = train("text-small-student", "latent.atoms=4", "objective.components=4", "student.head.rank=4")
+    train("text-small-one-component", "student.head.rank=4")
+    assert "mutual_information_nats" in said
+    tool("eval", "--run", "runs/text-small-student", "--also", "one-component=runs/text-small-one-component", "--out", "report")
+    tool("judge", "report/eval.json", "--judged", "lagged_pair_tv", "--guarded", "ngram_tv", "--steps", "2",
+         "--about", "Tiny.", "--out", "stored.json")  # fmt: skip
+    stored = json.loads((here / "stored.json").read_text())
+    models = {(row["model"], row["mixture_size"]) for row in stored["rows"]}
+    assert models == {("teacher", None), ("student", "inf"), ("student", "product"), ("one-component", "inf")}
+    assert stored["verdict"]["at"][0]["judged"]["teacher"] > 0
+    page = (here / "report/report.html").read_text()
+    shown = (here / "report/grids/student-inf-2.txt").read_text().splitlines()[1]
+    assert shown.strip() and shown.strip() in page
+
+
+def test_the_specs_agree():
+    """All see the same text and process; the students' teacher is the first spec's run; the comparison differs in M alone."""
+    teacher, student, one, sdtt = (read_spec(SPECS / f"{name}.yaml") for name in NAMES)
+    for other in (student, one, sdtt):
+        assert other.data == teacher.data and other.process == teacher.process
+        assert other.teacher["run"] == str(teacher.train.run)
+    assert teacher.data["length"] <= 128
+    assert student.objective["components"] == student.latent["atoms"] and one.objective["components"] == 1
+    assert {**student.objective, "components": 1} == one.objective and student.student == one.student
+    assert {**vars(student.train), "run": one.train.run} == vars(one.train)
