@@ -111,13 +111,13 @@ def _modulated(prediction: Prediction, number: Tensor, chunk_bytes: int) -> Tens
     rows = prediction.x_t.numel()
     calls = min(max(1, -(-rows * per_row // chunk_bytes)), rows)
 
-    def read(h: Tensor, code: Tensor, example: Tensor) -> Tensor:
-        return module(h, code[example])
+    def read(h: Tensor, code: Tensor, example: Tensor, position: Tensor) -> Tensor:
+        return module(h, code[example], position)
 
     parts = []
     for some in number.tensor_split(calls):
-        example = some // positions
-        arguments = (prediction.features[example, some % positions], code, example)
+        example, position = some // positions, some % positions
+        arguments = (prediction.features[example, position], code, example, position)
         recompute = torch.is_grad_enabled()
         parts.append(checkpoint(read, *arguments, use_reentrant=False, preserve_rng_state=False) if recompute else read(*arguments))
     return torch.cat(parts)

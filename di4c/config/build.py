@@ -125,7 +125,7 @@ def build_student(spec: Spec, registry: Registry, teacher: Teacher, latent: Lamb
         with _located(spec):
             lora = spec.student.lora
             backbone = share_base(teacher, **dataclasses.asdict(lora)) if lora is not None else teacher.student_backbone()
-        provided = {"latent_dim": latent.dim, "backbone": backbone}
+        provided = {"latent_dim": latent.dim, "backbone": backbone, "num_positions": teacher.num_positions}
         head = _create(spec, registry, "student_heads", spec.student.head, "student.head", provided)
     teacher.warm_start(head)
     with _located(spec):
@@ -220,7 +220,7 @@ PROVIDED: Mapping[str, set[str]] = {
     "datasets": set(),
     "processes": {"data_states"},
     "teachers": _SIZES | _STUDENT,
-    "student_heads": {"latent_dim", "backbone"},
+    "student_heads": {"latent_dim", "backbone", "num_positions"},
     "lambda_samplers": set(),
     "samplers": {"process", "teacher"},
     "metrics": {"data", "process", "judge"},

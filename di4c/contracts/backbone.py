@@ -10,7 +10,10 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Modulation:
-    """λ acting on the features after the network: rows h [P, H] and codes [P, M, C] → features of the components [P, M, H]."""
+    """λ acting on the features after the network.
+
+    module: rows h [P, H], codes [P, M, C] and positions d [P] int64 → features of the components [P, M, H].
+    """
 
     module: nn.Module
     code: Tensor  # [B, M, C]

@@ -118,7 +118,7 @@ class Prediction:
         """As `log_probs`, from the rows' `component_features` (so that a chunk can be recomputed from them)."""
         positions = self.x_t.shape[1]
         if self.modulation is not None:
-            h = self.modulation.module(h, self.modulation.code[rows // positions])
+            h = self.modulation.module(h, self.modulation.code[rows // positions], rows % positions)
         x_t = self.x_t.flatten()[rows]
         logits = self.readout(h, rows % positions, x_t)
         wide = logits if logits.dtype == torch.float64 else logits.float()

@@ -50,7 +50,7 @@ class Gain(nn.Module):
         super().__init__()
         self.map = nn.Linear(code, width)
 
-    def forward(self, h: Tensor, code: Tensor) -> Tensor:
+    def forward(self, h: Tensor, code: Tensor, positions: Tensor) -> Tensor:
         return h[:, None] * (1 + self.map(code))
 
 
