@@ -25,6 +25,8 @@ class TimeLaw:
     low-or-uniform: `low` itself with probability `probability`, else U[low, high].
     split: with probability `probability` t ~ U[low, split), else U[split, high); all examples of a batch on one side, so that
         distillation (below) and consistency (above) need not both be computed.
+
+    resolution: T > 0 moves every t up to ⌊t·T⌋/T + 1/T, at most 1, as models of T discrete times do.
     """
 
     law: Literal["uniform", "low-discrepancy", "above-step", "grid", "low-or-uniform", "split"]
@@ -33,16 +35,29 @@ class TimeLaw:
     points: list[float] = field(default_factory=list)
     split: float = 0.0
     probability: float = 0.0
+    resolution: int = 0
 
     def __post_init__(self):
         values = [self.low, self.high, self.split, *self.points]
-        if not all(0.0 <= v <= 1.0 for v in values) or self.low >= self.high:
+        if not all(0.0 <= v <= 1.0 for v in values) or self.low >= self.high or self.resolution < 0:
             raise SpecError(f"times lie in [0, 1] with low < high; found {self}")
         if self.law == "grid" and not self.points:
             raise SpecError("time law 'grid' needs `points`, e.g. [0.25, 0.5, 0.75, 1.0]")
 
     def sample(self, draws: Draws, step: Tensor | float = 0.0) -> tuple[Tensor, tuple[float, float]]:
         """(t [B] float64, an interval that holds every t of the batch on every rank); step [B] is t − u where t depends on it."""
+        t, (low, high) = self._continuous(draws, step)
+        if not self.resolution:
+            return t, (low, high)
+        first, last = self._moved(torch.tensor([low, high], dtype=torch.float64)).tolist()
+        return self._moved(t), (first, last)
+
+    def _moved(self, t: Tensor) -> Tensor:
+        """t moved up to the next of T times: the shape of t."""
+        return ((t * self.resolution).floor() / self.resolution + 1 / self.resolution).clamp_max(1.0)
+
+    def _continuous(self, draws: Draws, step: Tensor | float) -> tuple[Tensor, tuple[float, float]]:
+        """As `sample`, before t is moved."""
         low, high = self._interval(draws)
         if self.law == "grid":
             points = torch.tensor(self.points, dtype=torch.float64, device=draws.device)

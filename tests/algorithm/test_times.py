@@ -65,3 +65,13 @@ def test_gates():
 def test_bad_laws_are_refused(bad):
     with pytest.raises(SpecError):
         TimeLaw(**bad)
+
+
+def test_a_resolution_moves_times_up_to_a_grid():
+    """T discrete times, as published language models have: 1/T, …, 1, and the interval holds all of them."""
+    law = TimeLaw("split", split=0.02, probability=0.5, resolution=1024)
+    for step in range(20):
+        t, (low, high) = law.sample(Draws(step, count=200))
+        steps = t * 1024
+        assert torch.equal(steps, steps.round()) and low <= t.min() and t.max() <= high and t.min() >= 1 / 1024
+        assert (low, high) == ((1 / 1024, 21 / 1024) if high < 0.5 else (21 / 1024, 1.0))

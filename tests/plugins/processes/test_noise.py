@@ -86,3 +86,14 @@ def test_the_last_step_leaves_no_mask(name):
     zero = torch.zeros(4, dtype=torch.float64)
     point = Prediction.point(torch.ones_like(x_t), x_t, 4)
     assert torch.equal(process.posterior(x_t, point, zero + 0.4, zero, Draws(0, count=4)), torch.ones_like(x_t))
+
+
+def test_the_published_off_by_one_of_the_noised_data_is_an_option():
+    """At t = k/T the published code masks with probability m(t + 1/T), at t = 1 with m(1025/1024); t = 0 stays clean."""
+    exact, published = Mdlm(20), Mdlm(20, corrupt_grid=4)
+    x_0, draws = torch.zeros(4000, 8, dtype=torch.int64), Draws(0, count=4000)
+    for t in (0.0, 0.25, 0.5, 1.0):
+        now = torch.full((4000,), t, dtype=torch.float64)
+        shares = [(p.corrupt(x_0, now, draws.child("x", i)) == p.mask_index).double().mean() for i, p in enumerate((exact, published))]
+        wanted = [0.999 * t, min(0.999 * (t + 0.25), 1.0) if t else 0.0]
+        assert all(abs(a - b) < 0.01 for a, b in zip(shares, wanted, strict=True)), t
