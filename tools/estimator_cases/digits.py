@@ -1,0 +1,91 @@
+"""The real loss of a trained student of the digits: its gradient under repeated draws of λ, and short trainings."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from di4c.algorithm.mixture import Query, statistics
+from di4c.algorithm.objective import ConsistencyTerm, DataTerm, Di4C
+from di4c.algorithm.scene import draw_scene
+from di4c.algorithm.student import MixtureStudent
+from di4c.algorithm.times import Gate, StepLaw, TimeLaw
+from di4c.contracts import Batch, DataSource, Draws, LambdaSampler, LossEstimator, Sampler, Teacher
+
+
+def objective(
+    teacher: Teacher, student: MixtureStudent, latent: LambdaSampler, sampler: Sampler, components: int, *, t: list[float],
+    data: LossEstimator | None = None, consistency: LossEstimator | None = None, targets: int = 0, x_u: str = "shared",
+) -> Di4C:
+    """Di4C with the terms whose estimators are given, at the times t, the teacher's step a quarter."""
+    return Di4C(
+        teacher, student, latent=latent, sampler=sampler, components=components, targets=targets, x_u=x_u,
+        time=TimeLaw("grid", points=t), teacher_step=StepLaw("constant", size=0.25, substeps=2) if consistency else None,
+        data=DataTerm(1.0, data, Gate("constant", 1.0)) if data is not None else None,
+        consistency=ConsistencyTerm(1.0, consistency) if consistency is not None else None,
+    )
+
+
+def gradients(made: Di4C, batch: Batch, repeats: int, *, first_seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Loss [R] and gradient [R, P] of the batch's mean, at one x_t, with fresh λ (and targets) each time."""
+    count = len(batch.x_0)
+    t = made.law.time.sample(Draws(0, count=count).child("t"))[0]
+    x_t = made.teacher.process.corrupt(batch.x_0, t, Draws(0, count=count).child("x_t"))
+    corrupt = made.teacher.process.corrupt
+    made.teacher.process.corrupt = lambda *_: x_t
+    losses, found = [], []
+    try:
+        for seed in range(first_seed, first_seed + repeats):
+            scene = draw_scene(made.law, made.teacher, made.model, batch, Draws(seed, count=count))
+            loss = made.loss(scene)["loss"].mean()
+            grads = torch.autograd.grad(loss, [p for p in made.model.parameters() if p.requires_grad], allow_unused=True)
+            losses.append(loss.detach())
+            found.append(torch.cat([g.flatten() for g in grads if g is not None]))
+    finally:
+        made.teacher.process.corrupt = corrupt
+    return torch.stack(losses), torch.stack(found)
+
+
+def errors(losses: Tensor, found: Tensor, truth: float, exact: Tensor, noise: float, batch: int) -> dict[str, float]:
+    """Bias and spread of the loss (nats, the spread of one example's) and of the gradient in units of `noise`."""
+    spread = found.var(0).sum()
+    bias = ((found.mean(0) - exact).pow(2).sum() - spread / len(found)).clamp_min(0)
+    return {
+        "bias_nats": float(losses.mean() - truth), "sd_nats": float(losses.std() * math.sqrt(batch)),
+        "gradient_bias": float(bias.sqrt()) / noise, "gradient_sd": float(spread.sqrt()) / noise,
+    }  # fmt: skip
+
+
+def trained(made: Di4C, data: DataSource, *, steps: int, batch_size: int, seed: int, lr: float = 4e-3) -> None:
+    """AdamW with the digits spec's rates (head five times as fast), cosine decay."""
+    head = set(made.model.head.parameters())
+    groups = [{"params": [*head], "lr": 5 * lr}, {"params": [p for p in made.model.parameters() if p not in head]}]
+    optimizer = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.99), weight_decay=0.02)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda k: min((k + 1) / 30, 0.02 + 0.98 * (1 + math.cos(math.pi * k / steps)) / 2)
+    )
+    split = data.split("train")
+    for step in range(steps):
+        draws = Draws(seed, count=batch_size).child("step", step)
+        batch = split.batch(draws.child("example").integers(len(split)))
+        optimizer.zero_grad()
+        made(batch, draws, step)["loss"].mean().backward()
+        torch.nn.utils.clip_grad_norm_(made.model.parameters(), 50.0)
+        optimizer.step()
+        schedule.step()
+
+
+@torch.no_grad()
+def held_out_nll(made: Di4C, data: DataSource, latent: LambdaSampler, *, components: int = 256, images: int = 300) -> float:
+    """−log p^θ(x_0 | x_1 all noise) of held-out images, one step, nats: the mixture over `components` λ of the law."""
+    split, total = data.split("test"), 0.0
+    for start in range(0, images, 50):
+        index = torch.arange(start, start + 50)
+        batch = split.batch(index)
+        draws = Draws(0, start, len(index))
+        x_1 = made.teacher.process.prior(data.num_positions, draws)
+        lam = latent.sample(components, draws.child("lambda"))
+        prediction = made.model.predict(x_1, torch.ones(len(index), dtype=torch.float64), batch.cond, lam)
+        joint = statistics(prediction, [Query(frozenset({"joint"}), batch.x_0[:, None])])[0].joint[:, 0]
+        total -= float((joint.logsumexp(-1) - math.log(components)).sum())
+    return total / images

@@ -1,0 +1,114 @@
+"""A mixture over a grid of λ in [0, 1], small enough that every sum over λ is exact: no error in the truth."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from di4c.contracts import Draws, LambdaSampler, LossEstimator, Statistics
+
+GRID = 1024
+FEATURES = 6
+
+
+@dataclass(frozen=True)
+class Tables:
+    """X samples x scored under all λ of the grid: log p_t(x | λ) and log p_u(x | λ) [X, GRID], and the gradient of the former in the
+    D·S common logits, [X, GRID, D·S]."""
+
+    joint: Tensor
+    target_joint: Tensor
+    gradient: Tensor
+
+
+def tables(positions: int, states: int, scale: float, *, samples: int = 32, seed: int = 0) -> Tables:
+    """Student logits a + Σ_j b_j φ_j(λ), φ_j trigonometric; the target's b is perturbed by 3 in 10; x drawn from the target."""
+    g = torch.Generator().manual_seed(seed)
+    normal = lambda *shape: torch.randn(*shape, generator=g, dtype=torch.float64)  # noqa: E731
+    lam = (torch.arange(GRID, dtype=torch.float64) + 0.5) / GRID
+    phi = torch.stack([torch.sin(2 * math.pi * (j // 2 + 1) * lam + j % 2 * math.pi / 2) / (1 + j // 2) for j in range(FEATURES)], -1)
+    slopes, common = scale * normal(FEATURES, positions, states), normal(positions, states)
+    perturbed = slopes + 0.3 * scale * normal(FEATURES, positions, states)
+    student, target = ((common + torch.einsum("kj,jds->kds", phi, b)).log_softmax(-1) for b in (slopes, perturbed))
+    atom = torch.randint(GRID, (samples,), generator=g)
+    x = torch.multinomial(target[atom].exp().flatten(0, 1), 1, generator=g).view(samples, positions)
+    chosen = torch.nn.functional.one_hot(x, states).to(student)
+    return Tables(
+        torch.einsum("kds,xds->xk", student, chosen),
+        torch.einsum("kds,xds->xk", target, chosen),
+        (chosen[:, None] - student.exp()).flatten(2),
+    )
+
+
+def errors(
+    case: Tables, estimator: LossEstimator, law: LambdaSampler, components: int, *, repeats: int = 400, seed: int = 0
+) -> dict[str, float]:
+    """Bias and standard deviation of the loss (nats, of one example) and of the gradient of the mean over the X examples, the latter in
+    units of the noise that X examples alone cause.
+
+    An estimator that needs "target_joint" finds the λ that drew x first among the components, from its exact posterior.
+    """
+    size = len(case.joint)
+    truth = -(case.joint.logsumexp(-1) - math.log(GRID))
+    exact = -torch.einsum("xk,xkp->xp", case.joint.softmax(-1), case.gradient)
+    noise = exact.pow(2).sum(-1).mean().div(size).sqrt()
+    draws = Draws(seed, count=size * repeats)
+    index = (law.sample(components, draws)[..., 0].double() * GRID).long().clamp_max(GRID - 1).view(size, repeats, components)
+    if "target_joint" in estimator.needs:
+        own = torch.multinomial(case.target_joint.softmax(-1), repeats, True, generator=torch.Generator().manual_seed(seed))
+        index[..., 0] = own
+    rows = torch.arange(size)[:, None, None]
+    joint = case.joint[rows, index].requires_grad_()
+    log_weights = torch.full((components,), -math.log(components), dtype=torch.float64)
+    found = Statistics(log_weights, joint=joint.flatten(0, 1)[:, None], target_joint=case.target_joint[rows, index].flatten(0, 1)[:, None])
+    value = estimator(found)[0].view(size, repeats)
+    (weights,) = torch.autograd.grad(value.sum(), joint)
+    value = value.detach()
+    per_grid = torch.zeros(size, repeats, GRID, dtype=torch.float64).scatter_add_(-1, index, weights)
+    mean = torch.einsum("xrk,xkp->rp", per_grid, case.gradient) / size  # [R, D·S], of the batch
+    spread = mean.var(0).sum()
+    bias = ((mean.mean(0) - exact.mean(0)).pow(2).sum() - spread / repeats).clamp_min(0)
+    return {
+        "bias_nats": float((value.mean(1) - truth).mean()),
+        "sd_nats": float(value.var(1).mean().sqrt()),
+        "gradient_bias": float(bias.sqrt() / noise),
+        "gradient_sd": float(spread.sqrt() / noise),
+    }
+
+
+class Telescoping(LossEstimator):
+    """log p̂ of `base` components plus one randomly chosen correction of a telescoping sum over doublings (Russian roulette).
+
+    Σ_l Δ_l, Δ_l = log p̂ of base·2^l components minus the mean of those of its two halves; level l is drawn with probability ∝ 2^(−3l/2),
+    by a number that all examples share, and Δ_l divided by it. Unbiased up to base·2^levels components; kept here to be measured.
+    """
+
+    needs = frozenset({"joint"})
+    assumes_draws = True
+
+    def __init__(self, base: int, levels: int, repeats: int, seed: int = 0):
+        self.base, self.levels = base, levels
+        odds = torch.tensor([2 ** (-1.5 * level) for level in range(1, levels + 1)], dtype=torch.float64)
+        self.probability = odds / odds.sum()
+        self.level = torch.multinomial(self.probability, repeats, True, generator=torch.Generator().manual_seed(seed)) + 1
+
+    @property
+    def mean_components(self) -> float:
+        """What a step reads on average."""
+        sizes = torch.tensor([self.base * 2**level for level in range(1, self.levels + 1)], dtype=torch.float64)
+        return float((self.probability * sizes).sum())
+
+    def __call__(self, statistics: Statistics) -> tuple[Tensor, Tensor]:
+        joint = statistics.joint[:, 0].unflatten(0, (-1, len(self.level)))  # [X, R, M]
+
+        def nll(components: Tensor) -> Tensor:
+            return -(components.logsumexp(-1) - math.log(components.shape[-1]))
+
+        value = nll(joint[..., : self.base])
+        for level in range(1, self.levels + 1):
+            size = self.base * 2**level
+            halves = nll(joint[..., : size // 2]) + nll(joint[..., size // 2 : size])
+            taken = (self.level == level).to(value) / self.probability[level - 1]
+            value = value + taken * (nll(joint[..., :size]) - halves / 2)
+        return value.flatten(), value.new_zeros(value.numel())

@@ -1,0 +1,218 @@
+"""Bias, spread and use of estimators and laws of λ: python tools/measure_estimators.py PART… [--out FILE]
+
+    enumerated   a mixture over a grid of λ, with the exact truth
+    gradient     the real gradient of a student of the digits, trained here for 200 steps
+    targets      the consistency term of the same student: control variate, own component, an x_u for each target
+    training     short trainings that differ in one choice, by held-out likelihood
+
+Needs runs/digits-teacher (tools/specs/digits-teacher.yaml). Parts that are in FILE already are replaced when named.
+"""
+
+import argparse
+import functools
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+TOP = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(TOP), str(TOP / "tools")]
+
+from estimator_cases import digits, enumerated  # noqa: E402
+
+from di4c.config.build import build  # noqa: E402
+from di4c.config.registry import Registry  # noqa: E402
+from di4c.config.spec import read_spec  # noqa: E402
+from di4c.contracts import Draws  # noqa: E402
+from di4c.engine.run_folder import code_commit  # noqa: E402
+from di4c_plugins.estimators.control_variate import ControlVariate  # noqa: E402
+from di4c_plugins.estimators.jackknife import Jackknife  # noqa: E402
+from di4c_plugins.estimators.monte_carlo import MonteCarlo  # noqa: E402
+from di4c_plugins.estimators.own_component import OwnComponent  # noqa: E402
+from di4c_plugins.latents.categorical import Categorical  # noqa: E402
+from di4c_plugins.latents.gaussian import Gaussian  # noqa: E402
+from di4c_plugins.latents.unit_cube import Antithetic, Sobol, Stratified, Uniform  # noqa: E402
+
+SPEC = TOP / "tools/specs/digits-student.yaml"
+CUBE = {"uniform": Uniform, "stratified": Stratified, "sobol": Sobol, "antithetic": Antithetic}
+GAUSSIAN = {points: lambda points=points: Gaussian(dim=4, points=points) for points in ("independent", "stratified", "sobol", "antithetic")}
+LAWS = {"uniform": {"name": "uniform", "dim": 1}, "gaussian": {"name": "gaussian", "dim": 4}}
+MONTE_CARLO, JACKKNIFE, OWN = MonteCarlo(), Jackknife(), OwnComponent()
+
+
+def measure_enumerated() -> list[dict]:
+    """Every estimator and law of λ at M = 4, 16, 64, on few and many positions."""
+    rows = []
+    for positions, scale in ((4, 1.0), (16, 1.0), (64, 1.0)):
+        case = enumerated.tables(positions, 4, scale)
+        for components in (4, 16, 64):
+            tried = {("monte-carlo", law): (MONTE_CARLO, CUBE[law]()) for law in CUBE}
+            tried |= {("jackknife", "uniform"): (JACKKNIFE, Uniform()), ("own-component", "uniform"): (OWN, Uniform())}
+            for (estimator, law), (made, latent) in tried.items():
+                found = enumerated.errors(case, made, latent, components, repeats=200)
+                rows.append({"D": positions, "M": components, "estimator": estimator, "latent": law, **found})
+        roulette = enumerated.Telescoping(base=4, levels=5, repeats=200)
+        found = enumerated.errors(case, roulette, Uniform(), 128, repeats=200)
+        rows.append({"D": positions, "M": round(roulette.mean_components, 1), "estimator": "telescoping", "latent": "uniform", **found})
+    return rows
+
+
+def system(latent: dict, seed: int = 0) -> "Parts":  # noqa: F821
+    """Data, process, teacher, a fresh student and its law of λ, of the digits spec."""
+    changes = [f"latent={json.dumps(latent)}", f"seed={seed}", "objective.components=4"]
+    spec = read_spec(SPEC, changes)
+    torch.manual_seed(seed)
+    return build(spec, Registry.default())
+
+
+@functools.cache
+def trained_student(law: str) -> "Parts":  # noqa: F821
+    """After 200 steps on the data term with 32 components; law: "uniform" or "gaussian"."""
+    parts = system(LAWS[law])
+    made = digits.objective(
+        parts.teacher, parts.student, parts.latent, parts.objective.law.sampler, 32, t=[0.25, 0.5, 0.75, 1.0, 1.0], data=MONTE_CARLO
+    )
+    digits.trained(made, parts.data, steps=200, batch_size=64, seed=0)
+    parts.student.eval()
+    return parts
+
+
+def measure_gradient(size: int = 16, repeats: int = 48) -> list[dict]:
+    """The data term's gradient at t = 1 and ½ under each law of λ and estimator."""
+    rows = []
+    for base, laws in (("uniform", CUBE), ("gaussian", GAUSSIAN)):
+        parts = trained_student(base)
+        batch = parts.data.split("train").batch(torch.arange(size))
+        for t in (1.0, 0.5):
+
+            def made(latent, components, estimator, t=t, parts=parts):
+                sampler = parts.objective.law.sampler
+                return digits.objective(parts.teacher, parts.student, latent, sampler, components, t=[t], data=estimator)
+
+            best = "sobol"
+            truth, exact = digits.gradients(made(laws[best](), 1024, MONTE_CARLO), batch, 3, first_seed=10_000)
+            noise = example_noise(lambda k: made(laws[best](), 64, MONTE_CARLO), parts, size)
+            tried = [("monte-carlo", law) for law in laws] + [("jackknife", next(iter(laws)))]
+            for components in (4, 16, 64):
+                for estimator, law in tried:
+                    kind = MONTE_CARLO if estimator == "monte-carlo" else JACKKNIFE
+                    found = digits.gradients(made(laws[law](), components, kind), batch, repeats)
+                    values = digits.errors(*found, float(truth.mean()), exact.mean(0), noise, size)
+                    rows.append({"law": base, "t": t, "M": components, "estimator": estimator, "latent": law, **values})
+                    say(rows[-1])
+    return rows
+
+
+def example_noise(made, parts, size: int, batches: int = 12) -> float:
+    """Standard deviation of the gradient from one batch of `size` examples to another, λ nearly exact."""
+    found = []
+    for k in range(batches):
+        batch = parts.data.split("train").batch(torch.arange(k * size, (k + 1) * size))
+        found.append(digits.gradients(made(k), batch, 1, first_seed=k)[1][0])
+    return float(torch.stack(found).var(0).sum().sqrt())
+
+
+def measure_targets(size: int = 16, repeats: int = 48) -> list[dict]:
+    """The consistency term's gradient at t = 1: estimators, the control variate's best coefficient, an x_u for each target."""
+    parts, rows = trained_student("uniform"), []
+    batch, sampler = parts.data.split("train").batch(torch.arange(size)), parts.objective.law.sampler
+
+    def made(estimator, components, targets, **options):
+        latent = options.pop("latent", Uniform())
+        return digits.objective(
+            parts.teacher, parts.student, latent, sampler, components, t=[1.0], consistency=estimator, targets=targets, **options
+        )
+
+    # The truth: many targets for each example, each scored by 512 λ.
+    truth, exact = digits.gradients(made(MONTE_CARLO, 512, 64, latent=Sobol(), x_u="each"), batch, 24, first_seed=10_000)
+    noise = example_noise(lambda k: made(MONTE_CARLO, 64, 16, latent=Sobol()), parts, size)
+    for components in (4, 8, 16):
+        tried = {
+            "monte-carlo": (MONTE_CARLO, {}), "own-component": (OWN, {}), "control-variate": (ControlVariate(), {}),
+            "monte-carlo, sobol": (MONTE_CARLO, {"latent": Sobol()}),
+            "own-component, sobol": (OWN, {"latent": Sobol()}),
+            "monte-carlo, x_u each": (MONTE_CARLO, {"x_u": "each"}),
+            "control-variate, x_u each": (ControlVariate(), {"x_u": "each"}),
+        }
+        kept = {}
+        for name, (estimator, options) in tried.items():
+            begin = time.process_time()
+            losses, found = digits.gradients(made(estimator, components, components, **options), batch, repeats)
+            seconds = (time.process_time() - begin) / repeats
+            values = digits.errors(losses, found, float(truth.mean()), exact.mean(0), noise, size)
+            if "control" in name:
+                del values["bias_nats"]  # its value is lower by the entropies of the target's marginals
+            rows.append({"t": 1.0, "M": components, "N": components, "estimator": name, "cpu_seconds": seconds, **values})
+            kept[name] = found
+            say(rows[-1])
+        rows.append({"t": 1.0, "M": components, "N": components, **best_coefficient(kept["monte-carlo"], kept["control-variate"], noise)})
+        say(rows[-1])
+    return rows
+
+
+def best_coefficient(plain: torch.Tensor, controlled: torch.Tensor, noise: float) -> dict:
+    """The β that minimises the gradient's variance in plain + β·(controlled − plain), chosen on these very draws: no
+    leave-one-out estimate of it can do better."""
+    difference = controlled - plain
+    centred, change = plain - plain.mean(0), difference - difference.mean(0)
+    beta = float(-(centred * change).sum() / change.pow(2).sum())
+    spread = (centred + beta * change).pow(2).sum() / (len(plain) - 1)
+    return {"estimator": "control-variate, best coefficient", "coefficient": beta, "gradient_sd": float(spread.sqrt()) / noise}
+
+
+def measure_training(seeds: int = 2, steps: int = 200, components: int = 8) -> list[dict]:
+    """Held-out one-step likelihood after training with M = 8: laws of λ and estimators on the data term, then the consistency term."""
+    uniform, gaussian = LAWS["uniform"], LAWS["gaussian"]
+    data_only = [("monte-carlo", {"name": law, "dim": 1}) for law in CUBE] + [("jackknife", uniform)]
+    data_only += [("monte-carlo", gaussian | {"points": p}) for p in ("independent", "sobol")]
+    data_only += [("monte-carlo", {"name": "categorical", "atoms": 32, "independent": i}) for i in (True, False)]
+    tried = [(name, None, latent) for name, latent in data_only]
+    tried += [(None, name, uniform) for name in ("monte-carlo", "own-component")]
+    kinds = {"monte-carlo": MONTE_CARLO, "jackknife": JACKKNIFE, "own-component": OWN, None: None}
+    rows = []
+    for data, consistency, latent in tried:
+        found = []
+        for seed in range(seeds):
+            parts = system(latent, seed)
+            both = data if consistency is None else "monte-carlo"
+            made = digits.objective(
+                parts.teacher, parts.student, parts.latent, parts.objective.law.sampler, components, t=[0.5, 0.75, 1.0, 1.0],
+                data=kinds[both], consistency=kinds[consistency], targets=components if consistency else 0,
+            )
+            digits.trained(made, parts.data, steps=steps, batch_size=64, seed=seed)
+            everything = Categorical(atoms=32) if latent["name"] == "categorical" else parts.latent
+            number = 32 if latent["name"] == "categorical" else 256
+            parts.student.eval()
+            found.append(digits.held_out_nll(made, parts.data, everything, components=number))
+        rows.append({"M": components, "data": both, "consistency": consistency, "latent": latent, "held_out_nll_nats": found,
+                     "mean": statistics.fmean(found), "range": max(found) - min(found)})  # fmt: skip
+        say(rows[-1])
+    return rows
+
+
+def say(row: dict) -> None:
+    print({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}, flush=True)
+
+
+PARTS = {"enumerated": measure_enumerated, "gradient": measure_gradient, "targets": measure_targets, "training": measure_training}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="+", choices=PARTS)
+    parser.add_argument("--out", type=Path, default=TOP / "tools/results/estimators.json")
+    options = parser.parse_args()
+    for part in options.parts:
+        begin = time.process_time()
+        rows = PARTS[part]()
+        stored = json.loads(options.out.read_text()) if options.out.exists() else {}
+        stored[part] = {"commit": code_commit(), "spec": str(SPEC.relative_to(TOP)), "cpu_seconds": round(time.process_time() - begin), "rows": rows}
+        options.out.write_text(json.dumps(stored, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
