@@ -6,5 +6,6 @@
     objective   the three losses and the module that trains on them
     pretraining the teacher's bound
     diagnostics what tells a mixture from a product
+    advice      how many components a run needs, from measured bias and variance
     rollouts    data-free reference: the teacher's own samples
 """

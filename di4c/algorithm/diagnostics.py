@@ -5,10 +5,10 @@ from torch import Tensor
 
 from di4c.algorithm.mixture import Query, draw, mixture_log_weights, statistics
 from di4c.algorithm.student import MixtureStudent
-from di4c.contracts import Draws, LambdaSampler, Prediction
+from di4c.contracts import Draws, LambdaSampler, Prediction, Statistics
 
-COLLAPSED_NATS = 0.01
-"""Below this Σ_d I(λ; x^d) at t = 1 the components are the same up to rounding: the mixture is a product."""
+COLLAPSED_NATS = 0.05
+"""Below this Σ_d I(λ; x^d) at t = 1 the mixture is a product for every use: its total correlation is smaller still."""
 
 
 @torch.no_grad()
@@ -17,8 +17,9 @@ def mixture_diagnostics(
 ) -> dict[str, float]:
     """Diagnostics of the student at x_t [B, D], means over B:
 
-    mutual_information_nats       Σ_d I(λ; x_0^d)
-    total_correlation_nats        E log p^θ(x_0) − Σ_d log p̄^{θ,d}(x_0^d), x_0 ~ p^θ: the correlation the mixture expresses
+    mutual_information_nats       Σ_d I(λ; x_0^d), which bounds the next
+    total_correlation_nats        E log p^θ(x_0) − Σ_d log p̄^{θ,d}(x_0^d), x_0 ~ p^θ: conditional total correlation, what the
+                                  mixture expresses and a product cannot (a mean over B samples)
     effective_components          exp of the entropy of λ's posterior given such an x_0 (1: x_0 tells λ; M: nothing)
     mixture_collapsed             1 if the mutual information is below COLLAPSED_NATS, else 0
     """
@@ -28,15 +29,23 @@ def mixture_diagnostics(
     prediction = student.predict(x_t, t, cond, lam, weights)
     x_0 = _mixture_sample(prediction, weights, draws)
     found = statistics(prediction, [Query(frozenset({"joint", "marginal"}), x_0[:, None])])[0]
-    posterior = (found.joint[:, 0] + weights.to(found.joint)).log_softmax(-1)
     information = mutual_information(prediction).mean()
     correlation = (found.joint[:, 0] + weights.to(found.joint)).logsumexp(-1) - found.marginal[:, 0]
     return {
         "mutual_information_nats": float(information),
         "total_correlation_nats": float(correlation.mean()),
-        "effective_components": float((-(posterior.exp() * posterior).sum(-1)).exp().mean()),
+        "effective_components": float(effective_components(found).mean()),
         "mixture_collapsed": float(components > 1 and information < COLLAPSED_NATS),
     }
+
+
+def effective_components(statistics: Statistics) -> Tensor:
+    """exp of the entropy of λ's posterior given a sample, Σ_m w_m ∏_d p^d(x_n^d; λ_m) normalised: mean over the samples, [B].
+
+    1: one component explains the sample and alone is moved by it; M: λ makes no difference.
+    """
+    log_posterior = (statistics.joint.detach() + statistics.log_weights.to(statistics.joint)).log_softmax(-1)
+    return statistics.over_samples((-torch.special.xlogy(log_posterior.exp(), log_posterior.exp()).sum(-1)).exp())
 
 
 def mutual_information(prediction: Prediction) -> Tensor:

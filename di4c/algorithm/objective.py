@@ -14,7 +14,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from di4c.algorithm.diagnostics import mixture_diagnostics
+from di4c.algorithm.advice import TOLERANCE_NATS, size_curve, suggested_components
+from di4c.algorithm.diagnostics import effective_components, mixture_diagnostics
 from di4c.algorithm.every_sample import every_sample
 from di4c.algorithm.mixture import Marginals, Query, statistics
 from di4c.algorithm.rollouts import Rollouts, load_or_roll_out
@@ -23,6 +24,9 @@ from di4c.algorithm.student import MixtureStudent
 from di4c.algorithm.times import Gate, StepLaw, TimeLaw
 from di4c.contracts import CHUNK_BYTES, Batch, Draws, LambdaSampler, LossEstimator, Objective, Sampler, Statistics, Teacher
 from di4c.errors import SpecError
+
+ADVICE_EXAMPLES = 16
+"""Examples of a micro-batch on which the diagnostics try other numbers of components."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,11 @@ class Di4CLoss:
         if "distillation" in found:
             parts["distillation"] = self.distillation_loss(found["distillation"], scene)
         total = sum(parts[name] for name in ("data", "consistency", "distillation") if name in parts)
-        return {"loss": total, **parts}
+        effective = {
+            f"{name}_effective_components": effective_components(statistics) for name, statistics in found.items()
+            if statistics.joint is not None
+        }  # fmt: skip
+        return {"loss": total, **parts, **effective}
 
     def data_loss(self, statistics: Statistics, t: Tensor) -> dict[str, Tensor]:
         """a(t)·correlated + marginal: −log p^θ_{0|t}(x_0 | x_t), [B] nats, and the two parts unweighted.
@@ -147,6 +155,7 @@ class Di4C(Objective):
     sub-step, and a trunk pass for each target). reference: x_t is noised data, or, with `rollouts`, noised samples of the teacher,
     which then stand in for the data in every term. components_at_a_time: the components whose activations exist at once (null: all);
     fewer cost a second forward pass and change no number, so that M is bounded by the features [B·M, D, H] alone.
+    bias_tolerance_nats: what more components may gain before the diagnostics suggest a larger M.
     """
 
     def __init__(
@@ -172,9 +181,11 @@ class Di4C(Objective):
         rollouts: Rollouts | None = None,
         num_classes: int | None = None,
         components_at_a_time: int | None = None,
+        bias_tolerance_nats: float = TOLERANCE_NATS,
         chunk_bytes: int = CHUNK_BYTES,
     ):
         super().__init__()
+        self.bias_tolerance_nats = bias_tolerance_nats
         if components_at_a_time is not None and components_at_a_time < 1:
             raise SpecError(f"objective.components_at_a_time: at least 1, or null for all; found {components_at_a_time}")
         components = number_of_components(components, latent)
@@ -229,9 +240,21 @@ class Di4C(Objective):
         return self.loss(draw_scene(self.law, self.teacher, self.model, batch, draws))
 
     def diagnostics(self, batch: Batch, draws: Draws) -> dict[str, float]:
-        """Mutual information of λ and the positions at t = 1, effective number of components, correlation captured."""
+        """What λ carries at t = 1 (see mixture_diagnostics); on data at the run's own times, unless λ is enumerated, what more
+        components would gain, and the M that this suggests."""
         x_1 = self.teacher.process.prior(batch.x_0.shape[1], draws.child("x_1"))
-        return mixture_diagnostics(self.model, self.law.latent, x_1, torch.ones(len(x_1), device=x_1.device), batch.cond, draws)
+        found = mixture_diagnostics(self.model, self.law.latent, x_1, torch.ones(len(x_1), device=x_1.device), batch.cond, draws)
+        if self.law.components == self.law.latent.num_atoms:
+            return found
+        few = draws.rows(0, min(len(x_1), ADVICE_EXAMPLES))
+        x_0, cond = batch.x_0[: few.count], None if batch.cond is None else batch.cond[: few.count]
+        t, _ = self.law.time.sample(few.child("t"))
+        x_t = self.teacher.process.corrupt(x_0, t, few.child("x_t"))
+        sizes = {max(1, self.law.components // 2), *(self.law.components * k for k in (1, 2, 4))}
+        curve = size_curve(self.model, self.law.latent, x_0, x_t, t, cond, sizes, few.child("sizes"))
+        gain = next(s.nll for s in curve if s.components == self.law.components) - curve[-1].nll
+        suggested = suggested_components(curve, self.bias_tolerance_nats)
+        return found | {"gain_by_4m_nats": gain, "suggested_components": float(suggested)}
 
 
 def _check_terms(

@@ -5,9 +5,17 @@ import time
 from pathlib import Path
 
 from di4c.engine import ranks
+from di4c.engine.files import replace_file
 from di4c.engine.metrics import MetricsFile
 from di4c.engine.progress import Progress
 from di4c.errors import TrainingError
+
+COLLAPSED = (
+    "the mixture has collapsed to a product (or has not formed yet): λ carries almost no information about x_0, so that "
+    "one-step samples cannot have correlated positions. Try a higher learning rate for the student head "
+    "(train.optimizer.lr_multipliers, e.g. {head: 5}) or a larger initial scale of it (student.head.scale), a heavier data term "
+    "(objective.data.weight, gate), more components (objective.components), latent: categorical with components: all"
+)
 
 
 class Reporter:
@@ -18,6 +26,7 @@ class Reporter:
 
     def __init__(self, folder: Path, monitor, *, steps: int, batch_size: int):
         self.active = ranks.rank() == 0
+        self.folder = folder
         self.file = MetricsFile(folder / "metrics.csv")
         self.monitor, self.steps, self.batch_size = monitor, steps, batch_size
         self._progress: Progress | None = None
@@ -42,10 +51,7 @@ class Reporter:
         if diagnostics:
             self.say("  ".join([f"step {step} diagnostics"] + [f"{k} {v:.4g}" for k, v in diagnostics.items()]))
         if diagnostics.get("mixture_collapsed", 0) > 0:
-            self.warn(
-                f"step {step}: the mixture has collapsed to a product, λ carries no information. "
-                "Raise the learning rate of the student head (train.optimizer.lr_multipliers) or its initial scale"
-            )
+            self.warn_once("mixture-collapsed", f"step {step}: {COLLAPSED}")
 
     def advance(self, step: int) -> None:
         """Moves the progress bar."""
@@ -64,6 +70,17 @@ class Reporter:
             self._progress.say(f"warning: {message}")
         elif self.active:
             print(f"warning: {message}", file=sys.stderr, flush=True)
+
+    def warn_once(self, name: str, message: str) -> None:
+        """Warns and writes "name: message" to warnings.txt of the run folder, unless that file has a warning of this name."""
+        if not self.active:
+            return
+        file = self.folder / "warnings.txt"
+        before = file.read_text(encoding="utf-8") if file.exists() else ""
+        if any(line.startswith(f"{name}: ") for line in before.splitlines()):
+            return
+        replace_file(file, f"{before}{name}: {message}\n")
+        self.warn(message)
 
     def close(self) -> None:
         """Ends the display."""

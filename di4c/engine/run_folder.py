@@ -1,6 +1,6 @@
 """A run's folder: who may write to it, and the record of how the run was made.
 
-    RUN/spec.yaml · run.json · metrics.csv · checkpoints/ · export/
+    RUN/spec.yaml · run.json · metrics.csv · warnings.txt · checkpoints/ · export/
 """
 
 import datetime

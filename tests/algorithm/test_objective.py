@@ -1,6 +1,7 @@
 """Di4C as a whole: terms, regions, independence of ranks, gradients, and learning a correlated law by enumeration."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,11 +12,13 @@ from di4c_plugins.latents.unit_cube import Uniform
 from di4c_plugins.samplers.ancestral import Ancestral
 from tests.systems import tiny_student, tiny_teacher
 
+from di4c.algorithm.diagnostics import effective_components
 from di4c.algorithm.objective import ConsistencyTerm, DataTerm, Di4C, DistillationTerm
 from di4c.algorithm.pretraining import NELBO
 from di4c.algorithm.times import Gate, StepLaw, TimeLaw
-from di4c.contracts import Batch
+from di4c.contracts import Batch, Statistics
 from di4c.draws import Draws
+from di4c.engine.report import Reporter
 from di4c.errors import SpecError
 
 ESTIMATORS = {"monte-carlo": MonteCarlo(), "control-variate": ControlVariate()}
@@ -117,6 +120,53 @@ def test_diagnostics_tell_a_mixture_from_a_product():
     found = objective.diagnostics(batch(), Draws(0, count=6))
     assert found["mixture_collapsed"] == 1 and abs(found["mutual_information_nats"]) < 1e-4
     assert abs(found["effective_components"] - 64) < 0.1
+
+
+def learned(scale: float, head_rate: float) -> Di4C:
+    """A few steps on correlated data; the head starts with components that differ by `scale`, its rate times head_rate."""
+    teacher = tiny_teacher(num_classes=None)
+    student = tiny_student(teacher, "late")
+    with torch.no_grad():
+        student.head.project.weight.mul_(scale)
+    made = Di4C(
+        teacher, student, latent=Uniform(), sampler=Ancestral(teacher.process), components=4, time=TimeLaw("grid", points=[1.0]),
+        data=DataTerm(1.0, MonteCarlo(), Gate("constant", 1.0)),
+    )
+    head = set(student.head.parameters())
+    groups = [{"params": [*head], "lr": 5e-3 * head_rate}, {"params": [p for p in student.parameters() if p not in head]}]
+    optimizer = torch.optim.Adam(groups, lr=5e-3)
+    x_0 = torch.tensor([[0] * 6, [2] * 6]).repeat(8, 1)
+    for step in range(40):
+        optimizer.zero_grad()
+        made(Batch(x_0), Draws(step, count=16), step)["loss"].mean().backward()
+        optimizer.step()
+    return made
+
+
+def test_a_trained_student_that_collapsed_is_told_from_a_healthy_one(tmp_path, capsys):
+    """Both trained alike; one on a head that starts at the saddle and hardly moves. Through the report of a run."""
+    found = {}
+    for name, options in {"healthy": (1.0, 1.0), "collapsed": (1e-4, 1e-6)}.items():
+        made = learned(*options)
+        found[name] = made.diagnostics(Batch(torch.zeros(8, 6, dtype=torch.long)), Draws(0, count=8))
+        (tmp_path / name).mkdir()
+        reporter = Reporter(tmp_path / name, SimpleNamespace(enabled=False), steps=40, batch_size=16)
+        for step in (20, 40):
+            reporter.report(step, {}, found[name])
+    assert found["healthy"]["total_correlation_nats"] > 0.3 > 0.05 > found["collapsed"]["mutual_information_nats"]
+    assert abs(found["collapsed"]["total_correlation_nats"]) < 0.05
+    assert not (tmp_path / "healthy/warnings.txt").exists()
+    assert (tmp_path / "collapsed/warnings.txt").read_text().count("mixture-collapsed") == 1
+    told = capsys.readouterr()
+    assert (told.out + told.err).count("warning: step 20: the mixture has collapsed") == 1 and "warning: step 40" not in told.out + told.err
+
+
+def test_effective_components_by_hand():
+    joint = torch.tensor([[[0.0, 0.0, -1e4], [0.0, -1e4, -1e4]]])  # two samples: two components, then one, explain it
+    found = effective_components(Statistics(torch.full((3,), 1 / 3).log(), joint=joint))
+    torch.testing.assert_close(found, torch.tensor([1.5]))
+    terms = make()(batch(), Draws(0, count=6), 0)
+    assert (terms["data_effective_components"] >= 1).all() and (terms["consistency_effective_components"] <= 3 + 1e-4).all()
 
 
 def test_a_mixture_learns_in_one_step_what_a_product_cannot():

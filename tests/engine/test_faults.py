@@ -55,7 +55,7 @@ def faults(folder) -> tuple[dict[str, dict], str]:
         "nan": {"folder": f"{folder}/nan", "objective": {"poison": [6]}, "options": {"log_every": 5}},
         "explode": {"folder": f"{folder}/explode", "objective": {"explode": [6]}, "deepspeed": stage(2)},
         "explode 0": {"folder": f"{folder}/explode-0", "objective": {"explode": [9]}, "options": {"clip": 0, "log_every": 12}},
-        "collapsed": {"folder": f"{folder}/collapsed", "objective": {"collapsed": 1.0}, "options": {"diagnostics_every": 6}},
+        "collapsed": {"folder": f"{folder}/collapsed", "objective": {"collapsed": 1.0}, "options": {"diagnostics_every": 3}},
         **{f"skip {n}": SKIP | {"folder": f"{folder}/skip-1-{n}", "deepspeed": c} for n, c in SKIPPING.items()},
     }  # fmt: skip
     results, text = launch(list(jobs.values()))
@@ -126,8 +126,12 @@ def test_an_infinite_gradient_is_never_saved(faults, folder):
         assert [p.name for p in checkpoint.candidates(folder / name / "checkpoints")] == ["step-00000005"]
 
 
-def test_a_collapsed_mixture_is_warned_of(faults):
-    assert "warning: step 6: the mixture has collapsed to a product" in faults[1]
+def test_a_collapsed_mixture_is_warned_of_once_on_the_console_and_in_the_folder(faults, folder):
+    assert "warning: step 3: the mixture has collapsed to a product" in faults[1]
+    assert faults[1].count("the mixture has collapsed") == 1
+    (line,) = (folder / "collapsed/warnings.txt").read_text().splitlines()
+    assert line.startswith("mixture-collapsed: step 3: ") and "train.optimizer.lr_multipliers" in line
+    assert not (folder / "good/warnings.txt").exists()
 
 
 def test_skipped_steps_change_no_weight_at_any_stage(faults, folder):

@@ -1,0 +1,90 @@
+"""How many components M a run needs, from the measured bias and variance of −log p^θ over draws of λ."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from di4c.algorithm.mixture import Query, statistics
+from di4c.algorithm.student import MixtureStudent
+from di4c.contracts import Draws, LambdaSampler
+
+TOLERANCE_NATS = 0.1
+"""A loss that doubling M lowers by less than this is as good as unbiased (its gradient is then off by a few per cent)."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """−log p^θ estimated by M components: mean over examples and sets of λ, and standard deviation over sets, nats."""
+
+    components: int
+    nll: float
+    sd: float
+
+
+@torch.no_grad()
+def size_curve(
+    student: MixtureStudent,
+    latent: LambdaSampler,
+    x_0: Tensor,
+    x_t: Tensor,
+    t: Tensor,
+    cond: Tensor | None,
+    sizes: Iterable[int],
+    draws: Draws,
+    *,
+    sets: int = 2,
+) -> list[Size]:
+    """A Size for each M of `sizes`, from `sets` (at least 2) or more sets of λ an example: as many as the largest M allows."""
+    sizes = sorted(set(sizes))
+    found = []
+    for components in sizes:
+        number = sets * max(sizes) // components
+        nll = torch.stack([
+            _nll(student, latent, x_0, x_t, t, cond, components, draws.child("size", components, k)) for k in range(number)
+        ])  # fmt: skip
+        found.append(Size(components, float(nll.mean()), float(nll.var(0).mean().sqrt())))
+    return found
+
+
+def _nll(
+    student: MixtureStudent, latent: LambdaSampler, x_0: Tensor, x_t: Tensor, t: Tensor, cond: Tensor | None, components: int,
+    draws: Draws,
+) -> Tensor:
+    """−log (1/M) Σ_m ∏_d p^d(x_0^d | x_t; λ_m): [B] nats, the law never enumerated."""
+    lam = latent.sample(components, draws).to(x_t.device)
+    log_weights = latent.log_weights(components).to(x_t.device)
+    prediction = student.predict(x_t, t, cond, lam, log_weights)
+    joint = statistics(prediction, [Query(frozenset({"joint"}), x_0[:, None])])[0].joint[:, 0]
+    return -(joint + log_weights.to(joint)).logsumexp(-1)
+
+
+def suggested_components(curve: list[Size], tolerance: float = TOLERANCE_NATS) -> int:
+    """The smallest M of the curve that the next size does not beat by more than `tolerance` nats; the largest if all are.
+
+    The estimate's mean falls to −log p^θ as M grows (Jensen), and for independent draws the bias left at M is about
+    M'/(M' − M) times what going on to M' gains.
+    """
+    for size, larger in zip(curve[:-1], curve[1:], strict=True):
+        if size.nll - larger.nll <= tolerance:
+            return size.components
+    return curve[-1].components
+
+
+def gradients(loss: Callable[[int], Tensor], parameters: Iterable[Tensor], repeats: int) -> tuple[Tensor, Tensor]:
+    """(losses [R], gradients [R, P]) of loss(0), …, loss(R − 1): scalars that differ by their draws alone."""
+    parameters = [p for p in parameters if p.requires_grad]
+    losses, found = [], []
+    for k in range(repeats):
+        value = loss(k)
+        parts = torch.autograd.grad(value, parameters, allow_unused=True)
+        losses.append(value.detach())
+        found.append(torch.cat([torch.zeros_like(p).flatten() if g is None else g.flatten() for p, g in zip(parameters, parts, strict=True)]))
+    return torch.stack(losses), torch.stack(found)
+
+
+def standard_deviation(gradients: Tensor) -> float:
+    """sqrt( Σ_p Var g_p ) of gradients [R, P]."""
+    return math.sqrt(float(gradients.var(0).sum()))
