@@ -1,15 +1,16 @@
 """Bias, spread and use of estimators and laws of λ: python tools/measure_estimators.py PART… [--out FILE]
 
     enumerated   a mixture over a grid of λ, with the exact truth
-    gradient     the real gradient of a student of the digits, trained here for 200 steps
+    gradient     the real gradient of students of the digits
     targets      the consistency term of the same student: control variate, own component, an x_u for each target
     training     short trainings that differ in one choice, by held-out likelihood
 
-Needs runs/digits-teacher (tools/specs/digits-teacher.yaml). Parts that are in FILE already are replaced when named.
+Needs runs/digits-teacher (tools/specs/digits-teacher.yaml); gradient and targets need its students runs/estimators-uniform and
+runs/estimators-gaussian: tools/train.py --spec tools/specs/digits-student.yaml --set train.steps=300 --set train.run=… with
+--set "latent={name: uniform, dim: 1}" and "{name: gaussian, dim: 4}". Parts that are in FILE already are replaced when named.
 """
 
 import argparse
-import functools
 import json
 import statistics
 import sys
@@ -26,8 +27,9 @@ from estimator_cases import digits, enumerated  # noqa: E402
 from di4c.config.build import build  # noqa: E402
 from di4c.config.registry import Registry  # noqa: E402
 from di4c.config.spec import read_spec  # noqa: E402
-from di4c.contracts import Draws  # noqa: E402
+from di4c.algorithm.advice import standard_deviation  # noqa: E402
 from di4c.engine.run_folder import code_commit  # noqa: E402
+from di4c.evaluation.loaded import LoadedModel, load  # noqa: E402
 from di4c_plugins.estimators.control_variate import ControlVariate  # noqa: E402
 from di4c_plugins.estimators.jackknife import Jackknife  # noqa: E402
 from di4c_plugins.estimators.monte_carlo import MonteCarlo  # noqa: E402
@@ -68,35 +70,29 @@ def system(latent: dict, seed: int = 0) -> "Parts":  # noqa: F821
     return build(spec, Registry.default())
 
 
-@functools.cache
-def trained_student(law: str) -> "Parts":  # noqa: F821
-    """After 200 steps on the data term with 32 components; law: "uniform" or "gaussian"."""
-    parts = system(LAWS[law])
-    made = digits.objective(
-        parts.teacher, parts.student, parts.latent, parts.objective.law.sampler, 32, t=[0.25, 0.5, 0.75, 1.0, 1.0], data=MONTE_CARLO
-    )
-    digits.trained(made, parts.data, steps=200, batch_size=64, seed=0)
-    parts.student.eval()
-    return parts
+def trained_student(law: str) -> LoadedModel:
+    """The run runs/estimators-LAW: digits-student with --set latent=LAWS[law], train.steps=300."""
+    model = load(TOP / f"runs/estimators-{law}")
+    model.student.requires_grad_(True)
+    return model
 
 
-def measure_gradient(size: int = 16, repeats: int = 48) -> list[dict]:
+def measure_gradient(size: int = 16, repeats: int = 32) -> list[dict]:
     """The data term's gradient at t = 1 and ½ under each law of λ and estimator."""
     rows = []
     for base, laws in (("uniform", CUBE), ("gaussian", GAUSSIAN)):
-        parts = trained_student(base)
-        batch = parts.data.split("train").batch(torch.arange(size))
+        model = trained_student(base)
+        teacher = model.teacher()._teacher
+        batch = model.data.split("train").batch(torch.arange(size))
         for t in (1.0, 0.5):
 
-            def made(latent, components, estimator, t=t, parts=parts):
-                sampler = parts.objective.law.sampler
-                return digits.objective(parts.teacher, parts.student, latent, sampler, components, t=[t], data=estimator)
+            def made(latent, components, estimator, t=t, model=model, teacher=teacher):
+                return digits.objective(teacher, model.student, latent, model.sampler, components, t=[t], data=estimator)
 
-            best = "sobol"
-            truth, exact = digits.gradients(made(laws[best](), 1024, MONTE_CARLO), batch, 3, first_seed=10_000)
-            noise = example_noise(lambda k: made(laws[best](), 64, MONTE_CARLO), parts, size)
+            truth, exact = digits.gradients(made(laws["sobol"](), 1024, MONTE_CARLO), batch, 3, first_seed=10_000)
+            noise = example_noise(made(laws["sobol"](), 64, MONTE_CARLO), model, size)
             tried = [("monte-carlo", law) for law in laws] + [("jackknife", next(iter(laws)))]
-            for components in (4, 16, 64):
+            for components in (4, 16):
                 for estimator, law in tried:
                     kind = MONTE_CARLO if estimator == "monte-carlo" else JACKKNIFE
                     found = digits.gradients(made(laws[law](), components, kind), batch, repeats)
@@ -106,37 +102,36 @@ def measure_gradient(size: int = 16, repeats: int = 48) -> list[dict]:
     return rows
 
 
-def example_noise(made, parts, size: int, batches: int = 12) -> float:
+def example_noise(made, model: LoadedModel, size: int, batches: int = 12) -> float:
     """Standard deviation of the gradient from one batch of `size` examples to another, λ nearly exact."""
     found = []
     for k in range(batches):
-        batch = parts.data.split("train").batch(torch.arange(k * size, (k + 1) * size))
-        found.append(digits.gradients(made(k), batch, 1, first_seed=k)[1][0])
-    return float(torch.stack(found).var(0).sum().sqrt())
+        batch = model.data.split("train").batch(torch.arange(k * size, (k + 1) * size))
+        found.append(digits.gradients(made, batch, 1, first_seed=k)[1][0])
+    return standard_deviation(torch.stack(found))
 
 
-def measure_targets(size: int = 16, repeats: int = 48) -> list[dict]:
+def measure_targets(size: int = 16, repeats: int = 32) -> list[dict]:
     """The consistency term's gradient at t = 1: estimators, the control variate's best coefficient, an x_u for each target."""
-    parts, rows = trained_student("uniform"), []
-    batch, sampler = parts.data.split("train").batch(torch.arange(size)), parts.objective.law.sampler
+    model, rows = trained_student("uniform"), []
+    teacher = model.teacher()._teacher
+    batch = model.data.split("train").batch(torch.arange(size))
 
-    def made(estimator, components, targets, **options):
-        latent = options.pop("latent", Uniform())
+    def made(estimator, components, targets, latent=Uniform(), **options):  # noqa: B008
         return digits.objective(
-            parts.teacher, parts.student, latent, sampler, components, t=[1.0], consistency=estimator, targets=targets, **options
+            teacher, model.student, latent, model.sampler, components, t=[1.0], consistency=estimator, targets=targets, **options
         )
 
-    # The truth: many targets for each example, each scored by 512 λ.
-    truth, exact = digits.gradients(made(MONTE_CARLO, 512, 64, latent=Sobol(), x_u="each"), batch, 24, first_seed=10_000)
-    noise = example_noise(lambda k: made(MONTE_CARLO, 64, 16, latent=Sobol()), parts, size)
-    for components in (4, 8, 16):
-        tried = {
-            "monte-carlo": (MONTE_CARLO, {}), "own-component": (OWN, {}), "control-variate": (ControlVariate(), {}),
-            "monte-carlo, sobol": (MONTE_CARLO, {"latent": Sobol()}),
-            "own-component, sobol": (OWN, {"latent": Sobol()}),
-            "monte-carlo, x_u each": (MONTE_CARLO, {"x_u": "each"}),
-            "control-variate, x_u each": (ControlVariate(), {"x_u": "each"}),
-        }
+    # The truth: many targets for each example, each scored by 256 λ in a Sobol sequence.
+    truth, exact = digits.gradients(made(MONTE_CARLO, 256, 64, Sobol(), x_u="each"), batch, 16, first_seed=10_000)
+    noise = example_noise(made(MONTE_CARLO, 64, 16, Sobol()), model, size)
+    tried = {
+        "monte-carlo": (MONTE_CARLO, {}), "own-component": (OWN, {}), "control-variate": (ControlVariate(), {}),
+        "monte-carlo, sobol": (MONTE_CARLO, {"latent": Sobol()}), "own-component, sobol": (OWN, {"latent": Sobol()}),
+        "monte-carlo, x_u each": (MONTE_CARLO, {"x_u": "each"}),
+        "control-variate, x_u each": (ControlVariate(), {"x_u": "each"}),
+    }  # fmt: skip
+    for components in (4, 16):
         kept = {}
         for name, (estimator, options) in tried.items():
             begin = time.process_time()
@@ -166,28 +161,27 @@ def best_coefficient(plain: torch.Tensor, controlled: torch.Tensor, noise: float
 def measure_training(seeds: int = 2, steps: int = 200, components: int = 8) -> list[dict]:
     """Held-out one-step likelihood after training with M = 8: laws of λ and estimators on the data term, then the consistency term."""
     uniform, gaussian = LAWS["uniform"], LAWS["gaussian"]
-    data_only = [("monte-carlo", {"name": law, "dim": 1}) for law in CUBE] + [("jackknife", uniform)]
-    data_only += [("monte-carlo", gaussian | {"points": p}) for p in ("independent", "sobol")]
+    data_only = [("monte-carlo", {"name": law, "dim": 1}) for law in ("uniform", "sobol", "antithetic")] + [("jackknife", uniform)]
     data_only += [("monte-carlo", {"name": "categorical", "atoms": 32, "independent": i}) for i in (True, False)]
+    data_only += [("monte-carlo", gaussian | {"points": p}) for p in ("independent", "sobol")]
     tried = [(name, None, latent) for name, latent in data_only]
-    tried += [(None, name, uniform) for name in ("monte-carlo", "own-component")]
+    tried[4:4] = [("monte-carlo", name, uniform) for name in ("monte-carlo", "own-component")]
     kinds = {"monte-carlo": MONTE_CARLO, "jackknife": JACKKNIFE, "own-component": OWN, None: None}
     rows = []
     for data, consistency, latent in tried:
         found = []
         for seed in range(seeds):
             parts = system(latent, seed)
-            both = data if consistency is None else "monte-carlo"
             made = digits.objective(
                 parts.teacher, parts.student, parts.latent, parts.objective.law.sampler, components, t=[0.5, 0.75, 1.0, 1.0],
-                data=kinds[both], consistency=kinds[consistency], targets=components if consistency else 0,
+                data=kinds[data], consistency=kinds[consistency], targets=components if consistency else 0,
             )
             digits.trained(made, parts.data, steps=steps, batch_size=64, seed=seed)
             everything = Categorical(atoms=32) if latent["name"] == "categorical" else parts.latent
             number = 32 if latent["name"] == "categorical" else 256
             parts.student.eval()
             found.append(digits.held_out_nll(made, parts.data, everything, components=number))
-        rows.append({"M": components, "data": both, "consistency": consistency, "latent": latent, "held_out_nll_nats": found,
+        rows.append({"M": components, "data": data, "consistency": consistency, "latent": latent, "held_out_nll_nats": found,
                      "mean": statistics.fmean(found), "range": max(found) - min(found)})  # fmt: skip
         say(rows[-1])
     return rows

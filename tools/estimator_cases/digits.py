@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from di4c.algorithm.advice import gradients as repeated_gradients
 from di4c.algorithm.mixture import Query, statistics
 from di4c.algorithm.objective import ConsistencyTerm, DataTerm, Di4C
 from di4c.algorithm.scene import draw_scene
@@ -28,22 +29,18 @@ def objective(
 
 def gradients(made: Di4C, batch: Batch, repeats: int, *, first_seed: int = 0) -> tuple[Tensor, Tensor]:
     """Loss [R] and gradient [R, P] of the batch's mean, at one x_t, with fresh λ (and targets) each time."""
-    count = len(batch.x_0)
+    count, process = len(batch.x_0), made.teacher.process
     t = made.law.time.sample(Draws(0, count=count).child("t"))[0]
-    x_t = made.teacher.process.corrupt(batch.x_0, t, Draws(0, count=count).child("x_t"))
-    corrupt = made.teacher.process.corrupt
-    made.teacher.process.corrupt = lambda *_: x_t
-    losses, found = [], []
+    x_t, corrupt = process.corrupt(batch.x_0, t, Draws(0, count=count).child("x_t")), process.corrupt
+
+    def loss(k: int) -> Tensor:
+        return made.loss(draw_scene(made.law, made.teacher, made.model, batch, Draws(first_seed + k, count=count)))["loss"].mean()
+
+    process.corrupt = lambda *_: x_t
     try:
-        for seed in range(first_seed, first_seed + repeats):
-            scene = draw_scene(made.law, made.teacher, made.model, batch, Draws(seed, count=count))
-            loss = made.loss(scene)["loss"].mean()
-            grads = torch.autograd.grad(loss, [p for p in made.model.parameters() if p.requires_grad], allow_unused=True)
-            losses.append(loss.detach())
-            found.append(torch.cat([g.flatten() for g in grads if g is not None]))
+        return repeated_gradients(loss, made.model.parameters(), repeats)
     finally:
-        made.teacher.process.corrupt = corrupt
-    return torch.stack(losses), torch.stack(found)
+        process.corrupt = corrupt
 
 
 def errors(losses: Tensor, found: Tensor, truth: float, exact: Tensor, noise: float, batch: int) -> dict[str, float]:
