@@ -45,7 +45,8 @@ def effective_components(statistics: Statistics) -> Tensor:
     1: one component explains the sample and alone is moved by it; M: λ makes no difference.
     """
     log_posterior = (statistics.joint.detach() + statistics.log_weights.to(statistics.joint)).log_softmax(-1)
-    return statistics.over_samples((-torch.special.xlogy(log_posterior.exp(), log_posterior.exp()).sum(-1)).exp())
+    number = (-torch.special.xlogy(log_posterior.exp(), log_posterior.exp()).sum(-1)).exp()  # [B, N]
+    return statistics.over_samples(number) if statistics.log_law is None else (number * statistics.log_law.exp()).sum(-1)
 
 
 def mutual_information(prediction: Prediction) -> Tensor:

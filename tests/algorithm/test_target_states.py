@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 from di4c_plugins.estimators.control_variate import ControlVariate
+from di4c_plugins.estimators.exact import Exact
 from di4c_plugins.estimators.monte_carlo import MonteCarlo
 from di4c_plugins.estimators.own_component import OwnComponent
 from di4c_plugins.latents.categorical import Categorical
@@ -159,6 +160,8 @@ def test_estimators_are_refused_where_they_do_not_apply():
         objective(own, Uniform(), x_u="each")
     with pytest.raises(SpecError, match="it is for objective.consistency"):
         objective(MonteCarlo(), Uniform(), data=DataTerm(1.0, own, gate))
+    with pytest.raises(SpecError, match="sums over every x"):
+        objective(Exact(), x_u="each")
     with pytest.raises(SpecError, match="finitely many atoms"):
         objective(latent=Uniform(), components="all")
     assert objective(components="all").law.components == 2
