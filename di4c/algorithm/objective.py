@@ -298,8 +298,6 @@ def _check_estimators(
                     f"{where} sums over every λ: components (and targets) must be the {latent.num_atoms} atoms of a finite law, "
                     f"and x_u shared; found {', '.join(map(str, numbers))} and {x_u}"
                 )
-        if "log_law" in estimator.needs and x_u == "each":
-            raise SpecError(f"{where} sums over every x of one x_u; it needs objective.x_u: shared")
         if "target_joint" not in estimator.needs:
             continue
         if term == "data":

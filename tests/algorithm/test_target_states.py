@@ -160,7 +160,7 @@ def test_estimators_are_refused_where_they_do_not_apply():
         objective(own, Uniform(), x_u="each")
     with pytest.raises(SpecError, match="it is for objective.consistency"):
         objective(MonteCarlo(), Uniform(), data=DataTerm(1.0, own, gate))
-    with pytest.raises(SpecError, match="sums over every x"):
+    with pytest.raises(SpecError, match="sums over every λ"):
         objective(Exact(), x_u="each")
     with pytest.raises(SpecError, match="finitely many atoms"):
         objective(latent=Uniform(), components="all")
