@@ -1,6 +1,7 @@
 """Weights into a module: all of them or none."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor, nn
 
@@ -38,15 +39,39 @@ def _listed(what: str, items: list[str]) -> list[str]:
 
 
 def _likely(own: Mapping, state: Mapping, missing: list, unexpected: list, shapes: list, reasons: Mapping) -> list[str]:
-    differing = missing + unexpected + shapes
-    found = [text for fragment, text in reasons.items() if any(fragment in key for key in differing)]
-    prefix = _common_prefix(missing, unexpected)
-    if prefix is not None:
-        found.append(prefix)
-    found += _shape_reasons(own, state, shapes)
-    if not found and missing and len(missing) == len(own):
-        found.append("the file is of another kind of model: no name agrees")
-    return found
+    """Likely reasons of the differences, the plugin's own first; they say nothing of shapes where most tensors are of another one."""
+    another_size = 2 * len(shapes) > len(own)
+    named = missing + unexpected + ([] if another_size else shapes)
+    found = [text for fragment, text in reasons.items() if any(fragment in key for key in named)]
+    found += [reason for reason in (_common_prefix(missing, unexpected), _layers(own, state, missing, unexpected)) if reason]
+    found += _shape_reasons(own, state, shapes, explained=bool(found) and not another_size)
+    if not found and missing:
+        found.append(_names(own, state, missing, unexpected))
+    return list(dict.fromkeys(found))
+
+
+def _layers(own: Mapping, state: Mapping, missing: list[str], unexpected: list[str]) -> str | None:
+    """Explains names that differ from known ones in a number alone: fewer or more layers."""
+    less = [key for key in missing if not _patterns([key]).isdisjoint(_patterns(state))]
+    more = [key for key in unexpected if not _patterns([key]).isdisjoint(_patterns(own))]
+    if missing and len(less) == len(missing) and not unexpected:
+        return "the file's network has fewer layers than the spec's options give"
+    if unexpected and len(more) == len(unexpected) and not missing:
+        return "the file's network has more layers than the spec's options give"
+    return None
+
+
+def _patterns(names: Iterable[str]) -> set[str]:
+    return {re.sub(r"\d+", "#", name) for name in names}
+
+
+def _names(own: Mapping, state: Mapping, missing: list[str], unexpected: list[str]) -> str:
+    """Explains names by what else agrees."""
+    if [own[key].shape for key in missing] == [state[key].shape for key in unexpected]:
+        return "as many names are unknown as are missing, with the same shapes in order: the tensors may only be named differently"
+    if len(missing) == len(own):
+        return "the file is of another kind of model: no name agrees"
+    return f"the file holds a part of the model only: {len(own) - len(missing)} of {len(own)} tensors"
 
 
 def _common_prefix(missing: list[str], unexpected: list[str]) -> str | None:
@@ -60,8 +85,8 @@ def _common_prefix(missing: list[str], unexpected: list[str]) -> str | None:
     return None
 
 
-def _shape_reasons(own: Mapping, state: Mapping, shapes: list[str]) -> list[str]:
-    """Explains shapes: a vocabulary when only first dimensions differ and all by the same sizes, else a width."""
+def _shape_reasons(own: Mapping, state: Mapping, shapes: list[str], *, explained: bool) -> list[str]:
+    """Explains shapes: a vocabulary when only first dimensions differ and all by the same sizes, else, if nothing did, a width."""
     if not shapes:
         return []
     pairs = {(state[k].shape[:1], own[k].shape[:1]) for k in shapes}
@@ -69,4 +94,4 @@ def _shape_reasons(own: Mapping, state: Mapping, shapes: list[str]) -> list[str]
     if rest_agrees and len(pairs) == 1:
         (found,), (wanted,) = pairs.pop()
         return [f"a vocabulary of {found} states in the file, {wanted} here (is the mask state counted, or padding?)"]
-    return ["another width or size of the network than the spec's options give"]
+    return [] if explained else ["another width or size of the network than the spec's options give"]

@@ -9,7 +9,7 @@ from torch import Tensor
 from di4c.contracts import strict_load
 from di4c.errors import CheckpointError
 
-__all__ = ["Inert", "below", "read_file", "strict_load", "tensors_at", "with_shadows", "without"]
+__all__ = ["Inert", "below", "not_found", "read_file", "strict_load", "tensors_at", "with_shadows", "without"]
 
 MAX_SHOWN = 4
 
@@ -115,6 +115,13 @@ def with_shadows(
     if wrong:
         raise CheckpointError(f"{source}: EMA shadows have other shapes than their parameters, first at '{wrong[0]}'")
     return {**state, **dict(zip(names, shadows, strict=True))}
+
+
+def not_found(name: str, state: Mapping[str, Tensor]) -> str:
+    """What a message says of a tensor that a network's sizes are read from, and that is not there."""
+    prefix = next((key[: -len(name)] for key in state if key.endswith("." + name)), None)
+    hint = f"; the names carry the prefix '{prefix}', which has to be cut off" if prefix else ""
+    return f"no '{name}'; it has {', '.join(list(state)[:MAX_SHOWN])}, …{hint}"
 
 
 def _shown(content: Mapping) -> str:

@@ -9,7 +9,7 @@ from di4c.errors import CheckpointError, SpecError
 from di4c_plugins.backbones.maskgit import MaskGITBackbone, with_tied_readout
 from di4c_plugins.heads.sinusoidal_token import SinusoidalToken
 from di4c_plugins.teachers.averaged import PUBLISHED_LAW, AveragedStudent, Steps
-from di4c_plugins.teachers.containers import below, read_file, strict_load, tensors_at, without
+from di4c_plugins.teachers.containers import below, not_found, read_file, strict_load, tensors_at, without
 from di4c_plugins.teachers.hub import locate_file
 
 PROJECTION = "latent_projection."
@@ -121,7 +121,7 @@ def sizes_of(state: Mapping[str, Tensor], source: str) -> dict:
         mlp_width = state["transformer.layers.0.1.fn.net.0.weight"].shape[0]
     except KeyError as error:
         raise CheckpointError(
-            f"{source}: not MaskGIT's network (no '{error.args[0]}'); it has {', '.join(list(state)[:4])}, …"
+            f"{source}: not MaskGIT's network: {not_found(str(error.args[0]), state)}"
         ) from error
     depth = len({name.split(".")[2] for name in state if name.startswith("transformer.layers.")})
     return {"width": width, "depth": depth, "heads": HEADS, "mlp_width": mlp_width}

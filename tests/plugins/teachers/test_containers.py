@@ -93,6 +93,8 @@ def test_strict_load_loads():
         (lambda s: network(width=5).state_dict(), "another width"),
         (lambda s: {"conv": torch.zeros(1)}, "another kind of model"),
         (lambda s: {**s, "latent_projection.0.weight": torch.zeros(1)}, "a Di4C student"),
+        (lambda s: {k.replace("embed", "tokens"): v for k, v in s.items()}, "only be named differently"),
+        (lambda s: {"out.weight": s["out.weight"]}, "a part of the model only: 1 of 3 tensors"),
     ],
 )
 def test_a_state_that_does_not_fit_is_explained_and_not_loaded(change, said):
@@ -103,3 +105,26 @@ def test_a_state_that_does_not_fit_is_explained_and_not_loaded(change, said):
             module, change(network().state_dict()), "f", {"latent_projection": "it is a Di4C student"}
         )
     assert all(torch.equal(v, before[k]) for k, v in module.state_dict().items())
+
+
+@pytest.mark.parametrize(("layers", "said"), [(1, "fewer layers"), (3, "more layers")])
+def test_another_depth_is_explained(layers, said):
+    stack = [nn.Sequential(*(nn.Linear(2, 2) for _ in range(number))) for number in (2, layers)]
+    with pytest.raises(CheckpointError, match=f"likely: the file's network has {said}"):
+        containers.strict_load(stack[0], stack[1].state_dict(), "f")
+
+
+def test_a_reason_for_one_tensor_is_not_given_for_another_width():
+    """A plugin's reason for its embedding is about rows; where all tensors differ, the width does."""
+    reasons = {"embed": "another vocabulary"}
+    with pytest.raises(CheckpointError, match="another vocabulary"):
+        containers.strict_load(network(), network().state_dict() | {"embed.weight": torch.zeros(7, 4)}, "f", reasons)
+    with pytest.raises(CheckpointError) as told:
+        containers.strict_load(network(), network(width=5).state_dict(), "f", reasons)
+    assert "another width" in str(told.value) and "vocabulary" not in str(told.value)
+
+
+def test_a_missing_name_is_told_with_its_prefix():
+    state = {"model.embed.weight": torch.zeros(1)}
+    assert "prefix 'model.', which has to be cut off" in containers.not_found("embed.weight", state)
+    assert "prefix" not in containers.not_found("other", state)
