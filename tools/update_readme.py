@@ -23,6 +23,7 @@ METRICS = {
     "nll_nats_per_token": "NLL bound (nats/token)",
     "lagged_pair_tv": "lagged pair TV",
     "ngram_tv": "n-gram TV",
+    "decoded_frechet_distance": "Fréchet distance of the images",
 }
 OF_THE_SEEDS = ("frechet_distance", "covariance_error", "pair_tv", "nll_nats_per_token")
 SHOWN = {"frechet_distance": (1, 2, 4, 8), "covariance_error": (1, 2), "pair_tv": (1, 2)}

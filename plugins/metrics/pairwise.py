@@ -13,7 +13,7 @@ class Pairwise(Metric):
     """Errors of all pairs of positions against held-out data: `covariance_error` and `pair_tv`.
 
     covariance_error: mean over pairs d < e of |cov_samples(x^d, x^e) − cov_data(x^d, x^e)|, in squared states (the states
-        taken as numbers, so it says something for grey levels only).
+        taken as numbers, so it says something for grey levels only; `covariance: false` leaves it out for codes and words).
     pair_tv: mean over pairs of the total variation distance ½ Σ_ab |P_samples(a, b) − P_data(a, b)| of the tables of
         x^d and x^e, the states grouped into `levels` equal ranges.
     Both are biased upwards by the finite sample; the floor shows by how much. Sequences longer than `max_positions` are
@@ -21,9 +21,10 @@ class Pairwise(Metric):
     """
 
     def __init__(
-        self, *, data: DataSource, levels: int = 4, max_positions: int = 256, max_references: int = 10_000
+        self, *, data: DataSource, levels: int = 4, covariance: bool = True, max_positions: int = 256,
+        max_references: int = 10_000,
     ):
-        self.data = data
+        self.data, self.covariance = data, covariance
         self.levels = min(levels, data.num_states)
         self.max_references = max_references
         count = min(data.num_positions, max_positions)
@@ -37,16 +38,14 @@ class Pairwise(Metric):
         return self.errors(subset(train, num_samples, draws))
 
     def errors(self, x: Tensor) -> dict[str, float]:
-        """{"covariance_error", "pair_tv"} of x [n, D]."""
+        """{"covariance_error" if it is measured, "pair_tv"} of x [n, D]."""
         covariance, table = self._statistics(x)
         covariance_0, table_0 = self._held_out
         count = len(self.positions)
         upper = torch.triu(torch.ones(count, count, dtype=torch.bool), diagonal=1)
         distance = (table - table_0).abs_().view(count, self.levels, count, self.levels).sum((1, 3)) / 2
-        return {
-            "covariance_error": float((covariance - covariance_0).abs()[upper].mean()),
-            "pair_tv": float(distance[upper].mean()),
-        }
+        error = float((covariance - covariance_0).abs()[upper].mean())
+        return ({"covariance_error": error} if self.covariance else {}) | {"pair_tv": float(distance[upper].mean())}
 
     @cached_property
     def _held_out(self) -> tuple[Tensor, Tensor]:

@@ -41,6 +41,11 @@ def test_matches_the_definition(source, generation, correlated):
     assert abs(values["pair_tv"] - variation) < 1e-6
 
 
+def test_covariance_is_left_out_where_states_are_no_numbers(source, generation, correlated):
+    metric = Pairwise(data=source(correlated, correlated, 5), covariance=False)
+    assert metric(generation(correlated)) == {"pair_tv": 0.0} and metric.floor(100, Draws(0)).keys() == {"pair_tv"}
+
+
 def test_sees_lost_correlation_that_marginals_hide(source, generation, correlated):
     metric = Pairwise(data=source(correlated[:2000], correlated[2000:], 5))
     floor = metric.floor(2000, Draws(0))
