@@ -25,6 +25,7 @@ TINY = {
     "tokenizer": [f"objective.tokenizer.{key}" for key in ("ch=8", "ch_mult=[1,1,1]", "num_codes=32")],
     "teacher": ["teacher.backbone.width=32", "teacher.backbone.depth=1", "teacher.backbone.mlp_width=32"],
     "student": ["objective.components=4", "latent.atoms=4"],
+    "one-component": [],
 }
 SHORT = [
     "train.steps=2", "train.batch_size=4", "train.schedule.warmup=0", "train.checkpoint_every=0",
@@ -76,6 +77,7 @@ def one_step(stage):
 def test_the_three_fashion_specs_follow_one_another(here):
     one_step("tokenizer")
     one_step("teacher")
+    one_step("one-component")
     spec, parts = one_step("student")
     assert (parts.data.num_positions, parts.data.num_states, parts.data.num_classes) == (49, 32, 10)
     draws = Draws(1, count=12)
@@ -88,6 +90,15 @@ def test_the_three_fashion_specs_follow_one_another(here):
     for metric in build_metrics(spec, Registry.default(), parts.data, parts.process).values():
         assert all(np.isfinite(value) for value in metric(generation).values())
     assert parts.data.save_grid(x_0, here / "grid", cond).stat().st_size > 0
+
+
+def test_the_control_differs_from_the_student_by_its_components_alone():
+    spec, control = (read_spec(SPECS / f"fashion-vq-{name}.yaml").to_dict() for name in ("student", "one-component"))
+    assert control["objective"].pop("components") == control["latent"].pop("atoms") == 1
+    assert spec["objective"].pop("components") == spec["latent"].pop("atoms") == 32
+    for one in (spec, control):
+        del one["train"]["run"], one["eval"]["mixture_sizes"]
+    assert spec == control
 
 
 def test_the_full_scale_spec_states_the_published_constants():
