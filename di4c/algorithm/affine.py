@@ -25,10 +25,10 @@ class Affine:
     def __call__(self, h: Tensor, positions: Tensor, x_t: Tensor | None = None) -> Tensor:
         """Logits [P, M, S], float32 at least, of features h [P, M, H] at positions d [P]; without autograd."""
         assert not torch.is_grad_enabled()
-        logits = widened(_times_transposed(h.flatten(0, 1), self.weight[: self.num_states])).view(*h.shape[:2], -1)
-        if self.bias is None:
-            return logits
-        return logits.add_(self.bias[: self.num_states] if self.bias.dim() == 1 else self.bias[positions, None, : self.num_states])
+        states = slice(0, self.num_states)
+        shared = self.bias[states] if self.bias is not None and self.bias.dim() == 1 else None
+        logits = _linear(h.flatten(0, 1), self.weight[states], shared).view(*h.shape[:2], -1)
+        return logits if self.bias is None or shared is not None else logits.add_(self.bias[positions, None, states])
 
     def aligned(self, h: Tensor) -> tuple[Tensor, "Affine"]:
         """h and the weights in one dtype: that of autocast where it is on, else the weights'."""
@@ -123,8 +123,12 @@ def _modulated(prediction: Prediction, number: Tensor, chunk_bytes: int) -> Tens
     return torch.cat(parts)
 
 
-def _times_transposed(h: Tensor, weight: Tensor) -> Tensor:
-    """h·Wᵀ: [R, S]. oneDNN's kernel is half as fast again as the BLAS that torch calls, on the CPUs tried."""
+def _linear(h: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """h·Wᵀ + b: [R, S]. oneDNN's kernel is half as fast again as the BLAS that torch calls, on the CPUs tried.
+
+    A bias of fewer bits than the sum's float32 is added after widening.
+    """
     if h.device.type == "cpu" and h.dtype == torch.float32 and torch.backends.mkldnn.is_available() and len(h):
-        return torch.ops.mkldnn._linear_pointwise(h, weight, None, "none", [], "")
-    return h @ weight.T
+        return torch.ops.mkldnn._linear_pointwise(h, weight, bias, "none", [], "")
+    logits = widened(h @ weight.T)
+    return logits if bias is None else logits.add_(bias)

@@ -78,7 +78,7 @@ def draw_scene(law: SceneLaw, teacher: Teacher, student: MixtureStudent, batch: 
     lam, log_weights = _components(law.latent, law.components, draws.child("lambda"))
     if far:
         u, shared = law.teacher_step.earlier(t, step), lam if law.needs_target_joint else None
-        scene |= _target(law, teacher, student, x_t, t, u, cond, draws.child("target"), shared)
+        scene |= _target(law, teacher, student, x_t, t, u, cond, draws.child("target"), shared, scene.get("teacher"))
     if near and law.near_time is not None:
         scene |= _near_pair(law, teacher, student, batch.x_0, cond, draws.child("near"))
     # Last, so that the student's graph is not yet held while the target is read.
@@ -88,14 +88,14 @@ def draw_scene(law: SceneLaw, teacher: Teacher, student: MixtureStudent, batch: 
 @torch.no_grad()
 def _target(
     law: SceneLaw, teacher: Teacher, student: MixtureStudent, x_t: Tensor, t: Tensor, u: Tensor, cond: Tensor | None, draws: Draws,
-    shared: Tensor | None,
+    shared: Tensor | None, known: Prediction | None,
 ) -> dict:
     """x_u ~ p^ψ_{u|t}, then the student's N components at x_u and a sample x_0 of each: no gradient reaches the target.
 
-    shared: λ [B, M, L] of the student at t, which stand in for draws of the target's own.
+    shared: λ [B, M, L] of the student at t, which stand in for draws of the target's own. known: the teacher at x_t, if it has been asked.
     """
     copies = law.targets if law.x_u == "each" else 1
-    x_u = _earlier_states(law, teacher, x_t, t, u, cond, draws, copies)
+    x_u = _earlier_states(law, teacher, x_t, t, u, cond, draws, copies, known)
     lam, log_weights = _components(law.latent, law.targets, draws.child("lambda"))
     lam = (lam if shared is None else shared).reshape(len(x_u), -1, lam.shape[-1])
     training = student.training
@@ -121,26 +121,30 @@ def _target(
 
 
 def _earlier_states(
-    law: SceneLaw, teacher: Teacher, x_t: Tensor, t: Tensor, u: Tensor, cond: Tensor | None, draws: Draws, copies: int
+    law: SceneLaw, teacher: Teacher, x_t: Tensor, t: Tensor, u: Tensor, cond: Tensor | None, draws: Draws, copies: int,
+    known: Prediction | None,
 ) -> Tensor:
     """x_u by the teacher's sampler in `substeps` steps from x_t, `copies` of them an example, b major: [B·copies, D]."""
     start = x_u = x_t.repeat_interleave(copies, 0)
-    t, u, labels = t.repeat_interleave(copies), u.repeat_interleave(copies), _copied(cond, copies)
+    t, u, labels_of_copies = t.repeat_interleave(copies), u.repeat_interleave(copies), _copied(cond, copies)
     draws = draws.repeat(copies) if copies > 1 else draws
 
     asked = teacher.denoiser(draws.child("teacher"))
     draws_nothing = asked == teacher.predict
 
     def denoiser(x: Tensor, time: Tensor, labels: Tensor | None) -> Prediction:
-        if copies > 1 and x is start and draws_nothing:  # all copies are still x_t: the teacher need not be asked `copies` times
-            once = teacher.predict(x_t, time[::copies], None if labels is None else labels[::copies])
-            return once.repeated(copies)
-        return asked(x, time, labels)
+        if not draws_nothing or x is not start:
+            return asked(x, time, labels)
+        # All copies are still x_t: the teacher need be asked once at most.
+        if known is not None and time is t and labels is labels_of_copies:
+            return known if copies == 1 else known.repeated(copies)
+        once = teacher.predict(x_t, time[::copies], None if labels is None else labels[::copies])
+        return once if copies == 1 else once.repeated(copies)
 
     grid = torch.linspace(0, 1, law.teacher_step.substeps + 1, dtype=t.dtype).tolist()
     for k, (begin, end) in enumerate(zip(grid[:-1], grid[1:], strict=True)):
-        now, then = t + (u - t) * begin, t + (u - t) * end
-        x_u = law.sampler.step(denoiser, x_u, now, then, labels, draws.child("x_u", k))
+        now, then = t + (u - t) * begin if k else t, t + (u - t) * end
+        x_u = law.sampler.step(denoiser, x_u, now, then, labels_of_copies, draws.child("x_u", k))
     return x_u
 
 

@@ -37,7 +37,7 @@ def parameter_groups(module: nn.Module, options: OptimizerOptions) -> list[dict]
 def build_optimizer(groups: list[dict], options: OptimizerOptions) -> torch.optim.Optimizer:
     """AdamW whose rate is 0 until `set_learning_rate`: some DeepSpeed wrappers take an empty step at the start."""
     return torch.optim.AdamW(
-        groups, lr=0.0, betas=tuple(options.betas), weight_decay=options.weight_decay, eps=options.eps
+        groups, lr=0.0, betas=tuple(options.betas), weight_decay=options.weight_decay, eps=options.eps, fused=True
     )
 
 

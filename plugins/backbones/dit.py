@@ -149,8 +149,9 @@ class Block(nn.Module):
         """h [B, D + K, H], conditioning c [B, C] → [B, D + K, H]."""
         modulation = self.modulation(F.silu(c))[:, None].chunk(6, dim=-1)
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation
-        h = h + (1 + gate_a) * self.dropout(self.attend(self.norm(h) * (1 + scale_a) + shift_a, rotary))
-        return h + (1 + gate_m) * self.dropout(self.mlp(self.norm(h) * (1 + scale_m) + shift_m))
+        mixed = self.attend(torch.addcmul(shift_a, self.norm(h), 1 + scale_a), rotary)
+        h = torch.addcmul(h, 1 + gate_a, self.dropout(mixed))
+        return torch.addcmul(h, 1 + gate_m, self.dropout(self.mlp(torch.addcmul(shift_m, self.norm(h), 1 + scale_m))))
 
     def attend(self, h: Tensor, rotary: Rotary) -> Tensor:
         q, k, v = self.qkv(h).chunk(3, dim=-1)
@@ -171,7 +172,7 @@ class ModulatedNorm(nn.Module):
 
     def forward(self, h: Tensor, c: Tensor) -> Tensor:
         shift, scale = self.modulation(F.silu(c))[:, None].chunk(2, dim=-1)
-        return self.norm(h) * (1 + scale) + shift
+        return torch.addcmul(shift, self.norm(h), 1 + scale)
 
 
 class LinearReadout(nn.Module):

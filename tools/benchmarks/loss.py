@@ -9,7 +9,7 @@ from torch import Tensor
 
 from benchmarks.measure import Work
 from benchmarks.terms import plain_terms, project_terms
-from di4c.contracts import AffineReadout, Draws, Prediction
+from di4c.contracts import CHUNK_BYTES, AffineReadout, Draws, Prediction
 
 NAMES = ["project", "plain"]
 
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--states", type=int, default=50258)
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--masked", type=float, default=0.5, help="share of the positions that are masked at t")
-    parser.add_argument("--chunk-megabytes", type=float, default=64)
+    parser.add_argument("--chunk-megabytes", type=float, default=CHUNK_BYTES / 2**20)
 
 
 def shapes(arguments: argparse.Namespace) -> dict:

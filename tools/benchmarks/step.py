@@ -22,7 +22,7 @@ from di4c.algorithm.objective import ConsistencyTerm, DataTerm, Di4C
 from di4c.algorithm.scene import draw_scene
 from di4c.algorithm.student import MixtureStudent
 from di4c.algorithm.times import Gate, StepLaw, TimeLaw
-from di4c.contracts import Batch, Draws
+from di4c.contracts import CHUNK_BYTES, Batch, Draws
 
 NAMES = ["late", "token", "readout", "plain"]
 STEP = 1 / 1024
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--late-blocks", type=int, default=2)
     parser.add_argument("--time", type=float, default=0.5)
     parser.add_argument("--recompute", action="store_true", help="recompute the trunk's blocks in the backward pass")
-    parser.add_argument("--chunk-megabytes", type=float, default=64)
+    parser.add_argument("--chunk-megabytes", type=float, default=CHUNK_BYTES / 2**20)
 
 
 def shapes(arguments: argparse.Namespace) -> dict:
@@ -55,7 +55,7 @@ def shapes(arguments: argparse.Namespace) -> dict:
 def build(arguments: argparse.Namespace, name: str) -> Work:
     """The work of one measurement; its report says how long each part took."""
     objective = _objective(arguments, name)
-    optimizer = torch.optim.AdamW(objective.parameters(), lr=1e-5)
+    optimizer = torch.optim.AdamW(objective.parameters(), lr=1e-5, fused=True)
     for parameter in objective.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()  # its state belongs to the baseline
