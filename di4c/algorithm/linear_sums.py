@@ -4,79 +4,39 @@ The forward pass reads a chunk's logits, reduces and drops them; the backward pa
 graph. What the joint's posterior weights do arrives through the gradient of the chosen log-probabilities.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from di4c.algorithm.affine import Affine, Rows, lowered, rows_at_a_time, run_eagerly, widened, within_readout
-from di4c.algorithm.linear_chunk import ChunkQuery, chunk_gradient, chunk_values
-from di4c.algorithm.target import Marginals
+from di4c.algorithm.affine import Affine, Rows, rows_at_a_time, run_eagerly, widened, within_readout
+from di4c.algorithm.fused import FusedSums, fused_applies
+from di4c.algorithm.linear_chunk import chunk_gradient, chunk_values
+from di4c.algorithm.row_plan import NAMES, Plan, RowQuery, by_query, no_rows
 from di4c.contracts import Prediction
-
-NAMES = ("chosen", "kl", "componentwise_kl")
-
-
-@dataclass(frozen=True)
-class RowQuery:
-    """A query at the R rows: tokens [R, N], the target's marginals, and which of NAMES are needed."""
-
-    needs: frozenset
-    tokens: Tensor | None = None
-    target: Marginals | None = None
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a pass over the rows needs beside features and weights."""
-
-    rows: Rows
-    queries: list[RowQuery]
-    log_weights: Tensor
-    excluded: tuple[int, ...]
-    at_a_time: int
-    own_readout: torch.nn.Module
-
-    def chunks(self) -> Iterator[slice]:
-        """Slices of the rows; as many as the data ask for, since all of them run in one call of the readout."""
-        return (slice(start, start + self.at_a_time) for start in range(0, len(self.rows), self.at_a_time))
-
-    def chunk_queries(self, chunk: slice, affine: Affine) -> list[ChunkQuery]:
-        """The queries at the rows of a chunk; marginals that two queries share are read once."""
-        number, read = self.rows.number[chunk], {}
-        found = []
-        for query in self.queries:
-            q = None
-            if query.target is not None:
-                key = id(query.target.prediction)
-                if key not in read:
-                    read[key] = query.target.probs(number, self.own_readout, affine).to(self.log_weights)
-                q = read[key]
-            found.append(ChunkQuery(query.needs, None if query.tokens is None else query.tokens[chunk], q))
-        return found
-
-    def logits(self, features: Tensor, chunk: slice, affine: Affine) -> tuple[Tensor, Tensor]:
-        """(h [P·M, H], logits [P, M, S]) of a chunk, excluded states lowered."""
-        rows = self.rows
-        h = features[rows.example[chunk], :, rows.column[chunk]]
-        return h.flatten(0, 1), lowered(affine(h, rows.position[chunk]), self.excluded)
 
 
 @run_eagerly
 def linear_row_values(
-    prediction: Prediction, queries: list[RowQuery], rows: Rows, log_weights: Tensor, chunk_bytes: int
+    prediction: Prediction, queries: list[RowQuery], rows: Rows, log_weights: Tensor, chunk_bytes: int, fused: bool | None = None
 ) -> list[dict[str, Tensor]]:
-    """A dict a query: "chosen" [R, M, N], "kl" [R], "componentwise_kl" [R], those it needs; float32 at least."""
+    """A dict a query: "chosen" [R, M, N], "kl" [R], "componentwise_kl" [R], those it needs; float32 at least.
+
+    fused: as in fused_applies.
+    """
     wide = torch.float64 if prediction.features.dtype == torch.float64 else torch.float32
+    fused = fused_applies(prediction, fused)
+    at_a_time = rows_at_a_time(prediction, chunk_bytes)
+    if fused and all(query.target is None or query.target.cheap for query in queries):
+        at_a_time *= prediction.components  # no logits of components exist beside the targets' [P, S]
     plan = Plan(
-        rows, queries, log_weights.detach().to(wide), prediction.parameterisation.excluded,
-        rows_at_a_time(prediction, chunk_bytes), prediction.readout,
+        rows, queries, log_weights.detach().to(wide), prediction.parameterisation.excluded, at_a_time, prediction.readout
     )
+    sums = FusedSums if fused else _LinearSums
 
     def read(features: Tensor, affine: Affine) -> tuple[Tensor, ...]:
-        return _LinearSums.apply(features, affine.weight, affine.bias, affine.num_states, plan)
+        return sums.apply(features, affine.weight, affine.bias, affine.num_states, plan)
 
     values = iter(within_readout(prediction, rows.features, read))
     return [{name: next(values) for name in NAMES if name in query.needs} for query in queries]
@@ -96,7 +56,7 @@ class _LinearSums(torch.autograd.Function):
                 _, logits = plan.logits(features, chunk, affine)
                 values = chunk_values(logits, plan.log_weights, plan.chunk_queries(chunk, affine))
                 parts.append([value[name] for value in values for name in NAMES if name in value])
-        return tuple(torch.cat(column) for column in zip(*parts, strict=True)) if parts else _no_rows(plan)
+        return tuple(torch.cat(column) for column in zip(*parts, strict=True)) if parts else no_rows(plan)
 
     @staticmethod
     @once_differentiable
@@ -107,7 +67,7 @@ class _LinearSums(torch.autograd.Function):
         with torch.autocast(features.device.type, enabled=False):
             for chunk in plan.chunks():
                 h, logits = plan.logits(features, chunk, affine)
-                given = _by_query(plan, [gradient[chunk] for gradient in gradients])
+                given = by_query(plan, [gradient[chunk] for gradient in gradients])
                 total.add(plan, chunk, h, chunk_gradient(logits, plan.log_weights, plan.chunk_queries(chunk, affine), given))
         return *total.result(), None, None
 
@@ -158,18 +118,3 @@ def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
         total.addmm_(left.T, right)
     else:
         total += left.T @ right
-
-
-def _by_query(plan: Plan, gradients: list[Tensor]) -> list[dict[str, Tensor]]:
-    values = iter(gradients)
-    return [{name: next(values) for name in NAMES if name in query.needs} for query in plan.queries]
-
-
-def _no_rows(plan: Plan) -> tuple[Tensor, ...]:
-    """The values where no position is uncertain."""
-    wide, components = plan.log_weights, len(plan.log_weights)
-    shapes = [
-        (0, components, query.tokens.shape[1]) if name == "chosen" else (0,)
-        for query in plan.queries for name in NAMES if name in query.needs
-    ]
-    return tuple(wide.new_zeros(shape) for shape in shapes)

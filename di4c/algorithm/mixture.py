@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from di4c.algorithm.affine import Rows, is_affine
-from di4c.algorithm.linear_sums import NAMES, RowQuery, linear_row_values
+from di4c.algorithm.linear_sums import linear_row_values
+from di4c.algorithm.row_plan import NAMES, RowQuery
 from di4c.algorithm.target import Marginals, TargetDraw, draw, draw_target, draw_with_marginals, mixture_log_weights
 from di4c.contracts import CHUNK_BYTES, Prediction, Statistics
 
@@ -40,7 +41,9 @@ class Query:
     log_law: Tensor | None = None
 
 
-def statistics(prediction: Prediction, queries: list[Query], *, chunk_bytes: int = CHUNK_BYTES) -> list[Statistics]:
+def statistics(
+    prediction: Prediction, queries: list[Query], *, chunk_bytes: int = CHUNK_BYTES, fused: bool | None = None
+) -> list[Statistics]:
     """The Statistics that each query needs, from one pass over the rows of `prediction` [B, M, D].
 
     Positions without uncertainty in x_t contribute nothing: there every component is certain, and so is the target.
@@ -50,7 +53,7 @@ def statistics(prediction: Prediction, queries: list[Query], *, chunk_bytes: int
         rows = Rows.active(prediction, chunk_bytes)
         number = rows.number
         row_queries = [_at_rows(query, number, prediction.x_t.shape[1]) for query in queries]
-        found = linear_row_values(prediction, row_queries, rows, log_weights, chunk_bytes)
+        found = linear_row_values(prediction, row_queries, rows, log_weights, chunk_bytes, fused)
     else:
         number, found = _generic_row_values(prediction, queries, log_weights, chunk_bytes)
     example = number // prediction.x_t.shape[1]

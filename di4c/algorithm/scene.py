@@ -108,7 +108,7 @@ def _target(
         target,
         (draws.repeat(copies) if copies > 1 else draws).child("x_0"),
         chunk_bytes=law.chunk_bytes,
-        keep_bytes=2 * law.chunk_bytes if law.needs_marginals else 0,
+        keep_bytes=5 * law.chunk_bytes if law.needs_marginals else 0,
         copies=copies,
         copy_weights=log_weights.exp(),
         score=law.needs_target_joint,

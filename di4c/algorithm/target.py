@@ -39,6 +39,11 @@ class Marginals:
         return torch.einsum("pns,n->ps", p, self.weights.to(p)) if self.copies > 1 else p[:, 0]
 
     @property
+    def cheap(self) -> bool:
+        """Whether reading a row makes no more than a few [S]: it is kept, or of a single component."""
+        return self.table is not None or self.prediction.components * self.copies == 1
+
+    @property
     def weights(self) -> Tensor:
         """Of the copies: [copies] float64, their sum 1."""
         device = self.prediction.x_t.device

@@ -138,13 +138,13 @@ def target_of(q: Tensor, x_t: Tensor) -> Prediction:
     return Prediction.from_logits(q.log().clamp_min(-1e6), x_t)
 
 
-def project_sums(made: SimpleNamespace, needs: frozenset = SUMS) -> dict[str, Tensor]:
+def project_sums(made: SimpleNamespace, needs: frozenset = SUMS, fused: bool | None = None) -> dict[str, Tensor]:
     """The sums as this project computes them, in two queries so that sharing is tried too."""
     target, x_t = target_of(made.q, made.prediction.x_t), made.prediction.x_t
     assert target.x_t is x_t
     first, second = needs & {"joint", "marginal", "kl"}, needs & {"componentwise_kl"}
     queries = [Query(first, made.x, target), Query(second, None, target)]
-    found = statistics(made.prediction, queries, chunk_bytes=made.case.chunk_bytes)
+    found = statistics(made.prediction, queries, chunk_bytes=made.case.chunk_bytes, fused=fused)
     return {name: getattr(part, name) for part, wanted in zip(found, (first, second), strict=True) for name in wanted}
 
 

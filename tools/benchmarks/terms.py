@@ -15,7 +15,7 @@ def project_terms(
     student: Prediction, target: Prediction, teacher: Prediction, x_0: Tensor, draws: Draws, chunk_bytes: int = CHUNK_BYTES
 ) -> Tensor:
     """Data term + consistency term: [B] nats."""
-    x, marginals = draw_with_marginals(target, draws, chunk_bytes=chunk_bytes, keep_bytes=2 * chunk_bytes)
+    x, marginals = draw_with_marginals(target, draws, chunk_bytes=chunk_bytes, keep_bytes=5 * chunk_bytes)
     queries = [Query(NEEDS, x_0[:, None], teacher), Query(NEEDS, x, marginals)]
     found = statistics(student, queries, chunk_bytes=chunk_bytes)
     return sum(sum(ControlVariate()(each)) for each in found)
