@@ -19,7 +19,7 @@ def sample(arguments: argparse.Namespace) -> None:
     import di4c
     from di4c.evaluation.cells import writing
 
-    model = di4c.load(arguments.run, device=arguments.device)
+    model = di4c.load(arguments.run, device=arguments.device, compile=arguments.compile)
     cond = None if arguments.label is None else torch.full((arguments.num,), arguments.label)
     x_0 = model.sample(
         arguments.num, arguments.steps, cond, mixture_size=arguments.mixture_size, seed=arguments.seed,
@@ -55,6 +55,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--mixture-size", help="λ restricted to that many atoms, or 'product' (default: the whole law)")
     parser.add_argument("--seed", type=int, default=0, help="seed of all draws (0)")
     parser.add_argument("--batch-size", type=_positive, default=256, help="samples at a time (256)")
+    parser.add_argument("--compile", action="store_true", help="torch.compile the network; pays off for many samples")
     parser.add_argument("--device", help="cpu, cuda, … (default: a GPU if there is one)")
     return parser.parse_args()
 

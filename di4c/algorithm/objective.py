@@ -72,6 +72,7 @@ class Di4CLoss:
     consistency: ConsistencyTerm | None = None
     distillation: DistillationTerm | None = None
     chunk_bytes: int = CHUNK_BYTES
+    fused: bool | None = None
 
     def __call__(self, scene: Scene) -> dict[str, Tensor]:
         """{"loss": [B] nats, and its parts "data", "consistency", "distillation", …: [B], weighted as they enter it}."""
@@ -128,11 +129,11 @@ class Di4CLoss:
         componentwise = frozenset({"componentwise_kl"})
         if scene.near and scene.near_student is None:
             queries["distillation"] = Query(componentwise, None, scene.teacher)
-        found = statistics(scene.student, list(queries.values()), chunk_bytes=self.chunk_bytes)
+        found = statistics(scene.student, list(queries.values()), chunk_bytes=self.chunk_bytes, fused=self.fused)
         named = dict(zip(queries, found, strict=True))
         if scene.near and scene.near_student is not None:
             query = Query(componentwise, None, scene.near_teacher)
-            named["distillation"] = statistics(scene.near_student, [query], chunk_bytes=self.chunk_bytes)[0]
+            named["distillation"] = statistics(scene.near_student, [query], chunk_bytes=self.chunk_bytes, fused=self.fused)[0]
         return named
 
     def _consistency_query(self, scene: Scene) -> Query:
@@ -183,6 +184,7 @@ class Di4C(Objective):
         components_at_a_time: int | None = None,
         bias_tolerance_nats: float = TOLERANCE_NATS,
         chunk_bytes: int = CHUNK_BYTES,
+        fused: bool | None = None,
     ):
         super().__init__()
         self.bias_tolerance_nats = bias_tolerance_nats
@@ -197,7 +199,7 @@ class Di4C(Objective):
         self.model = student
         # In a tuple, so that the teacher never becomes a submodule even if a plugin makes it an nn.Module.
         self._frozen = (teacher,)
-        self.loss = Di4CLoss(data, consistency, distillation, chunk_bytes)
+        self.loss = Di4CLoss(data, consistency, distillation, chunk_bytes, fused)
         self.law = SceneLaw(
             latent=latent,
             sampler=sampler,

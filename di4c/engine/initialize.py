@@ -6,6 +6,7 @@ from torch import nn
 
 from di4c.contracts.objective import Objective
 from di4c.engine import ranks
+from di4c.engine.compiling import compile_backbones
 from di4c.engine.deepspeed_config import deepspeed_config
 from di4c.engine.optimizer import build_optimizer, parameter_groups
 from di4c.engine.options import TrainOptions
@@ -18,6 +19,8 @@ def initialize(objective: Objective, options: TrainOptions, section: dict, devic
     objective.to(device).train()
     for parameter in objective.parameters():
         parameter.data = parameter.data.contiguous()
+    if options.compile:
+        compile_backbones(objective, *([] if objective.teacher is None else [objective.teacher.network]))
     optimizer = build_optimizer(groups, options.optimizer)
     with ranks.told_when_slow("DeepSpeed is preparing its engine"):
         engine, *_ = deepspeed.initialize(model=objective, optimizer=optimizer, config=config)

@@ -33,7 +33,7 @@ class TrainOptions:
     ema: decay of the averaged weights. keep: checkpoints kept. clip: largest gradient norm. 0 or None: none of them.
     checkpoint_every, diagnostics_every: 0 for never, though the last step is always kept.
     on_nonfinite: a loss that is NaN or infinite stops the run, or its step is skipped (costs one host sync a step).
-    teacher_placement: see engine/placement.py.
+    teacher_placement: see engine/placement.py. compile: torch.compile the networks (engine/compiling.py).
     """
 
     steps: int
@@ -50,6 +50,7 @@ class TrainOptions:
     diagnostics_every: int = 0
     on_nonfinite: Literal["stop", "skip"] = "stop"
     teacher_placement: Literal["replicated", "sharded", "offloaded"] = "replicated"
+    compile: bool = False
 
     def micro_batches(self, world_size: int) -> tuple[int, int]:
         """(micro-batch size, micro-batches a step) of one of `world_size` ranks.

@@ -16,6 +16,7 @@ from di4c.config.eval_spec import mixture_size as checked_mixture_size
 from di4c.config.registry import Registry
 from di4c.config.spec import Spec, read_spec
 from di4c.contracts import DataSource, Denoiser, Draws, LambdaSampler, Prediction, Sampler, Teacher
+from di4c.engine.compiling import compile_backbones
 from di4c.engine.exported import load_into
 from di4c.engine.run_folder import trained_seconds
 from di4c.errors import CheckpointError, SpecError
@@ -162,8 +163,8 @@ class TeacherOnDemand(Teacher):
         return denoise
 
 
-def load(path: str | Path, *, device: torch.device | str | None = None) -> LoadedModel:
-    """The model of a run folder or of an export folder, on the given device (a GPU if there is one).
+def load(path: str | Path, *, device: torch.device | str | None = None, compile: bool = False) -> LoadedModel:
+    """The model of a run folder or of an export folder, on the given device (a GPU if there is one); compile: its networks.
 
     Raises CheckpointError where the folder is absent, holds no export, or its weights are damaged or of another model.
     """
@@ -174,6 +175,8 @@ def load(path: str | Path, *, device: torch.device | str | None = None) -> Loade
     registry = Registry.default(carried.plugins)
     parts = build(carried, registry, weights=False, data=build_data(carried, registry))
     load_into(parts.teacher.backbone if parts.student is None else parts.student, folder)
+    if compile:
+        compile_backbones(parts.teacher.network, *([] if parts.student is None else [parts.student]))
     return LoadedModel(
         path,
         read_spec(run_spec) if run_spec.is_file() else carried,

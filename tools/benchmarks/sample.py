@@ -14,6 +14,7 @@ from torch import Tensor
 from benchmarks.measure import Work
 from di4c.algorithm.student import MixtureStudent, mixture_denoiser
 from di4c.contracts import Draws
+from di4c.engine.compiling import compile_backbones
 
 NAMES = ["project", "plain"]
 
@@ -26,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--states", type=int, default=50258)
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--depth", type=int, default=12)
+    parser.add_argument("--compile", action="store_true", help="torch.compile this project's network")
     parser.add_argument("--components", type=int, default=1, help=argparse.SUPPRESS)
 
 
@@ -33,7 +35,7 @@ def shapes(arguments: argparse.Namespace) -> dict:
     """The sizes by their symbols."""
     return {
         "B": arguments.batch, "D": arguments.positions, "S": arguments.states, "H": arguments.width,
-        "blocks": arguments.depth, "steps": arguments.steps,
+        "blocks": arguments.depth, "steps": arguments.steps, "compile": arguments.compile,
     }
 
 
@@ -47,6 +49,8 @@ def build(arguments: argparse.Namespace, name: str) -> Work:
     student = MixtureStudent(
         backbone, Late(1, backbone, blocks=2), parameterisation=Subs(process), num_states=process.num_states
     ).to(arguments.device).eval()
+    if arguments.compile and name == "project":
+        compile_backbones(student)
     draws = Draws(0, count=arguments.batch, device=arguments.device)
     x_1 = process.prior(positions, draws)
 

@@ -23,6 +23,7 @@ from di4c.algorithm.scene import draw_scene
 from di4c.algorithm.student import MixtureStudent
 from di4c.algorithm.times import Gate, StepLaw, TimeLaw
 from di4c.contracts import CHUNK_BYTES, Batch, Draws
+from di4c.engine.compiling import compile_backbones
 
 NAMES = ["late", "token", "readout", "plain"]
 STEP = 1 / 1024
@@ -37,8 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--states", type=int, default=1025)
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--depth", type=int, default=12)
+    parser.add_argument("--heads", type=int, default=None, help="of the attention; one for every 64 of the width if not given")
+    parser.add_argument("--mlp-ratio", type=float, default=4)
     parser.add_argument("--late-blocks", type=int, default=2)
     parser.add_argument("--time", type=float, default=0.5)
+    parser.add_argument("--compile", action="store_true", help="torch.compile the networks")
     parser.add_argument("--recompute", action="store_true", help="recompute the trunk's blocks in the backward pass")
     parser.add_argument("--chunk-megabytes", type=float, default=CHUNK_BYTES / 2**20)
 
@@ -48,13 +52,15 @@ def shapes(arguments: argparse.Namespace) -> dict:
     return {
         "B": arguments.batch, "M": arguments.components, "N": arguments.targets or arguments.components,
         "D": arguments.positions, "S": arguments.states, "H": arguments.width, "blocks": arguments.depth,
-        "late_blocks": arguments.late_blocks, "t": arguments.time, "recompute": arguments.recompute,
+        "late_blocks": arguments.late_blocks, "t": arguments.time, "recompute": arguments.recompute, "compile": arguments.compile,
     }
 
 
 def build(arguments: argparse.Namespace, name: str) -> Work:
     """The work of one measurement; its report says how long each part took."""
     objective = _objective(arguments, name)
+    if arguments.compile:
+        compile_backbones(objective, objective.teacher.network)
     optimizer = torch.optim.AdamW(objective.parameters(), lr=1e-5, fused=True)
     for parameter in objective.parameters():
         parameter.grad = torch.zeros_like(parameter)
@@ -94,7 +100,8 @@ class Clock:
 def _objective(arguments: argparse.Namespace, name: str) -> Di4C:
     torch.manual_seed(0)
     process, positions = Absorbing(arguments.states - 1), arguments.positions
-    shape = {"width": arguments.width, "depth": arguments.depth, "heads": max(1, arguments.width // 64)}
+    heads = arguments.heads or max(1, arguments.width // 64)
+    shape = {"width": arguments.width, "depth": arguments.depth, "heads": heads, "mlp_ratio": arguments.mlp_ratio}
     backbone = DiT(positions, process.num_states, **shape, recompute=arguments.recompute).to(arguments.device)
     torch.nn.init.normal_(backbone.readout.linear.weight, std=arguments.width**-0.5)
     teacher = DenoiserTeacher(process, positions, backbone=backbone, parameterisation=Subs(process)).freeze()
