@@ -17,17 +17,6 @@ pytestmark = pytest.mark.skipif(
 some = settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def interpreter():
-    """Kernels are made for the interpreter if it is asked for when their module is first imported."""
-    patch = pytest.MonkeyPatch()
-    patch.setenv("TRITON_INTERPRET", "1")
-    from di4c.algorithm import fused_kernels  # noqa: F401
-
-    yield
-    patch.undo()
-
-
 def compare(case: Case, relative: float = 1e-5, dtype: torch.dtype = torch.float32) -> None:
     made, truth = system(case, dtype), system(case, torch.float64)
     assert fused_applies(made.prediction, True)
