@@ -112,6 +112,16 @@ def test_fashion14_specs_agree():
     assert student.objective["components"] <= 8 and 16 <= student.data["levels"] <= 32
 
 
+def test_fashion14_control_has_the_students_budget():
+    """It differs from the student's run in the number of components alone."""
+    student, control = (read_spec(SPECS / f"fashion14-{name}.yaml").to_dict() for name in ("student", "one-component"))
+    assert (control["objective"].pop("components"), control["latent"].pop("atoms")) == (1, 1)
+    del student["objective"]["components"], student["latent"]["atoms"]
+    for spec in (student, control):
+        del spec["train"]["run"], spec["eval"]["mixture_sizes"]
+    assert control == student
+
+
 def test_cifar10(cifar, tmp_path):
     """The published run on a checkpoint of the published layout; frechet's 64 dimensions are too many for 20 images."""
     torch.manual_seed(0)
