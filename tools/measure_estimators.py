@@ -158,17 +158,22 @@ def best_coefficient(plain: torch.Tensor, controlled: torch.Tensor, noise: float
     return {"estimator": "control-variate, best coefficient", "coefficient": beta, "gradient_sd": float(spread.sqrt()) / noise}
 
 
-def measure_training(seeds: int = 2, steps: int = 200, components: int = 8) -> list[dict]:
-    """Held-out one-step likelihood after training with M = 8: laws of λ and estimators on the data term, then the consistency term."""
+def trainings() -> list[tuple[str, str | None, dict]]:
+    """(the data term's estimator, the consistency term's, the law of λ) of the short trainings."""
     uniform, gaussian = LAWS["uniform"], LAWS["gaussian"]
     data_only = [("monte-carlo", {"name": law, "dim": 1}) for law in ("uniform", "sobol", "antithetic")] + [("jackknife", uniform)]
     data_only += [("monte-carlo", {"name": "categorical", "atoms": 32, "independent": i}) for i in (True, False)]
     data_only += [("monte-carlo", gaussian | {"points": p}) for p in ("independent", "sobol")]
     tried = [(name, None, latent) for name, latent in data_only]
     tried[4:4] = [("monte-carlo", name, uniform) for name in ("monte-carlo", "own-component")]
+    return tried
+
+
+def measure_training(only: list[int], *, seeds: int = 2, steps: int = 200, components: int = 8) -> list[dict]:
+    """Held-out one-step likelihood after training with M = 8: laws of λ and estimators on the data term, then the consistency term."""
     kinds = {"monte-carlo": MONTE_CARLO, "jackknife": JACKKNIFE, "own-component": OWN, None: None}
     rows = []
-    for data, consistency, latent in tried:
+    for data, consistency, latent in [trainings()[k] for k in only] if only else trainings():
         found = []
         for seed in range(seeds):
             parts = system(latent, seed)
@@ -198,11 +203,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="+", choices=PARTS)
     parser.add_argument("--out", type=Path, default=TOP / "tools/results/estimators.json")
+    parser.add_argument("--trainings", type=int, nargs="*", default=[], help="numbers of the short trainings; their rows are appended")
     options = parser.parse_args()
     for part in options.parts:
         begin = time.process_time()
-        rows = PARTS[part]()
+        rows = PARTS[part](options.trainings) if part == "training" else PARTS[part]()
         stored = json.loads(options.out.read_text()) if options.out.exists() else {}
+        if part == "training" and options.trainings:
+            rows = stored.get(part, {"rows": []})["rows"] + rows
         stored[part] = {"commit": code_commit(), "spec": str(SPEC.relative_to(TOP)), "cpu_seconds": round(time.process_time() - begin), "rows": rows}
         options.out.write_text(json.dumps(stored, indent=1) + "\n")
     return 0

@@ -73,13 +73,18 @@ def suggested_components(curve: list[Size], tolerance: float = TOLERANCE_NATS) -
     return curve[-1].components
 
 
-def gradients(loss: Callable[[int], Tensor], parameters: Iterable[Tensor], repeats: int) -> tuple[Tensor, Tensor]:
-    """(losses [R], gradients [R, P]) of loss(0), …, loss(R − 1): scalars that differ by their draws alone."""
+def gradients(
+    loss: Callable[[int], Tensor], parameters: Iterable[Tensor], repeats: int, *, retain_graph: bool = False
+) -> tuple[Tensor, Tensor]:
+    """(losses [R], gradients [R, P]) of loss(0), …, loss(R − 1): scalars that differ by their draws, or by example.
+
+    retain_graph: they share a graph.
+    """
     parameters = [p for p in parameters if p.requires_grad]
     losses, found = [], []
     for k in range(repeats):
         value = loss(k)
-        parts = torch.autograd.grad(value, parameters, allow_unused=True)
+        parts = torch.autograd.grad(value, parameters, allow_unused=True, retain_graph=retain_graph)
         losses.append(value.detach())
         found.append(torch.cat([torch.zeros_like(p).flatten() if g is None else g.flatten() for p, g in zip(parameters, parts, strict=True)]))
     return torch.stack(losses), torch.stack(found)

@@ -1,0 +1,87 @@
+"""How many components a trained student needs: python tools/advise.py --run RUN [--sizes 4,8,16,32,64]
+
+On training examples at the run's own times, for each M: the estimate of −log p^θ (it falls to the truth as M grows), its standard
+deviation over λ, and that of the gradient over λ in units of the gradient's from one example to another: below 1, more components
+do less for the noise than a larger batch. Suggests the smallest M that the next does not beat by more than --tolerance nats.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from di4c.algorithm.advice import TOLERANCE_NATS, gradients, size_curve, standard_deviation, suggested_components  # noqa: E402
+from di4c.algorithm.mixture import Query, statistics  # noqa: E402
+from di4c.command import command  # noqa: E402
+from di4c.config.build import Parts, build_objective  # noqa: E402
+from di4c.contracts import Batch, Draws  # noqa: E402
+from di4c.errors import SpecError  # noqa: E402
+from di4c.evaluation.loaded import load  # noqa: E402
+
+
+@command
+def main(arguments: list[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    sizes = sorted({int(size) for size in options.sizes.split(",")})
+    model = load(options.run)
+    if model.student is None:
+        raise SpecError(f"{options.run}: a model without λ has no components")
+    teacher = model.teacher()._teacher
+    parts = Parts(model.data, model.process, teacher, model.student, model.latent, None)
+    law = build_objective(model.spec, model.registry, parts).law
+    draws = Draws(options.seed, count=options.examples)
+    split = model.data.split("train")
+    batch = split.batch(draws.child("example").integers(len(split)))
+    t, _ = law.time.sample(draws.child("t"))
+    x_t = model.process.corrupt(batch.x_0, t, draws.child("x_t"))
+    curve = size_curve(model.student, model.latent, batch.x_0, x_t, t, batch.cond, sizes, draws.child("sizes"))
+    model.student.requires_grad_(True)
+    between_examples = _between_examples(model, batch, x_t, t, max(sizes), draws.child("examples"))
+    print(f"{'M':>5} {'−log p (nats)':>14} {'sd over λ':>10} {'gradient sd':>12} {'CPU s':>7}")
+    for size in curve:
+        begin = time.process_time()
+        over_lambda = _over_lambda(model, batch, x_t, t, size.components, options.repeats, draws.child("gradient", size.components))
+        seconds = (time.process_time() - begin) / options.repeats
+        print(f"{size.components:>5} {size.nll:>14.3f} {size.sd:>10.3f} {over_lambda / between_examples:>12.3f} {seconds:>7.2f}")
+    found = suggested_components(curve, options.tolerance)
+    print(f"suggested: components: {found}" + (" or more" if found == sizes[-1] else "") + f" (the run has {law.components})")
+    return 0
+
+
+def _mean_nll(model, batch: Batch, x_t: torch.Tensor, t: torch.Tensor, components: int, draws: Draws) -> torch.Tensor:
+    """−log of the mixture at x_0: [B] nats."""
+    lam, log_weights = model.latent.sample(components, draws), model.latent.log_weights(components)
+    prediction = model.student.predict(x_t, t, batch.cond, lam, log_weights)
+    joint = statistics(prediction, [Query(frozenset({"joint"}), batch.x_0[:, None])])[0].joint[:, 0]
+    return -(joint + log_weights.to(joint)).logsumexp(-1)
+
+
+def _over_lambda(model, batch: Batch, x_t: torch.Tensor, t: torch.Tensor, components: int, repeats: int, draws: Draws) -> float:
+    """Standard deviation over λ of the gradient of one example: that of the batch's mean times √B."""
+    loss = lambda k: _mean_nll(model, batch, x_t, t, components, draws.child(k)).mean()  # noqa: E731
+    return standard_deviation(gradients(loss, model.student.parameters(), repeats)[1]) * len(x_t) ** 0.5
+
+
+def _between_examples(model, batch: Batch, x_t: torch.Tensor, t: torch.Tensor, components: int, draws: Draws) -> float:
+    """Standard deviation of the gradient over the examples, λ as exact as the largest M makes it."""
+    nll = _mean_nll(model, batch, x_t, t, components, draws)
+    return standard_deviation(gradients(lambda k: nll[k], model.student.parameters(), len(nll), retain_graph=True)[1])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--run", required=True, help="run folder of a student")
+    parser.add_argument("--sizes", default="4,8,16,32,64", help="the M to try")
+    parser.add_argument("--tolerance", type=float, default=TOLERANCE_NATS, help="nats that doubling M may still gain")
+    parser.add_argument("--examples", type=int, default=32)
+    parser.add_argument("--repeats", type=int, default=12, help="draws of λ for the gradient's spread, at least 2")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
