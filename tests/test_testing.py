@@ -8,7 +8,7 @@ from di4c_plugins.datasets.digits import Digits
 from di4c_plugins.estimators.monte_carlo import MonteCarlo
 from di4c_plugins.latents.categorical import Categorical
 from di4c_plugins.latents.gaussian import Gaussian
-from di4c_plugins.latents.unit_cube import Antithetic, Sobol, Stratified, Uniform
+from di4c_plugins.latents.unit_cube import Sobol, Stratified, Uniform
 from di4c_plugins.processes.absorbing import Absorbing
 from di4c_plugins.samplers.ancestral import Ancestral
 from tests.systems import HEADS, tiny_teacher
@@ -35,7 +35,7 @@ def test_heads(name):
 
 
 LATENTS = [
-    Uniform(), Stratified(dim=2), Sobol(), Antithetic(), Gaussian(dim=3), Gaussian(dim=2, points="sobol"), Categorical(atoms=6),
+    Uniform(), Stratified(dim=2), Sobol(), Gaussian(dim=3), Gaussian(dim=2, points="sobol"), Categorical(atoms=6),
     Categorical(atoms=9),
 ]
 

@@ -12,7 +12,6 @@ runs/estimators-gaussian: tools/train.py --spec tools/specs/digits-student.yaml 
 
 import argparse
 import json
-import statistics
 import sys
 import time
 from pathlib import Path
@@ -36,11 +35,12 @@ from di4c_plugins.estimators.monte_carlo import MonteCarlo  # noqa: E402
 from di4c_plugins.estimators.own_component import OwnComponent  # noqa: E402
 from di4c_plugins.latents.categorical import Categorical  # noqa: E402
 from di4c_plugins.latents.gaussian import Gaussian  # noqa: E402
-from di4c_plugins.latents.unit_cube import Antithetic, Sobol, Stratified, Uniform  # noqa: E402
+from di4c_plugins.latents.unit_cube import Sobol, Stratified, Uniform  # noqa: E402
 
 SPEC = TOP / "tools/specs/digits-student.yaml"
-CUBE = {"uniform": Uniform, "stratified": Stratified, "sobol": Sobol, "antithetic": Antithetic}
-GAUSSIAN = {points: lambda points=points: Gaussian(dim=4, points=points) for points in ("independent", "stratified", "sobol", "antithetic")}
+CUBE = {"uniform": Uniform, "stratified": Stratified, "sobol": Sobol, "antithetic": enumerated.Antithetic}
+GAUSSIAN = {points: lambda points=points: Gaussian(dim=4, points=points) for points in ("independent", "stratified", "sobol")}
+GAUSSIAN["antithetic"] = lambda: enumerated.AntitheticGaussian(4)
 LAWS = {"uniform": {"name": "uniform", "dim": 1}, "gaussian": {"name": "gaussian", "dim": 4}}
 MONTE_CARLO, JACKKNIFE, OWN = MonteCarlo(), Jackknife(), OwnComponent()
 
@@ -161,7 +161,7 @@ def best_coefficient(plain: torch.Tensor, controlled: torch.Tensor, noise: float
 def trainings() -> list[tuple[str, str | None, dict]]:
     """(the data term's estimator, the consistency term's, the law of λ) of the short trainings."""
     uniform, gaussian = LAWS["uniform"], LAWS["gaussian"]
-    data_only = [("monte-carlo", {"name": law, "dim": 1}) for law in ("uniform", "sobol", "antithetic")] + [("jackknife", uniform)]
+    data_only = [("monte-carlo", {"name": law, "dim": 1}) for law in ("uniform", "sobol", "stratified")] + [("jackknife", uniform)]
     data_only += [("monte-carlo", {"name": "categorical", "atoms": 32, "independent": i}) for i in (True, False)]
     data_only += [("monte-carlo", gaussian | {"points": p}) for p in ("independent", "sobol")]
     tried = [(name, None, latent) for name, latent in data_only]
@@ -169,13 +169,13 @@ def trainings() -> list[tuple[str, str | None, dict]]:
     return tried
 
 
-def measure_training(only: list[int], *, seeds: int = 2, steps: int = 200, components: int = 8) -> list[dict]:
+def measure_training(only: list[int], seeds: list[int], *, steps: int = 200, components: int = 8) -> list[dict]:
     """Held-out one-step likelihood after training with M = 8: laws of λ and estimators on the data term, then the consistency term."""
     kinds = {"monte-carlo": MONTE_CARLO, "jackknife": JACKKNIFE, "own-component": OWN, None: None}
     rows = []
     for data, consistency, latent in [trainings()[k] for k in only] if only else trainings():
-        found = []
-        for seed in range(seeds):
+        found = {}
+        for seed in seeds:
             parts = system(latent, seed)
             made = digits.objective(
                 parts.teacher, parts.student, parts.latent, parts.objective.law.sampler, components, t=[0.5, 0.75, 1.0, 1.0],
@@ -185,11 +185,19 @@ def measure_training(only: list[int], *, seeds: int = 2, steps: int = 200, compo
             everything = Categorical(atoms=32) if latent["name"] == "categorical" else parts.latent
             number = 32 if latent["name"] == "categorical" else 256
             parts.student.eval()
-            found.append(digits.held_out_nll(made, parts.data, everything, components=number))
-        rows.append({"M": components, "data": data, "consistency": consistency, "latent": latent, "held_out_nll_nats": found,
-                     "mean": statistics.fmean(found), "range": max(found) - min(found)})  # fmt: skip
+            found[str(seed)] = digits.held_out_nll(made, parts.data, everything, components=number)
+        rows.append({"M": components, "data": data, "consistency": consistency, "latent": latent, "held_out_nll_nats": found})
         say(rows[-1])
     return rows
+
+
+def merged(old: list[dict], new: list[dict]) -> list[dict]:
+    """The rows of the same choice joined, with the seeds of both."""
+    rows = {json.dumps({k: v for k, v in row.items() if k != "held_out_nll_nats"}): dict(row) for row in old}
+    for row in new:
+        key = json.dumps({k: v for k, v in row.items() if k != "held_out_nll_nats"})
+        rows[key] = row | {"held_out_nll_nats": rows.get(key, row)["held_out_nll_nats"] | row["held_out_nll_nats"]}
+    return list(rows.values())
 
 
 def say(row: dict) -> None:
@@ -203,14 +211,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="+", choices=PARTS)
     parser.add_argument("--out", type=Path, default=TOP / "tools/results/estimators.json")
-    parser.add_argument("--trainings", type=int, nargs="*", default=[], help="numbers of the short trainings; their rows are appended")
+    parser.add_argument("--trainings", type=int, nargs="*", default=[], help="numbers of the short trainings, which are added to FILE")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1], help="of the short trainings")
     options = parser.parse_args()
     for part in options.parts:
         begin = time.process_time()
-        rows = PARTS[part](options.trainings) if part == "training" else PARTS[part]()
+        rows = measure_training(options.trainings, options.seeds) if part == "training" else PARTS[part]()
         stored = json.loads(options.out.read_text()) if options.out.exists() else {}
-        if part == "training" and options.trainings:
-            rows = stored.get(part, {"rows": []})["rows"] + rows
+        if part == "training":
+            rows = merged(stored.get(part, {"rows": []})["rows"], rows)
         stored[part] = {"commit": code_commit(), "spec": str(SPEC.relative_to(TOP)), "cpu_seconds": round(time.process_time() - begin), "rows": rows}
         options.out.write_text(json.dumps(stored, indent=1) + "\n")
     return 0

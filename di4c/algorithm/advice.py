@@ -86,7 +86,8 @@ def gradients(
         value = loss(k)
         parts = torch.autograd.grad(value, parameters, allow_unused=True, retain_graph=retain_graph)
         losses.append(value.detach())
-        found.append(torch.cat([torch.zeros_like(p).flatten() if g is None else g.flatten() for p, g in zip(parameters, parts, strict=True)]))
+        filled = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, parts, strict=True)]
+        found.append(torch.cat([g.flatten() for g in filled]))
     return torch.stack(losses), torch.stack(found)
 
 

@@ -6,7 +6,7 @@ from di4c.contracts import LossEstimator, Statistics
 
 
 class Exact(LossEstimator):
-    """Σ_x q(x)·[ log q(x) − log Σ_m w_m ∏_d p^d(x^d | x_t; λ_m) ], over all x and all atoms of a finite law of λ.
+    """Σ_x q(x)·[ log q(x) − log Σ_m w_m ∏_d p^d(x^d | x_t; λ_m) ], over all x and all atoms of a finite λ: no bias.
 
     q is the law of the target at the x_u that was drawn, for the data term the point x_0. Nothing is left to chance but
     t, x_t and x_u; the value is the relative entropy, so 0 for a student equal to its target.

@@ -14,8 +14,10 @@ class Jackknife(LossEstimator):
 
     −[ M log p̂ − (M−1)/M Σ_k log p̂_{−k} ],   p̂_{−k} the mean of ∏_d p^d(x^d | x_t; λ_m) over m ≠ k.
 
-    (Quenouille 1956; Nowozin 2018 for the likelihood bound.) For independent draws of λ (uniform, gaussian, categorical with
-    M < K), M ≥ 2; a stratified set without one of its draws is no smaller such set. Weights and gradient may be negative.
+    (Quenouille 1956; Nowozin 2018 for the likelihood bound.) For independent draws of λ (uniform, gaussian, independent
+    categorical), M ≥ 2; a stratified set without one of its draws is no smaller such set. Posterior weights may be negative. On the
+    digits it leaves a third to a fifth of the gradient's bias and adds 1.3 to 2 times the spread: it pays for batches of hundreds
+    of examples, and to measure a likelihood.
     """
 
     needs = frozenset({"joint"})

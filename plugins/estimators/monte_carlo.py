@@ -11,10 +11,14 @@ def joint_nll(statistics: Statistics) -> Tensor:
 
 
 class MonteCarlo(LossEstimator):
-    """−log (1/M) Σ_m exp Σ_d ℓ_m^d(x), averaged over the target samples (Hayakawa et al. 2025, mixture likelihood).
+    """−log (1/M) Σ_m ∏_d p^d(x^d | x_t; λ_m): biased upwards, by O(1/M) (Jensen); exact where λ is enumerated.
 
-    Biased upwards for M draws from an infinite law (Jensen); the bias falls like 1/M once several components matter. Exact when
-    a finite law is enumerated. Its value includes the target's entropy, the control variate's does not.
+    Averaged over the target samples (Hayakawa et al. 2025, mixture likelihood). The bias falls like 1/M only once several
+    components matter. Each λ_m need only have the law of λ: sobol or stratified sets do with fewer. The target is drawn without
+    gradient and λ's law has no parameters, so no score function is involved and no leave-one-out baseline (VIMCO's) applies; what a
+    leave-one-out estimate could tune is the control variate's coefficient, whose best value was measured to be 1 within noise
+    (tools/results/estimators.json). Nor does Russian roulette over doublings of M pay: unbiased, but noisier than Monte Carlo of
+    the same cost. Its value includes the target's entropy, the control variate's does not.
     """
 
     needs = frozenset({"joint"})

@@ -9,8 +9,9 @@ from di4c.errors import SpecError
 
 
 class Categorical(LambdaSampler):
-    """K atoms, one-hot codes in L = K dimensions, with probabilities `weights` (equal if not given).
+    """K atoms, one-hot codes in L = K dimensions: no bias with M = K, else M draws spread over the atoms.
 
+    `weights` are their probabilities (equal if not given).
     With components = K (or "all") every atom is returned once and weighted by its probability: averages over λ are exact.
     Otherwise the M draws are spread over the atoms (systematic sampling in random order): each has the law `weights`, no atom
     comes twice where its probability is at most 1/M, and with equal weights they are a random subset. Its log-mean is less biased

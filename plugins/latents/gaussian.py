@@ -3,22 +3,22 @@
 from typing import Literal
 
 import torch
-from di4c_plugins.latents.unit_cube import Antithetic, Sobol, Stratified, Uniform
+from di4c_plugins.latents.unit_cube import Sobol, Stratified, Uniform
 from torch import Tensor
 
 from di4c.contracts import Draws, LambdaSampler
 
 
-POINTS = {"independent": Uniform, "stratified": Stratified, "sobol": Sobol, "antithetic": Antithetic}
+POINTS = {"independent": Uniform, "stratified": Stratified, "sobol": Sobol}
 
 
 class Gaussian(LambdaSampler):
-    """N(0, I) in L dimensions, from points of the unit cube through the inverse distribution function.
+    """N(0, I) in L dimensions: M independent draws, or with `points` stratified or Sobol sets, of less bias and noise.
 
     points: how the M draws of an example depend on one another, by the names of the laws on [0, 1]^L.
     """
 
-    def __init__(self, *, dim: int, points: Literal["independent", "stratified", "sobol", "antithetic"] = "independent"):
+    def __init__(self, *, dim: int, points: Literal["independent", "stratified", "sobol"] = "independent"):
         self._cube = POINTS[points](dim=dim)
         self.dim = dim
 

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from di4c.contracts import Draws, LambdaSampler, LossEstimator, Statistics
+from di4c_plugins.latents.gaussian import Gaussian
+from di4c_plugins.latents.unit_cube import Uniform
 
 GRID = 1024
 FEATURES = 6
@@ -75,6 +77,22 @@ def errors(
         "gradient_bias": float(bias.sqrt() / noise),
         "gradient_sd": float(spread.sqrt() / noise),
     }
+
+
+class Antithetic(Uniform):
+    """Pairs (λ, 1 − λ) of U[0, 1]^L; the last draw of an odd M stands alone. Kept here to be measured."""
+
+    def points(self, components: int, draws: Draws) -> Tensor:
+        half = draws.uniform(-(-components // 2), self.dim)
+        return torch.cat([half, 1.0 - half], 1)[:, :components]
+
+
+class AntitheticGaussian(Gaussian):
+    """Pairs (λ, −λ)."""
+
+    def __init__(self, dim: int):
+        super().__init__(dim=dim, points="stratified")
+        self._cube = Antithetic(dim=dim)
 
 
 class Telescoping(LossEstimator):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from di4c_plugins.latents.categorical import Categorical
 from di4c_plugins.latents.gaussian import POINTS, Gaussian
-from di4c_plugins.latents.unit_cube import Antithetic, Sobol, Stratified
+from di4c_plugins.latents.unit_cube import Sobol, Stratified
 
 from di4c.contracts import Draws
 
@@ -52,14 +52,6 @@ def test_sobol(dim):
     """All shifts on a grid of which the points are multiples."""
     shifts = torch.tensor(list(itertools.product(midpoints(8).tolist(), repeat=dim)))
     assert_every_component_visits_every_cell_equally_often(Sobol(dim=dim).sample(4, Given(shifts[:, None])), 8)
-
-
-def test_antithetic():
-    pairs = torch.tensor(list(itertools.product(midpoints(6).tolist(), repeat=2)))
-    lam = Antithetic().sample(4, Given(pairs[..., None]))
-    assert_every_component_visits_every_cell_equally_often(lam, 6)
-    torch.testing.assert_close(lam[:, :2] + lam[:, 2:], torch.ones(36, 2, 1))
-    assert Antithetic(dim=3).sample(5, Draws(0, count=2)).shape == (2, 5, 3)
 
 
 @pytest.mark.parametrize("components", [1, 2, 3])
