@@ -89,6 +89,18 @@ def digits_seeds(stored: dict) -> str:
     return f"{markdown_table(head, lines)}\n\n{stored['about']}\n"
 
 
+def theory(stored: dict) -> str:
+    """A row a claim: how many of its lines hold, and its first line with what it is held against."""
+    rows = []
+    for claim in stored["claims"]:
+        first = claim["lines"][0]
+        held = sum(line["ok"] for line in claim["lines"])
+        rows.append([claim["title"], f"{held} of {len(claim['lines'])}", f"{first['name']}: {first['measured']:.3g} ({first['bound']})"])
+    about = stored["about"]
+    made = f"`{about['command']}`: {about['CPU seconds']} CPU seconds, {about['machine']}, commit {about['commit'][:10]}"
+    return f"{markdown_table(['', 'lines that hold', 'its first line'], rows)}\n\n{made}; stored in [tools/results/theory.json](tools/results/theory.json).\n"
+
+
 def _row(rows: list[Row], key: tuple) -> Row:
     return next(r for r in rows if (r["model"], r["steps"], r["mixture_size"]) == key)
 
@@ -110,6 +122,7 @@ RENDERERS: dict[str, Callable[[dict], str]] = {
     "fashion14": judged,
     "fashion-vq": judged,
     "text-small": judged,
+    "theory": theory,
 }
 
 

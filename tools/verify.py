@@ -1,16 +1,22 @@
-"""Checks this project against numbers: `python tools/verify.py golden DIR` runs a folder of reference cases.
+"""Checks this project against numbers that are known.
+
+    python tools/verify.py golden DIR                       a folder of reference cases
+    python tools/verify.py theory [--out DIR] [--only a,b]  theorems and estimators by enumeration: lines, plots, a page
 
 A case is NAME.safetensors (tensors "state.…", "in.…", "out.…", "aux64.…") and NAME.json ({"case" or "kind", "config", …}).
 """
 
 import argparse
 import json
+import os
+import platform
 import sys
+import time
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
-from di4c.errors import DataError, Di4CError  # noqa: E402
+from di4c.errors import DataError, Di4CError, SpecError  # noqa: E402
 
 
 def golden(folder: Path, only: str = "", verbose: bool = False) -> int:
@@ -91,15 +97,57 @@ def line(name: str, check, ok: bool) -> str:
     return f"{name:<28} {errors}  tolerance {check.tolerance:.0e} {check.measure:<11} {'ok' if ok else 'FAIL'}"
 
 
+def theory(only: list[str], folder: Path | None = None, small: bool = False) -> int:
+    """Measures the named claims (all, if none are) and prints a line a statement; 1 if one does not hold, else 0.
+
+    folder: where theory.html, theory.png and theory.json go. small: sizes for a test.
+    """
+    import torch
+    from theory.claims import MODULES, module_of
+    from theory.report import write
+
+    from di4c.engine.run_folder import code_commit
+
+    unknown = [name for name in only if name not in MODULES]
+    if unknown:
+        raise SpecError(f"--only: no claim named {', '.join(unknown)}; known: {', '.join(MODULES)}")
+    begin, claims = time.perf_counter(), []
+    for key in only or MODULES:
+        start = time.perf_counter()
+        claims.append(module_of(key).measure(small))
+        print(f"{key}: {claims[-1].title} ({time.perf_counter() - start:.0f} s)", flush=True)
+        for statement in claims[-1].lines:
+            print(f"  {statement}", flush=True)
+    failed = sum(not statement.ok for claim in claims for statement in claim.lines)
+    times = os.times()
+    about = {
+        "command": "python tools/verify.py theory",
+        "commit": code_commit(),
+        "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}, torch {torch.__version__}",
+        "seconds": f"{time.perf_counter() - begin:.0f}",
+        "CPU seconds": f"{times.user + times.system + times.children_user + times.children_system:.0f}",
+    }
+    if folder is not None:
+        print("\n".join(f"wrote {path}" for path in write(claims, folder, about)))
+    print(f"{sum(len(claim.lines) for claim in claims)} lines, {failed} failed, {about['seconds']} s")
+    return 1 if failed or not all(claim.lines for claim in claims) else 0
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     case = commands.add_parser("golden", help="reference cases in a folder")
     case.add_argument("folder", type=Path)
     case.add_argument("--only", default="", metavar="TEXT", help="cases whose name contains TEXT")
     case.add_argument("--verbose", action="store_true", help="a line a check too")
+    laboratory = commands.add_parser("theory", help="theorems and estimators on small spaces")
+    laboratory.add_argument("--out", type=Path, metavar="DIR", help="folder for theory.html, .png and .json")
+    laboratory.add_argument("--only", default="", metavar="NAMES", help="claims, e.g. bound,samplers")
+    laboratory.add_argument("--small", action="store_true", help="small sizes: checks the program only")
     arguments = parser.parse_args()
     try:
+        if arguments.command == "theory":
+            return theory([name for name in arguments.only.split(",") if name], arguments.out, arguments.small)
         return golden(arguments.folder, arguments.only, arguments.verbose)
     except Di4CError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -15,7 +15,7 @@ MAX_SAMPLES = 2**12
 
 @torch.no_grad()
 def every_sample(target: Prediction, *, chunk_bytes: int = CHUNK_BYTES) -> tuple[Tensor, Tensor]:
-    """Every x [B, K, D] int64 and its log-probability under the mixture `target`, log Σ_m w_m ∏_d p^d(x^d; λ_m): [B, K].
+    """Every x [B, K, D] int64 and its log-probability under the mixture `target`, log Σ_m w_m ∏_d p^d(x^d; λ_m) [B, K].
 
     K = S^D without the excluded states; where a position is certain of its token, all but that token have LOG_ZERO.
     SpecError where K is more than MAX_SAMPLES.
@@ -24,7 +24,8 @@ def every_sample(target: Prediction, *, chunk_bytes: int = CHUNK_BYTES) -> tuple
     states = sorted(set(range(target.num_states)) - set(target.parameterisation.excluded or ()))
     if len(states) ** positions > MAX_SAMPLES:
         raise SpecError(
-            f"an estimator that sums over all x is for small spaces: {len(states)}^{positions} x are more than {MAX_SAMPLES}"
+            f"an estimator that sums over all x is for small spaces: {len(states)}^{positions} x are more than "
+            f"{MAX_SAMPLES}"
         )
     listed = torch.tensor(list(itertools.product(states, repeat=positions)), device=target.x_t.device)
     samples = listed.expand(size, -1, -1)

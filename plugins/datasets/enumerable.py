@@ -16,8 +16,8 @@ from di4c_plugins.processes.enumeration import every_state
 class Enumerable(DataSource):
     """x_0 with the law `probs` on {0, …, states − 1}^positions, in raster order (the last position changes fastest).
 
-    Without `probs` a random table, ∝ exp(spread·g) with g standard normal by `table_seed`; a large spread makes strongly
-    dependent positions. A split has `examples` examples whose frequencies are the table's to within
+    Without `probs` a random table, ∝ exp(spread·g) with g standard normal by `table_seed`; a large spread makes
+    strongly dependent positions. A split has `examples` examples whose frequencies are the table's to within
     1/examples (inversion at equal steps), in an order of its own; "test" has the same frequencies as "train".
     """
 

@@ -54,7 +54,7 @@ class Absorbing(ForwardProcess):
         masked = self.schedule.masked(t.double())[:, None, None]
         state = torch.arange(self.num_states, device=t.device)
         to_mask = (state == self.mask_index).double().expand(self.num_states, -1)
-        return masked * to_mask + (1 - masked) * torch.where((state == self.mask_index)[:, None], to_mask, torch.eye(len(state), device=t.device))
+        return masked * to_mask + (1 - masked) * torch.eye(self.num_states, dtype=torch.float64, device=t.device)
 
     def nelbo(self, x_0: Tensor, x_t: Tensor, t: Tensor, prediction: Prediction) -> Tensor:
         """m′(t)/m(t) · Σ_{d masked} −log p^d(x_0^d | x_t): [B] nats (Sahoo et al. 2024, eq. 10)."""

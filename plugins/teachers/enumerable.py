@@ -3,7 +3,6 @@
 import torch
 from di4c_plugins.datasets.enumerable import Enumerable
 from di4c_plugins.parameterisations.subs import Subs
-from di4c_plugins.processes.enumeration import every_state, product_law
 from torch import Tensor
 
 from di4c.contracts import LOG_ZERO, Backbone, Context, ForwardProcess, IdentityReadout, Raw, Teacher
@@ -13,8 +12,8 @@ from di4c.errors import SpecError
 class EnumerableTeacher(Teacher):
     """p^ψ(x_0 | x_t) = ∏_d p(x_0^d | x_t), the exact posterior marginals of the table of `data: enumerable`.
 
-    Works with every process that has transition matrices (absorbing, uniform, discretised-gaussian, …). It has no weights:
-    `backbone` is the network that a student starts from, afresh.
+    Works with every process that has transition matrices (absorbing, uniform, discretised-gaussian, …). It has no
+    weights: `backbone` is the network that a student starts from, afresh.
     """
 
     def __init__(

@@ -71,8 +71,8 @@ def test_value_and_gradient_by_brute_force():
         q, p = brute_force(target, b), brute_force(again, b)
         wanted.append(sum(q[x].detach() * (q[x].detach() / p[x]).log() for x in q if q[x] > 0))
     torch.testing.assert_close(loss, torch.stack(wanted), rtol=1e-10, atol=1e-12)
-    found, = torch.autograd.grad(loss.sum(), student.features)
-    expected, = torch.autograd.grad(sum(wanted), again.features)
+    (found,) = torch.autograd.grad(loss.sum(), student.features)
+    (expected,) = torch.autograd.grad(sum(wanted), again.features)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
     assert found.abs().max() > 1e-3
 
@@ -100,7 +100,7 @@ def objective(estimator, *, targets: int = 3, components: int = 3) -> Di4C:
 
 
 def test_the_objective_sums_over_every_x_of_the_target():
-    """As the mean of Monte Carlo over many draws of the target's samples, its entropy taken off; the data term is the same."""
+    """As Monte Carlo's mean over many draws of the target's samples, less its entropy; the data term is the same."""
     batch = Batch(torch.tensor([[0, 1, 1]]))
     exact, sampled = objective(Exact()), objective(MonteCarlo(), targets=3)
     sampled.load_state_dict(exact.state_dict())

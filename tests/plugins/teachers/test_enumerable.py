@@ -120,7 +120,7 @@ def test_prior_laws():
 
 
 def test_an_impossible_x_t_keeps_what_is_visible():
-    """11 is outside {00, 01, 10}: with both visible the answer is 11, with one masked what the table says of the other."""
+    """11 is outside {00, 01, 10}: with both visible the answer is 11, with one masked what the table says of it."""
     data, process = Enumerable(positions=2, states=2, probs=[1, 1, 1, 0]), Absorbing(2)
     x_t = torch.tensor([[1, 1], [1, 2]])
     p = EnumerableTeacher(process, 2, data=data).predict(x_t, at(x_t, 0.5)).log_p0().exp()

@@ -1,0 +1,58 @@
+"""Lines and axes as all panels draw them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from di4c.evaluation.style import FAINT, INK, quiet_axes
+
+COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", INK)
+MARKERS = "os^DvPX"
+
+
+def series(
+    axes: Any,
+    x: Sequence[float],
+    y: Sequence[float],
+    number: int,
+    label: str,
+    error: Sequence[float] | None = None,
+    line: str = "-",
+) -> None:
+    """One line with markers, and bars of `error` to either side."""
+    colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+    shared = {
+        "color": colour,
+        "marker": marker,
+        "linestyle": line,
+        "linewidth": 1.7,
+        "markersize": 5.5,
+        "markeredgecolor": "white",
+        "markeredgewidth": 0.6,
+        "label": label,
+    }
+    if error is None:
+        axes.plot(x, y, **shared)
+    else:
+        axes.errorbar(x, y, yerr=error, capsize=2.5, elinewidth=1.0, **shared)
+
+
+def log_axes(
+    axes: Any, x_label: str, y_label: str, base: int = 2, y_log: bool = True, ticks: Sequence[float] | None = None
+) -> None:
+    """A logarithmic x axis (and y axis), labelled."""
+    axes.set_xscale("log", base=base)
+    if ticks is not None:
+        axes.set_xticks(ticks, [f"{v:g}" for v in ticks])
+        axes.minorticks_off()
+    if y_log:
+        axes.set_yscale("log")
+    labels(axes, x_label, y_label)
+
+
+def labels(axes: Any, x_label: str, y_label: str) -> None:
+    """Labels, quiet axes and a legend where there is something to tell apart."""
+    axes.set_xlabel(x_label, fontsize=9.5, color=FAINT)
+    axes.set_ylabel(y_label, fontsize=9.5, color=FAINT)
+    quiet_axes(axes)
+    if len(axes.get_legend_handles_labels()[0]) > 1:
+        axes.legend(frameon=False, fontsize=8.5, labelcolor=INK)

@@ -1,0 +1,172 @@
+"""Bias and variance of loss estimators over a finite law of λ, where the true loss and gradient are known.
+
+Student and target are mixtures of K equal-weight products, free tables of logits [K, D, S]. A replicate draws M λ for
+the student, N λ' and a sample x_n of each for the target, and asks the estimator for the loss and its gradient in the
+student's table.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from di4c_plugins.latents.categorical import Categorical
+from torch import Tensor
+
+from di4c.algorithm.every_sample import every_sample
+from di4c.algorithm.mixture import Query, draw_target, statistics
+from di4c.contracts import Draws, LambdaSampler, LossEstimator, Prediction
+
+KEEP_BYTES = 2**28
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Logits of the student's and of the target's components: [K, D, S] float64 each."""
+
+    student: Tensor
+    target: Tensor
+
+    @classmethod
+    def random(
+        cls, atoms: int, positions: int, states: int, *, spread: float = 1.5, distance: float = 0.5, seed: int = 0
+    ) -> "Tables":
+        """A random student, and a target at a small distance from it, as one step of the teacher makes it."""
+        draws = Draws(seed, path=("tables",))
+        student = spread * draws.normal(atoms, positions, states)[0]
+        return cls(student, student + distance * draws.normal(atoms, positions, states)[0])
+
+    def prediction(self, logits: Tensor) -> Prediction:
+        """All components of a table as one example."""
+        return chosen_components(logits[None])
+
+    def truth(self) -> tuple[float, Tensor]:
+        """(Σ_x q(x)·−log p(x), its gradient in the student's table [K, D, S])."""
+        student = self.student.clone().requires_grad_()
+        samples, log_law = every_sample(self.prediction(self.target))
+        joint = statistics(self.prediction(student), [Query(frozenset({"joint"}), samples)])[0].joint[0]  # [x, K]
+        nll = -(log_law[0].exp() * (joint.logsumexp(-1) - joint.new_tensor(joint.shape[-1]).log())).sum()
+        return float(nll), torch.autograd.grad(nll, student)[0]
+
+
+@dataclass(frozen=True)
+class Replicates:
+    """What R replicates gave: value [R] (the target's marginal entropies added back where an estimator leaves them out)
+    and gradient [R, K·D·S]; reference_…: the same of −log p at the same samples, which is free of bias."""
+
+    value: Tensor
+    gradient: Tensor
+    reference_value: Tensor
+    reference_gradient: Tensor
+
+
+def chosen_components(logits: Tensor, log_weights: Tensor | None = None) -> Prediction:
+    """The mixture with the components' logits [R, M, D, S], every position uncertain."""
+    x_t = torch.zeros(len(logits), logits.shape[2], dtype=torch.long)
+    return Prediction(**{**vars(Prediction.from_logits(logits, x_t)), "log_weights": log_weights})
+
+
+def replicates(
+    estimator: LossEstimator,
+    tables: Tables,
+    components: int,
+    targets: int,
+    number: int,
+    *,
+    seed: int = 0,
+    latent: LambdaSampler | None = None,
+) -> Replicates:
+    """R = `number` independent replicates of the estimator with M components and N targets; default: independent λ."""
+    latent = Categorical(atoms=len(tables.student), independent=True) if latent is None else latent
+    draws = Draws(seed, count=number)
+    own = latent.sample(components, draws.child("lambda")).argmax(-1)
+    shared = "target_joint" in estimator.needs
+    theirs = own if shared else latent.sample(targets, draws.child("target lambda")).argmax(-1)
+    student = tables.student[own].requires_grad_()
+    target = chosen_components(tables.target[theirs])
+    drawn = draw_target(target, draws.child("x_0"), keep_bytes=KEEP_BYTES, score=shared)
+    query = Query(estimator.needs, drawn.samples, drawn.marginals, target_joint=drawn.joint)
+    correlated, marginal = estimator(statistics(chosen_components(student, latent.log_weights(components)), [query])[0])
+    value = correlated + marginal
+    (gradient,) = torch.autograd.grad(value.sum(), student)
+    if "kl" in estimator.needs:
+        value = value + marginal_entropies(tables.target[theirs])
+    return Replicates(value.detach(), _in_table(gradient, own, len(tables.student)), *_reference(tables, drawn.samples))
+
+
+def marginal_entropies(logits: Tensor) -> Tensor:
+    """Σ_d H(q̄^d) of mixtures of equal weights: [R], from logits [R, N, D, S]."""
+    q = logits.softmax(-1).mean(1)
+    return -torch.special.xlogy(q, q).sum((-2, -1))
+
+
+def _in_table(gradient: Tensor, atoms: Tensor, number: int) -> Tensor:
+    """Gradients [R, M, D, S] of drawn components added up by atom: [R, K·D·S]."""
+    found = gradient.new_zeros(len(gradient), number, *gradient.shape[2:])
+    index = atoms[:, :, None, None].expand_as(gradient)
+    return found.scatter_add(1, index, gradient).flatten(1)
+
+
+def _reference(tables: Tables, samples: Tensor) -> tuple[Tensor, Tensor]:
+    """−log p of the whole mixture averaged over the samples [R, N, D]: [R], and its gradient: [R, K·D·S]."""
+    every, _ = every_sample(tables.prediction(tables.target))
+    states = tables.student.shape[-1]
+    weights = states ** torch.arange(samples.shape[-1] - 1, -1, -1)
+    place = (samples * weights).sum(-1)  # in raster order, as `every`
+
+    student = tables.student.clone().requires_grad_()
+    joint = statistics(tables.prediction(student), [Query(frozenset({"joint"}), every)])[0].joint[0]
+    nll = -(joint.logsumexp(-1) - joint.new_tensor(joint.shape[-1]).log())
+    rows = torch.stack([torch.autograd.grad(one, student, retain_graph=True)[0].flatten() for one in nll])
+    counts = torch.zeros(len(samples), len(nll), dtype=rows.dtype).scatter_add(
+        1, place, torch.full(place.shape, 1 / place.shape[1], dtype=rows.dtype)
+    )
+    return counts @ nll.detach(), counts @ rows
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Of one estimator at one (M, N), with standard errors.
+
+    bias: E value − truth. variance: of the value. gradient_bias: ‖E g − ∇‖, from two halves of the replicates, so that
+    noise does not add to it. gradient_variance: E ‖g − E g‖². worst_z: the largest |z| of a coordinate of E g − ∇.
+    """
+
+    bias: float
+    bias_error: float
+    variance: float
+    variance_error: float
+    gradient_bias: float
+    gradient_bias_error: float
+    gradient_variance: float
+    gradient_variance_error: float
+    worst_z: float
+
+
+def moments(found: Replicates) -> Moments:
+    """The moments of R replicates; biases from the difference to the reference, whose noise is the samples' alone."""
+    number = len(found.value)
+    excess = found.value - found.reference_value
+    off = found.gradient - found.reference_gradient
+    spread = (found.gradient - found.gradient.mean(0)).square().sum(1)
+    square = (found.value - found.value.mean()).square()
+    first, second = (half.mean(0) for half in off.tensor_split(2))
+    norm, error = _norm(first, second, off)
+    standard = off.std(0).clamp_min(1e-300) / number**0.5
+    return Moments(
+        float(excess.mean()),
+        float(excess.std() / number**0.5),
+        float(square.mean()),
+        float(square.std() / number**0.5),
+        norm,
+        error,
+        float(spread.mean()),
+        float(spread.std() / number**0.5),
+        float((off.mean(0).abs() / standard).where(off.std(0) > 1e-12, 0.0).max()),
+    )
+
+
+def _norm(first: Tensor, second: Tensor, off: Tensor) -> tuple[float, float]:
+    """(‖E off‖ by the inner product of independent halves' means, its standard error where it is well above 0)."""
+    inner = float(first @ second)
+    mean = off.mean(0)
+    along = (off @ mean) / mean.norm().clamp_min(1e-300)
+    return max(inner, 0.0) ** 0.5, float(along.std() / len(off) ** 0.5)

@@ -1,0 +1,105 @@
+"""The claims' page, its overview picture and the stored file."""
+
+import io
+import json
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from di4c.evaluation.page import facts, image, page, section
+from di4c.evaluation.style import INK
+from theory.claims import Claim, module_of
+
+DPI = 150
+COLUMNS = 3
+PANEL_PIXELS = 560
+
+
+def write(claims: Sequence[Claim], folder: Path, about: dict[str, str]) -> list[Path]:
+    """theory.html (all plots and lines), theory.png (the first plot of each claim), theory.json; returns them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    page_file, picture, stored = (folder / f"theory.{ending}" for ending in ("html", "png", "json"))
+    page_file.write_text(report(claims, about), encoding="utf-8")
+    picture.write_bytes(overview(claims))
+    content = {"about": about, "claims": [claim.stored() for claim in claims]}
+    stored.write_text(json.dumps(rounded(content), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return [page_file, picture, stored]
+
+
+def report(claims: Sequence[Claim], about: dict[str, str]) -> str:
+    """The whole page as HTML."""
+    held = sum(line.ok for claim in claims for line in claim.lines)
+    total = sum(len(claim.lines) for claim in claims)
+    body = [
+        "<h1>What the theorems say, measured</h1>",
+        f'<p class="lead">{held} of {total} lines hold. Spaces are small enough to be enumerated, so that what is '
+        "compared with is exact.</p>",
+        facts(list(about.items())),
+    ]
+    for claim in claims:
+        picture = at_width(image(figure(panels_of(claim)), claim.title), _columns(len(module_of(claim.key).PANELS)))
+        body.append(section(claim.title, f"<p>{escape(claim.says)}</p>", picture, table(claim)))
+    return page("What the theorems say, measured", body)
+
+
+def table(claim: Claim) -> str:
+    """The claim's lines."""
+    rows = "".join(
+        f'<tr><td class="name">{escape(line.name)}</td><td>{line.measured:.4g}</td><td>{escape(line.bound)}</td>'
+        f"<td>{verdict(line.ok)}</td>"
+        f'<td class="name">{escape(line.note)}</td></tr>'
+        for line in claim.lines
+    )
+    head = '<tr><th class="name">line</th><th>measured</th><th>bound</th><th></th><th class="name">remark</th></tr>'
+    return f'<div class="scroll"><table>{head}{rows}</table></div>'
+
+
+def overview(claims: Sequence[Claim]) -> bytes:
+    """A PNG with the first panel of every claim."""
+    return figure([panels_of(claim)[0] for claim in claims])
+
+
+def panels_of(claim: Claim) -> list[tuple[str, Any, dict]]:
+    return [(title, draw, claim.data) for title, draw in module_of(claim.key).PANELS]
+
+
+def figure(panels: Sequence[tuple[str, Any, dict]]) -> bytes:
+    """A PNG of panels (title, draw(axes, data), data), three in a row."""
+    from matplotlib.figure import Figure
+
+    columns = _columns(len(panels))
+    rows = -(-len(panels) // columns)
+    made = Figure(figsize=(4.6 * columns + 0.4, 3.7 * rows), layout="constrained")
+    axes = made.subplots(rows, columns, squeeze=False).flatten()
+    for one, (title, draw, data) in zip(axes, panels, strict=False):
+        draw(one, data)
+        one.set_title(title, fontsize=10.5, color=INK, loc="left")
+    for empty in axes[len(panels) :]:
+        empty.set_visible(False)
+    made.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
+    buffer = io.BytesIO()
+    made.savefig(buffer, format="png", dpi=DPI, facecolor="white")
+    return buffer.getvalue()
+
+
+def _columns(panels: int) -> int:
+    return 2 if panels in (2, 4) else min(panels, COLUMNS)
+
+
+def at_width(picture: str, columns: int) -> str:
+    """The picture as wide as its columns ask for, so that letters are of one size on the page."""
+    return f'<div style="max-width: {PANEL_PIXELS * columns}px">{picture}</div>'
+
+
+def verdict(ok: bool) -> str:
+    return '<span class="ratio better">ok</span>' if ok else '<span class="ratio" style="color: #b3261e">FAIL</span>'
+
+
+def rounded(value: Any) -> Any:
+    """The same with numbers of six digits."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {str(key): rounded(item) for key, item in value.items()}
+    return [rounded(item) for item in value] if isinstance(value, list | tuple) else value
