@@ -32,19 +32,26 @@ def measure(small: bool = False) -> Claim:
     """Exact total variation to the data of teacher, student and product of the student's marginals, by steps, seeds."""
     seeds, overrides = ((0,), SMALL) if small else ((0, 1, 2), [])
     with tempfile.TemporaryDirectory() as folder:
-        runs = [measured(train(Path(folder) / f"student-{seed}", seed, overrides)) for seed in seeds]
+        started = [start(Path(folder) / f"student-{seed}", seed, overrides) for seed in seeds]
+        runs = [measured(trained(*run)) for run in started]
     return claim_of(runs, ratio=0.9 if small else 0.5)
 
 
-def train(run: Path, seed: int, overrides: list[str]) -> LoadedModel:
-    """The trained student of the spec, by tools/train.py in a process of its own."""
-    settings = [f"train.run={run}", f"seed={seed}", *overrides]
+def start(run: Path, seed: int, overrides: list[str]) -> tuple[Path, subprocess.Popen]:
+    """tools/train.py on the spec, in a process of its own; the seeds train side by side."""
     command = [sys.executable, str(ROOT / "tools/train.py"), "--spec", str(SPEC)]
-    for setting in settings:
+    for setting in (f"train.run={run}", f"seed={seed}", *overrides):
         command += ["--set", setting]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    if done.returncode:
-        raise RuntimeError(f"training failed ({done.returncode}):\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+    with open(f"{run}.log", "w", encoding="utf-8") as log:
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        return run, subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+
+
+def trained(run: Path, process: subprocess.Popen) -> LoadedModel:
+    """The student once its training has ended."""
+    if process.wait():
+        log = Path(f"{run}.log").read_text(encoding="utf-8")
+        raise RuntimeError(f"training failed ({process.returncode}):\n{log[-3000:]}")
     return di4c.load(run, device="cpu")
 
 
