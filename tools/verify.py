@@ -103,7 +103,7 @@ def theory(only: list[str], folder: Path | None = None, small: bool = False) -> 
     folder: where theory.html, theory.png and theory.json go. small: sizes for a test.
     """
     import torch
-    from theory.claims import MODULES, module_of
+    from theory.claims import MODULES, measured
     from theory.report import write
 
     from di4c.engine.run_folder import code_commit
@@ -111,18 +111,15 @@ def theory(only: list[str], folder: Path | None = None, small: bool = False) -> 
     unknown = [name for name in only if name not in MODULES]
     if unknown:
         raise SpecError(f"--only: no claim named {', '.join(unknown)}; known: {', '.join(MODULES)}")
-    begin, claims = time.perf_counter(), []
-    for key in only or MODULES:
-        start = time.perf_counter()
-        claims.append(module_of(key).measure(small))
-        print(f"{key}: {claims[-1].title} ({time.perf_counter() - start:.0f} s)", flush=True)
-        for statement in claims[-1].lines:
-            print(f"  {statement}", flush=True)
+    begin, commit, claims = time.perf_counter(), code_commit(), []
+    for claim in measured(only or MODULES, small):
+        claims.append(claim)
+        print(f"{claim.key}: {claim.title}", *(f"  {statement}" for statement in claim.lines), sep="\n", flush=True)
     failed = sum(not statement.ok for claim in claims for statement in claim.lines)
     times = os.times()
     about = {
         "command": "python tools/verify.py theory",
-        "commit": code_commit(),
+        "commit": commit,
         "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}, torch {torch.__version__}",
         "seconds": f"{time.perf_counter() - begin:.0f}",
         "CPU seconds": f"{times.user + times.system + times.children_user + times.children_system:.0f}",

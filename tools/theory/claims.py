@@ -1,7 +1,10 @@
 """What a claim consists of: lines that hold or fail, and the data of its plots."""
 
 import importlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
+from multiprocessing import get_context
 from types import ModuleType
 from typing import Any
 
@@ -56,6 +59,22 @@ class Claim:
     def stored(self) -> dict:
         """Plain values for a results file."""
         return asdict(self)
+
+
+def measured(keys: Sequence[str], small: bool) -> Iterator[Claim]:
+    """The claims in order; several are measured side by side, each in a process of one thread."""
+    if len(keys) == 1:
+        yield module_of(keys[0]).measure(small)
+        return
+    with ProcessPoolExecutor(len(keys), mp_context=get_context("spawn")) as pool:
+        yield from pool.map(_alone, keys, [small] * len(keys))
+
+
+def _alone(key: str, small: bool) -> Claim:
+    import torch
+
+    torch.set_num_threads(1)
+    return module_of(key).measure(small)
 
 
 def module_of(key: str) -> ModuleType:
