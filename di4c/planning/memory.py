@@ -9,7 +9,8 @@ With n trained parameters, R ranks, w bytes a working number (4, or 2 in bfloat1
     stage 3   w n/R     4n/R (bf16)   8n/R        4n/R      bucket and w n/R   4n/R flat gradients, 8n/R of AdamW's
 
 stage 3 also keeps up to `stage3_max_live_parameters` gathered. Offloading moves masters, optimizer, average, their gradients and
-AdamW's temporaries to the host, and with offload_param the weights.
+AdamW's temporaries to the host, and with offload_param the weights. The teacher lies whole on every rank, or but for its readout in
+slices, there or on the host; up to `stage3_max_live_parameters` of it are gathered while it is called.
 """
 
 from dataclasses import dataclass, fields
@@ -39,6 +40,7 @@ class Engine:
     bucket: int = BUCKET
     live: int = LIVE
     bucket_full: bool = True
+    teacher: str = "replicated"
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def memory(sizes: Sizes, passes: Passes, engine: Engine) -> Memory:
     frozen = sizes.frozen_bytes // engine.ranks if engine.stage == 3 else sizes.frozen_bytes
     weights = (w * part if engine.stage == 3 else w * n) + frozen
     gradients, computing, update = _gradients(sizes, passes.trace, engine, w, part)
-    host = 0
+    teacher, host, called = _teacher(sizes, engine)
     if engine.offload_optimizer:
         copies = w * part if engine.stage == 2 else 0  # updated weights on their way back
         host += optimizer + average + copies + (4 + 8) * part
@@ -102,13 +104,24 @@ def memory(sizes: Sizes, passes: Passes, engine: Engine) -> Memory:
         gradients=gradients,
         optimizer=optimizer,
         average=average,
-        teacher=sizes.teacher_bytes,
-        activations=max(computing, passes.trace.saved + passes.target),
+        teacher=teacher,
+        activations=max(computing, passes.trace.saved + passes.target, called),
         loss_chunks=passes.loss_chunks,
         update=update,
         host=host,
         runtime=0 if engine.bucket_full else HOST_RUNTIME,
     )
+
+
+def _teacher(sizes: Sizes, engine: Engine) -> tuple[int, int, int]:
+    """(bytes always there, on the host, gathered while the teacher is called)."""
+    if engine.teacher == "replicated":
+        return sizes.teacher_bytes, 0, 0
+    cut = sizes.teacher_bytes - sizes.teacher_readout_bytes
+    part, called = cut // engine.ranks, min(cut, 4 * engine.live)
+    if engine.teacher == "offloaded":
+        return sizes.teacher_readout_bytes, part, called
+    return sizes.teacher_readout_bytes + part, 0, called if engine.ranks > 1 else 0
 
 
 def _gathered(sizes: Sizes, engine: Engine, w: int) -> int:

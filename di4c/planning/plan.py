@@ -54,6 +54,8 @@ class Plan:
         if components == "all":
             components = number_of_components(components, build_latent(spec, registry))
         self.components, self.targets = int(components), int(objective.get("targets", 0))
+        at_a_time = objective.get("components_at_a_time")
+        self.at_a_time = None if at_a_time is None else int(at_a_time)
         self.chunk_bytes = int(objective.get("chunk_bytes", CHUNK_BYTES))
         self.bf16 = spec.train.precision == "bf16"
 
@@ -69,7 +71,7 @@ class Plan:
         return Engine(
             stage, self.gpus, self.bf16, self.spec.train.ema is not None, self.accumulation, offload, offload and stage == 3,
             bucket=int(zero.get("reduce_bucket_size", BUCKET)), live=int(zero.get("stage3_max_live_parameters", LIVE)),
-            bucket_full=self.bucket_full,
+            bucket_full=self.bucket_full, teacher=self.spec.train.teacher_placement,
         )  # fmt: skip
 
     @cached_property
@@ -88,7 +90,7 @@ class Plan:
     def step_flops(self) -> float:
         """Of one optimizer step on one GPU: student, target, teacher, and readouts of all positions (half of them on average are
         masked, which is what counts for masked diffusion)."""
-        trace = training_trace(self.networks, self.micro, self.components, bf16=self.bf16).flops
+        trace = self._trace(self.micro, self.components).flops
         one = inference_trace(self.networks, self.micro, 1).flops
         target = inference_trace(self.networks, self.micro, self.targets).flops if self.targets else 0
         substeps = int((self.spec.objective.get("teacher_step") or {}).get("substeps", 1)) if self.targets else 0
@@ -119,23 +121,28 @@ class Plan:
 
     @cached_property
     def _exact(self) -> tuple[Trace, int]:
-        trace = training_trace(self.networks, self.micro, self.components, bf16=self.bf16)
-        target = inference_trace(self.networks, self.micro, max(1, self.targets)).peak if self.networks.student else 0
-        return trace, target
+        trace = self._trace(self.micro, self.components)
+        target = inference_trace(self.networks, self.micro, max(1, self.targets), at_a_time=self.at_a_time).peak
+        return trace, target if self.networks.student else 0
+
+    def _trace(self, micro: int, components: int) -> Trace:
+        return training_trace(self.networks, micro, components, bf16=self.bf16, at_a_time=self.at_a_time)
 
     @cached_property
-    def _three(self) -> tuple[Trace, Trace, Trace]:
-        """Traces at (B, M) = (1, 1), (1, 2), (2, 2), through which bytes are taken to be α + β B + γ B M."""
-        second = 2 if self.networks.student is not None else 1
-        return tuple(training_trace(self.networks, b, m, bf16=self.bf16) for b, m in ((1, 1), (1, second), (2, second)))
+    def _three(self) -> tuple[int, tuple[Trace, Trace, Trace]]:
+        """(m, traces at (B, M) = (1, m), (1, 2m), (2, 2m)), through which bytes are taken to be α + β B + γ B M."""
+        first = 1 if self.at_a_time is None or self.components <= self.at_a_time else 2 * self.at_a_time
+        second = 2 * first if self.networks.student is not None else first
+        return first, tuple(self._trace(b, m) for b, m in ((1, first), (1, second), (2, second)))
 
     def _fit(self, micro: int, components: int) -> Trace:
-        first, second, third = (vars(trace) for trace in self._three)
+        m, traces = self._three
+        first, second, third = (vars(trace) for trace in traces)
         values = {}
         for key, one in first.items():
-            gamma = second[key] - one
-            beta = third[key] - second[key] - (2 * gamma if self.networks.student is not None else 0)
-            values[key] = one + beta * (micro - 1) + gamma * (micro * components - 1)
+            gamma = (second[key] - one) / m
+            beta = third[key] - second[key] - (2 * m * gamma if self.networks.student is not None else 0)
+            values[key] = max(0, round(one + beta * (micro - 1) + gamma * (micro * components - m)))
         return Trace(**values)
 
     def _fitted_target(self, micro: int) -> int:

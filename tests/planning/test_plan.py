@@ -119,6 +119,27 @@ def test_the_fit_through_three_traces_agrees_with_a_trace(plan):
         assert getattr(fitted, key) == pytest.approx(getattr(traced, key), rel=0.05), key
 
 
+def test_fewer_components_at_a_time_leave_room_for_more_of_them(tmp_path, plan):
+    values = spec(tmp_path, width=32, vocabulary=100)
+    values["objective"] |= {"components": 8, "components_at_a_time": 2}
+    split = Plan(Spec.from_dict(values), gpus=2, gpu_memory=2 * 2**30)
+    values["objective"]["components_at_a_time"] = None
+    whole = Plan(Spec.from_dict(values), gpus=2, gpu_memory=2 * 2**30)
+    assert split._exact[0].peak < 0.5 * whole._exact[0].peak and split.step_flops > whole.step_flops
+    assert split._fit(2, 8).peak_without_gradients == pytest.approx(split._exact[0].peak_without_gradients, rel=0.05)
+    assert split.rows[2].largest_components > 4 * whole.rows[2].largest_components
+
+
+def test_a_teacher_lies_in_slices_but_for_its_readout():
+    sized = Sizes(trained=1000, frozen=0, largest=100, teacher_bytes=4000, frozen_bytes=0, teacher_readout_bytes=400)
+    here, cut, away = (
+        memory(sized, NOTHING, Engine(0, ranks=4, bf16=False, average=True, teacher=placement))
+        for placement in ("replicated", "sharded", "offloaded")
+    )
+    assert (here.teacher, cut.teacher, away.teacher) == (4000, 400 + 900, 400) and away.host == 900
+    assert here.activations == 0 and cut.activations == 3600
+
+
 def test_the_command_prints_a_table_and_a_recommendation(tmp_path, capsys):
     path = tmp_path / "spec.yaml"
     path.write_text(json.dumps(spec(tmp_path, width=32, vocabulary=100)))  # JSON is YAML
