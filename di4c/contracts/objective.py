@@ -29,6 +29,12 @@ class Objective(nn.Module):
         `draws` are keyed by the seed, shared by the ranks, on the rank's device.
         """
 
+    def begin_step(self, step: int) -> None:
+        """Called on every rank before the forward passes of a step: the place for what changes weights other than by gradients.
+
+        Inside a forward pass ZeRO-3 may already be fetching them.
+        """
+
     @abstractmethod
     def forward(self, batch: Batch, draws: Draws, step: int) -> dict[str, Tensor]:
         """{"loss": [B] nats, other parts: [B], to be logged}; `draws` is keyed by (seed, step) and holds the examples."""

@@ -145,6 +145,7 @@ class Trainer:
     def _update(self) -> None:
         """One optimizer step on the global batch."""
         micro_batches: list[dict[str, torch.Tensor]] = []
+        self.engine.module.begin_step(self.step)
         for number in range(self.accumulation):
             if number:
                 self.engine.step()  # tells DeepSpeed that a micro-batch is done; the update follows the last one

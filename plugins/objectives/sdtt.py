@@ -87,8 +87,8 @@ class Sdtt(Objective):
 
     def forward(self, batch: Batch, draws: Draws, step: int) -> dict[str, Tensor]:
         """{"loss": [B], and its mean a masked position "distance_per_token": [B]}."""
-        number = min(step // self.steps_per_round, self.rounds - 1)
-        self._begin_round(number)
+        number = self._round(step)
+        self._begin_round(number)  # done already, where an engine trains
         process = self.teacher.process
         t = self.earliest + (1 - self.earliest) * draws.child("t").uniform()
         x_t = process.corrupt(batch.x_0, t, draws.child("x_t"))
@@ -101,10 +101,16 @@ class Sdtt(Objective):
         loss = total if self.per == "sequence" else total / masked
         return {"loss": loss, "distance_per_token": (total / masked).detach()}
 
+    def begin_step(self, step: int) -> None:
+        self._begin_round(self._round(step))
+
     def diagnostics(self, batch: Batch, draws: Draws) -> dict[str, float]:
         """The round, and the number of steps that its student is made for."""
         number = self._teacher_round or 0
         return {"round": float(number), "sampling_steps": round(1 / (self.substeps * self.step_size(number)))}
+
+    def _round(self, step: int) -> int:
+        return min(step // self.steps_per_round, self.rounds - 1)
 
     def step_size(self, number: int) -> float:
         """δ of a round."""

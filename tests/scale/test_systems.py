@@ -1,0 +1,55 @@
+"""Every system, objective and head at every ZeRO stage on two ranks: the losses and the average of one rank without ZeRO."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from tests.engine.launching import TOP, exported, free_port, losses, relative
+from tests.scale.systems import job, systems
+
+NAMES = [
+    "token", "adaln", "late", "readout", "rollouts", "language", "sdtt", "class-conditional", "pixels", "nelbo", "denoising",
+    "masked-cross-entropy", "tokenizer",
+]  # fmt: skip
+CPU = {"device": "cpu"}
+WAYS = {f"stage-{s}": {"stage": s, "stage3_param_persistence_threshold": 0} for s in (0, 1, 2, 3)}
+WAYS["offloaded"] = WAYS["stage-3"] | {"offload_optimizer": CPU, "offload_param": CPU}
+
+
+def launch(folder, jobs, ranks):
+    import json
+
+    (folder / "jobs.json").write_text(json.dumps(jobs))
+    shared = {"WORLD_SIZE": ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "OMP_NUM_THREADS": 1}
+    command = [sys.executable, "-m", "tests.engine.shared_base_worker", str(folder / "jobs.json")]
+    processes = []
+    for rank in range(ranks):
+        env = os.environ | {k: str(v) for k, v in (shared | {"RANK": rank, "LOCAL_RANK": rank}).items()}
+        processes.append(subprocess.Popen(command, cwd=TOP, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
+    told = [process.communicate(timeout=3000)[0] for process in processes]
+    assert all(process.returncode == 0 for process in processes), "\n".join(told)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Holds the runs NAME-alone on one rank, and NAME-WAY on two."""
+    folder = tmp_path_factory.mktemp("systems")
+    found = systems(folder)
+    assert set(found) == set(NAMES)
+    launch(folder, [job(found[name], f"{folder}/{name}-alone", {"stage": 0}) for name in NAMES], ranks=1)
+    launch(folder, [job(found[name], f"{folder}/{name}-{way}", zero) for name in NAMES for way, zero in WAYS.items()], ranks=2)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_all_stages_give_the_losses_and_the_average_of_one_rank(folder, name):
+    alone, average = losses(folder / f"{name}-alone"), exported(folder / f"{name}-alone")
+    for way in WAYS:
+        assert relative(losses(folder / f"{name}-{way}"), alone) < 1e-4, way
+        found = exported(folder / f"{name}-{way}")
+        assert found.keys() == average.keys()
+        for key, value in average.items():
+            torch.testing.assert_close(found[key], value, rtol=1e-3, atol=1e-5, msg=lambda text, key=key, way=way: f"{way} {key}: {text}")
