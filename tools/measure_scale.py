@@ -32,6 +32,13 @@ LORA = {"rank": 16, "targets": ["query", "value"], "alpha": 32}
 BASES = {"shared-base": (LORA, 1), "lora-on-a-copy": (LORA, 2), "two-full-copies": (None, 1)}
 """Name → (adapters, copies of the base): the second differs from the first in nothing but the copy."""
 
+ABOUT = (
+    "Peak resident memory of a rank above an idle process, and what `plan` says of it: a random BERT-base (110 M parameters) distilled "
+    "with 2 examples a rank, M = 2, fp32; stages on 2 ranks (offloading here moves nothing off the host, which is the device), bases on "
+    "one. *shared base*: LoRA of rank 16, teacher and student on one copy of the weights; *lora on a copy*: the same with a copy for the "
+    "teacher. Machine and commits in [tools/results/memory.json](tools/results/memory.json)."
+)
+
 
 def spec_of(folder: str, zero: dict, ranks: int, lora: dict | None = None) -> dict:
     """A distillation of a random BERT-base on a few letters: two examples a rank, two components."""
@@ -101,7 +108,7 @@ def main() -> None:
         found = cell(name, content["cells"][name] if arguments.replan else None)
         content["machine"] = _machine()
         content["cells"][name] = found
-        content |= _saved(content["cells"])
+        content |= {"about": ABOUT} | _saved(content["cells"])
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.write_text(json.dumps(content, indent=1) + "\n")
         print(name, {key: found.get(key) for key in ("measured_bytes", "planned_bytes", "planned_over_measured")}, flush=True)

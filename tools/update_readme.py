@@ -24,6 +24,7 @@ METRICS = {
     "lagged_pair_tv": "lagged pair TV",
     "ngram_tv": "n-gram TV",
     "decoded_frechet_distance": "Fréchet distance of the images",
+    "well_formed_share": "well-formed molecules",
 }
 OF_THE_SEEDS = ("frechet_distance", "covariance_error", "pair_tv", "nll_nats_per_token")
 SHOWN = {"frechet_distance": (1, 2, 4, 8), "covariance_error": (1, 2), "pair_tv": (1, 2)}
@@ -101,6 +102,26 @@ def theory(stored: dict) -> str:
     return f"{markdown_table(['', 'lines that hold', 'its first line'], rows)}\n\n{made}; stored in [tools/results/theory.json](tools/results/theory.json).\n"
 
 
+def rxnfp(stored: dict) -> str:
+    """The share of well-formed molecules and the distance in n-grams at every number of steps."""
+    steps = sorted({row["steps"] for row in stored["rows"]})
+    table = comparison_table(stored, [(name, n) for name in ("well_formed_share", "ngram_tv") for n in steps])
+    return f"{table}\n\n{stored['about']}\n"
+
+
+def memory(stored: dict) -> str:
+    """Measured peaks and what the plan says of them, GB a rank."""
+    cells = stored["cells"].items()
+    head = ["GB a rank", *(name.replace("-", " ") for name, _ in cells)]
+    measured = ["measured peak", *(f"{cell['measured_bytes'] / 1e9:.2f}" for _, cell in cells)]
+    planned = ["plan (× measured)", *(_planned(cell) for _, cell in cells)]
+    return f"{markdown_table(head, [measured, planned])}\n\n{stored['about']}\n"
+
+
+def _planned(cell: dict) -> str:
+    return f"{cell['planned_bytes'] / 1e9:.2f} (×{cell['planned_over_measured']:.2f})" if "planned_bytes" in cell else ""
+
+
 def _row(rows: list[Row], key: tuple) -> Row:
     return next(r for r in rows if (r["model"], r["steps"], r["mixture_size"]) == key)
 
@@ -119,6 +140,8 @@ def _cell(rows: list[Row], row: Row, name: str) -> str:
 RENDERERS: dict[str, Callable[[dict], str]] = {
     "demo": demo,
     "digits-seeds": digits_seeds,
+    "memory": memory,
+    "rxnfp": rxnfp,
     "fashion14": judged,
     "fashion-vq": judged,
     "text-small": judged,
