@@ -122,9 +122,9 @@ def test_the_fit_through_three_traces_agrees_with_a_trace(plan):
 def test_fewer_components_at_a_time_leave_room_for_more_of_them(tmp_path, plan):
     values = spec(tmp_path, width=32, vocabulary=100)
     values["objective"] |= {"components": 8, "components_at_a_time": 2}
-    split = Plan(Spec.from_dict(values), gpus=2, gpu_memory=2 * 2**30)
+    split = Plan(Spec.from_dict(values), gpus=2, gpu_memory=4 * 2**30)
     values["objective"]["components_at_a_time"] = None
-    whole = Plan(Spec.from_dict(values), gpus=2, gpu_memory=2 * 2**30)
+    whole = Plan(Spec.from_dict(values), gpus=2, gpu_memory=4 * 2**30)
     assert split._exact[0].peak < 0.5 * whole._exact[0].peak and split.step_flops > whole.step_flops
     assert split._fit(2, 8).peak_without_gradients == pytest.approx(split._exact[0].peak_without_gradients, rel=0.05)
     assert split.rows[2].largest_components > 4 * whole.rows[2].largest_components

@@ -1,5 +1,9 @@
-"""Every system, objective and head at every ZeRO stage on two ranks: the losses and the average of one rank without ZeRO."""
+"""Every system, objective and head at every ZeRO stage on two ranks: the losses of one rank, the average of two without ZeRO.
 
+Of one rank the average may differ more: where a gradient is rounding noise, AdamW's first steps follow its sign.
+"""
+
+import json
 import os
 import subprocess
 import sys
@@ -19,8 +23,6 @@ WAYS["offloaded"] = WAYS["stage-3"] | {"offload_optimizer": CPU, "offload_param"
 
 
 def launch(folder, jobs, ranks):
-    import json
-
     (folder / "jobs.json").write_text(json.dumps(jobs))
     shared = {"WORLD_SIZE": ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "OMP_NUM_THREADS": 1}
     command = [sys.executable, "-m", "tests.engine.shared_base_worker", str(folder / "jobs.json")]
@@ -45,8 +47,8 @@ def folder(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_all_stages_give_the_losses_and_the_average_of_one_rank(folder, name):
-    alone, average = losses(folder / f"{name}-alone"), exported(folder / f"{name}-alone")
+def test_all_stages_give_the_same_losses_and_average(folder, name):
+    alone, average = losses(folder / f"{name}-alone"), exported(folder / f"{name}-stage-0")
     for way in WAYS:
         assert relative(losses(folder / f"{name}-{way}"), alone) < 1e-4, way
         found = exported(folder / f"{name}-{way}")
