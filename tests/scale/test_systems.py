@@ -1,7 +1,4 @@
-"""Every system, objective and head at every ZeRO stage on two ranks: the losses of one rank, the average of two without ZeRO.
-
-Of one rank the average may differ more: where a gradient is rounding noise, AdamW's first steps follow its sign.
-"""
+"""Every system, objective and head at every ZeRO stage on two ranks: the losses of one rank, the average of two without ZeRO."""
 
 import json
 import os
