@@ -52,10 +52,12 @@ def test_what_is_missing_is_named():
 def test_the_tool_stores_the_evaluation_with_its_verdict(tmp_path):
     rows = [row("teacher", 2, 0.2, 0.3), row("student", 2, 0.1, 0.3)]
     (tmp_path / "eval.json").write_text(json.dumps({"rows": rows, "floors": {}, "commit": "abc"}))
+    (tmp_path / "tried.json").write_text(json.dumps([{"what": "fewer atoms"}]))
     command = [sys.executable, ROOT / "tools/judge.py", tmp_path / "eval.json", "--judged", "pair", "--guarded", "gram",
-               "--steps", "2", "--about", "A test.", "--cpu-seconds", "student=12.5", "--out", tmp_path / "out.json"]  # fmt: skip
+               "--tried", tmp_path / "tried.json", "--steps", "2", "--about", "A test.", "--cpu-seconds", "student=12.5", "--out", tmp_path / "out.json"]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0 and "lower by 0.10000" in done.stdout, done.stderr
     stored = json.loads((tmp_path / "out.json").read_text())
     assert stored["verdict"]["holds"] and stored["rows"] == rows and stored["commit"] == "abc"
+    assert stored["tried"] == [{"what": "fewer atoms"}]
     assert stored["cpu_seconds"] == {"student": 12.5} and stored["about"] == "A test."
