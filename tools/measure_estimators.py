@@ -42,6 +42,7 @@ CUBE = {"uniform": Uniform, "stratified": Stratified, "sobol": Sobol, "antitheti
 GAUSSIAN = {points: lambda points=points: Gaussian(dim=4, points=points) for points in ("independent", "stratified", "sobol")}
 GAUSSIAN["antithetic"] = lambda: enumerated.AntitheticGaussian(4)
 LAWS = {"uniform": {"name": "uniform", "dim": 1}, "gaussian": {"name": "gaussian", "dim": 4}}
+TRAINING = {"steps": 150, "batch_size": 32, "components": 4}
 MONTE_CARLO, JACKKNIFE, OWN = MonteCarlo(), Jackknife(), OwnComponent()
 
 
@@ -169,8 +170,9 @@ def trainings() -> list[tuple[str, str | None, dict]]:
     return tried
 
 
-def measure_training(only: list[int], seeds: list[int], *, steps: int = 200, components: int = 8) -> list[dict]:
-    """Held-out one-step likelihood after training with M = 8: laws of λ and estimators on the data term, then the consistency term."""
+def measure_training(only: list[int], seeds: list[int]) -> list[dict]:
+    """Held-out one-step likelihood after a TRAINING: laws of λ and estimators on the data term, then the consistency term."""
+    components = TRAINING["components"]
     kinds = {"monte-carlo": MONTE_CARLO, "jackknife": JACKKNIFE, "own-component": OWN, None: None}
     rows = []
     for data, consistency, latent in [trainings()[k] for k in only] if only else trainings():
@@ -181,9 +183,9 @@ def measure_training(only: list[int], seeds: list[int], *, steps: int = 200, com
                 parts.teacher, parts.student, parts.latent, parts.objective.law.sampler, components, t=[0.5, 0.75, 1.0, 1.0],
                 data=kinds[data], consistency=kinds[consistency], targets=components if consistency else 0,
             )
-            digits.trained(made, parts.data, steps=steps, batch_size=64, seed=seed)
+            digits.trained(made, parts.data, steps=TRAINING["steps"], batch_size=TRAINING["batch_size"], seed=seed)
             everything = Categorical(atoms=32) if latent["name"] == "categorical" else parts.latent
-            number = 32 if latent["name"] == "categorical" else 256
+            number = 32 if latent["name"] == "categorical" else 128
             parts.student.eval()
             found[str(seed)] = digits.held_out_nll(made, parts.data, everything, components=number)
         rows.append({"M": components, "data": data, "consistency": consistency, "latent": latent, "held_out_nll_nats": found})
@@ -218,9 +220,11 @@ def main() -> int:
         begin = time.process_time()
         rows = measure_training(options.trainings, options.seeds) if part == "training" else PARTS[part]()
         stored = json.loads(options.out.read_text()) if options.out.exists() else {}
+        about = TRAINING if part == "training" else {}
         if part == "training":
             rows = merged(stored.get(part, {"rows": []})["rows"], rows)
-        stored[part] = {"commit": code_commit(), "spec": str(SPEC.relative_to(TOP)), "cpu_seconds": round(time.process_time() - begin), "rows": rows}
+        seconds = round(time.process_time() - begin)
+        stored[part] = {"commit": code_commit(), "spec": str(SPEC.relative_to(TOP)), "cpu_seconds": seconds, **about, "rows": rows}
         options.out.write_text(json.dumps(stored, indent=1) + "\n")
     return 0
 

@@ -73,7 +73,7 @@ def trained(made: Di4C, data: DataSource, *, steps: int, batch_size: int, seed: 
 
 
 @torch.no_grad()
-def held_out_nll(made: Di4C, data: DataSource, latent: LambdaSampler, *, components: int = 256, images: int = 300) -> float:
+def held_out_nll(made: Di4C, data: DataSource, latent: LambdaSampler, *, components: int = 256, images: int = 150) -> float:
     """−log p^θ(x_0 | x_1 all noise) of held-out images, one step, nats: the mixture over `components` λ of the law."""
     split, total = data.split("test"), 0.0
     for start in range(0, images, 50):
