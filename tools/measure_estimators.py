@@ -11,6 +11,7 @@ runs/estimators-gaussian: tools/train.py --spec tools/specs/digits-student.yaml 
 """
 
 import argparse
+import itertools
 import json
 import sys
 import time
@@ -57,6 +58,11 @@ def measure_enumerated() -> list[dict]:
             for (estimator, law), (made, latent) in tried.items():
                 found = enumerated.errors(case, made, latent, components, repeats=200)
                 rows.append({"D": positions, "M": components, "estimator": estimator, "latent": law, **found})
+        atoms, finite = 32, enumerated.tables(positions, 4, scale, grid=32)
+        for components, independent in itertools.product((4, 16), (True, False)):
+            found = enumerated.errors(finite, MONTE_CARLO, Categorical(atoms=atoms, independent=independent), components, repeats=200)
+            latent = f"categorical, {'independent' if independent else 'spread'}"
+            rows.append({"D": positions, "M": components, "K": atoms, "estimator": "monte-carlo", "latent": latent, **found})
         roulette = enumerated.Telescoping(base=4, levels=5, repeats=200)
         found = enumerated.errors(case, roulette, Uniform(), 128, repeats=200)
         rows.append({"D": positions, "M": round(roulette.mean_components, 1), "estimator": "telescoping", "latent": "uniform", **found})

@@ -16,24 +16,24 @@ FEATURES = 6
 
 @dataclass(frozen=True)
 class Tables:
-    """X samples x scored under all λ of the grid: log p_t(x | λ) and log p_u(x | λ) [X, GRID], and the gradient of the former in the
-    D·S common logits, [X, GRID, D·S]."""
+    """X samples x scored under all G λ of the grid: log p_t(x | λ) and log p_u(x | λ) [X, G], and the gradient of the former in the
+    D·S common logits, [X, G, D·S]."""
 
     joint: Tensor
     target_joint: Tensor
     gradient: Tensor
 
 
-def tables(positions: int, states: int, scale: float, *, samples: int = 32, seed: int = 0) -> Tables:
+def tables(positions: int, states: int, scale: float, *, samples: int = 32, grid: int = GRID, seed: int = 0) -> Tables:
     """Student logits a + Σ_j b_j φ_j(λ), φ_j trigonometric; the target's b is perturbed by 3 in 10; x drawn from the target."""
     g = torch.Generator().manual_seed(seed)
     normal = lambda *shape: torch.randn(*shape, generator=g, dtype=torch.float64)  # noqa: E731
-    lam = (torch.arange(GRID, dtype=torch.float64) + 0.5) / GRID
+    lam = (torch.arange(grid, dtype=torch.float64) + 0.5) / grid
     phi = torch.stack([torch.sin(2 * math.pi * (j // 2 + 1) * lam + j % 2 * math.pi / 2) / (1 + j // 2) for j in range(FEATURES)], -1)
     slopes, common = scale * normal(FEATURES, positions, states), normal(positions, states)
     perturbed = slopes + 0.3 * scale * normal(FEATURES, positions, states)
     student, target = ((common + torch.einsum("kj,jds->kds", phi, b)).log_softmax(-1) for b in (slopes, perturbed))
-    atom = torch.randint(GRID, (samples,), generator=g)
+    atom = torch.randint(grid, (samples,), generator=g)
     x = torch.multinomial(target[atom].exp().flatten(0, 1), 1, generator=g).view(samples, positions)
     chosen = torch.nn.functional.one_hot(x, states).to(student)
     return Tables(
@@ -51,12 +51,14 @@ def errors(
 
     An estimator that needs "target_joint" finds the λ that drew x first among the components, from its exact posterior.
     """
-    size = len(case.joint)
-    truth = -(case.joint.logsumexp(-1) - math.log(GRID))
+    size, grid = case.joint.shape
+    truth = -(case.joint.logsumexp(-1) - math.log(grid))
     exact = -torch.einsum("xk,xkp->xp", case.joint.softmax(-1), case.gradient)
     noise = exact.pow(2).sum(-1).mean().div(size).sqrt()
     draws = Draws(seed, count=size * repeats)
-    index = (law.sample(components, draws)[..., 0].double() * GRID).long().clamp_max(GRID - 1).view(size, repeats, components)
+    lam = law.sample(components, draws)
+    index = lam.argmax(-1) if law.num_atoms else (lam[..., 0].double() * grid).long().clamp_max(grid - 1)
+    index = index.view(size, repeats, components)
     if "target_joint" in estimator.needs:
         own = torch.multinomial(case.target_joint.softmax(-1), repeats, True, generator=torch.Generator().manual_seed(seed))
         index[..., 0] = own
@@ -67,7 +69,7 @@ def errors(
     value = estimator(found)[0].view(size, repeats)
     (weights,) = torch.autograd.grad(value.sum(), joint)
     value = value.detach()
-    per_grid = torch.zeros(size, repeats, GRID, dtype=torch.float64).scatter_add_(-1, index, weights)
+    per_grid = torch.zeros(size, repeats, grid, dtype=torch.float64).scatter_add_(-1, index, weights)
     mean = torch.einsum("xrk,xkp->rp", per_grid, case.gradient) / size  # [R, D·S], of the batch
     spread = mean.var(0).sum()
     bias = ((mean.mean(0) - exact.mean(0)).pow(2).sum() - spread / repeats).clamp_min(0)
