@@ -203,12 +203,44 @@ ESTIMATORS = [
 ]  # fmt: skip
 """(choice, part of the file, the row before, the row after, verdict)."""
 
+IMPLEMENTATIONS = {"project": "this project", "late": "`late` head", "token": "`token` head", "plain": "plain", "readout": "`readout` head"}
+BENCHMARK_HEAD = ["", "CPU time ratio", "time ratio", "memory ratio", "CPU seconds", "peak megabytes", "where the time goes"]
+
+
+def bench(stored: dict) -> str:
+    """A row a benchmark and pair of implementations, ratios first; then the machines."""
+    lines = [line for name, found in stored.items() for line in _bench_lines(name, found)]
+    about = {f"{m['device']}, {m['threads']} threads, torch {m['torch']}, commit {m['commit']}": m for m in (f["machine"] for f in stored.values())}
+    note = (
+        "Peaks are above what the process held before. A shared machine: CPU seconds (of all threads, in a fresh process each) tell more "
+        "than wall-clock. " + "; ".join(about) + ". Stored in [tools/results/bench.json](tools/results/bench.json)."
+    )
+    return f"{markdown_table(BENCHMARK_HEAD, lines)}\n\n{note}\n"
+
+
+def _bench_lines(name: str, found: dict) -> list[list[str]]:
+    names = [key for key in IMPLEMENTATIONS if key in found]
+    if len(names) == 1:
+        return [[name, "", "", "", *_bench_cells(found, names)]]
+    a, b = sorted(names, key=lambda key: found[key]["cpu_seconds"])
+    suffix = "" if "time_ratio" in found else next(key for key in found if key.startswith("time_ratio"))[len("time_ratio") :]
+    ratios = [f"{found[f'{kind}_ratio{suffix}']:.2f}" for kind in ("cpu_time", "time", "memory")]
+    return [[f"{name}: {IMPLEMENTATIONS[a]} over {IMPLEMENTATIONS[b]}", *ratios, *_bench_cells(found, [a, b])]]
+
+
+def _bench_cells(found: dict, names: list[str]) -> list[str]:
+    spent = found[names[0]]["report"].get("milliseconds", {})
+    share = ", ".join(f"{part} {100 * value / sum(spent.values()):.0f} %" for part, value in spent.items())
+    return [" / ".join(f"{found[n]['cpu_seconds']:.2f}" for n in names), " / ".join(f"{found[n]['peak_megabytes']:.0f}" for n in names), share]
+
+
 RENDERERS: dict[str, Callable[[dict], str]] = {
     "demo": demo,
     "digits-seeds": digits_seeds,
     "memory": memory,
     "rxnfp": rxnfp,
     "estimators": estimators,
+    "bench": bench,
     "fashion14": judged,
     "fashion-vq": judged,
     "text-small": judged,
