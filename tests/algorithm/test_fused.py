@@ -8,8 +8,10 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from tests.algorithm.mixture_cases import SUMS, Case, cases, gradients, oracle_sums, project_sums, system
 from tests.algorithm.test_mixture import close
+from tests.algorithm.test_objective import batch, make
 
 from di4c.algorithm.fused import fused_applies
+from di4c.draws import Draws
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="Triton is not installed (it comes with CUDA builds of torch, or pip install triton)"
@@ -95,3 +97,17 @@ def test_frozen_weights_get_no_gradient():
     sum(value.sum() for value in project_sums(made, fused=True).values()).backward()
     assert made.prediction.features.grad.abs().sum() > 0
     assert all(p.grad is None for p in made.prediction.readout.parameters())
+
+
+def test_a_whole_objective_gives_the_same_losses_and_gradients():
+    losses, grads = [], []
+    for fused in (False, True):
+        torch.manual_seed(0)
+        objective = make(fused=fused)
+        loss = objective(batch(), Draws(3, count=6), 0)["loss"]
+        loss.mean().backward()
+        losses.append(loss.detach())
+        grads.append([p.grad for p in objective.parameters() if p.grad is not None])
+    torch.testing.assert_close(*losses, rtol=1e-5, atol=1e-5)
+    for ours, theirs in zip(*grads, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)

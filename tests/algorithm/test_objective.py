@@ -204,3 +204,18 @@ def test_missing_pieces_are_named():
         make(data=None, consistency=None, distillation=None)
     with pytest.raises(SpecError, match="teacher_step"):
         make(teacher_step=None)
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+def test_the_teacher_is_asked_once_at_x_t(copies, monkeypatch):
+    """Its marginals at x_t and its first step towards x_u are the same question."""
+    objective = make(x_u="each" if copies > 1 else "shared", consistency=ConsistencyTerm(1.0, ESTIMATORS["control-variate"]))
+    asked, predict = [], objective.teacher.predict
+
+    def counting(x_t, t, cond=None):
+        asked.append(len(x_t))
+        return predict(x_t, t, cond)
+
+    monkeypatch.setattr(objective.teacher, "predict", counting)
+    objective(batch(), Draws(0, count=6), 0)
+    assert asked == [6, 6 * copies]  # at x_t; after the first of two sub-steps
