@@ -210,10 +210,12 @@ BENCHMARK_HEAD = ["", "CPU time ratio", "time ratio", "memory ratio", "CPU secon
 def bench(stored: dict) -> str:
     """A row a benchmark and pair of implementations, ratios first; then the machines."""
     lines = [line for name, found in stored.items() for line in _bench_lines(name, found)]
-    about = {f"{m['device']}, {m['threads']} threads, torch {m['torch']}, commit {m['commit']}": m for m in (f["machine"] for f in stored.values())}
+    machines = [found["machine"] for found in stored.values()]
+    where = "; ".join(dict.fromkeys(f"{m['device']}, {m['threads']} threads, torch {m['torch']}" for m in machines))
+    commits = ", ".join(dict.fromkeys(m["commit"] for m in machines))
     note = (
         "Peaks are above what the process held before. A shared machine: CPU seconds (of all threads, in a fresh process each) tell more "
-        "than wall-clock. " + "; ".join(about) + ". Stored in [tools/results/bench.json](tools/results/bench.json)."
+        f"than wall-clock. {where}; commits {commits}. Stored in [tools/results/bench.json](tools/results/bench.json)."
     )
     return f"{markdown_table(BENCHMARK_HEAD, lines)}\n\n{note}\n"
 
