@@ -36,14 +36,19 @@ def size_curve(
     draws: Draws,
     *,
     sets: int = 2,
+    at_a_time: int | None = None,
 ) -> list[Size]:
-    """A Size for each M of `sizes`, from `sets` (at least 2) or more sets of λ an example: as many as the largest M allows."""
+    """A Size for each M of `sizes`, from `sets` (at least 2) or more sets of λ an example: as many as the largest M allows.
+
+    at_a_time: the components of a forward pass (None: all).
+    """
     sizes = sorted(set(sizes))
     found = []
     for components in sizes:
         number = sets * max(sizes) // components
         nll = torch.stack([
-            _nll(student, latent, x_0, x_t, t, cond, components, draws.child("size", components, k)) for k in range(number)
+            _nll(student, latent, x_0, x_t, t, cond, components, draws.child("size", components, k), at_a_time or components)
+            for k in range(number)
         ])  # fmt: skip
         found.append(Size(components, float(nll.mean()), float(nll.var(0).mean().sqrt())))
     return found
@@ -51,13 +56,14 @@ def size_curve(
 
 def _nll(
     student: MixtureStudent, latent: LambdaSampler, x_0: Tensor, x_t: Tensor, t: Tensor, cond: Tensor | None, components: int,
-    draws: Draws,
+    draws: Draws, at_a_time: int,
 ) -> Tensor:
     """−log (1/M) Σ_m ∏_d p^d(x_0^d | x_t; λ_m): [B] nats, the law never enumerated."""
     lam = latent.sample(components, draws).to(x_t.device)
     log_weights = latent.log_weights(components).to(x_t.device)
-    prediction = student.predict(x_t, t, cond, lam, log_weights)
-    joint = statistics(prediction, [Query(frozenset({"joint"}), x_0[:, None])])[0].joint[:, 0]
+    query = Query(frozenset({"joint"}), x_0[:, None])
+    parts = [statistics(student.predict(x_t, t, cond, some), [query])[0].joint[:, 0] for some in lam.split(at_a_time, 1)]
+    joint = torch.cat(parts, -1)
     return -(joint + log_weights.to(joint)).logsumexp(-1)
 
 

@@ -253,7 +253,8 @@ class Di4C(Objective):
         t, _ = self.law.time.sample(few.child("t"))
         x_t = self.teacher.process.corrupt(x_0, t, few.child("x_t"))
         sizes = {max(1, self.law.components // 2), *(self.law.components * k for k in (1, 2, 4))}
-        curve = size_curve(self.model, self.law.latent, x_0, x_t, t, cond, sizes, few.child("sizes"))
+        at_a_time = self.law.components_at_a_time or self.law.components
+        curve = size_curve(self.model, self.law.latent, x_0, x_t, t, cond, sizes, few.child("sizes"), at_a_time=at_a_time)
         gain = next(s.nll for s in curve if s.components == self.law.components) - curve[-1].nll
         suggested = suggested_components(curve, self.bias_tolerance_nats)
         return found | {"gain_by_4m_nats": gain, "suggested_components": float(suggested)}

@@ -36,6 +36,9 @@ def test_the_curve_is_that_of_enumeration():
         assert abs(size.nll - float(nll.mean())) < 5 * sd / (40 * 10 * 4 / size.components) ** 0.5
         assert abs(size.sd - sd) < 0.25 * sd
     assert [s.components for s in found] == [1, 2, 4]
+    in_parts = size_curve(student, latent, x_0, x_t, t, None, [1, 2, 4], Draws(0, count=40), sets=2, at_a_time=3)
+    whole = size_curve(student, latent, x_0, x_t, t, None, [1, 2, 4], Draws(0, count=40), sets=2)
+    assert max(abs(a.nll - b.nll) for a, b in zip(in_parts, whole, strict=True)) < 1e-5
 
 
 def test_the_suggestion_is_the_smallest_that_the_next_hardly_beats():
