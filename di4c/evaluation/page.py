@@ -45,6 +45,7 @@ figcaption b { font-weight: 650; }
 figcaption span { color: var(--faint); }
 pre { background: var(--soft); border-radius: 10px; padding: 14px 16px; overflow-x: auto; font: 12.5px/1.5 ui-monospace,
       "DejaVu Sans Mono", monospace; white-space: pre-wrap; }
+.grids pre { margin: 0; max-height: 420px; overflow-y: auto; }
 details > summary { cursor: pointer; font-weight: 600; margin: 10px 0; }
 .facts { display: grid; grid-template-columns: max-content 1fr; gap: 3px 20px; margin: 0; font-size: 14px; }
 .facts dt { color: var(--faint); }
