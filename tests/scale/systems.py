@@ -59,11 +59,10 @@ def systems(folder: Path) -> dict[str, dict]:
     text = {"name": "text", "path": f"{folder}/text.txt", "length": 8, "normalise": "letters", "cache": f"{folder}/cache"}
     language = {"data": text, "process": "mdlm"}
     images = {"process": {"name": "maskgit", "schedule": "arccos"}, "teacher": denoiser(MASKGIT, "raw")}
-    # Little, so that rounding seldom decides a draw; one that it does decide is another target, not an error.
     pixels = {"data": UNCONDITIONAL, "process": PIXELS, "teacher": denoiser(UNET, "raw", stir=0.03)}
     product = {"latent": {"name": "categorical", "atoms": 1}}
     maskgit = {"name": "maskgit", "annealing": "linear", "gumbel_temperature": 4.5, "guidance": 0.0, "horizon": 8}
-    published = di4c(sampler="tauldr-ancestral", near_time={"law": "low-or-uniform", "low": 0.01, "high": 0.02, "probability": 0.5},
+    published = di4c(sampler="tauldr-ancestral", time={"law": "above-step", "low": 0.01}, near_time={"law": "low-or-uniform", "low": 0.01, "high": 0.02, "probability": 0.5},
                      near_copies=2, target_mode="train", distillation={"weight": 1.0})  # fmt: skip
     return {
         "token": distilled("token"),
