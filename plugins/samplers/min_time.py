@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from di4c.contracts import Denoiser, Draws, ForwardProcess, Sampler
+from di4c.contracts import Denoiser, Draws, ForwardProcess, Prediction, Sampler
 from di4c.errors import SpecError
 
 
@@ -14,6 +14,7 @@ class MinTimeSampler(Sampler):
 
     final: how x_0 is taken from p(x_0 | x_{min_time}), "argmax" at every position (published; it removes the last
     noise) or by a "draw". A subclass says how a step from t to s > 0 is made.
+    What becomes of an example does not depend on the rest of its batch.
     """
 
     def __init__(self, process: ForwardProcess, *, min_time: float, final: Literal["argmax", "draw"]):
@@ -26,18 +27,23 @@ class MinTimeSampler(Sampler):
         return [*torch.linspace(1, self.min_time, steps, dtype=torch.float64).tolist(), 0.0]
 
     def step(self, denoiser: Denoiser, x_t: Tensor, t: Tensor, s: Tensor, cond: Tensor | None, draws: Draws) -> Tensor:
-        """x_s; where s = 0, x_0 by the final rule. A batch has s = 0 for all examples or for none."""
-        if bool((s == 0).any()):
-            return self.clean(denoiser, x_t, t, cond, draws)
-        return self.noisy(denoiser, x_t, t, s, cond, draws)
+        """x_s; x_0 by the final rule for the examples with s = 0, whatever s the others have: [B, D]."""
+        prediction, ends = denoiser(x_t, t, cond), s == 0
+        ending = int(ends.sum())
+        if ending == len(s):
+            return self.clean(prediction, x_t, t, draws)
+        x_s = self.noisy(prediction, denoiser, x_t, t, torch.where(ends, t, s) if ending else s, cond, draws)
+        return torch.where(ends[:, None], self.clean(prediction, x_t, t, draws), x_s) if ending else x_s
 
-    def noisy(self, denoiser: Denoiser, x_t: Tensor, t: Tensor, s: Tensor, cond: Tensor | None, draws: Draws) -> Tensor:
-        """x_s for s > 0: [B, D]."""
+    def noisy(
+        self, prediction: Prediction, denoiser: Denoiser, x_t: Tensor, t: Tensor, s: Tensor, cond: Tensor | None,
+        draws: Draws,
+    ) -> Tensor:  # fmt: skip
+        """x_s for s > 0, from the prediction at (x_t, t): [B, D]. Examples with s = t only keep others company."""
         raise NotImplementedError
 
-    def clean(self, denoiser: Denoiser, x_t: Tensor, t: Tensor, cond: Tensor | None, draws: Draws) -> Tensor:
+    def clean(self, prediction: Prediction, x_t: Tensor, t: Tensor, draws: Draws) -> Tensor:
         """x_0 by the final rule: [B, D]."""
-        prediction = denoiser(x_t, t, cond)
         if self.final == "draw":
             return self.process.posterior(x_t, prediction, t, torch.zeros_like(t), draws)
         x_0 = x_t.flatten().clone()

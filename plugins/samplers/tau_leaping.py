@@ -41,8 +41,11 @@ class TauLeaping(MinTimeSampler):
         super().__init__(process, min_time=min_time, final=final)
         self.ordered = ordered
 
-    def noisy(self, denoiser: Denoiser, x_t: Tensor, t: Tensor, s: Tensor, cond: Tensor | None, draws: Draws) -> Tensor:
-        return self.leap(denoiser(x_t, t, cond), x_t, t, t - s, draws)
+    def noisy(
+        self, prediction: Prediction, denoiser: Denoiser, x_t: Tensor, t: Tensor, s: Tensor, cond: Tensor | None,
+        draws: Draws,
+    ) -> Tensor:  # fmt: skip
+        return self.leap(prediction, x_t, t, t - s, draws)
 
     def leap(
         self, prediction: Prediction, x: Tensor, t: Tensor, duration: Tensor, draws: Draws, *, forward: bool = False
@@ -89,8 +92,11 @@ class PredictorCorrector(TauLeaping):
         self.corrector_steps, self.corrector_scale = corrector_steps, corrector_scale
         self.corrector_entry_time = corrector_entry_time
 
-    def noisy(self, denoiser: Denoiser, x_t: Tensor, t: Tensor, s: Tensor, cond: Tensor | None, draws: Draws) -> Tensor:
-        x = super().noisy(denoiser, x_t, t, s, cond, draws.child("predictor"))
+    def noisy(
+        self, prediction: Prediction, denoiser: Denoiser, x_t: Tensor, t: Tensor, s: Tensor, cond: Tensor | None,
+        draws: Draws,
+    ) -> Tensor:  # fmt: skip
+        x = super().noisy(prediction, denoiser, x_t, t, s, cond, draws.child("predictor"))
         late = t <= self.corrector_entry_time
         for k in range(self.corrector_steps if bool(late.any()) else 0):
             duration = self.corrector_scale * (t - s)

@@ -4,7 +4,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from di4c.contracts import Denoiser, Draws, ForwardProcess
+from di4c.contracts import Denoiser, Draws, ForwardProcess, Prediction
 from di4c_plugins.samplers.min_time import MinTimeSampler
 
 
@@ -14,5 +14,8 @@ class TauLDRAncestral(MinTimeSampler):
     def __init__(self, process: ForwardProcess, *, min_time: float = 0.01, final: Literal["argmax", "draw"] = "argmax"):
         super().__init__(process, min_time=min_time, final=final)
 
-    def noisy(self, denoiser: Denoiser, x_t: Tensor, t: Tensor, s: Tensor, cond: Tensor | None, draws: Draws) -> Tensor:
-        return self.process.posterior(x_t, denoiser(x_t, t, cond), t, s, draws)
+    def noisy(
+        self, prediction: Prediction, denoiser: Denoiser, x_t: Tensor, t: Tensor, s: Tensor, cond: Tensor | None,
+        draws: Draws,
+    ) -> Tensor:  # fmt: skip
+        return self.process.posterior(x_t, prediction, t, s, draws)

@@ -148,6 +148,37 @@ def test_samples_do_not_depend_on_the_split(sampler):
     assert torch.equal(part, whole[2:])
 
 
+@pytest.mark.parametrize("final", ["argmax", "draw"])
+@pytest.mark.parametrize("kind", [TauLDRAncestral, TauLeaping, PredictorCorrector])
+def test_a_step_decides_for_each_example_alone_whether_it_ends(kind, final):
+    """A batch of which some examples end (s = 0) gives what each gives alone, at one evaluation and its correctors."""
+    correctors = {"corrector_steps": 1, "corrector_scale": 0.5, "corrector_entry_time": 0.35}
+    sampler = kind(PROCESS, final=final, **correctors if kind is PredictorCorrector else {})
+    draws = Draws(3, count=6)
+    x_t = PROCESS.prior(70, draws.child("prior"))
+    t = torch.tensor([0.5, 0.02, 0.3, 0.4, 0.01, 0.2], dtype=torch.float64)
+    s = torch.tensor([0.2, 0.0, 0.1, 0.0, 0.0, 0.15], dtype=torch.float64)
+    calls = []
+
+    def counted(x, time, cond=None):
+        calls.append(time)
+        return mixed_times_denoiser(x, time)
+
+    whole = sampler.step(counted, x_t, t, s, None, draws.child("step"))
+    assert len(calls) == 1 + (kind is PredictorCorrector) and all(bool((time > 0).all()) for time in calls)
+    for k in range(6):
+        one, its = slice(k, k + 1), Draws(3, first=k, count=1).child("step")
+        assert torch.equal(sampler.step(mixed_times_denoiser, x_t[one], t[one], s[one], None, its), whole[one]), k
+    assert not torch.equal(whole, sampler.step(counted, x_t, t, (s + t) / 2, None, draws.child("step")))
+
+
+def mixed_times_denoiser(x_t, t, cond=None):
+    """`denoiser` for a batch with a time of its own for every example."""
+    joint = DATA[:, None] * PROCESS.transition(t)
+    table = (joint / joint.sum(1, keepdim=True)).mT
+    return Prediction.from_logits(torch.stack([table[b][x_t[b]] for b in range(len(x_t))]).log(), x_t)
+
+
 def test_a_process_without_rates_is_refused():
     with pytest.raises(SpecError, match="jump rates"):
         TauLeaping(Absorbing(S))
