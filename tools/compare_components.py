@@ -16,7 +16,7 @@ from pathlib import Path
 TOP = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TOP), str(TOP / "tools")]
 SPEC = "tools/specs/digits-components.yaml"
-SHORT, LONG = 4, 16
+SHORT, LONG = 5, 45
 
 
 def main() -> None:
@@ -28,8 +28,7 @@ def main() -> None:
         used = cpu_seconds(size, steps, run=_run(size))
         runs[size] = {"components": size, "step_cpu_seconds": step_seconds, "steps": steps, "run_cpu_seconds": used}
         print(json.dumps(runs[size]), flush=True)
-    rows = {str(size): _evaluated(size) for size in arguments.sizes}
-    store(arguments.seconds, list(runs.values()), rows)
+    store(arguments.seconds, list(runs.values()), _evaluated(arguments.sizes))
 
 
 def cpu_seconds(size: int, steps: int, *, run: str | None = None) -> float:
@@ -49,26 +48,25 @@ def cpu_seconds(size: int, steps: int, *, run: str | None = None) -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def _evaluated(size: int) -> dict:
-    out = TOP / "runs" / f"components-{size}-eval"
-    command = [sys.executable, "tools/eval.py", "--run", _run(size), "--out", str(out)]
+def _evaluated(sizes: list[int]) -> dict:
+    """One evaluation of the teacher and of every size; the first size's run is its `student`."""
+    out = TOP / "runs/digits-components-report"
+    command = [sys.executable, "tools/eval.py", "--run", _run(sizes[0]), "--out", str(out)]
+    command += [part for size in sizes[1:] for part in ("--also", f"M{size}={_run(size)}")]
     subprocess.run(command, cwd=TOP, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True, stdout=subprocess.DEVNULL)
     return json.loads((out / "eval.json").read_text(encoding="utf-8"))
 
 
-def store(seconds: float, runs: list[dict], evaluations: dict[str, dict]) -> None:
+def store(seconds: float, runs: list[dict], evaluation: dict) -> None:
     """Writes the result file and its figure."""
-    rows = []
-    for size, evaluation in evaluations.items():
-        rows += [row | {"components": int(size)} for row in evaluation["rows"] if row["model"] == "student"]
-    first = next(iter(evaluations.values()))
-    rows += [row for row in first["rows"] if row["model"] == "teacher"]
+    sizes = {"student": runs[0]["components"], **{f"M{run['components']}": run["components"] for run in runs[1:]}}
+    rows = [row | ({"components": sizes[row["model"]]} if row["model"] in sizes else {}) for row in evaluation["rows"]]
     by_size = {run["components"]: run["step_cpu_seconds"] for run in runs}
     found = {
         "about": f"M components trained for {seconds:g} CPU seconds each (one thread), N = 16 target samples, λ in the last block only.",
-        "spec": SPEC, "commit": first.get("commit"), "versions": first.get("versions"), "seconds": seconds, "runs": runs,
+        "seconds": seconds, "runs": runs,
         "step_ratio_64_over_16": by_size[64] / by_size[16] if {16, 64} <= set(by_size) else None,
-        "rows": rows, "floors": first.get("floors"), "settings": first.get("settings"),
+        "rows": rows, **{key: evaluation.get(key) for key in ("floors", "settings", "spec", "commit", "versions")},
     }  # fmt: skip
     results = TOP / "tools/results"
     (results / "digits-components.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
