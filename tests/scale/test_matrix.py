@@ -56,7 +56,7 @@ def judge(cells: list[dict], folder: Path) -> list[str]:
             good, told = difference < TOLERANCE[cell["precision"]], f"{difference:.1e}"
         else:
             good, told = False, outcome["error"]
-        TABLE.append(f"{name:32} {told}{'' if good else '   FAILED'}")
+        TABLE.append({"cell": name, "outcome": told, "as_it_should_be": good})
         if not good:
             failed.append(name)
     return failed
