@@ -56,7 +56,8 @@ class TrainSpec:
     its whole share). clip: largest gradient norm, or null. ema: decay of the averaged weights, or null.
     checkpoint_every, log_every, diagnostics_every: in steps (0: never; the last step is always kept). keep: checkpoints
     that stay on disk. on_nonfinite: what a loss that is not finite does, stop the run or skip the step.
-    teacher_placement: whole on every rank, or sharded over the ranks (in the host's memory, if offloaded).
+    teacher_placement: whole on every rank, or sharded over the ranks (in the host's memory, if offloaded). compile: torch.compile
+    the networks.
     """
 
     run: Path
@@ -74,6 +75,7 @@ class TrainSpec:
     diagnostics_every: int = 100
     on_nonfinite: Literal["stop", "skip"] = "stop"
     teacher_placement: Literal["replicated", "sharded", "offloaded"] = "replicated"
+    compile: bool = False
 
     def __post_init__(self):
         for key in ("steps", "batch_size", "keep", "log_every"):
