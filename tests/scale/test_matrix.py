@@ -1,11 +1,12 @@
 """ZeRO stages × ranks × precision × offload × student head: one loss trajectory, or a refusal."""
 
 import itertools
+import json
 from pathlib import Path
 
 import pytest
 
-from tests.engine.launching import launch, losses, relative
+from tests.engine.launching import TOP, launch, losses, relative
 from tests.scale.conftest import TABLE
 
 AXES = {"stage": (0, 1, 2, 3), "ranks": (1, 2), "precision": ("fp32", "bf16"), "offload": (False, True), "head": ("token", "late")}
@@ -69,3 +70,12 @@ def test_covering_cells_agree(tmp_path):
 @pytest.mark.slow
 def test_all_cells_agree(tmp_path):
     assert judge(EVERY, tmp_path) == []
+
+
+def test_the_stored_table_holds_every_cell():
+    stored = json.loads((TOP / "tools/results/matrix.json").read_text())
+    outcomes = {row["cell"]: row["outcome"] for row in stored["rows"]}
+    assert stored["commit"] and list(outcomes) == list(map(name_of, EVERY))
+    for cell in EVERY:
+        outcome = outcomes[name_of(cell)]
+        assert outcome == "refused" if refused(cell) else float(outcome) < TOLERANCE[cell["precision"]], name_of(cell)
