@@ -133,6 +133,8 @@ def _earlier_states(
     draws_nothing = asked == teacher.predict
 
     def denoiser(x: Tensor, time: Tensor, labels: Tensor | None) -> Prediction:
+        nonlocal calls
+        calls += 1
         if not draws_nothing or x is not start:
             return asked(x, time, labels)
         # All copies are still x_t: the teacher need be asked once at most.
@@ -143,8 +145,10 @@ def _earlier_states(
 
     grid = torch.linspace(0, 1, law.teacher_step.substeps + 1, dtype=t.dtype).tolist()
     for k, (begin, end) in enumerate(zip(grid[:-1], grid[1:], strict=True)):
-        now, then = t + (u - t) * begin if k else t, t + (u - t) * end
+        calls, now, then = 0, t + (u - t) * begin if k else t, t + (u - t) * end
         x_u = law.sampler.step(denoiser, x_u, now, then, labels_of_copies, draws.child("x_u", k))
+        for _ in range(law.sampler.evaluations - calls):
+            asked(x_u, now, labels_of_copies)
     return x_u
 
 

@@ -19,9 +19,14 @@ classifier-free guidance by the student itself needs of its two passes.
 
 
 class Sampler(ABC):
-    """One reverse step, and the loop over steps. `process` is given by keyword at construction."""
+    """One reverse step, and the loop over steps. `process` is given by keyword at construction.
+
+    evaluations: the most calls of the denoiser that a step makes. Where the losses step, calls are made up to that number:
+    ranks that share a teacher's weights call it equally often, whatever times they draw.
+    """
 
     process: ForwardProcess
+    evaluations: int = 1
 
     @abstractmethod
     def step(

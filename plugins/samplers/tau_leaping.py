@@ -91,6 +91,7 @@ class PredictorCorrector(TauLeaping):
         super().__init__(process, min_time=min_time, final=final, ordered=ordered)
         self.corrector_steps, self.corrector_scale = corrector_steps, corrector_scale
         self.corrector_entry_time = corrector_entry_time
+        self.evaluations = 1 + corrector_steps
 
     def noisy(
         self, prediction: Prediction, denoiser: Denoiser, x_t: Tensor, t: Tensor, s: Tensor, cond: Tensor | None,

@@ -1,6 +1,7 @@
 """Di4C as a whole: terms, regions, independence of ranks, gradients, and learning a correlated law by enumeration."""
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -53,6 +54,33 @@ def test_losses_do_not_depend_on_ranks(head, estimator):
         part = objective(Batch(whole.x_0[a:b], whole.cond[a:b]), Draws(0, first=a, count=b - a), 0)
         for name, value in part.items():
             torch.testing.assert_close(value, together[name][a:b], rtol=1e-4, atol=1e-4)
+
+
+class Uneven(Ancestral):
+    """Asks the denoiser twice more where the first example's t is late."""
+
+    evaluations = 3
+
+    def step(self, denoiser, x_t, t, s, cond, draws):
+        x_s = super().step(denoiser, x_t, t, s, cond, draws)
+        for _ in range(2 if t[0] > 0.5 else 0):
+            denoiser(x_s, s, cond)
+        return x_s
+
+
+def test_the_teacher_is_called_equally_often_whatever_the_times():
+    """Ranks that share its weights wait for each other at every call; the first sub-step's first call is that of the data term."""
+    objective, calls = make(distillation=None), []
+    objective.law = replace(objective.law, sampler=Uneven(objective.teacher.process), far_above=0.0)
+    predict = objective.teacher.predict
+    objective.teacher.predict = lambda x, t, cond=None: (calls.append(float(t[0])), predict(x, t, cond))[1]
+    first_times, counts = set(), set()
+    for seed in range(8):
+        calls.clear()
+        objective(batch(), Draws(seed, count=6), 0)
+        first_times.add(calls[0] > 0.5)
+        counts.add(len(calls))
+    assert first_times == {False, True} and counts == {2 * Uneven.evaluations}
 
 
 def test_the_loss_is_the_sum_of_its_terms():
