@@ -1,5 +1,7 @@
 """Compares numbers of mixture components at equal training time: python tools/compare_components.py [--sizes 4,16,64] [--seconds 100]
 
+`--steps-only` measures what a step costs, the sizes in turn in one process, and adds it to the stored result.
+
 For each M it measures the CPU seconds of a step from two short runs, trains the spec for as many steps as the budget holds (one
 thread, so CPU seconds are what wall-clock would be on a machine of one's own), and evaluates all runs with tools/eval.py.
 Writes tools/results/digits-components.json and .png.
@@ -21,6 +23,9 @@ SHORT, LONG = 5, 45
 
 def main() -> None:
     arguments = _arguments()
+    if arguments.steps_only:
+        add_steps(alternating_steps(arguments.sizes))
+        return
     runs = {}
     for size in arguments.sizes:
         step_seconds = (cpu_seconds(size, LONG) - cpu_seconds(size, SHORT)) / (LONG - SHORT)
@@ -46,6 +51,51 @@ def cpu_seconds(size: int, steps: int, *, run: str | None = None) -> float:
     if run is None:
         shutil.rmtree(TOP / folder)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def alternating_steps(sizes: list[int], rounds: int = 24, batch: int = 16) -> dict[int, list[float]]:
+    """CPU seconds of a step's loss, gradients and update for every size, the sizes in turn; the first two rounds are left out."""
+    import time
+
+    import torch
+
+    from di4c.config.build import build
+    from di4c.config.registry import Registry
+    from di4c.config.spec import read_spec
+    from di4c.contracts import Draws
+
+    torch.set_num_threads(1)
+    parts = {}
+    for size in sizes:
+        spec = read_spec(SPEC, [f"objective.components={size}"])
+        built = build(spec, Registry.default(spec.plugins))
+        examples = built.data.split("train").batch(torch.arange(batch))
+        parts[size] = built.objective.train(), examples, torch.optim.AdamW(built.objective.parameters(), lr=1e-4, fused=True)
+    found: dict[int, list[float]] = {size: [] for size in sizes}
+    for step in range(rounds + 2):
+        for size, (objective, examples, optimizer) in parts.items():
+            begin = time.process_time()
+            objective(examples, Draws(step, count=batch), step)["loss"].mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            found[size].append(time.process_time() - begin)
+    return {size: seconds[2:] for size, seconds in found.items()}
+
+
+def add_steps(seconds: dict[int, list[float]]) -> None:
+    """Adds medians, and the median ratio of 64 to 16 components, to the stored result."""
+    from statistics import median
+
+    file = TOP / "tools/results/digits-components.json"
+    found = json.loads(file.read_text(encoding="utf-8"))
+    ratios = [a / b for a, b in zip(seconds[64], seconds[16], strict=True)]
+    found["alternating_steps"] = {
+        "median_cpu_seconds": {str(size): median(each) for size, each in seconds.items()},
+        "ratio_64_over_16": {"median": median(ratios), "lowest": min(ratios), "highest": max(ratios)},
+        "rounds": len(ratios), "commit": subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=TOP, text=True).strip(),
+    }  # fmt: skip
+    file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(found["alternating_steps"]))
 
 
 def _evaluated(sizes: list[int]) -> dict:
@@ -92,6 +142,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=lambda text: [int(part) for part in text.split(",")], default=[4, 16, 64])
     parser.add_argument("--seconds", type=float, default=100, help="CPU seconds of training a size")
+    parser.add_argument("--steps-only", action="store_true", help="measure a step's cost only")
     return parser.parse_args()
 
 
