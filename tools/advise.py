@@ -14,8 +14,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from di4c.algorithm.advice import TOLERANCE_NATS, gradients, size_curve, standard_deviation, suggested_components  # noqa: E402
-from di4c.algorithm.mixture import Query, statistics  # noqa: E402
+from di4c.algorithm.advice import TOLERANCE_NATS, gradients, mixture_nll, size_curve, standard_deviation, suggested_components  # noqa: E402
 from di4c.command import command  # noqa: E402
 from di4c.config.build import Parts, build_objective  # noqa: E402
 from di4c.contracts import Batch, Draws  # noqa: E402
@@ -52,23 +51,19 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _mean_nll(model, batch: Batch, x_t: torch.Tensor, t: torch.Tensor, components: int, draws: Draws) -> torch.Tensor:
-    """−log of the mixture at x_0: [B] nats."""
-    lam, log_weights = model.latent.sample(components, draws), model.latent.log_weights(components)
-    prediction = model.student.predict(x_t, t, batch.cond, lam, log_weights)
-    joint = statistics(prediction, [Query(frozenset({"joint"}), batch.x_0[:, None])])[0].joint[:, 0]
-    return -(joint + log_weights.to(joint)).logsumexp(-1)
+def _nll(model, batch: Batch, x_t: torch.Tensor, t: torch.Tensor, components: int, draws: Draws) -> torch.Tensor:
+    return mixture_nll(model.student, model.latent, batch.x_0, x_t, t, batch.cond, components, draws)
 
 
 def _over_lambda(model, batch: Batch, x_t: torch.Tensor, t: torch.Tensor, components: int, repeats: int, draws: Draws) -> float:
     """Standard deviation over λ of the gradient of one example: that of the batch's mean times √B."""
-    loss = lambda k: _mean_nll(model, batch, x_t, t, components, draws.child(k)).mean()  # noqa: E731
+    loss = lambda k: _nll(model, batch, x_t, t, components, draws.child(k)).mean()  # noqa: E731
     return standard_deviation(gradients(loss, model.student.parameters(), repeats)[1]) * len(x_t) ** 0.5
 
 
 def _between_examples(model, batch: Batch, x_t: torch.Tensor, t: torch.Tensor, components: int, draws: Draws) -> float:
     """Standard deviation of the gradient over the examples, λ as exact as the largest M makes it."""
-    nll = _mean_nll(model, batch, x_t, t, components, draws)
+    nll = _nll(model, batch, x_t, t, components, draws)
     return standard_deviation(gradients(lambda k: nll[k], model.student.parameters(), len(nll), retain_graph=True)[1])
 
 

@@ -37,32 +37,39 @@ def size_curve(
     *,
     sets: int = 2,
     at_a_time: int | None = None,
+    fused: bool | None = None,
 ) -> list[Size]:
     """A Size for each M of `sizes`, from `sets` (at least 2) or more sets of λ an example: as many as the largest M allows.
 
-    at_a_time: the components of a forward pass (None: all).
+    at_a_time, fused: as in mixture_nll.
     """
     sizes = sorted(set(sizes))
     found = []
     for components in sizes:
         number = sets * max(sizes) // components
         nll = torch.stack([
-            _nll(student, latent, x_0, x_t, t, cond, components, draws.child("size", components, k), at_a_time or components)
+            mixture_nll(
+                student, latent, x_0, x_t, t, cond, components, draws.child("size", components, k), at_a_time=at_a_time, fused=fused
+            )
             for k in range(number)
         ])  # fmt: skip
         found.append(Size(components, float(nll.mean()), float(nll.var(0).mean().sqrt())))
     return found
 
 
-def _nll(
+def mixture_nll(
     student: MixtureStudent, latent: LambdaSampler, x_0: Tensor, x_t: Tensor, t: Tensor, cond: Tensor | None, components: int,
-    draws: Draws, at_a_time: int,
+    draws: Draws, *, at_a_time: int | None = None, fused: bool | None = None,
 ) -> Tensor:
-    """−log (1/M) Σ_m ∏_d p^d(x_0^d | x_t; λ_m): [B] nats, the law never enumerated."""
+    """−log Σ_m w_m ∏_d p^d(x_0^d | x_t; λ_m): [B] nats, λ and weights by the law; biased upwards unless it is enumerated (Jensen).
+
+    at_a_time: the components of a forward pass (None: all). fused: as in fused_applies.
+    """
     lam = latent.sample(components, draws).to(x_t.device)
     log_weights = latent.log_weights(components).to(x_t.device)
     query = Query(frozenset({"joint"}), x_0[:, None])
-    parts = [statistics(student.predict(x_t, t, cond, some), [query])[0].joint[:, 0] for some in lam.split(at_a_time, 1)]
+    groups = lam.split(at_a_time or components, 1)
+    parts = [statistics(student.predict(x_t, t, cond, some), [query], fused=fused)[0].joint[:, 0] for some in groups]
     joint = torch.cat(parts, -1)
     return -(joint + log_weights.to(joint)).logsumexp(-1)
 

@@ -13,7 +13,8 @@ COLLAPSED_NATS = 0.05
 
 @torch.no_grad()
 def mixture_diagnostics(
-    student: MixtureStudent, latent: LambdaSampler, x_t: Tensor, t: Tensor, cond: Tensor | None, draws: Draws
+    student: MixtureStudent, latent: LambdaSampler, x_t: Tensor, t: Tensor, cond: Tensor | None, draws: Draws, *,
+    at_a_time: int | None = None, fused: bool | None = None,
 ) -> dict[str, float]:
     """Diagnostics of the student at x_t [B, D], means over B:
 
@@ -22,13 +23,15 @@ def mixture_diagnostics(
                                   mixture expresses and a product cannot (a mean over B samples)
     effective_components          exp of the entropy of λ's posterior given such an x_0 (1: x_0 tells λ; M: nothing)
     mixture_collapsed             1 if the mutual information is below COLLAPSED_NATS, else 0
+
+    at_a_time: as in MixtureStudent.predict. fused: as in fused_applies.
     """
     components = latent.num_atoms or 64
     lam = latent.sample(components, draws.child("lambda")).to(x_t.device)
     weights = latent.log_weights(components).to(x_t.device)
-    prediction = student.predict(x_t, t, cond, lam, weights)
+    prediction = student.predict(x_t, t, cond, lam, weights, at_a_time=at_a_time)
     x_0 = _mixture_sample(prediction, weights, draws)
-    found = statistics(prediction, [Query(frozenset({"joint", "marginal"}), x_0[:, None])])[0]
+    found = statistics(prediction, [Query(frozenset({"joint", "marginal"}), x_0[:, None])], fused=fused)[0]
     information = mutual_information(prediction).mean()
     correlation = (found.joint[:, 0] + weights.to(found.joint)).logsumexp(-1) - found.marginal[:, 0]
     return {

@@ -245,7 +245,9 @@ class Di4C(Objective):
         """What λ carries at t = 1 (see mixture_diagnostics); on data at the run's own times, unless λ is enumerated, what more
         components would gain, and the M that this suggests."""
         x_1 = self.teacher.process.prior(batch.x_0.shape[1], draws.child("x_1"))
-        found = mixture_diagnostics(self.model, self.law.latent, x_1, torch.ones(len(x_1), device=x_1.device), batch.cond, draws)
+        t_1 = torch.ones(len(x_1), device=x_1.device)
+        at_a_time, fused = self.law.components_at_a_time, self.loss.fused
+        found = mixture_diagnostics(self.model, self.law.latent, x_1, t_1, batch.cond, draws, at_a_time=at_a_time, fused=fused)
         if self.law.components == self.law.latent.num_atoms:
             return found
         few = draws.rows(0, min(len(x_1), ADVICE_EXAMPLES))
@@ -253,8 +255,10 @@ class Di4C(Objective):
         t, _ = self.law.time.sample(few.child("t"))
         x_t = self.teacher.process.corrupt(x_0, t, few.child("x_t"))
         sizes = {max(1, self.law.components // 2), *(self.law.components * k for k in (1, 2, 4))}
-        at_a_time = self.law.components_at_a_time or self.law.components
-        curve = size_curve(self.model, self.law.latent, x_0, x_t, t, cond, sizes, few.child("sizes"), at_a_time=at_a_time)
+        curve = size_curve(
+            self.model, self.law.latent, x_0, x_t, t, cond, sizes, few.child("sizes"),
+            at_a_time=at_a_time or self.law.components, fused=fused,
+        )  # fmt: skip
         gain = next(s.nll for s in curve if s.components == self.law.components) - curve[-1].nll
         suggested = suggested_components(curve, self.bias_tolerance_nats)
         return found | {"gain_by_4m_nats": gain, "suggested_components": float(suggested)}

@@ -14,7 +14,7 @@ from di4c.algorithm.advice import Size, gradients, size_curve, standard_deviatio
 from di4c.algorithm.mixture import Query, statistics
 from di4c.algorithm.objective import DataTerm, Di4C
 from di4c.algorithm.times import Gate, TimeLaw
-from di4c.contracts import Batch, Draws
+from di4c.contracts import Batch, Context, Draws
 from di4c_plugins.estimators.monte_carlo import MonteCarlo
 
 
@@ -66,6 +66,16 @@ def test_diagnostics_suggest_m_and_depend_on_no_rank():
         objective(Uniform()).diagnostics(Batch(batch.x_0[k : k + 3]), Draws(3, first=k, count=3))["gain_by_4m_nats"] for k in (0, 3)
     ]
     assert abs(sum(halves) / 2 - found["gain_by_4m_nats"]) < 1e-4
+
+
+def test_diagnostics_take_no_more_components_at_once_than_a_step_and_find_the_same(monkeypatch):
+    batch, draws = Batch(torch.zeros(2, 6, dtype=torch.long)), Draws(3, count=2)
+    whole, few = objective(Uniform()), objective(Uniform(), components_at_a_time=2)
+    found, seen, split = whole.diagnostics(batch, draws), [], Context.split
+    monkeypatch.setattr(Context, "split", lambda self, size: seen.append(size) or split(self, size))
+    in_parts = few.diagnostics(batch, draws)
+    assert set(seen) == {2} and found.keys() == in_parts.keys()
+    assert max(abs(found[name] - in_parts[name]) for name in found) < 1e-4
 
 
 def test_an_enumerated_law_needs_no_advice():

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from di4c_plugins.latents.categorical import Categorical
+from di4c_plugins.processes.enumeration import number_of
 from torch import Tensor
 
 from di4c.algorithm.every_sample import every_sample
@@ -108,10 +109,7 @@ def _in_table(gradient: Tensor, atoms: Tensor, number: int) -> Tensor:
 def _reference(tables: Tables, samples: Tensor) -> tuple[Tensor, Tensor]:
     """−log p of the whole mixture averaged over the samples [R, N, D]: [R], and its gradient: [R, K·D·S]."""
     every, _ = every_sample(tables.prediction(tables.target))
-    states = tables.student.shape[-1]
-    weights = states ** torch.arange(samples.shape[-1] - 1, -1, -1)
-    place = (samples * weights).sum(-1)  # in raster order, as `every`
-
+    place = number_of(samples, tables.student.shape[-1])  # in raster order, as `every`
     student = tables.student.clone().requires_grad_()
     joint = statistics(tables.prediction(student), [Query(frozenset({"joint"}), every)])[0].joint[0]
     nll = -(joint.logsumexp(-1) - joint.new_tensor(joint.shape[-1]).log())
