@@ -5,7 +5,7 @@ import sys
 
 from di4c.command import command
 from di4c.config.describe import first_docstring_line
-from di4c.config.registry import KINDS, SINGULAR, Registry
+from di4c.config.registry import KINDS, SINGULAR, SPEC_KEYS, Registry
 from di4c.config.spec import Spec, read_spec
 
 
@@ -41,7 +41,7 @@ def _list(options: argparse.Namespace) -> int:
     kinds = KINDS if options.kind is None else [plural.get(options.kind, options.kind)]
     for kind in kinds:
         targets = registry.targets(kind)
-        print(f"{kind} (in a spec: {SINGULAR[kind]})" if targets else f"{kind}: none")
+        print(f"{kind} (in a spec: {SPEC_KEYS[kind]})" if targets else f"{kind}: none")
         name_width = max((len(target.name) for target in targets), default=0)
         source_width = max((len(target.source) for target in targets), default=0)
         for target in targets:

@@ -31,6 +31,22 @@ SINGULAR = {
 """Every kind of part, with the key under which a spec (or another part's options) names one of it."""
 
 KINDS = tuple(SINGULAR)
+
+SPEC_KEYS = {
+    "teachers": "teacher",
+    "backbones": "teacher.backbone",
+    "processes": "process",
+    "parameterisations": "teacher.parameterisation",
+    "student_heads": "student.head",
+    "lambda_samplers": "latent",
+    "loss_estimators": "objective.data.estimator, objective.consistency.estimator",
+    "samplers": "objective.sampler, eval.sampler",
+    "metrics": "eval.metrics",
+    "datasets": "data",
+    "tokenizers": "objective.tokenizer, data.tokenizer",
+    "objectives": "objective",
+}
+"""Where a name of each kind stands in a spec."""
 ENTRY_POINT_GROUP = "di4c"
 REGISTRY_FILE = Path(__file__).parent.parent / "registry.yaml"
 

@@ -144,6 +144,8 @@ def read_spec(path: str | Path, overrides: Iterable[str] = ()) -> Spec:
         config = OmegaConf.load(path)
     except FileNotFoundError as error:
         raise SpecError(f"{path}: no such file") from error
+    except IsADirectoryError as error:
+        raise SpecError(f"{path}: is a folder; expected a spec, a YAML file") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise SpecError(f"{path}: cannot be read as YAML: {error}") from error
     if not OmegaConf.is_dict(config):

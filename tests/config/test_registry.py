@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from di4c.config.registry import KINDS, SINGULAR, Registry, Target
+from di4c.config.registry import KINDS, SINGULAR, SPEC_KEYS, Registry, Target
 from di4c.config.suggest import suggestion
 from di4c.errors import RegistryError
 
@@ -128,3 +128,7 @@ def test_suggestions():
     assert suggestion("zzz", ["a", "b"]) == " Known: a, b."
     assert suggestion("x", []) == " Known: none."
     assert re.search("Did you mean 'control-variate'", suggestion("variate", ["control-variate", "monte-carlo"]))
+
+
+def test_every_kind_says_where_it_stands_in_a_spec():
+    assert set(SPEC_KEYS) == set(KINDS)

@@ -144,7 +144,7 @@ def test_a_file_that_is_no_spec(tmp_path, text, told):
 def test_an_absent_file_and_a_folder(tmp_path):
     with pytest.raises(SpecError, match="absent.yaml: no such file"):
         read_spec(tmp_path / "absent.yaml")
-    with pytest.raises(SpecError, match="cannot be read"):
+    with pytest.raises(SpecError, match="is a folder; expected a spec"):
         read_spec(tmp_path)
 
 
