@@ -1,4 +1,4 @@
-"""The verdict on a student, from rows of known means and spreads."""
+"""The verdict on a student, from rows of known means and spreads, and the tool that stores it."""
 
 import json
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from di4c.errors import DataError
-from di4c.evaluation.verdict import verdict
+from tools.judge import verdict
 
 ROOT = Path(__file__).parents[2]
 
