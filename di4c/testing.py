@@ -6,6 +6,11 @@
 All run in seconds on a CPU. Random checks use tolerances of five standard errors.
 """
 
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -24,14 +29,16 @@ from di4c.contracts import (
     Metric,
     Objective,
     Prediction,
+    Procedure,
     Sampler,
     StudentHead,
     Teacher,
 )
+from di4c.rehearsal import Killed, Rehearsal
 
 __all__ = [
     "check_backbone", "check_dataset", "check_estimator", "check_head", "check_latent", "check_metric", "check_objective",
-    "check_process", "check_sampler", "check_teacher",
+    "check_procedure", "check_process", "check_sampler", "check_teacher",
 ]
 
 
@@ -246,3 +253,30 @@ def check_objective(objective: Objective, data: DataSource, *, seed: int = 0) ->
     _require(torch.allclose(part["loss"], whole["loss"][2:], rtol=1e-3), "the loss depends on how the batch is split")
     whole["loss"].mean().backward()
     _require(any(p.grad is not None for p in objective.model.parameters()), "no gradient reaches objective.model")
+
+
+def check_procedure(procedure: Procedure, spec: Mapping[str, Any], higher_is_better: Mapping[str, bool | None]) -> None:
+    """Its runs have folder names, one of them is the result, and killed at any moment it ends as if it had not been.
+
+    spec: a whole run's, as `Runs.spec`. higher_is_better: {value: which way is good}, the metrics that the procedure looks at.
+    Nothing is trained.
+    """
+    given = copy.deepcopy(dict(spec))
+    names = list(procedure.planned(given))
+    _require(given == spec, "planned changed the spec that it was given")
+    _require(names and all(Path(name).name == name for name in names), "planned gives no runs, or names that are no folder's")
+    whole = Rehearsal(spec, higher_is_better)
+    chosen = procedure.carry_out(whole)
+    _require(chosen in whole.trained, f"carry_out returned {chosen!r}, which is no run that it trained")
+    _require(set(names) & set(whole.trained), "none of the planned runs was trained")
+    for moment in range(1, whole.calls + 1):
+        killed = Rehearsal(spec, higher_is_better)
+        killed.kill_at = moment
+        try:
+            procedure.carry_out(killed)
+        except Killed:
+            pass
+        killed.kill_at = None
+        again = procedure.carry_out(killed)
+        same = (again, killed.trained, killed.files) == (chosen, whole.trained, whole.files)
+        _require(same, f"killed at call {moment} and carried out again, it ends otherwise")

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CONTRACTS = ("di4c.contracts", "di4c.errors", "di4c.draws")
 """All that a plugin may import of di4c."""
 
-ROOMS = ("contracts", "algorithm", "engine", "config", "planning", "evaluation", "rounds")
+ROOMS = ("contracts", "algorithm", "engine", "config", "planning", "evaluation", "procedure")
 """The rooms of di4c from the bottom to the top: each may import those before it."""
 
 

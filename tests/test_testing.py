@@ -17,7 +17,7 @@ from di4c import testing
 from di4c.algorithm.pretraining import NELBO
 from di4c.algorithm.times import TimeLaw
 from di4c.config.registry import Registry
-from di4c.contracts import Parameterisation
+from di4c.contracts import Parameterisation, Procedure
 
 
 def test_the_first_system_holds_its_contracts():
@@ -106,3 +106,27 @@ def test_heads_that_start_equal_are_caught():
     torch.nn.init.zeros_(head.project.weight)
     with pytest.raises(AssertionError, match="saddle"):
         testing.check_head(head, backbone, latent_dim=1, teacher=teacher)
+
+
+class Twice(Procedure):
+    """Trains a run, and another one if `note` was not yet written."""
+
+    def __init__(self, note: str):
+        self.note = note
+
+    def planned(self, spec):
+        return {"first": spec}
+
+    def carry_out(self, runs):
+        if runs.read("note") is None:
+            runs.write(self.note, "begun")
+            runs.train("first", runs.spec)
+        runs.train("second", runs.spec)
+        return "first"
+
+
+def test_a_procedure_that_forgets_what_a_kill_has_cut_off_is_caught():
+    spec = {"train": {"run": "x"}}
+    testing.check_procedure(Twice("other note"), spec, {})
+    with pytest.raises(AssertionError, match="killed at call 2 and carried out again, it ends otherwise"):
+        testing.check_procedure(Twice("note"), spec, {})

@@ -21,7 +21,7 @@ def main() -> None:
 
 def evaluate(arguments: argparse.Namespace) -> None:
     """Measures, writes everything to --out, and prints the table."""
-    from di4c.evaluation.comparison import compare, load_also, rounds_of, settings_of
+    from di4c.evaluation.comparison import compare, load_also, runs_in, settings_of
     from di4c.evaluation.loaded import load
     from di4c.evaluation.ranks import launched_ranks
     from di4c.evaluation.table import print_table, terminal_table
@@ -32,8 +32,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
             run.spec, steps=arguments.steps, mixture_sizes=arguments.mixture_sizes, samples=arguments.samples,
             seeds=arguments.seeds, batch_size=arguments.batch_size, metrics=arguments.metrics,
         )  # fmt: skip
-        rounds = rounds_of(arguments.run) if arguments.rounds else []
-        also = load_also([*rounds, *arguments.also], ranks.device)
+        runs = runs_in(arguments.run) if arguments.every_run else []
+        also = load_also([*runs, *arguments.also], ranks.device)
         say = _progress() if ranks.first else lambda done, total, text: None
         outcome = compare(run, settings, arguments.out, also=also, ranks=ranks, say=say)
         if outcome is not None:
@@ -85,7 +85,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=_number, metavar="N", help="samples at a time")
     parser.add_argument("--metrics", type=_words, metavar="NAME,NAME…", help="metrics to compute")
     parser.add_argument("--also", action="append", default=[], metavar="NAME=RUN", help="a further run to compare; repeatable")
-    parser.add_argument("--rounds", action="store_true", help="compare every round of a run of several rounds too")
+    parser.add_argument("--every-run", action="store_true", help="compare every run of the spec's procedure too")
     parser.add_argument("--device", help="cpu, cuda, … (default: a GPU if there is one)")
     parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)
     return parser.parse_args()

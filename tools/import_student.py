@@ -33,7 +33,7 @@ def import_student(spec_file: Path, overrides: list[str], out: Path) -> Path:
     from di4c.config.spec import read_spec, save_spec
     from di4c.errors import SpecError
 
-    spec = dataclasses.replace(read_spec(spec_file, [*overrides, f"train.run={out}"]), rounds=None)
+    spec = dataclasses.replace(read_spec(spec_file, [*overrides, f"train.run={out}"]), procedure=None)
     if out.exists():
         raise SpecError(f"{out}: exists already; give a new folder")
     registry = Registry.default(spec.plugins)

@@ -26,14 +26,11 @@ def main() -> None:
 
 
 def _train(spec: Spec, *, resume: bool) -> int:
-    """Trains the spec, in one run or in rounds; the exit code."""
-    from di4c.config.training import train_spec
+    """Trains the spec, in one run or in those of its procedure; the exit code."""
     from di4c.engine import ranks
-    from di4c.rounds.loop import train_rounds
+    from di4c.procedure.carry_out import carry_out
 
-    device = ranks.start()
-    rounds = spec.rounds is not None
-    result = train_rounds(spec, device=device, resume=resume) if rounds else train_spec(spec, resume=resume)
+    result = carry_out(spec, device=ranks.start(), resume=resume)
     ranks.finish()
     return 0 if result.finished else ranks.STOPPED_BY_SIGNAL
 

@@ -12,6 +12,7 @@ import torch
 from di4c.algorithm.shared_base import share_base
 from di4c.algorithm.student import MixtureStudent
 from di4c.config.construct import Construction
+from di4c.config.procedure import build_procedure, planned_specs
 from di4c.config.registry import Registry
 from di4c.config.spec import Spec, entries
 from di4c.config.trained import TrainedRun, trained_entry
@@ -204,14 +205,21 @@ def check(spec: Spec, registry: Registry) -> list[tuple[str, str]]:
                     _check_takes_student(registry, full, trained)
                 planned[where] = registry.plan(kind, full, PROVIDED[kind], where)
             except CheckpointError as error:
-                shown += f" (options not checked: {error})"
+                shown += f" ({_checked_without_run(registry, entry, where)}; {error})"
             told.append((where, shown))
         _check_head_class(registry, spec, planned)
-        if spec.rounds is not None:
-            later = spec.round(2).teacher
-            registry.plan("teachers", {k: v for k, v in later.items() if k != "run"}, PROVIDED["teachers"], "rounds.teacher")
-            told.append(("rounds.teacher", registry.find("teachers", later["name"]).told))
+    if spec.procedure is not None:
+        for name, run in planned_specs(spec, build_procedure(spec, registry)).items():
+            told += [(f"{name}: {where}", shown) for where, shown in check(run, registry) if (where, shown) not in told]
     return told
+
+
+def _checked_without_run(registry: Registry, entry: Mapping, where: str) -> str:
+    """What could be checked of a teacher whose run is not there yet: its options, if it is made of a student and takes none of it."""
+    if not _STUDENT <= _parameters_of(registry, entry["name"]):
+        return "options not checked"
+    registry.plan("teachers", {key: value for key, value in entry.items() if key != "run"}, PROVIDED["teachers"], where)
+    return "its run not checked"
 
 
 _SIZES = {"process", "data", "num_positions", "num_states", "num_classes", "weights"}
@@ -225,6 +233,7 @@ PROVIDED: Mapping[str, set[str]] = {
     "samplers": {"process", "teacher"},
     "metrics": {"data", "process", "judge"},
     "objectives": {"process", "teacher", "student", "latent", "num_positions", "num_states", "num_classes"},
+    "procedures": set(),
 }
 """The names of the values that the functions above provide to each kind."""
 

@@ -43,6 +43,7 @@ CONTRACTS = {
     "metrics": "Metric",
     "datasets": "DataSource",
     "objectives": "Objective",
+    "procedures": "Procedure",
 }
 """What a class of each kind extends, of di4c.contracts."""
 

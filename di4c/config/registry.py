@@ -27,6 +27,7 @@ SINGULAR = {
     "datasets": "dataset",
     "tokenizers": "tokenizer",
     "objectives": "objective",
+    "procedures": "procedure",
 }
 """Every kind of part, with the key under which a spec (or another part's options) names one of it."""
 
@@ -45,6 +46,7 @@ SPEC_KEYS = {
     "datasets": "data",
     "tokenizers": "objective.tokenizer, data.tokenizer",
     "objectives": "objective",
+    "procedures": "procedure",
 }
 """Where a name of each kind stands in a spec."""
 ENTRY_POINT_GROUP = "di4c"

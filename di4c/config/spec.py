@@ -20,7 +20,6 @@ from di4c.config.construct import NESTED, full_entry
 from di4c.config.eval_spec import EvalSpec
 from di4c.config.plugin_modules import is_file
 from di4c.config.registry import Registry
-from di4c.config.rounds_spec import RoundsSpec
 from di4c.config.suggest import suggestion
 from di4c.config.train_spec import TrainSpec
 from di4c.errors import RegistryError, SpecError
@@ -40,6 +39,7 @@ SECTION_KINDS = {
     "teacher": "teachers",
     "latent": "lambda_samplers",
     "objective": "objectives",
+    "procedure": "procedures",
 }
 """The sections that are one entry, with their kinds."""
 
@@ -57,6 +57,10 @@ OWNED_BY_TRAIN = {
     "steps_per_print": "train.log_every",
 }
 """DeepSpeed's keys that a spec must not set, with the keys to use."""
+
+
+MOVED = {"rounds": "procedure: {name: rounds, max: …, stop: …, later: …}, with what was rounds.teacher as procedure.later.teacher"}
+"""Former sections, with what says the same now."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,7 @@ class Spec:
     latent: Any = None
     objective: Any = None
     eval: EvalSpec | None = None
-    rounds: RoundsSpec | None = None
+    procedure: Any = None
     plugins: list[str] = field(default_factory=list)
     deepspeed: dict[str, Any] = field(default_factory=dict)
     source: str = field(default="spec", compare=False, metadata={"spec": False})
@@ -111,22 +115,14 @@ class Spec:
         Raises SpecError or RegistryError with `source`, the key path, what was found and what is allowed.
         """
         try:
+            _check_moved(values)
             spec = from_mapping(cls, values, "")
             spec = dataclasses.replace(_normalised(spec, folder or Path.cwd()), source=str(source))
             _check_deepspeed(spec.deepspeed)
             _check_names(spec, Registry.default(spec.plugins))
-            _check_rounds(spec)
         except (SpecError, RegistryError) as error:
             raise type(error)(f"{source}: {error}") from error
-        for number in range(1, min(spec.rounds.max, 2) + 1) if spec.rounds else ():
-            spec.round(number)
         return spec
-
-    def round(self, number: int) -> "Spec":
-        """The spec of one round (from 1) of a spec with `rounds`."""
-        values = self.to_dict()
-        del values["rounds"]
-        return Spec.from_dict(self.rounds.values_of(number, values), source=f"{self.source}: round {number}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values that `from_dict` turns into the same spec; sections that are absent are left out."""
@@ -183,6 +179,12 @@ def entries(spec: Spec) -> list[tuple[str, str, Entry]]:
     return [item for item in found if item[2] is not None]
 
 
+def _check_moved(values: object) -> None:
+    for key in values if isinstance(values, Mapping) else ():
+        if key in MOVED:
+            raise SpecError(f"{key}: no section any more; use {MOVED[key]}.")
+
+
 def _normalised(spec: Spec, folder: Path) -> Spec:
     """Every entry a mapping, the objective filled in, plugin files absolute, "inf" written as text."""
     for key in REQUIRED[spec.task]:
@@ -226,19 +228,6 @@ def _check_nested(registry: Registry, options: Mapping, where: str) -> None:
                 _check_entry(registry, NESTED[key], value, f"{where}.{key}")
             else:
                 _check_nested(registry, value, f"{where}.{key}")
-
-
-def _check_rounds(spec: Spec) -> None:
-    """SpecError unless the rounds, if there are any, are of a distillation, with students that can be teachers, and can be judged."""
-    rounds = spec.rounds
-    if rounds is None:
-        return
-    if spec.task != "distill":
-        raise SpecError(f"rounds: only of task distill; found {spec.task!r}.")
-    if spec.student.lora is not None:
-        raise SpecError("rounds: students with student.lora are adapters of their teacher and cannot be teachers themselves.")
-    if rounds.stop is not None and rounds.stop.steps is not None and spec.eval is None:
-        raise SpecError("rounds.stop.steps: needs an eval section, whose samples and seeds the rounds are judged with.")
 
 
 def _check_deepspeed(config: Mapping) -> None:

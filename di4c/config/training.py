@@ -10,7 +10,7 @@ from di4c.engine.options import OptimizerOptions, ScheduleOptions, TrainOptions
 
 
 def train_spec(spec: Spec, *, resume: bool) -> Result:
-    """Trains what a spec without `rounds` describes, in its run folder. Collective; raises as `build` and `train` do."""
+    """Trains the one run that a spec without `procedure` describes, in its run folder. Collective; raises as `build` and `train` do."""
     parts = build(spec, Registry.default(spec.plugins))
     run = Run(
         spec.train.run,

@@ -13,6 +13,7 @@ from di4c.contracts.metric import Generation, Metric
 from di4c.contracts.objective import Objective
 from di4c.contracts.parameterisation import LOG_ZERO, Parameterisation, Raw
 from di4c.contracts.prediction import CHUNK_BYTES, Prediction
+from di4c.contracts.procedure import Measured, Procedure, Runs, merged
 from di4c.contracts.process import ForwardProcess
 from di4c.contracts.sampler import Denoiser, Sampler
 from di4c.contracts.teacher import Teacher
@@ -22,7 +23,7 @@ from di4c.draws import Draws, categorical
 
 __all__ = [
     "CHUNK_BYTES", "LOG_ZERO", "AffineReadout", "Backbone", "Batch", "Context", "DataSource", "Denoiser", "Draws",
-    "ForwardProcess", "Generation", "IdentityReadout", "ImageTokenizer", "LambdaSampler", "LossEstimator", "Metric",
-    "Modulation", "Objective", "Parameterisation", "Prediction", "Raw", "Reduction", "Sampler", "Split", "Statistics",
-    "StudentHead", "Teacher", "categorical", "strict_load",
+    "ForwardProcess", "Generation", "IdentityReadout", "ImageTokenizer", "LambdaSampler", "LossEstimator", "Measured", "Metric",
+    "Modulation", "Objective", "Parameterisation", "Prediction", "Procedure", "Raw", "Reduction", "Runs", "Sampler", "Split",
+    "Statistics", "StudentHead", "Teacher", "categorical", "merged", "strict_load",
 ]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from di4c.engine.archive import write_safetensors
 from di4c.engine.checkpoint import Checkpoint
-from di4c.engine.files import sync_folder, write_bytes
+from di4c.engine.files import replace_folder, sync_folder, write_bytes
 
 PREFIX = "model."
 """Of an objective only this submodule is exported."""
@@ -31,15 +31,23 @@ def export(checkpoint: Checkpoint, out: Path, spec: dict[str, Any], commit: str 
     _write_model(temporary / "model.safetensors", weights, names)
     write_bytes(temporary / "config.json", (json.dumps(config, indent=1) + "\n").encode())
     sync_folder(temporary)
-    if out.exists():
-        old = out.with_name(f".{out.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        os.replace(out, old)
-        os.replace(temporary, out)
-        shutil.rmtree(old)
-    else:
-        os.replace(temporary, out)
+    replace_folder(out, temporary)
     return out
+
+
+def copy_export(source: Path, out: Path) -> None:
+    """The export in another folder; its large files are shared where the file system can."""
+    temporary = out.with_name(f".{out.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.copytree(source, temporary, copy_function=_linked)
+    replace_folder(out, temporary)
+
+
+def _linked(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def _exported(checkpoint: Checkpoint) -> tuple[dict[str, Path], dict[str, str]]:

@@ -25,3 +25,9 @@ def load_into(model: nn.Module, folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{folder}/config.json: expected format di4c-export, version 1")
     strict_load(model, tensors, str(folder / "model.safetensors"))
     return config
+
+
+def exported_step(folder: Path) -> int:
+    """The number of updates behind an export; 0 if there is none."""
+    file = folder / "config.json"
+    return int(json.loads(file.read_text(encoding="utf-8"))["step"]) if file.is_file() else 0

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 from pathlib import Path
 
 
@@ -19,6 +20,18 @@ def replace_file(path: Path, content: str) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     write_bytes(temporary, content.encode())
     os.replace(temporary, path)
+
+
+def replace_folder(path: Path, made: Path) -> None:
+    """Puts the folder `made` in the place of `path`, which it lies beside; a crash leaves the old one or the new one, whole or aside."""
+    if not path.exists():
+        os.replace(made, path)
+        return
+    old = path.with_name(f".{path.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    os.replace(path, old)
+    os.replace(made, path)
+    shutil.rmtree(old)
 
 
 def sha256_of(path: Path) -> str:

@@ -17,7 +17,7 @@ from di4c.contracts import DataSource, Metric
 from di4c.engine.run_folder import code_commit, environment
 from di4c.errors import DataError, SpecError
 from di4c.evaluation.cells import CellStore, write_atomically, writing
-from di4c.evaluation.loaded import LoadedModel, load
+from di4c.evaluation.loaded import LoadedModel, inner_runs, load
 from di4c.evaluation.models import MixtureSize
 from di4c.evaluation.plots import metrics_figure, training_figure
 from di4c.evaluation.ranks import Ranks
@@ -201,11 +201,11 @@ def _facts(
     ]
 
 
-def rounds_of(path: Path) -> list[str]:
-    """The rounds of a run of several rounds as `load_also` takes them. Raises SpecError where it has none."""
-    folders = sorted((f for f in path.glob("round-*") if (f / "export").is_dir()), key=lambda f: int(f.name.rpartition("-")[2]))
+def runs_in(path: Path) -> list[str]:
+    """The runs of a procedure as `load_also` takes them. Raises SpecError where there is none."""
+    folders = inner_runs(path)
     if not folders:
-        raise SpecError(f"--rounds: {path} has none (round-1, …); it is a single run")
+        raise SpecError(f"--every-run: {path} holds none; it is a single run")
     return [f"{folder.name}={folder}" for folder in folders]
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -196,13 +197,23 @@ def export_folder(path: Path) -> Path:
     for folder in (path / "export", path):
         if (folder / "model.safetensors").is_file() and (folder / "config.json").is_file():
             return folder
-    rounds = sorted(str(folder.parent) for folder in path.glob("round-*/export"))
-    if rounds:
-        raise CheckpointError(f"{path}: its rounds are not over; continue them with --resume, or name one: {', '.join(rounds)}")
+    runs = inner_runs(path)
+    if runs:
+        raise CheckpointError(f"{path}: its runs are not over; continue them with --resume, or name one: {', '.join(map(str, runs))}")
     if (path / "checkpoints").is_dir():
         raise CheckpointError(f"{path}: the run has no export yet; continue it to its end with --resume")
     found = ", ".join(sorted(p.name for p in path.iterdir())[:6]) or "nothing"
     raise CheckpointError(f"{path}: neither a run nor an export (model.safetensors with config.json); it holds {found}")
+
+
+def inner_runs(path: Path) -> list[Path]:
+    """The folders, with an export each, of the runs that a procedure made in the folder `path`, in natural order."""
+
+    def order(folder: Path) -> list[tuple[bool, int | str]]:
+        parts = re.split(r"(\d+)", folder.name)
+        return [(part.isdecimal(), int(part) if part.isdecimal() else part) for part in parts]
+
+    return sorted((export.parent for export in path.glob("*/export")), key=order)
 
 
 def _carried_spec(folder: Path) -> Spec:

@@ -54,7 +54,8 @@ PAPER = {
     "openwebtext-mdlm-di4c": TEXT | {"teacher": {"name": "mdlm", "path": "kuleshov-group/mdlm-owt"}},
     "openwebtext-sdtt7-di4c": TEXT | {"teacher.name": "sdtt", "teacher.round": 7},
     "openwebtext-sdtt7-di4c2": TEXT | {
-        "teacher.name": "sdtt", "teacher.round": 7, "rounds.max": 2, "rounds.teacher": {"name": "averaged", "components": 16},
+        "teacher.name": "sdtt", "teacher.round": 7, "procedure.name": "rounds", "procedure.max": 2,
+        "procedure.later": {"teacher": {"name": "averaged", "components": 16}},
     },
     "openwebtext-sdtt": {
         "teacher.name": "mdlm", "objective.base_steps": 1024, "objective.substeps": 2, "objective.rounds": 7,
@@ -93,4 +94,5 @@ def test_a_paper_spec_states_the_papers_constants(name):
 
 def test_the_command_says_what_it_checked(capsys):
     assert main(["check", str(SPECS / "openwebtext-sdtt7-di4c2.yaml")]) == 0
-    assert "rounds.teacher" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "round-2: teacher" in shown and "averaged:Averaged" in shown and "options not checked" not in shown

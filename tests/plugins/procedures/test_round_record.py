@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from di4c.config.rounds_spec import RoundsSpec, StopSpec
 from di4c.errors import CheckpointError
-from di4c.rounds.record import Record, Round, verdict
+from di4c_plugins.procedures.round_record import Record
+from di4c_plugins.procedures.stop_rule import Round, StopRule, Verdict, verdict
 
 
 def rounds(*values: float, teacher: float | None = None) -> list[Round]:
@@ -16,8 +16,22 @@ def rounds(*values: float, teacher: float | None = None) -> list[Round]:
     return found + [Round(n, f"round-{n}", 10, 1.0, {"fd": {"mean": v, "std": 0.1}}) for n, v in enumerate(values, 1)]
 
 
-def spec(most: int = 5, gain: float | None = 0.1) -> RoundsSpec:
-    return RoundsSpec(max=most, teacher="averaged", stop=None if gain is None else StopSpec("fd", gain, steps=2))
+def found(entries: list[Round], most: int = 5, gain: float | None = 0.1, higher_is_better: bool = False) -> Verdict:
+    stop = None if gain is None else StopRule("fd", gain, steps=2)
+    return verdict(entries, most, stop, higher_is_better)
+
+
+class Folder:
+    """As much of `Runs` as a record needs."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def read(self, file: str) -> str | None:
+        return (self.folder / file).read_text() if (self.folder / file).exists() else None
+
+    def write(self, file: str, text: str) -> None:
+        (self.folder / file).write_text(text)
 
 
 @pytest.mark.parametrize(
@@ -35,32 +49,33 @@ def spec(most: int = 5, gain: float | None = 0.1) -> RoundsSpec:
     ],
 )
 def test_rounds_end_when_one_gains_too_little(values, teacher, over, chosen):
-    found = verdict(rounds(*values, teacher=teacher), spec(), higher_is_better=False)
-    assert (found.over, found.chosen) == (over, chosen)
+    outcome = found(rounds(*values, teacher=teacher))
+    assert (outcome.over, outcome.chosen) == (over, chosen)
 
 
 def test_gains_are_relative_and_may_point_upwards():
-    found = verdict(rounds(0.5, 0.6, teacher=0.4), spec(), higher_is_better=True)
-    assert not found.over and found.chosen == 2 and found.gains == pytest.approx({1: 0.25, 2: 0.2})
-    assert verdict(rounds(-2.0, -2.5), spec(), higher_is_better=False).gains == pytest.approx({2: 0.25})
+    outcome = found(rounds(0.5, 0.6, teacher=0.4), higher_is_better=True)
+    assert not outcome.over and outcome.chosen == 2 and outcome.gains == pytest.approx({1: 0.25, 2: 0.2})
+    assert found(rounds(-2.0, -2.5)).gains == pytest.approx({2: 0.25})
 
 
 def test_without_a_rule_the_last_round_is_the_result():
-    assert verdict(rounds(1.0, 9.0), spec(2, None), False).chosen == 2
-    assert not verdict(rounds(1.0), spec(2, None), False).over
+    assert found(rounds(1.0, 9.0), 2, None).chosen == 2
+    assert not found(rounds(1.0), 2, None).over
 
 
 def test_a_larger_limit_goes_on():
     done = rounds(20.0, 10.0, teacher=50.0)
-    assert verdict(done, spec(2), False).over and not verdict(done, spec(3), False).over
+    assert found(done, 2).over and not found(done, 3).over
 
 
 def test_the_record_says_why_and_reads_back(tmp_path):
-    record = Record(tmp_path, rounds(20.0, 19.0, teacher=50.0))
-    record.write(spec())
+    stop = StopRule("fd", 0.1, steps=2)
+    record = Record(5, stop, rounds(20.0, 19.0, teacher=50.0))
+    record.write(Folder(tmp_path))
     stored = json.loads((tmp_path / "rounds.json").read_text())
     assert stored["over"] and stored["chosen"] == 2 and "round 2 gains 5.00% in fd, less than 10.00%" in stored["reason"]
-    assert Record.read(tmp_path) == record
+    assert Record.read(Folder(tmp_path), 5, stop) == record
     rows = list(csv.DictReader(open(tmp_path / "rounds.csv")))
     assert [row["round"] for row in rows] == ["0", "1", "2"] and [row["chosen"] for row in rows] == ["0", "0", "1"]
     assert float(rows[2]["gain"]) == pytest.approx(0.05) and rows[1]["fd"] == "20.0"
@@ -69,4 +84,4 @@ def test_the_record_says_why_and_reads_back(tmp_path):
 def test_a_damaged_record_is_told(tmp_path):
     (tmp_path / "rounds.json").write_text("{")
     with pytest.raises(CheckpointError, match="not a record of rounds"):
-        Record.read(tmp_path)
+        Record.read(Folder(tmp_path), 5, None)

@@ -1,0 +1,45 @@
+"""`procedure:`, which runs a spec makes: the named plugin, and the specs of its runs."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from di4c.config.registry import Registry
+from di4c.config.spec import Spec
+from di4c.contracts import Procedure, merged
+from di4c.errors import Di4CError, SpecError
+
+TAKEN = ("export", "checkpoints", "measured")
+"""What the framework calls its own folders inside a run folder."""
+
+
+def build_procedure(spec: Spec, registry: Registry) -> Procedure:
+    """The procedure of `procedure:`."""
+    try:
+        return registry.create("procedures", spec.procedure, {}, "procedure")
+    except Di4CError as error:
+        raise type(error)(f"{spec.source}: {error}") from error
+
+
+def shared_values(spec: Spec) -> dict[str, Any]:
+    """The spec without its `procedure`, in plain values."""
+    return {key: value for key, value in spec.to_dict().items() if key != "procedure"}
+
+
+def planned_specs(spec: Spec, procedure: Procedure) -> dict[str, Spec]:
+    """{name: spec} of the runs that a spec's procedure tells beforehand. Raises SpecError or RegistryError as it and they do."""
+    try:
+        planned = procedure.planned(shared_values(spec))
+    except Di4CError as error:
+        raise type(error)(f"{spec.source}: {error}") from error
+    return {name: run_spec(spec, name, values) for name, values in planned.items()}
+
+
+def run_spec(spec: Spec, name: str, values: Mapping[str, Any]) -> Spec:
+    """The validated spec of one run of a spec's procedure, from plain values; it trains in a folder inside the spec's."""
+    where = f"{spec.source}: {name}"
+    if Path(name).name != name or name.startswith(".") or name in TAKEN:
+        raise SpecError(f"{where}: a run is called by the name of its folder, other than {', '.join(TAKEN)}")
+    if "procedure" in values:
+        raise SpecError(f"{where}: procedure: a run of a procedure has none of its own")
+    return Spec.from_dict(merged(values, {"train": {"run": str(spec.train.run / name)}}), source=where)

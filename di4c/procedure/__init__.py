@@ -1,0 +1,1 @@
+"""Procedures carried out: the runs that one spec makes."""

@@ -1,1 +1,0 @@
-"""Students of students: rounds of distillation from one spec."""

@@ -1,0 +1,79 @@
+"""Carries out specs with a procedure one after another in one process a rank: python -m tests.procedure.worker JOBS.json RESULTS.json
+
+A job: {"spec", "resume", "die"}; die: the name of a moment at which the whole is broken off as a kill would:
+"measuring NAME" before a run is measured, "writing FILE K" before the K-th writing of a file, "ending" before the last export;
+or "signal NAME": SIGTERM comes after the run's first update.
+"""
+
+import collections
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from unittest import mock
+
+from di4c.config.spec import Spec
+from di4c.engine import ranks
+from di4c.engine.loop import Trainer
+from di4c.errors import Di4CError
+from di4c.procedure import carry_out, runs
+
+
+class Killed(Exception):
+    pass
+
+
+def dying(action, moment, die: str | None):
+    """`action`, unless it is called at the moment to die at; moment(*arguments) names one."""
+
+    def wrapped(*arguments, **options):
+        if moment(*arguments) == die:
+            raise Killed
+        return action(*arguments, **options)
+
+    return wrapped
+
+
+def signalled(update, die: str | None):
+    def wrapped(trainer):
+        update(trainer)
+        if die == f"signal {trainer.run.folder.name}":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return wrapped
+
+
+def perform(job: dict) -> dict:
+    die, written = job.get("die"), collections.Counter()
+
+    def writing(self, file, text):
+        written[file] += 1
+        return f"writing {file} {written[file]}"
+
+    with (
+        mock.patch.object(runs.SpecRuns, "evaluate", dying(runs.SpecRuns.evaluate, lambda self, name, *a: f"measuring {name}", die)),
+        mock.patch.object(runs.SpecRuns, "write", dying(runs.SpecRuns.write, writing, die)),
+        mock.patch.object(carry_out, "copy_export", dying(carry_out.copy_export, lambda *a: "ending", die)),
+        mock.patch.object(Trainer, "_update", signalled(Trainer._update, die)),
+    ):
+        try:
+            result = carry_out.carry_out(Spec.from_dict(job["spec"]), device=ranks.start(), resume=job.get("resume", False))
+            return {"step": result.step, "finished": result.finished}
+        except Killed:
+            return {"killed": True}
+        except Di4CError as error:
+            return {"error": str(error)}
+
+
+def main() -> None:
+    jobs, out = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
+    ranks.start()
+    results = [perform(job) for job in jobs]
+    if ranks.rank() == 0:
+        out.write_text(json.dumps(results))
+    ranks.finish()
+
+
+if __name__ == "__main__":
+    main()
