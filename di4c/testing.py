@@ -165,17 +165,27 @@ def check_head(head: StudentHead, backbone: Backbone, *, latent_dim: int, teache
 
 
 def check_latent(latent: LambdaSampler, *, components: int = 6) -> None:
-    """Shapes and dtype; rank independence; weights that sum to 1; atoms whose weights sum to 1."""
+    """Shapes and dtype; rank independence; draws uncorrelated if they are said to be independent; weights that sum to 1; atoms whose
+    weights sum to 1."""
     lam = latent.sample(components, Draws(0, count=5))
     _require(lam.shape == (5, components, latent.dim) and lam.dtype == torch.float32, "sample must be [B, M, L] float32")
     part = latent.sample(components, Draws(0, first=2, count=3))
     _require(torch.equal(lam[2:], part), "sample must draw from `draws` alone, row by row, so that ranks agree")
+    if latent.independent and latent.num_atoms != 2:
+        _require(_correlation(latent) < 0.08, "`independent` is True, but the draws of an example are correlated")
     weights = latent.log_weights(components).exp()
     _require(weights.shape == (components,) and (weights.sum() - 1).abs() < 1e-6, "log_weights must be [M] and sum to 1")
     for number in (1, 3):
         atoms, weights = latent.support(number, Draws(0))
         _require(atoms.shape == (len(weights), latent.dim), "support must give atoms [K, L] and weights [K]")
         _require((weights.sum() - 1).abs() < 1e-5, "support's weights must sum to 1")
+
+
+def _correlation(latent: LambdaSampler, examples: int = 4000) -> float:
+    """Largest correlation, over the L dimensions, of two draws of λ for one example; its standard error is 1/√examples."""
+    lam = latent.sample(2, Draws(0, count=examples)).double()
+    lam = (lam - lam.mean(0)) / lam.std(0).clamp_min(1e-12)
+    return float(lam.prod(1).mean(0).abs().max())
 
 
 def check_estimator(estimator: LossEstimator) -> None:

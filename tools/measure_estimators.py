@@ -134,8 +134,7 @@ def measure_targets(size: int = 16, repeats: int = 32) -> list[dict]:
     noise = example_noise(made(MONTE_CARLO, 64, 16, Sobol()), model, size)
     tried = {
         "monte-carlo": (MONTE_CARLO, {}), "own-component": (OWN, {}), "control-variate": (ControlVariate(), {}),
-        "monte-carlo, sobol": (MONTE_CARLO, {"latent": Sobol()}), "own-component, sobol": (OWN, {"latent": Sobol()}),
-        "monte-carlo, x_u each": (MONTE_CARLO, {"x_u": "each"}),
+        "monte-carlo, sobol": (MONTE_CARLO, {"latent": Sobol()}), "monte-carlo, x_u each": (MONTE_CARLO, {"x_u": "each"}),
         "control-variate, x_u each": (ControlVariate(), {"x_u": "each"}),
     }  # fmt: skip
     for components in (4, 16):

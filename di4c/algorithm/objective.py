@@ -21,47 +21,20 @@ from di4c.algorithm.mixture import Marginals, Query, statistics
 from di4c.algorithm.rollouts import Rollouts, load_or_roll_out
 from di4c.algorithm.scene import Scene, SceneLaw, draw_scene
 from di4c.algorithm.student import MixtureStudent
-from di4c.algorithm.times import Gate, StepLaw, TimeLaw
-from di4c.contracts import CHUNK_BYTES, Batch, Draws, LambdaSampler, LossEstimator, Objective, Sampler, Statistics, Teacher
+from di4c.algorithm.terms import (
+    ConsistencyTerm,
+    DataTerm,
+    DistillationTerm,
+    check_terms,
+    number_of_components,
+    scene_options,
+)
+from di4c.algorithm.times import StepLaw, TimeLaw
+from di4c.contracts import CHUNK_BYTES, Batch, Draws, LambdaSampler, Objective, Sampler, Statistics, Teacher
 from di4c.errors import SpecError
 
 ADVICE_EXAMPLES = 16
 """Examples of a micro-batch on which the diagnostics try other numbers of components."""
-
-
-@dataclass(frozen=True)
-class DataTerm:
-    """weight·( a(t)·correlated part + marginal part ); a = gate."""
-
-    weight: float
-    estimator: LossEstimator
-    gate: Gate
-
-
-@dataclass(frozen=True)
-class ConsistencyTerm:
-    """weight·[above ≤ t]·( correlated part + marginal part ), on a random `probability` of the steps, weighted by its inverse.
-
-    The target costs a few forward passes more; computing it on some steps only keeps the expected loss and saves them.
-    """
-
-    weight: float
-    estimator: LossEstimator
-    above: float = 0.0
-    probability: float = 1.0
-
-    def __post_init__(self):
-        if not 0 < self.probability <= 1:
-            raise SpecError(f"objective.consistency.probability: in (0, 1]; found {self.probability}")
-
-
-@dataclass(frozen=True)
-class DistillationTerm:
-    """weight·[t < below]·surrogate (strict; `below_inclusive` for ≤), or at times of its own if the scene draws them."""
-
-    weight: float
-    below: float = 1.0
-    below_inclusive: bool = False
 
 
 @dataclass(frozen=True)
@@ -187,40 +160,31 @@ class Di4C(Objective):
         fused: bool | None = None,
     ):
         super().__init__()
-        self.bias_tolerance_nats = bias_tolerance_nats
-        if components_at_a_time is not None and components_at_a_time < 1:
-            raise SpecError(f"objective.components_at_a_time: at least 1, or null for all; found {components_at_a_time}")
-        components = number_of_components(components, latent)
-        _check_terms(data, consistency, distillation, teacher_step, targets)
-        _check_estimators(data, consistency, latent, components, targets, x_u)
         if (reference == "teacher") != (rollouts is not None):
             raise SpecError("objective.reference: 'teacher' goes with objective.rollouts, 'data' without")
+        self.bias_tolerance_nats = bias_tolerance_nats
         self.rollouts, self.num_classes, self.pool = rollouts, num_classes, None
         self.model = student
         # In a tuple, so that the teacher never becomes a submodule even if a plugin makes it an nn.Module.
         self._frozen = (teacher,)
         self.loss = Di4CLoss(data, consistency, distillation, chunk_bytes, fused)
         self.law = SceneLaw(
+            **scene_options(data, consistency, distillation),
             latent=latent,
             sampler=sampler,
-            components=components,
+            components=number_of_components(components, latent),
             targets=targets,
             time=time,
             teacher_step=teacher_step,
-            far_above=consistency.above if consistency is not None else None,
-            far_probability=consistency.probability if consistency is not None else 1.0,
-            near_below=distillation.below if distillation is not None else None,
             near_time=near_time,
             near_copies=near_copies,
             target_mode=target_mode,
             x_u=x_u,
             label_dropout=label_dropout,
-            needs_teacher=data is not None and bool(data.estimator.needs & {"kl"}),
-            needs_marginals=consistency is not None and bool(consistency.estimator.needs & {"kl"}),
-            needs_target_joint=consistency is not None and "target_joint" in consistency.estimator.needs,
             components_at_a_time=components_at_a_time,
             chunk_bytes=chunk_bytes,
         )
+        check_terms(self.law, data, consistency, distillation)
 
     @property
     def teacher(self) -> Teacher:
@@ -262,52 +226,3 @@ class Di4C(Objective):
         gain = next(s.nll for s in curve if s.components == self.law.components) - curve[-1].nll
         suggested = suggested_components(curve, self.bias_tolerance_nats)
         return found | {"gain_by_4m_nats": gain, "suggested_components": float(suggested)}
-
-
-def _check_terms(
-    data: DataTerm | None,
-    consistency: ConsistencyTerm | None,
-    distillation: DistillationTerm | None,
-    teacher_step: StepLaw | None,
-    targets: int,
-) -> None:
-    """SpecError unless there is a term, and what the consistency term needs is there."""
-    if data is None and consistency is None and distillation is None:
-        raise SpecError("objective: at least one of data, consistency, distillation must be given")
-    if consistency is not None and (teacher_step is None or targets < 1):
-        raise SpecError("objective.consistency needs objective.teacher_step and objective.targets ≥ 1")
-
-
-def number_of_components(components: int | Literal["all"], latent: LambdaSampler) -> int:
-    """M; "all" is the number of atoms of a finite law. SpecError if the law is not finite, or M not positive."""
-    if components == "all":
-        if latent.num_atoms is None:
-            raise SpecError("objective.components: 'all' needs a law of λ with finitely many atoms, e.g. latent: categorical")
-        return latent.num_atoms
-    if components < 1:
-        raise SpecError(f"objective.components: at least 1, or 'all'; found {components}")
-    return components
-
-
-def _check_estimators(
-    data: DataTerm | None, consistency: ConsistencyTerm | None, latent: LambdaSampler, components: int, targets: int, x_u: str
-) -> None:
-    """SpecError where an estimator asks for what its term, or the law of λ, does not give."""
-    named = {"data": data, "consistency": consistency}
-    for term, estimator in ((name, found.estimator) for name, found in named.items() if found is not None):
-        where = f"objective.{term}.estimator: {type(estimator).__name__}"
-        if estimator.assumes_draws and components == latent.num_atoms:
-            raise SpecError(f"{where} assumes random λ, but all {components} atoms are enumerated; take monte-carlo, exact here")
-        if "log_law" in estimator.needs:
-            numbers = (components, targets) if term == "consistency" else (components,)
-            if set(numbers) != {latent.num_atoms} or x_u != "shared":
-                raise SpecError(
-                    f"{where} sums over every λ: components (and targets) must be the {latent.num_atoms} atoms of a finite law, "
-                    f"and x_u shared; found {', '.join(map(str, numbers))} and {x_u}"
-                )
-        if "target_joint" not in estimator.needs:
-            continue
-        if term == "data":
-            raise SpecError(f"{where} needs a sample's own λ, which data do not have; it is for objective.consistency")
-        if targets != components or x_u != "shared":
-            raise SpecError(f"{where} needs targets = components and x_u: shared; found {targets}, {components} and {x_u}")

@@ -39,13 +39,13 @@ class LossEstimator(ABC):
     """Maps statistics to (correlated part [B], marginal part [B]), nats; their sum estimates the loss.
 
     `needs` names the fields of Statistics it reads, of {"joint", "marginal", "kl", "componentwise_kl", "target_joint", "log_law"}.
-    "target_joint" makes target and student share their λ (M = N); only a consistency term has it. `assumes_draws`: the λ_m
-    must be independent equal-weight draws; a law that is enumerated has no bias left to remove.
+    "target_joint" makes target and student share their λ (M = N); only a consistency term has it. `assumes_independence`: the λ_m
+    must be independent equal-weight draws: neither an enumerated law, which has no bias left to remove, nor a stratified set.
     "log_law" replaces the samples by all x: small spaces and an enumerated law of λ only.
     """
 
     needs: frozenset
-    assumes_draws: bool = False
+    assumes_independence: bool = False
 
     @abstractmethod
     def __call__(self, statistics: Statistics) -> tuple[Tensor, Tensor]:

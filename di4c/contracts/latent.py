@@ -13,11 +13,13 @@ class LambdaSampler(ABC):
     """Draws λ; `dim` is L, `num_atoms` the size K of a finite law (None if it is infinite).
 
     With components = K a finite law is enumerated: `sample` returns every atom once, `log_weights` their probabilities,
-    and averages over λ are exact.
+    and averages over λ are exact. `independent` says whether the draws of an example are otherwise independent of one another:
+    some loss estimators are right for such a law only, and take no law that leaves it at False.
     """
 
     dim: int
     num_atoms: int | None = None
+    independent: bool = False
 
     @abstractmethod
     def sample(self, components: int, draws: Draws) -> Tensor:

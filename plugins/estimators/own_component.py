@@ -16,14 +16,16 @@ class OwnComponent(LossEstimator):
 
         p̂^θ(x_n) = Σ_m p^θ_t(x_n | λ_m) / (M − 1 + r_{n,m}),   r_{n,m} = p_u(x_n | λ_m) / p_u(x_n),
 
-    which is unbiased with the true p_u(x_n); its mean over the same M components, own one included, stands in for it.
-    Monte Carlo draws miss the λ that explain x_n once D is large, and push whatever component is least far away; here one is
-    always present. −log is biased for finite M, by O(1/M); the target must resemble the student, as one small step makes it.
+    which is unbiased with the true p_u(x_n) if each λ_m, m ≠ n, has the law p(λ) given λ_n as well: the M draws must be pairwise
+    independent. In a stratified or Sobol set, or without replacement, the others avoid the λ_n that explains x_n, and p̂^θ(x_n) is too
+    small; for Sobol sets no gain was measured either (tools/results/estimators.json). For p_u(x_n) stands its mean over the same M
+    components, own one included. Monte Carlo draws miss the λ that explain x_n once D is large, and push whatever component is
+    least far away; here one is always present. −log is biased for finite M, by O(1/M); the target must resemble the student, as one small step makes it.
     With M = 1 it is the bound −log p^θ_t(x_n | λ_n).
     """
 
     needs = frozenset({"joint", "target_joint"})
-    assumes_draws = True
+    assumes_independence = True
 
     def __call__(self, statistics: Statistics) -> tuple[Tensor, Tensor]:
         log_target = statistics.target_joint.logsumexp(-1) - math.log(statistics.target_joint.shape[-1])

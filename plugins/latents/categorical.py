@@ -24,13 +24,13 @@ class Categorical(LambdaSampler):
             raise SpecError(f"latent.weights: {atoms} non-negative numbers, one an atom; found {weights}")
         self.dim = self.num_atoms = atoms
         self._probs = probs / probs.sum()
-        self._independent = independent
+        self.independent = independent
 
     def sample(self, components: int, draws: Draws) -> Tensor:
         if components == self.num_atoms:
             return torch.eye(self.num_atoms, device=draws.device).expand(draws.count, -1, -1)
         levels = draws.uniform(components)
-        if self._independent:
+        if self.independent:
             return self._one_hot(levels)
         spread = (torch.arange(components, device=levels.device) / components + levels[:, :1]) % 1.0
         return self._one_hot_in_order(spread, draws.permutation(self.num_atoms))

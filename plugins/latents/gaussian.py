@@ -20,10 +20,10 @@ class Gaussian(LambdaSampler):
 
     def __init__(self, *, dim: int, points: Literal["independent", "stratified", "sobol"] = "independent"):
         self._cube = POINTS[points](dim=dim)
-        self.dim = dim
+        self.dim, self.independent = dim, self._cube.independent
 
     def sample(self, components: int, draws: Draws) -> Tensor:
-        if type(self._cube) is Uniform:
+        if self.independent:
             return draws.normal(components, self.dim).float()
         return torch.special.ndtri(self._cube.points(components, draws).clamp(2.0**-54, 1 - 2.0**-53)).float()
 

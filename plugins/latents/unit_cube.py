@@ -18,6 +18,8 @@ def sobol_points(number: int, dim: int) -> Tensor:
 class Uniform(LambdaSampler):
     """M independent draws of U[0, 1]^L (the papers' law with L = 1); the log-mean's bias is O(1/M)."""
 
+    independent = True
+
     def __init__(self, *, dim: int = 1):
         if dim < 1:
             raise SpecError(f"latent.dim: at least 1; found {dim}")
@@ -47,6 +49,8 @@ def shared_shift(dim: int, draws: Draws | None) -> Tensor:
 class Stratified(Uniform):
     """One draw in each of M strata of every coordinate, matched at random (Latin hypercube); less bias and noise than uniform."""
 
+    independent = False
+
     def points(self, components: int, draws: Draws) -> Tensor:
         cell = draws.uniform(self.dim, components).argsort(-1)
         return ((cell + draws.uniform(self.dim, components)) / components).transpose(1, 2)
@@ -57,6 +61,8 @@ class Sobol(Uniform):
 
     Randomised quasi-Monte Carlo, at the cost of independent draws. The gain is large where the components vary smoothly with λ.
     """
+
+    independent = False
 
     def points(self, components: int, draws: Draws) -> Tensor:
         points = sobol_points(components, self.dim).to(draws.device)

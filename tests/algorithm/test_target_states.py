@@ -6,10 +6,12 @@ import pytest
 import torch
 from di4c_plugins.estimators.control_variate import ControlVariate
 from di4c_plugins.estimators.exact import Exact
+from di4c_plugins.estimators.jackknife import Jackknife
 from di4c_plugins.estimators.monte_carlo import MonteCarlo
 from di4c_plugins.estimators.own_component import OwnComponent
 from di4c_plugins.latents.categorical import Categorical
-from di4c_plugins.latents.unit_cube import Uniform
+from di4c_plugins.latents.gaussian import Gaussian
+from di4c_plugins.latents.unit_cube import Sobol, Stratified, Uniform
 from di4c_plugins.samplers.ancestral import Ancestral
 from tests.systems import tiny_student, tiny_teacher
 
@@ -148,6 +150,20 @@ def test_own_component_shares_lambda_and_scores_the_samples_at_u():
     terms = made.loss(scene)
     terms["loss"].mean().backward()
     assert terms["loss"].isfinite().all() and any(p.grad is not None for p in made.model.head.parameters())
+
+
+@pytest.mark.parametrize(
+    "law", [Stratified(), Sobol(), Gaussian(dim=2, points="sobol"), Categorical(atoms=5)], ids=lambda law: type(law).__name__
+)
+def test_estimators_of_independent_draws_refuse_laws_whose_draws_depend_on_one_another(law):
+    gate = Gate("constant", 1.0)
+    with pytest.raises(SpecError, match=rf"objective.data.estimator: Jackknife .* latent: {type(law).__name__} .*take a law"):
+        objective(MonteCarlo(), law, data=DataTerm(1.0, Jackknife(), gate))
+    with pytest.raises(SpecError, match=r"objective.consistency.estimator: OwnComponent .* latent: "):
+        objective(OwnComponent(), law)
+    objective(OwnComponent(), law, components=1, targets=1)  # a single draw depends on nothing
+    for independent in (Uniform(), Gaussian(dim=2), Categorical(atoms=5, independent=True)):
+        objective(OwnComponent(), independent, data=DataTerm(1.0, Jackknife(), gate))
 
 
 def test_estimators_are_refused_where_they_do_not_apply():

@@ -84,6 +84,8 @@ def errors(
 class Antithetic(Uniform):
     """Pairs (λ, 1 − λ) of U[0, 1]^L; the last draw of an odd M stands alone. Kept here to be measured."""
 
+    independent = False
+
     def points(self, components: int, draws: Draws) -> Tensor:
         half = draws.uniform(-(-components // 2), self.dim)
         return torch.cat([half, 1.0 - half], 1)[:, :components]
@@ -105,7 +107,7 @@ class Telescoping(LossEstimator):
     """
 
     needs = frozenset({"joint"})
-    assumes_draws = True
+    assumes_independence = True
 
     def __init__(self, base: int, levels: int, repeats: int, seed: int = 0):
         self.base, self.levels = base, levels

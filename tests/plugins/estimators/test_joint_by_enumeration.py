@@ -86,6 +86,29 @@ def test_the_balance_heuristic_is_unbiased_by_enumeration(components):
     torch.testing.assert_close((given_x * estimate).sum(0), (-mixture_nll(student)).exp(), rtol=1e-12, atol=0)
 
 
+def test_the_balance_heuristic_needs_independent_draws():
+    """Without replacement the other components avoid the λ that explains x, and the estimate is too small where that matters."""
+    student = target = component_table(0, scale=3.0)
+    chosen, law = scored(target, 2)
+    distinct = chosen[:, 0] != chosen[:, 1]
+    chosen, given_x = chosen[distinct], law[distinct] / law[distinct].sum(0)
+    of_both = student[chosen].transpose(1, 2)
+    estimate = (-balanced_nll(of_both, of_both, -mixture_nll(target).expand(len(chosen), -1))).exp()
+    ratio = (given_x * estimate).sum(0) / (-mixture_nll(student)).exp()
+    assert ratio.min() < 0.9 and ratio.max() < 1 + 1e-9
+
+
+def test_the_jackknife_needs_independent_draws():
+    """Of M of K atoms without replacement the bias is about c(1/M − 1/K); the correction leaves about −c/K, independent draws almost 0."""
+    table = component_table(0)
+    without = torch.tensor(list(itertools.combinations(range(K), 2)))
+    joint = table[without].transpose(1, 2).flatten(0, 1)[:, None]
+    estimate = Jackknife()(Statistics(torch.full((2,), -math.log(2)), joint=joint))[0].unflatten(0, (len(without), -1)).mean(0)
+    left = (estimate - mixture_nll(table)).mean()
+    independent = (expected_over_draws(Jackknife(), table, 2) - mixture_nll(table)).mean()
+    assert left < 0 and abs(left) > 2 * abs(independent)
+
+
 def expected_consistency(estimator, student: torch.Tensor, target: torch.Tensor, components: int, shared: bool) -> torch.Tensor:
     """E −log p̂(x), x ~ the target: every λ and every x; shared: the student's first component is the one that drew x."""
     chosen, law = scored(target, components)

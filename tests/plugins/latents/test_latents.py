@@ -8,6 +8,7 @@ from di4c_plugins.latents.unit_cube import Sobol, Stratified, Uniform
 
 from di4c.draws import Draws
 from di4c.errors import SpecError
+from di4c.testing import check_latent
 
 LAWS = {
     "uniform": Uniform(), "uniform2": Uniform(dim=2), "stratified": Stratified(dim=2), "sobol": Sobol(dim=2),
@@ -36,6 +37,26 @@ def test_stratified_puts_one_draw_in_every_stratum():
     lam = Stratified(dim=2).sample(8, Draws(2, count=50))
     cells = (lam * 8).long().sort(dim=1).values
     assert torch.equal(cells, torch.arange(8)[None, :, None].expand(50, 8, 2))
+
+
+@pytest.mark.parametrize("name", [*LAWS, "spread out", "stratified normal"])
+def test_laws_say_whether_their_draws_are_independent(name):
+    """Two draws of an example are correlated just where a law does not claim independence."""
+    law = {
+        "categorical": Categorical(atoms=4, independent=True), "spread out": Categorical(atoms=4),
+        "stratified normal": Gaussian(dim=1, points="stratified"),
+    }.get(name) or LAWS[name]  # fmt: skip
+    correlation = torch.stack([torch.corrcoef(pair)[0, 1] for pair in law.sample(2, Draws(4, count=4000)).permute(2, 1, 0)])
+    assert law.independent == (correlation.abs().max() < 5 / 4000**0.5)
+    check_latent(law)
+
+
+def test_a_false_claim_of_independence_is_found():
+    class Claiming(Stratified):
+        independent = True
+
+    with pytest.raises(AssertionError, match="correlated"):
+        check_latent(Claiming())
 
 
 def test_sobol_integrates_better_than_independent_draws():
