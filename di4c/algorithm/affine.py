@@ -22,13 +22,14 @@ class Affine:
     bias: Tensor | None
     num_states: int
 
-    def __call__(self, h: Tensor, positions: Tensor, x_t: Tensor | None = None) -> Tensor:
-        """Logits [P, M, S], float32 at least, of features h [P, M, H] at positions d [P]; without autograd."""
+    def __call__(self, h: Tensor, positions: Tensor, x_t: Tensor | None = None, *, out: Tensor | None = None) -> Tensor:
+        """Logits [P, M, S], float32 at least, of features h [P, M, H] at positions d [P], written to `out`; without autograd."""
         assert not torch.is_grad_enabled()
         states = slice(0, self.num_states)
         shared = self.bias[states] if self.bias is not None and self.bias.dim() == 1 else None
-        logits = _linear(h.flatten(0, 1), self.weight[states], shared).view(*h.shape[:2], -1)
-        return logits if self.bias is None or shared is not None else logits.add_(self.bias[positions, None, states])
+        out = out if out is not None else h.new_empty(*h.shape[:2], self.num_states, dtype=widened(h.new_empty(0)).dtype)
+        _linear(h.flatten(0, 1), self.weight[states], shared, out.view(-1, self.num_states))
+        return out if self.bias is None or shared is not None else out.add_(self.bias[positions, None, states])
 
     def aligned(self, h: Tensor) -> tuple[Tensor, "Affine"]:
         """h and the weights in one dtype: that of autocast where it is on, else the weights'."""
@@ -123,12 +124,13 @@ def _modulated(prediction: Prediction, number: Tensor, chunk_bytes: int) -> Tens
     return torch.cat(parts)
 
 
-def _linear(h: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """h·Wᵀ + b: [R, S]. oneDNN's kernel is half as fast again as the BLAS that torch calls, on the CPUs tried.
-
-    A bias of fewer bits than the sum's float32 is added after widening.
-    """
-    if h.device.type == "cpu" and h.dtype == torch.float32 and torch.backends.mkldnn.is_available() and len(h):
-        return torch.ops.mkldnn._linear_pointwise(h, weight, bias, "none", [], "")
-    logits = widened(h @ weight.T)
-    return logits if bias is None else logits.add_(bias)
+def _linear(h: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> None:
+    """out [R, S] = h·Wᵀ + b. A bias of fewer bits than out's is added after widening."""
+    if out.dtype != h.dtype:
+        out.copy_(h @ weight.T)
+        if bias is not None:
+            out.add_(bias)
+    elif bias is None:
+        torch.mm(h, weight.T, out=out)
+    else:
+        torch.addmm(bias, h, weight.T, out=out)

@@ -26,16 +26,17 @@ class ChunkQuery:
     q: Tensor | None = None
 
 
-def chunk_values(logits: Tensor, log_weights: Tensor, queries: list[ChunkQuery]) -> list[dict[str, Tensor]]:
-    """A dict a query of what it needs: "chosen" [P, M, N], "kl" [P], "componentwise_kl" [P]; logits [P, M, S] float32."""
+def chunk_values(logits: Tensor, log_weights: Tensor, queries: list[ChunkQuery], scratch: Tensor) -> list[dict[str, Tensor]]:
+    """A dict a query of what it needs: "chosen" [P, M, N], "kl" [P], "componentwise_kl" [P]; logits [P, M, S] float32.
+
+    scratch: as logits, overwritten.
+    """
     weights = log_weights.exp()
     log_mean = None
     relevant = _pointwise_max([query.q for query in queries if "kl" in query.needs])
-    if relevant is None:
-        log_normaliser = logits.logsumexp(-1)
-    else:
-        p = logits.softmax(-1)
-        log_normaliser = logits.amax(-1) - p.amax(-1).log()
+    p = torch.softmax(logits, -1, out=scratch)
+    log_normaliser = logits.amax(-1) - p.amax(-1).log()
+    if relevant is not None:
         log_mean = _log_of_mean(torch.matmul(weights, p), relevant, logits, log_normaliser, log_weights)
     return [_values(query, logits, log_normaliser, log_mean, weights) for query in queries]
 
@@ -56,13 +57,13 @@ def _values(query: ChunkQuery, logits: Tensor, log_normaliser: Tensor, log_mean:
 
 
 def chunk_gradient(
-    logits: Tensor, log_weights: Tensor, queries: list[ChunkQuery], gradients: list[dict[str, Tensor]]
+    logits: Tensor, log_weights: Tensor, queries: list[ChunkQuery], gradients: list[dict[str, Tensor]], scratch: Tensor
 ) -> Tensor:
-    """The gradient with respect to logits [P, M, S], from those of each query's values. Overwrites the logits."""
+    """The gradient with respect to logits [P, M, S], from those of each query's values. Overwrites the logits and scratch, like them."""
     weights = log_weights.exp()
     pull, push = _weighted_marginals(queries, gradients, "kl"), _weighted_marginals(queries, gradients, "componentwise_kl")
     relevant = _pointwise_max([query.q for query in queries if "kl" in query.needs])
-    p = logits.softmax(-1)
+    p = torch.softmax(logits, -1, out=scratch)
     row_sum = _chosen_sums(gradients, p)
     if relevant is not None:
         mean = torch.matmul(weights, p)

@@ -13,7 +13,8 @@ from torch.autograd.function import once_differentiable
 from di4c.algorithm.affine import Affine, Rows, rows_at_a_time, run_eagerly, widened, within_readout
 from di4c.algorithm.fused import FusedSums, fused_applies
 from di4c.algorithm.linear_chunk import chunk_gradient, chunk_values
-from di4c.algorithm.row_plan import NAMES, Plan, RowQuery, by_query, no_rows
+from di4c.algorithm.row_plan import NAMES, Plan, RowQuery, by_query, no_rows, room_for_logits
+from di4c.algorithm.workspace import Workspace
 from di4c.contracts import Prediction
 
 
@@ -27,7 +28,7 @@ def linear_row_values(
     """
     wide = torch.float64 if prediction.features.dtype == torch.float64 else torch.float32
     fused = fused_applies(prediction, fused)
-    at_a_time = rows_at_a_time(prediction, chunk_bytes)
+    at_a_time = rows_at_a_time(prediction, room_for_logits(queries, chunk_bytes))
     if fused and all(query.target is None or query.target.cheap for query in queries):
         at_a_time *= prediction.components  # no logits of components exist beside the targets' [P, S]
     plan = Plan(
@@ -52,9 +53,9 @@ class _LinearSums(torch.autograd.Function):
         affine = Affine(weight, bias, num_states)
         parts: list[list[Tensor]] = []
         with torch.autocast(features.device.type, enabled=False):
+            room = plan.workspace(affine)
             for chunk in plan.chunks():
-                _, logits = plan.logits(features, chunk, affine)
-                values = chunk_values(logits, plan.log_weights, plan.chunk_queries(chunk, affine))
+                values = _values(plan, chunk, features, affine, room)
                 parts.append([value[name] for value in values for name in NAMES if name in value])
         return tuple(torch.cat(column) for column in zip(*parts, strict=True)) if parts else no_rows(plan)
 
@@ -65,11 +66,29 @@ class _LinearSums(torch.autograd.Function):
         affine, plan = Affine(weight, bias, ctx.num_states), ctx.plan
         total = _Gradients.zeros(features, affine, ctx.needs_input_grad[:3])
         with torch.autocast(features.device.type, enabled=False):
+            room = plan.workspace(affine)
             for chunk in plan.chunks():
-                h, logits = plan.logits(features, chunk, affine)
-                given = by_query(plan, [gradient[chunk] for gradient in gradients])
-                total.add(plan, chunk, h, chunk_gradient(logits, plan.log_weights, plan.chunk_queries(chunk, affine), given))
+                total.add(plan, chunk, *_logits_gradient(plan, chunk, features, affine, gradients, room))
         return *total.result(), None, None
+
+
+def _values(plan: Plan, chunk: slice, features: Tensor, affine: Affine, room: Workspace) -> list[dict[str, Tensor]]:
+    """`chunk_values` of a chunk."""
+    queries = plan.chunk_queries(chunk, affine, room)
+    room = room.first(len(plan.rows.number[chunk]))
+    _, logits = plan.logits(features, chunk, affine, room.logits)
+    return chunk_values(logits, plan.log_weights, queries, room.scratch)
+
+
+def _logits_gradient(
+    plan: Plan, chunk: slice, features: Tensor, affine: Affine, gradients: tuple[Tensor, ...], room: Workspace
+) -> tuple[Tensor, Tensor]:
+    """(h [P·M, H], gradient [P, M, S]) of a chunk; the gradient is in `room`."""
+    queries = plan.chunk_queries(chunk, affine, room)
+    given = by_query(plan, [gradient[chunk] for gradient in gradients])
+    room = room.first(len(plan.rows.number[chunk]))
+    h, logits = plan.logits(features, chunk, affine, room.logits)
+    return h, chunk_gradient(logits, plan.log_weights, queries, given, room.scratch)
 
 
 @dataclass

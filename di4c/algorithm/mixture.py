@@ -17,11 +17,11 @@ from torch.utils.checkpoint import checkpoint
 from di4c.algorithm.affine import Rows, is_affine
 from di4c.algorithm.linear_sums import linear_row_values
 from di4c.algorithm.row_plan import NAMES, RowQuery
-from di4c.algorithm.target import Marginals, TargetDraw, draw, draw_target, draw_with_marginals, mixture_log_weights
+from di4c.algorithm.target import KEPT_CHUNKS, Marginals, TargetDraw, draw, draw_target, draw_with_marginals, mixture_log_weights
 from di4c.contracts import CHUNK_BYTES, Prediction, Statistics
 
 __all__ = [
-    "Marginals", "Query", "TargetDraw", "draw", "draw_target", "draw_with_marginals", "mixture_log_weights", "statistics",
+    "KEPT_CHUNKS", "Marginals", "Query", "TargetDraw", "draw", "draw_target", "draw_with_marginals", "mixture_log_weights", "statistics",
 ]
 
 

@@ -9,6 +9,10 @@ from torch import Tensor
 from di4c.algorithm.affine import Affine, Rows, lowered
 from di4c.algorithm.linear_chunk import ChunkQuery
 from di4c.algorithm.target import Marginals
+from di4c.algorithm.workspace import Workspace
+
+PASS_CHUNKS = 4
+"""What a pass over the rows may hold beside features, weights and their gradients, in chunks."""
 
 NAMES = ("chosen", "kl", "componentwise_kl")
 
@@ -20,6 +24,16 @@ class RowQuery:
     needs: frozenset
     tokens: Tensor | None = None
     target: Marginals | None = None
+
+
+def room_for_logits(queries: list[RowQuery], chunk_bytes: int) -> int:
+    """Bytes that the logits of a chunk may take, so that a pass holds PASS_CHUNKS chunks' bytes however many rows it has.
+
+    Two copies of the logits share what kept marginals leave; without any, reading a target again takes the other two.
+    """
+    tables = {id(query.target): query.target.kept_bytes for query in queries if query.target is not None}
+    kept = sum(tables.values())
+    return (PASS_CHUNKS * chunk_bytes - kept) // 2 if kept else chunk_bytes
 
 
 @dataclass(frozen=True)
@@ -37,8 +51,8 @@ class Plan:
         """Slices of the rows; as many as the data ask for, since all of them run in one call of the readout."""
         return (slice(start, start + self.at_a_time) for start in range(0, len(self.rows), self.at_a_time))
 
-    def chunk_queries(self, chunk: slice, affine: Affine) -> list[ChunkQuery]:
-        """The queries at the rows of a chunk; marginals that two queries share are read once."""
+    def chunk_queries(self, chunk: slice, affine: Affine, room: Workspace | None = None) -> list[ChunkQuery]:
+        """The queries at the rows of a chunk; marginals that two queries share are read once. `room` is free to work in."""
         number, read = self.rows.number[chunk], {}
         found = []
         for query in self.queries:
@@ -46,16 +60,20 @@ class Plan:
             if query.target is not None:
                 key = id(query.target.prediction)
                 if key not in read:
-                    read[key] = query.target.probs(number, self.own_readout, affine).to(self.log_weights)
+                    read[key] = query.target.probs(number, self.own_readout, affine, room).to(self.log_weights)
                 q = read[key]
             found.append(ChunkQuery(query.needs, None if query.tokens is None else query.tokens[chunk], q))
         return found
 
-    def logits(self, features: Tensor, chunk: slice, affine: Affine) -> tuple[Tensor, Tensor]:
-        """(h [P·M, H], logits [P, M, S]) of a chunk, excluded states lowered."""
+    def logits(self, features: Tensor, chunk: slice, affine: Affine, out: Tensor) -> tuple[Tensor, Tensor]:
+        """(h [P·M, H], logits [P, M, S]) of a chunk, excluded states lowered; the logits are written to `out`."""
         rows = self.rows
         h = features[rows.example[chunk], :, rows.column[chunk]]
-        return h.flatten(0, 1), lowered(affine(h, rows.position[chunk]), self.excluded)
+        return h.flatten(0, 1), lowered(affine(h, rows.position[chunk], out=out), self.excluded)
+
+    def workspace(self, affine: Affine) -> Workspace:
+        """For a chunk."""
+        return Workspace.empty(min(self.at_a_time, len(self.rows)), len(self.log_weights), affine.num_states, self.log_weights)
 
 
 def by_query(plan: Plan, gradients: list[Tensor]) -> list[dict[str, Tensor]]:

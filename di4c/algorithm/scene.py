@@ -7,7 +7,7 @@ import torch
 from einops import repeat
 from torch import Tensor
 
-from di4c.algorithm.mixture import Marginals, draw_target
+from di4c.algorithm.mixture import KEPT_CHUNKS, Marginals, draw_target
 from di4c.algorithm.student import MixtureStudent
 from di4c.algorithm.times import StepLaw, TimeLaw
 from di4c.contracts import CHUNK_BYTES, Batch, Draws, LambdaSampler, Prediction, Sampler, Teacher
@@ -108,9 +108,9 @@ def _target(
         target,
         (draws.repeat(copies) if copies > 1 else draws).child("x_0"),
         chunk_bytes=law.chunk_bytes,
-        keep_bytes=5 * law.chunk_bytes if law.needs_marginals else 0,
+        keep_bytes=KEPT_CHUNKS * law.chunk_bytes if law.needs_marginals else 0,
         copies=copies,
-        copy_weights=log_weights.exp(),
+        copy_weights=log_weights.exp() if copies > 1 else None,
         score=law.needs_target_joint,
     )
     student.train(training)

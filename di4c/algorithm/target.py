@@ -8,7 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from di4c.algorithm.affine import Affine, Rows, is_affine, lowered, rows_at_a_time, run_eagerly, within_readout
+from di4c.algorithm.workspace import Workspace
 from di4c.contracts import CHUNK_BYTES, Draws, Prediction, categorical
+
+KEPT_CHUNKS = 3
+"""The marginals are kept for the loss if they take at most so many chunks' bytes; the pass that uses them works in what is left."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +32,16 @@ class Marginals:
     copy_weights: Tensor | None = None
 
     @torch.no_grad()
-    def probs(self, rows: Tensor, readout: nn.Module | None = None, affine: Affine | None = None) -> Tensor:
-        """q̄ at rows b·D + d: [P, S]. `affine` stands in for `readout`, whose call we may be inside of."""
+    def probs(
+        self, rows: Tensor, readout: nn.Module | None = None, affine: Affine | None = None, room: Workspace | None = None
+    ) -> Tensor:
+        """q̄ at rows b·D + d: [P, S]. `affine` stands in for `readout`, whose call we may be inside of; `room` is free to work in."""
         if self.table is not None:
             return self._kept(rows)
         prediction = self.prediction.average()
         if affine is not None and prediction.readout is readout:
+            if room is not None and is_affine(self.prediction) and room.component_rows >= self.prediction.components * self.copies:
+                return self._read(rows, affine, room)
             prediction = replace(prediction, readout=affine)
         p = prediction.log_probs(self._rows_of_copies(rows))[:, 0].exp().unflatten(0, (len(rows), self.copies))
         return torch.einsum("pns,n->ps", p, self.weights.to(p)) if self.copies > 1 else p[:, 0]
@@ -44,12 +52,34 @@ class Marginals:
         return self.table is not None or self.prediction.components * self.copies == 1
 
     @property
+    def kept_bytes(self) -> int:
+        """Of the table."""
+        return 0 if self.table is None else self.table.nbytes
+
+    @property
     def weights(self) -> Tensor:
         """Of the copies: [copies] float64, their sum 1."""
         device = self.prediction.x_t.device
         if self.copy_weights is None:
             return torch.full((self.copies,), 1 / self.copies, dtype=torch.float64, device=device)
         return self.copy_weights.to(device, torch.float64)
+
+    def _read(self, rows: Tensor, affine: Affine, room: Workspace) -> Tensor:
+        """q̄ [P, S] of an affine prediction, as many rows at a time as `room` holds."""
+        prediction, positions = self.prediction, self.prediction.x_t.shape[1]
+        weights = (self.weights[:, None] * mixture_log_weights(prediction).exp()).flatten().to(room.logits)  # [copies·N]
+        tokens, active = prediction.x_t.flatten(), prediction.active().flatten()
+        q = room.logits.new_empty(len(rows), prediction.num_states)
+        for some, out in zip(*(x.split(room.component_rows // len(weights)) for x in (rows, q)), strict=True):
+            of_copies = self._rows_of_copies(some)
+            h = prediction.component_features(of_copies)
+            here = room.view(*h.shape[:2])
+            logits = lowered(affine(h, of_copies % positions, out=here.logits), prediction.parameterisation.excluded)
+            p = torch.softmax(logits, -1, out=here.scratch).mul_(active[of_copies, None, None])
+            token = tokens[of_copies, None, None].expand(*h.shape[:2], 1)
+            p.scatter_add_(-1, token, (~active[of_copies, None, None]).to(p).expand_as(token))
+            torch.matmul(weights, p.view(len(some), len(weights), -1), out=out)
+        return q
 
     def _rows_of_copies(self, rows: Tensor) -> Tensor:
         """The prediction's rows (b·copies + n)·D + d for rows b·D + d: [P·copies]."""
@@ -141,10 +171,12 @@ def _read_affine(target: Prediction, take: Callable[[Tensor, Tensor], None], chu
     at_a_time = rows_at_a_time(target, chunk_bytes)
 
     def read(features: Tensor, affine: Affine) -> tuple[Tensor, ...]:
+        room = Workspace.empty(min(at_a_time, len(rows)), target.components, affine.num_states, features)
         for chunk in (slice(k, k + at_a_time) for k in range(0, len(rows), at_a_time)):
             h = features[rows.example[chunk], :, rows.column[chunk]]
-            logits = lowered(affine(h, rows.position[chunk]), target.parameterisation.excluded)
-            take(rows.number[chunk], logits.softmax(-1))
+            here = room.first(len(h))
+            logits = lowered(affine(h, rows.position[chunk], out=here.logits), target.parameterisation.excluded)
+            take(rows.number[chunk], torch.softmax(logits, -1, out=here.scratch))
         return ()
 
     within_readout(target, rows.features, read)

@@ -12,7 +12,7 @@ from di4c.contracts.backbone import IdentityReadout, Modulation
 from di4c.contracts.parameterisation import LOG_ZERO, Parameterisation, Raw
 
 CHUNK_BYTES = 24 * 2**20
-"""Default budget for one chunk's logits; several tensors of that size exist at a time.
+"""Default budget for one chunk's logits; four tensors of that size exist at a time, or as much of other kinds (row_plan.py).
 
 glibc maps blocks above 32 MiB afresh each time, and the system clears their pages: a chunk below that is read out a fifth faster.
 """

@@ -6,7 +6,9 @@ import pytest
 import torch
 from tests.algorithm.mixture_cases import Case, Opaque, opaque, project_sums, system, target_of
 
+from di4c.algorithm.affine import Affine
 from di4c.algorithm.mixture import Marginals, Query, draw, draw_with_marginals, mixture_log_weights, statistics
+from di4c.algorithm.workspace import Workspace
 from di4c.contracts import Draws
 
 
@@ -48,6 +50,18 @@ def test_kept_marginals_are_those_read_again(modulated, subs, weighted):
     weights = mixture_log_weights(prediction).exp().float()
     truth = torch.einsum("m,pms->ps", weights, prediction.log_probs(rows).exp())
     torch.testing.assert_close(kept.probs(rows), truth, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 10])
+@pytest.mark.parametrize("subs, weighted", [(False, True), (True, False)])
+def test_reading_in_a_workspace_of_any_size(subs, weighted, rows):
+    prediction = target(subs=subs, weighted=weighted, visible=0.5)
+    marginals = Marginals(prediction)
+    affine = Affine(*prediction.readout(prediction.features, reduction=lambda h, weight, bias: (weight, bias)), prediction.num_states)
+    room = Workspace.empty(rows, prediction.components, prediction.num_states, prediction.features)
+    every = torch.arange(10)
+    found = marginals.probs(every, prediction.readout, affine, room)
+    torch.testing.assert_close(found, marginals.probs(every), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("readout", ["affine", "generic"])

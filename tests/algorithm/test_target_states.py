@@ -14,11 +14,14 @@ from di4c_plugins.latents.gaussian import Gaussian
 from di4c_plugins.latents.unit_cube import Sobol, Stratified, Uniform
 from di4c_plugins.samplers.ancestral import Ancestral
 from tests.systems import tiny_student, tiny_teacher
+from torch import Tensor
 
-from di4c.algorithm.mixture import draw_target
+from di4c.algorithm.affine import Affine
+from di4c.algorithm.mixture import Marginals, draw_target
 from di4c.algorithm.objective import ConsistencyTerm, DataTerm, Di4C
 from di4c.algorithm.scene import draw_scene
 from di4c.algorithm.times import Gate, StepLaw, TimeLaw
+from di4c.algorithm.workspace import Workspace
 from di4c.contracts import Batch, Draws, Prediction
 from di4c.errors import SpecError
 
@@ -111,6 +114,17 @@ def test_each_x_u_does_not_depend_on_ranks_and_asks_the_teacher_for_x_t_once():
     torch.testing.assert_close(part, whole[1:], rtol=1e-4, atol=1e-4)
 
 
+def within_the_readout(marginals: Marginals, rows: Tensor) -> Tensor:
+    """q̄ at the rows, from inside a call of the readout and in a workspace."""
+    prediction = marginals.prediction
+    room = Workspace.empty(3, 1, prediction.num_states, prediction.features)
+
+    def reduction(h: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return marginals.probs(rows, prediction.readout, Affine(weight, bias, prediction.num_states), room)
+
+    return prediction.readout(prediction.features, reduction=reduction)
+
+
 @pytest.mark.parametrize("keep_bytes", [0, 10**6])
 def test_marginals_of_copies_are_their_weighted_mean(keep_bytes):
     """Copies of an example may differ in what is masked, and have fixed one position at different tokens."""
@@ -121,7 +135,9 @@ def test_marginals_of_copies_are_their_weighted_mean(keep_bytes):
     found = draw_target(prediction, Draws(0, count=4), keep_bytes=keep_bytes, copies=2, copy_weights=weights)
     assert (found.marginals.table is not None) == bool(keep_bytes) and found.samples.shape == (2, 2, 3)
     p = prediction.log_probs(torch.arange(12)).exp()[:, 0].view(2, 2, 3, -1)
-    torch.testing.assert_close(found.marginals.probs(torch.arange(6)).view(2, 3, -1), torch.einsum("bnds,n->bds", p, weights))
+    truth = torch.einsum("bnds,n->bds", p, weights).flatten(0, 1)
+    torch.testing.assert_close(found.marginals.probs(torch.arange(6)), truth)
+    torch.testing.assert_close(within_the_readout(found.marginals, torch.arange(6)), truth)
     fixed = x_u != 2
     assert torch.equal(found.samples.flatten(0, 1)[fixed], x_u[fixed])
 

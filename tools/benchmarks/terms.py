@@ -5,7 +5,7 @@ from di4c_plugins.estimators.control_variate import ControlVariate
 from tests.oracle.plain import plain_control_variate, plain_log_probs, plain_logits, plain_sums
 from torch import Tensor
 
-from di4c.algorithm.mixture import Query, draw_with_marginals, statistics
+from di4c.algorithm.mixture import KEPT_CHUNKS, Query, draw_with_marginals, statistics
 from di4c.contracts import CHUNK_BYTES, Draws, Prediction, categorical
 
 NEEDS = frozenset({"joint", "marginal", "kl"})
@@ -15,7 +15,7 @@ def project_terms(
     student: Prediction, target: Prediction, teacher: Prediction, x_0: Tensor, draws: Draws, chunk_bytes: int = CHUNK_BYTES
 ) -> Tensor:
     """Data term + consistency term: [B] nats."""
-    x, marginals = draw_with_marginals(target, draws, chunk_bytes=chunk_bytes, keep_bytes=5 * chunk_bytes)
+    x, marginals = draw_with_marginals(target, draws, chunk_bytes=chunk_bytes, keep_bytes=KEPT_CHUNKS * chunk_bytes)
     queries = [Query(NEEDS, x_0[:, None], teacher), Query(NEEDS, x, marginals)]
     found = statistics(student, queries, chunk_bytes=chunk_bytes)
     return sum(sum(ControlVariate()(each)) for each in found)
