@@ -33,12 +33,13 @@ from di4c.contracts import (
     Sampler,
     StudentHead,
     Teacher,
+    TimeLaw,
 )
 from di4c.rehearsal import Killed, Rehearsal
 
 __all__ = [
     "check_backbone", "check_dataset", "check_estimator", "check_head", "check_latent", "check_metric", "check_objective",
-    "check_procedure", "check_process", "check_sampler", "check_teacher",
+    "check_procedure", "check_process", "check_sampler", "check_teacher", "check_time_law",
 ]
 
 
@@ -263,6 +264,17 @@ def check_objective(objective: Objective, data: DataSource, *, seed: int = 0) ->
     _require(torch.allclose(part["loss"], whole["loss"][2:], rtol=1e-3), "the loss depends on how the batch is split")
     whole["loss"].mean().backward()
     _require(any(p.grad is not None for p in objective.model.parameters()), "no gradient reaches objective.model")
+
+
+def check_time_law(law: TimeLaw) -> None:
+    """t [B] float64 in [0, 1], inside an interval that all ranks agree on; an example's t does not depend on how the batch is split."""
+    for seed in range(8):
+        t, (low, high) = law.sample(Draws(seed, count=64), 0.01)
+        _require(t.shape == (64,) and t.dtype == torch.float64, "t must be [B] float64")
+        _require(0 <= low <= t.min() and t.max() <= high <= 1, "t must lie in the interval, and that in [0, 1]")
+        part, interval = law.sample(Draws(seed, first=32, count=32), 0.01)
+        _require(torch.equal(part, t[32:]), "t depends on how the batch is split")
+        _require(interval == (low, high), "the interval depends on the share of the batch")
 
 
 def check_procedure(procedure: Procedure, spec: Mapping[str, Any], higher_is_better: Mapping[str, bool | None]) -> None:

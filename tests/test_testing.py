@@ -15,7 +15,7 @@ from tests.systems import HEADS, tiny_teacher
 
 from di4c import testing
 from di4c.algorithm.pretraining import NELBO
-from di4c.algorithm.times import TimeLaw
+from di4c.algorithm.times import UniformTime
 from di4c.config.registry import Registry
 from di4c.contracts import Parameterisation, Procedure
 
@@ -64,7 +64,7 @@ def test_digits_and_pretraining():
     data = Digits()
     testing.check_dataset(data)
     teacher = tiny_teacher(positions=64, data_states=17, num_classes=10)
-    testing.check_objective(NELBO(teacher, time=TimeLaw("uniform", low=0.1)), data)
+    testing.check_objective(NELBO(teacher, time=UniformTime(low=0.1)), data)
 
 
 def test_a_process_that_draws_by_itself_is_caught():

@@ -29,8 +29,8 @@ from di4c.algorithm.terms import (
     number_of_components,
     scene_options,
 )
-from di4c.algorithm.times import StepLaw, TimeLaw
-from di4c.contracts import CHUNK_BYTES, Batch, Draws, LambdaSampler, Objective, Sampler, Statistics, Teacher
+from di4c.algorithm.times import StepLaw
+from di4c.contracts import CHUNK_BYTES, Batch, Draws, LambdaSampler, Objective, Sampler, Statistics, Teacher, TimeLaw
 from di4c.errors import SpecError
 
 ADVICE_EXAMPLES = 16

@@ -3,8 +3,7 @@
 from torch import Tensor
 
 from di4c.algorithm.scene import dropped_labels
-from di4c.algorithm.times import TimeLaw
-from di4c.contracts import Batch, Draws, Objective, Prediction, Teacher
+from di4c.contracts import Batch, Draws, Objective, Prediction, Teacher, TimeLaw
 
 
 class NELBO(Objective):

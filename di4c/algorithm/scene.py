@@ -9,8 +9,8 @@ from torch import Tensor
 
 from di4c.algorithm.mixture import KEPT_CHUNKS, Marginals, draw_target
 from di4c.algorithm.student import MixtureStudent
-from di4c.algorithm.times import StepLaw, TimeLaw
-from di4c.contracts import CHUNK_BYTES, Batch, Draws, LambdaSampler, Prediction, Sampler, Teacher
+from di4c.algorithm.times import StepLaw
+from di4c.contracts import CHUNK_BYTES, Batch, Draws, LambdaSampler, Prediction, Sampler, Teacher, TimeLaw
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,13 @@ NESTED = {
     "sampler": "samplers",
     "dataset": "datasets",
     "tokenizer": "tokenizers",
+    "time": "time_laws",
+    "near_time": "time_laws",
 }
 """Options that name a part of their own, which is created first."""
+
+NAME_KEYS = {"time_laws": "law"}
+"""The kinds whose entries give their name under another key than `name`."""
 
 CONTRACTS = {
     "teachers": "Teacher",
@@ -43,6 +48,8 @@ CONTRACTS = {
     "metrics": "Metric",
     "datasets": "DataSource",
     "objectives": "Objective",
+    "time_laws": "TimeLaw",
+    "tokenizers": "ImageTokenizer",
     "procedures": "Procedure",
 }
 """What a class of each kind extends, of di4c.contracts."""
@@ -69,16 +76,21 @@ class Construction:
             raise type(error)(told if told.startswith(self.where) else f"{self.where}: {told}") from error
 
 
-def split_entry(entry: str | Mapping, where: str) -> tuple[str, dict[str, Any]]:
-    """(name, options) of {"name": …, **options} or of a bare name."""
+def name_key(kind: str) -> str:
+    """The key that gives the name of an entry of a kind."""
+    return NAME_KEYS.get(kind, "name")
+
+
+def split_entry(entry: str | Mapping, where: str, key: str = "name") -> tuple[str, dict[str, Any]]:
+    """(name, options) of {key: name, **options} or of a bare name."""
     if isinstance(entry, str):
         return entry, {}
     if not isinstance(entry, Mapping):
-        raise SpecError(f"{where}: expected a name or a mapping with 'name', found {entry!r}.")
-    options = {str(key): value for key, value in entry.items()}
-    name = options.pop("name", None)
+        raise SpecError(f"{where}: expected a name or a mapping with {key!r}, found {entry!r}.")
+    options = {str(option): value for option, value in entry.items()}
+    name = options.pop(key, None)
     if not isinstance(name, str):
-        raise SpecError(f"{where}.name: expected a string, found {name!r}.")
+        raise SpecError(f"{where}.{key}: expected a string, found {name!r}.")
     return name, options
 
 
@@ -91,7 +103,7 @@ def full_entry(entry: str | Mapping, where: str) -> dict[str, Any]:
 def plan(registry: Registry, kind: str, entry: str | Mapping, provided: Iterable[str], where: str) -> Construction:
     """The checked construction of an entry; `provided` are the names of the values that will be given besides."""
     where = where or kind
-    name, options = split_entry(entry, where)
+    name, options = split_entry(entry, where, name_key(kind))
     try:
         factory = registry.resolve(kind, name)
     except RegistryError as error:
@@ -156,13 +168,24 @@ def _dataclass_of(annotation: Any) -> type | None:
 
 
 def _is_part(key: str, value: Any, annotation: Any) -> bool:
-    """Whether an option names a part: a mapping with a name, or a bare name where no string is asked for."""
+    """Whether an option names a part: a mapping with a name, or a bare name where no string is asked for.
+
+    A mapping without a name counts where a part is asked for, so that it is told.
+    """
     if key not in NESTED:
         return False
     if isinstance(value, Mapping):
-        return "name" in value
+        return name_key(NESTED[key]) in value or _asks_for(NESTED[key], annotation)
     takes_text = any(a is str or typing.get_origin(a) is typing.Literal for a in _arms(annotation))
     return isinstance(value, str) and not takes_text
+
+
+def _asks_for(kind: str, annotation: Any) -> bool:
+    """Whether an annotation is the contract of a kind."""
+    from di4c import contracts
+
+    contract = getattr(contracts, CONTRACTS[kind])
+    return any(isinstance(arm, type) and issubclass(arm, contract) for arm in _arms(annotation))
 
 
 def _arms(annotation: Any) -> tuple:

@@ -27,6 +27,7 @@ SINGULAR = {
     "datasets": "dataset",
     "tokenizers": "tokenizer",
     "objectives": "objective",
+    "time_laws": "time",
     "procedures": "procedure",
 }
 """Every kind of part, with the key under which a spec (or another part's options) names one of it."""
@@ -46,6 +47,7 @@ SPEC_KEYS = {
     "datasets": "data",
     "tokenizers": "objective.tokenizer, data.tokenizer",
     "objectives": "objective",
+    "time_laws": "objective.time, objective.near_time",
     "procedures": "procedure",
 }
 """Where a name of each kind stands in a spec."""

@@ -17,13 +17,15 @@ from di4c.contracts.procedure import Measured, Procedure, Runs, merged
 from di4c.contracts.process import ForwardProcess
 from di4c.contracts.sampler import Denoiser, Sampler
 from di4c.contracts.teacher import Teacher
+from di4c.contracts.time_law import IntervalLaw, TimeLaw
 from di4c.contracts.tokenizer import ImageTokenizer
 from di4c.contracts.weights import strict_load
 from di4c.draws import Draws, categorical
 
 __all__ = [
     "CHUNK_BYTES", "LOG_ZERO", "AffineReadout", "Backbone", "Batch", "Context", "DataSource", "Denoiser", "Draws",
-    "ForwardProcess", "Generation", "IdentityReadout", "ImageTokenizer", "LambdaSampler", "LossEstimator", "Measured", "Metric",
-    "Modulation", "Objective", "Parameterisation", "Prediction", "Procedure", "Raw", "Reduction", "Runs", "Sampler", "Split",
-    "Statistics", "StudentHead", "Teacher", "categorical", "merged", "strict_load",
+    "ForwardProcess", "Generation", "IdentityReadout", "ImageTokenizer", "IntervalLaw", "LambdaSampler",
+    "LossEstimator", "Measured", "Metric", "Modulation", "Objective", "Parameterisation", "Prediction", "Procedure",
+    "Raw", "Reduction", "Runs", "Sampler", "Split", "Statistics", "StudentHead", "Teacher", "TimeLaw",
+    "categorical", "merged", "strict_load",
 ]

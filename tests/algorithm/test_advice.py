@@ -13,7 +13,7 @@ from tests.systems import tiny_student, tiny_teacher
 from di4c.algorithm.advice import Size, gradients, size_curve, standard_deviation, suggested_components
 from di4c.algorithm.mixture import Query, statistics
 from di4c.algorithm.objective import DataTerm, Di4C
-from di4c.algorithm.times import Gate, TimeLaw
+from di4c.algorithm.times import Gate, UniformTime
 from di4c.contracts import Batch, Context, Draws
 from di4c_plugins.estimators.monte_carlo import MonteCarlo
 
@@ -52,7 +52,7 @@ def objective(latent, **options) -> Di4C:
     teacher = tiny_teacher(num_classes=None)
     return Di4C(
         teacher, tiny_student(teacher, "late", latent.dim), latent=latent, sampler=Ancestral(teacher.process), components=4,
-        time=TimeLaw("uniform"), data=DataTerm(1.0, MonteCarlo(), Gate("constant", 1.0)), **options,
+        time=UniformTime(), data=DataTerm(1.0, MonteCarlo(), Gate("constant", 1.0)), **options,
     )
 
 

@@ -16,7 +16,7 @@ from tests.systems import tiny_student, tiny_teacher
 from di4c.algorithm import student as students
 from di4c.algorithm.objective import ConsistencyTerm, DataTerm, Di4C, DistillationTerm
 from di4c.algorithm.student import MixtureStudent
-from di4c.algorithm.times import Gate, StepLaw, TimeLaw
+from di4c.algorithm.times import Gate, StepLaw, UniformTime
 from di4c.contracts import Batch, Draws
 from di4c.engine.dropout import insert_example_dropout
 from di4c.errors import SpecError
@@ -34,7 +34,7 @@ def objective_of(size, head="token", estimator="control-variate", components=5, 
     made = ESTIMATORS[estimator]()
     return Di4C(
         teacher, student, latent=Uniform(), sampler=Ancestral(teacher.process), components=components, targets=targets,
-        time=TimeLaw("uniform"), teacher_step=StepLaw("constant", size=0.1), data=DataTerm(1.0, made, Gate("constant", 1.0)),
+        time=UniformTime(), teacher_step=StepLaw("constant", size=0.1), data=DataTerm(1.0, made, Gate("constant", 1.0)),
         consistency=ConsistencyTerm(1.0, made), distillation=DistillationTerm(1.0), components_at_a_time=size, chunk_bytes=2000,
     )  # fmt: skip
 
@@ -80,7 +80,7 @@ def peak(components, size):
     trained = teacher.student_backbone()
     student = MixtureStudent(trained, Token(1, trained), parameterisation=teacher.parameterisation, num_states=process.num_states)
     objective = Di4C(
-        teacher, student, latent=Uniform(), sampler=Ancestral(process), components=components, time=TimeLaw("uniform"),
+        teacher, student, latent=Uniform(), sampler=Ancestral(process), components=components, time=UniformTime(),
         data=DataTerm(1.0, MonteCarlo(), Gate("constant", 1.0)), components_at_a_time=size, chunk_bytes=2000,
     )  # fmt: skip
     with LiveBytes(objective) as live:

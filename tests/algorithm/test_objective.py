@@ -16,7 +16,7 @@ from tests.systems import tiny_student, tiny_teacher
 from di4c.algorithm.diagnostics import effective_components
 from di4c.algorithm.objective import ConsistencyTerm, DataTerm, Di4C, DistillationTerm
 from di4c.algorithm.pretraining import NELBO
-from di4c.algorithm.times import Gate, StepLaw, TimeLaw
+from di4c.algorithm.times import Gate, LowDiscrepancyTime, SplitTime, StepLaw, TimeGrid, UniformTime
 from di4c.contracts import Batch, Statistics
 from di4c.draws import Draws
 from di4c.engine.report import Reporter
@@ -31,7 +31,7 @@ def make(head="late", estimator="control-variate", latent=None, **options) -> Di
     settings = {
         "components": 3,
         "targets": 2,
-        "time": TimeLaw("uniform"),
+        "time": UniformTime(),
         "teacher_step": StepLaw("constant", size=0.1, substeps=2),
         "data": DataTerm(1.0, ESTIMATORS[estimator], Gate("sigmoid", 1.0)),
         "consistency": ConsistencyTerm(1.0, ESTIMATORS[estimator], above=0.1),
@@ -90,16 +90,16 @@ def test_the_loss_is_the_sum_of_its_terms():
 
 
 def test_regions_split_the_examples():
-    objective = make(time=TimeLaw("grid", points=[0.05, 0.6]))
+    objective = make(time=TimeGrid(points=[0.05, 0.6]))
     draws = Draws(2, count=40)
-    t = TimeLaw("grid", points=[0.05, 0.6]).sample(draws.child("t"))[0]
+    t = TimeGrid(points=[0.05, 0.6]).sample(draws.child("t"))[0]
     terms = objective(batch(40), draws, 0)
     assert (terms["consistency"][t < 0.1] == 0).all() and (terms["distillation"][t > 0.1] == 0).all()
     assert terms["distillation"][t < 0.1].max() > 0
 
 
 def test_a_split_law_computes_one_side_only():
-    objective = make(time=TimeLaw("split", split=0.1, probability=0.5))
+    objective = make(time=SplitTime(split=0.1, probability=0.5))
     seen = {frozenset(objective(batch(), Draws(step, count=6), step)) for step in range(12)}
     sides = [("distillation" in names, "consistency" in names) for names in seen]
     assert sorted(sides) == [(False, True), (True, False)]
@@ -119,7 +119,7 @@ def test_consistency_on_some_steps_keeps_the_expected_loss():
 
 
 def test_distillation_at_times_of_its_own():
-    objective = make(near_time=TimeLaw("uniform", low=0.01, high=0.2), near_copies=4, time=TimeLaw("uniform", low=0.5))
+    objective = make(near_time=UniformTime(low=0.01, high=0.2), near_copies=4, time=UniformTime(low=0.5))
     terms = objective(batch(), Draws(0, count=6), 0)
     assert terms["distillation"].shape == (6,) and terms["distillation"].min() >= 0 and terms["consistency"].shape == (6,)
 
@@ -157,7 +157,7 @@ def learned(scale: float, head_rate: float) -> Di4C:
     with torch.no_grad():
         student.head.project.weight.mul_(scale)
     made = Di4C(
-        teacher, student, latent=Uniform(), sampler=Ancestral(teacher.process), components=4, time=TimeLaw("grid", points=[1.0]),
+        teacher, student, latent=Uniform(), sampler=Ancestral(teacher.process), components=4, time=TimeGrid(points=[1.0]),
         data=DataTerm(1.0, MonteCarlo(), Gate("constant", 1.0)),
     )
     head = set(student.head.parameters())
@@ -205,7 +205,7 @@ def test_a_mixture_learns_in_one_step_what_a_product_cannot():
     student = tiny_student(teacher, "late", 2)
     objective = Di4C(
         teacher, student, latent=latent, sampler=Ancestral(teacher.process), components=2,
-        time=TimeLaw("grid", points=[1.0]), data=DataTerm(1.0, MonteCarlo(), Gate("constant", 1.0)),
+        time=TimeGrid(points=[1.0]), data=DataTerm(1.0, MonteCarlo(), Gate("constant", 1.0)),
     )
     optimizer = torch.optim.Adam(student.parameters(), lr=1e-2)
     x_0 = torch.tensor([[0] * 6, [2] * 6]).repeat(8, 1)
@@ -218,7 +218,7 @@ def test_a_mixture_learns_in_one_step_what_a_product_cannot():
 
 
 def test_pretraining_bound_is_rank_independent_and_trains():
-    objective = NELBO(tiny_teacher(), time=TimeLaw("low-discrepancy"), label_dropout=0.3)
+    objective = NELBO(tiny_teacher(), time=LowDiscrepancyTime(), label_dropout=0.3)
     whole = batch()
     together = objective(whole, Draws(0, count=6), 0)["loss"]
     half = objective(Batch(whole.x_0[3:], whole.cond[3:]), Draws(0, first=3, count=3), 0)["loss"]

@@ -20,7 +20,7 @@ from di4c.algorithm.affine import Affine
 from di4c.algorithm.mixture import Marginals, draw_target
 from di4c.algorithm.objective import ConsistencyTerm, DataTerm, Di4C
 from di4c.algorithm.scene import draw_scene
-from di4c.algorithm.times import Gate, StepLaw, TimeLaw
+from di4c.algorithm.times import Gate, StepLaw, TimeGrid
 from di4c.algorithm.workspace import Workspace
 from di4c.contracts import Batch, Draws, Prediction
 from di4c.errors import SpecError
@@ -33,7 +33,7 @@ EXAMPLES = 6000
 def objective(estimator=None, latent=None, *, positions=POSITIONS, states=STATES, substeps=1, **options) -> Di4C:
     teacher = tiny_teacher(positions, states, num_classes=None)
     latent = latent or Categorical(atoms=2, weights=[0.3, 0.7])
-    settings = {"components": 2, "targets": 2, "time": TimeLaw("grid", points=[T])} | options
+    settings = {"components": 2, "targets": 2, "time": TimeGrid(points=[T])} | options
     return Di4C(
         teacher, tiny_student(teacher, "readout", latent.dim), latent=latent, sampler=Ancestral(teacher.process),
         teacher_step=StepLaw("constant", size=T - U, substeps=substeps),

@@ -20,7 +20,7 @@ from tests.systems import HEADS, tiny_teacher
 
 from di4c.algorithm.objective import ConsistencyTerm, DataTerm, Di4C, DistillationTerm
 from di4c.algorithm.student import MixtureStudent
-from di4c.algorithm.times import Gate, StepLaw, TimeLaw
+from di4c.algorithm.times import Gate, StepLaw, UniformTime
 from di4c.contracts import Batch, Draws
 from di4c.engine import ranks
 
@@ -47,7 +47,7 @@ def objective_of(job: dict) -> Di4C:
     estimator = ControlVariate()
     return Di4C(
         teacher, student, latent=Uniform(), sampler=Ancestral(teacher.process), components=3, targets=2,
-        time=TimeLaw("uniform"), teacher_step=StepLaw("constant", size=0.1, substeps=2), chunk_bytes=job["chunk_bytes"],
+        time=UniformTime(), teacher_step=StepLaw("constant", size=0.1, substeps=2), chunk_bytes=job["chunk_bytes"],
         components_at_a_time=job.get("components_at_a_time"),
         data=DataTerm(1.0, estimator, Gate("constant", 1.0)), consistency=ConsistencyTerm(1.0, estimator, above=0.1),
         distillation=DistillationTerm(2.0, below=0.3),

@@ -104,7 +104,7 @@ def test_evaluation_needs_its_section(registry):
         ({"teacher__backbone__widht": 3}, RegistryError, "no option 'widht'. Did you mean 'width'"),
         ({"teacher__backbone__width": "wide"}, SpecError, "teacher.backbone.width: expected an integer"),
         ({"objective__data__wieght": 1}, RegistryError, r"objective.data \(DataTerm\) has no option 'wieght'"),
-        ({"objective__time__law": "gird"}, SpecError, "objective.time.law: found 'gird'. Did you mean 'grid'"),
+        ({"objective__data__gate__shape": "liner"}, SpecError, "objective.data.gate.shape: found 'liner'. Did you mean 'linear'"),
         ({"objective__data__estimator": "montecarlo"}, RegistryError, "data.estimator: .*Did you mean 'monte-carlo'"),
         ({"latent": "di4c_plugins.heads.token:Token"}, RegistryError, "latent: .*is a StudentHead, not a LambdaSampler"),
         ({"data": "collections:OrderedDict"}, RegistryError, "data: .*is an ordinary class, not a DataSource"),

@@ -15,11 +15,12 @@ from di4c_plugins.samplers.ancestral import Ancestral
 from di4c_plugins.samplers.tau_leaping import TauLeaping
 from di4c_plugins.samplers.tauldr_ancestral import TauLDRAncestral
 from di4c_plugins.teachers.denoiser import DenoiserTeacher
+from di4c_plugins.times.low_or_uniform import LowOrUniform
 
 from di4c.algorithm.objective import ConsistencyTerm, DataTerm, Di4C, DistillationTerm
 from di4c.algorithm.pretraining import NELBO
 from di4c.algorithm.student import MixtureStudent, mixture_denoiser
-from di4c.algorithm.times import Gate, StepLaw, TimeLaw
+from di4c.algorithm.times import Gate, LowDiscrepancyTime, StepLaw, TimeAboveStep
 from di4c.contracts import Draws, Raw
 from di4c.testing import (
     check_backbone,
@@ -112,7 +113,7 @@ def test_dataset():
 def test_pretraining_lowers_the_bound(name):
     """Adam on images of one level; the bound is compared on the same draws."""
     teacher, data = a_teacher(PROCESSES[name]), Stripes()
-    objective = NELBO(teacher, time=TimeLaw("low-discrepancy"))
+    objective = NELBO(teacher, time=LowDiscrepancyTime())
     check_objective(objective, data)
     batch = data.split("train").batch(torch.arange(24))
     optimizer = torch.optim.Adam(objective.parameters(), lr=3e-3)
@@ -132,9 +133,9 @@ def paper_objective(teacher, student):
     process = teacher.process
     return Di4C(
         teacher, student, latent=UniformLambda(), sampler=TauLDRAncestral(process), components=3, targets=3,
-        time=TimeLaw("above-step", low=0.01), teacher_step=StepLaw("log-uniform", smallest=1e-3, largest=1e-2),
+        time=TimeAboveStep(low=0.01), teacher_step=StepLaw("log-uniform", smallest=1e-3, largest=1e-2),
         data=DataTerm(1.0, ControlVariate(), Gate("sigmoid", 1.0)), consistency=ConsistencyTerm(1.0, ControlVariate()),
-        distillation=DistillationTerm(1.0), near_time=TimeLaw("low-or-uniform", low=0.01, high=0.02, probability=0.5),
+        distillation=DistillationTerm(1.0), near_time=LowOrUniform(low=0.01, high=0.02, probability=0.5),
         near_copies=3, target_mode="train",
     )  # fmt: skip
 

@@ -14,7 +14,7 @@ TEXT = {
     "data.length": 1024, "data.tokenizer": "openai-community/gpt2", "data.wrap": True,
     "process.noise": "log-linear", "process.corrupt_grid": 1024, "student.head.name": "sinusoidal-token", "latent.name": "uniform",
     "objective.components": 16, "objective.targets": 16, "objective.x_u": "each", "train.batch_size": 2,
-    "objective.time": {"law": "split", "split": 0.02, "probability": 0.3, "resolution": 1024},
+    "objective.time": {"law": "discrete", "count": 1024, "time": {"law": "split", "split": 0.02, "probability": 0.3}},
     "objective.teacher_step": {"law": "constant", "size": 1 / 1024, "fraction": 0.5},
     "objective.data.gate": {"shape": "sigmoid", "scale": 0.1}, "objective.data.estimator": "control-variate",
     "objective.consistency": {"weight": 1.0, "estimator": "control-variate", "above": 0.02},

@@ -21,7 +21,7 @@ from benchmarks.terms import plain_terms
 from di4c.algorithm.objective import ConsistencyTerm, DataTerm, Di4C
 from di4c.algorithm.scene import draw_scene
 from di4c.algorithm.student import MixtureStudent
-from di4c.algorithm.times import Gate, StepLaw, TimeLaw
+from di4c.algorithm.times import Gate, StepLaw, TimeGrid
 from di4c.contracts import CHUNK_BYTES, Batch, Draws
 from di4c.engine.compiling import compile_backbones
 
@@ -116,7 +116,7 @@ def _objective(arguments: argparse.Namespace, name: str) -> Di4C:
     estimator = ControlVariate()
     return Di4C(
         teacher, student, latent=Uniform(), sampler=Ancestral(process), components=arguments.components,
-        targets=arguments.targets or arguments.components, time=TimeLaw("grid", points=[arguments.time]),
+        targets=arguments.targets or arguments.components, time=TimeGrid(points=[arguments.time]),
         teacher_step=StepLaw("constant", size=STEP), data=DataTerm(1.0, estimator, Gate("constant", 1.0)),
         consistency=ConsistencyTerm(1.0, estimator), chunk_bytes=int(arguments.chunk_megabytes * 2**20),
     )

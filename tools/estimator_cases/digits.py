@@ -10,7 +10,7 @@ from di4c.algorithm.mixture import Query, statistics
 from di4c.algorithm.objective import ConsistencyTerm, DataTerm, Di4C
 from di4c.algorithm.scene import draw_scene
 from di4c.algorithm.student import MixtureStudent
-from di4c.algorithm.times import Gate, StepLaw, TimeLaw
+from di4c.algorithm.times import Gate, StepLaw, TimeGrid
 from di4c.contracts import Batch, DataSource, Draws, LambdaSampler, LossEstimator, Sampler, Teacher
 
 
@@ -21,7 +21,7 @@ def objective(
     """Di4C with the terms whose estimators are given, at the times t, the teacher's step a quarter."""
     return Di4C(
         teacher, student, latent=latent, sampler=sampler, components=components, targets=targets, x_u=x_u,
-        time=TimeLaw("grid", points=t), teacher_step=StepLaw("constant", size=0.25, substeps=2) if consistency else None,
+        time=TimeGrid(points=t), teacher_step=StepLaw("constant", size=0.25, substeps=2) if consistency else None,
         data=DataTerm(1.0, data, Gate("constant", 1.0)) if data is not None else None,
         consistency=ConsistencyTerm(1.0, consistency) if consistency is not None else None,
     )

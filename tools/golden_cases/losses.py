@@ -8,7 +8,7 @@ from torch import Tensor
 
 from di4c.algorithm.objective import ConsistencyTerm, DataTerm, Di4CLoss, DistillationTerm
 from di4c.algorithm.scene import Scene
-from di4c.algorithm.times import Gate, StepLaw, TimeLaw
+from di4c.algorithm.times import Gate, StepLaw, TimeAboveStep
 from di4c.contracts import LossEstimator, Prediction
 from di4c_plugins.estimators.control_variate import ControlVariate
 from di4c_plugins.estimators.monte_carlo import MonteCarlo
@@ -84,7 +84,7 @@ def losses_tauldr(tensors: dict[str, Tensor], config: dict) -> list[Check]:
     """Pixels: both terms at all times, distillation on inputs of its own near 0."""
     step_law = StepLaw("log-uniform", smallest=config["min_distil_time"], largest=config["max_distil_time"])
     step = step_law.draw(Uniforms(tensors["in.rand_delta"].double()))
-    t, _ = TimeLaw("above-step", low=config["min_time"]).sample(Uniforms(tensors["in.rand_t"].double()), step)
+    t, _ = TimeAboveStep(low=config["min_time"]).sample(Uniforms(tensors["in.rand_t"].double()), step)
     gates = {
         "sched_sigmoid": Gate("sigmoid", 1.0),
         "sched_None": Gate("constant", 1.0),

@@ -17,7 +17,7 @@ from di4c.algorithm.every_sample import every_sample
 from di4c.algorithm.mixture import Query, statistics
 from di4c.algorithm.objective import ConsistencyTerm, DataTerm, Di4C
 from di4c.algorithm.scene import draw_scene
-from di4c.algorithm.times import Gate, StepLaw, TimeLaw
+from di4c.algorithm.times import Gate, StepLaw, TimeGrid
 from di4c.contracts import Batch, Draws, Prediction
 from di4c.errors import SpecError
 from di4c.testing import check_estimator
@@ -94,7 +94,7 @@ def objective(estimator, *, targets: int = 3, components: int = 3) -> Di4C:
     teacher.backbone.double()
     return Di4C(
         teacher, student, latent=Categorical(atoms=3), sampler=Ancestral(teacher.process), components=components,
-        time=TimeLaw("grid", points=[1.0]), targets=targets, teacher_step=StepLaw("constant", size=0.5),
+        time=TimeGrid(points=[1.0]), targets=targets, teacher_step=StepLaw("constant", size=0.5),
         data=DataTerm(1.0, estimator, Gate("constant", 1.0)), consistency=ConsistencyTerm(1.0, estimator),
     )  # fmt: skip
 

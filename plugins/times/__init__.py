@@ -1,0 +1,1 @@
+"""Laws of t beside those of di4c.algorithm.times."""

@@ -1,0 +1,30 @@
+"""Discrete times from any law of t."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from di4c.contracts import Draws, TimeLaw
+from di4c.errors import SpecError
+
+
+@dataclass(frozen=True)
+class Discrete(TimeLaw):
+    """Another law's t moved up to ⌊t·T⌋/T + 1/T, at most 1: T = `count` times, as models of discrete time have them."""
+
+    count: int
+    time: TimeLaw
+
+    def __post_init__(self):
+        if self.count < 1:
+            raise SpecError(f"count is {self.count}; at least one time is needed")
+
+    def sample(self, draws: Draws, step: Tensor | float = 0.0) -> tuple[Tensor, tuple[float, float]]:
+        t, interval = self.time.sample(draws, step)
+        low, high = self._moved(torch.tensor(interval, dtype=torch.float64)).tolist()
+        return self._moved(t), (low, high)
+
+    def _moved(self, t: Tensor) -> Tensor:
+        """t moved up to the next of the times: the shape of t."""
+        return ((t * self.count).floor() / self.count + 1 / self.count).clamp_max(1.0)

@@ -1,0 +1,55 @@
+"""Laws of t that published systems were trained with."""
+
+import pytest
+import torch
+from di4c_plugins.times.discrete import Discrete
+from di4c_plugins.times.low_or_uniform import LowOrUniform
+
+from di4c.algorithm.times import SplitTime, UniformTime
+from di4c.config.registry import Registry
+from di4c.draws import Draws
+from di4c.errors import RegistryError, SpecError
+from di4c.testing import check_time_law
+
+
+@pytest.mark.parametrize("law", [LowOrUniform(high=0.2, probability=0.5), Discrete(8, SplitTime(split=0.4, probability=0.5))])
+def test_laws_hold_their_contract(law):
+    check_time_law(law)
+
+
+def test_low_or_uniform():
+    t, interval = LowOrUniform(low=0.01, high=0.02, probability=0.5).sample(Draws(0, count=4000))
+    at_low = t == 0.01
+    assert interval == (0.01, 0.02) and t.dtype == torch.float64 and t.max() < 0.02
+    assert abs(at_low.double().mean() - 0.5) < 4 * (0.25 / 4000) ** 0.5
+    assert abs(t[~at_low].mean() - 0.015) < 4 * 0.01 / (12 * 2000) ** 0.5
+
+
+def test_discrete_times_are_a_grid():
+    """1/T, …, 1, and the interval holds all of them."""
+    law = Discrete(1024, SplitTime(split=0.02, probability=0.5))
+    for step in range(20):
+        t, (low, high) = law.sample(Draws(step, count=200))
+        steps = t * 1024
+        assert torch.equal(steps, steps.round()) and low <= t.min() and t.max() <= high and t.min() >= 1 / 1024
+        assert (low, high) == ((1 / 1024, 21 / 1024) if high < 0.5 else (21 / 1024, 1.0))
+
+
+def test_a_law_is_named_by_law_in_a_spec():
+    def made(entry):
+        return Registry.default().plan("objectives", {"name": "nelbo", "time": entry}, {"teacher"}, "objective").nested["time"].build({})
+
+    assert made("uniform") == made({"law": "uniform"}) == UniformTime()
+    assert made({"law": "discrete", "count": 4, "time": {"law": "uniform", "low": 0.5}}) == Discrete(4, UniformTime(0.5))
+    with pytest.raises(RegistryError, match="objective.time: .*no time named 'unifrm'. Did you mean 'uniform'"):
+        made({"law": "unifrm"})
+    with pytest.raises(SpecError, match="objective.time.law: expected a string, found None"):
+        made({"low": 0.5})
+    with pytest.raises(RegistryError, match="'uniform' .* has no option 'lwo'. Did you mean 'low'"):
+        made({"law": "uniform", "lwo": 0.5})
+
+
+@pytest.mark.parametrize("bad", [lambda: LowOrUniform(probability=2.0), lambda: Discrete(0, UniformTime())])
+def test_bad_laws_are_refused(bad):
+    with pytest.raises(SpecError):
+        bad()
