@@ -1,12 +1,13 @@
 """`Runs` that train nothing, to try a procedure in memory."""
 
+import contextlib
 import copy
 import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from di4c.contracts import Measured, Runs
+from di4c.contracts import Measured, Procedure, Runs
 
 T = TypeVar("T")
 
@@ -72,3 +73,28 @@ class Rehearsal(Runs):
         told = repr((name, self.trained.get(name), steps))
         digests = {key: hashlib.blake2b(f"{key}{told}".encode(), digest_size=4) for key in keys or self.higher_is_better}
         return {key: (int.from_bytes(digest.digest()) + 1) / 2**32 for key, digest in digests.items()}
+
+
+def check_procedure(procedure: Procedure, spec: Mapping[str, Any], higher_is_better: Mapping[str, bool | None]) -> None:
+    """Its runs have folder names, one of them is the result, and killed at any moment it ends as if it had not been.
+
+    spec: a whole run's, as `Runs.spec`. higher_is_better: {value: which way is good}, the metrics that the procedure looks at.
+    Nothing is trained.
+    """
+    given = copy.deepcopy(dict(spec))
+    names = list(procedure.planned(given))
+    assert given == spec, "planned changed the spec that it was given"
+    assert names and all(Path(name).name == name for name in names), "planned gives no runs, or names that are no folder's"
+    whole = Rehearsal(spec, higher_is_better)
+    chosen = procedure.carry_out(whole)
+    assert chosen in whole.trained, f"carry_out returned {chosen!r}, which is no run that it trained"
+    assert set(names) & set(whole.trained), "none of the planned runs was trained"
+    for moment in range(1, whole.calls + 1):
+        killed = Rehearsal(spec, higher_is_better)
+        killed.kill_at = moment
+        with contextlib.suppress(Killed):
+            procedure.carry_out(killed)
+        killed.kill_at = None
+        again = procedure.carry_out(killed)
+        same = (again, killed.trained, killed.files) == (chosen, whole.trained, whole.files)
+        assert same, f"killed at call {moment} and carried out again, it ends otherwise"

@@ -7,9 +7,6 @@ All run in seconds on a CPU. Random checks use tolerances of five standard error
 """
 
 import copy
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,22 +21,23 @@ from di4c.contracts import (
     Draws,
     ForwardProcess,
     Generation,
+    ImageTokenizer,
     LambdaSampler,
     LossEstimator,
     Metric,
     Objective,
     Prediction,
-    Procedure,
     Sampler,
     StudentHead,
     Teacher,
     TimeLaw,
 )
-from di4c.rehearsal import Killed, Rehearsal
+from di4c.rehearsal import check_procedure
 
 __all__ = [
     "check_backbone", "check_dataset", "check_estimator", "check_head", "check_latent", "check_metric", "check_objective",
     "check_procedure", "check_process", "check_sampler", "check_teacher", "check_time_law",
+    "check_tokenizer",
 ]
 
 
@@ -73,6 +71,10 @@ def check_process(process: ForwardProcess, *, positions: int = 4, seed: int = 0)
     prior = process.prior(positions, draws.child("prior"))
     _require(prior.shape == (64, positions) and prior.dtype == torch.int64, "prior must be [B, D] int64")
     _check_posterior(process, x_t[:1], x_0[:1], seed)
+    if process.mask_index is not None:
+        other = Prediction.point(_data_tokens(process, draws.child("other"), positions), x_t, process.num_states)
+        x_s = process.posterior(x_t, other, _times(64, 0.6), _times(64, 0.3), draws.child("x_s"))
+        _require(((x_s == x_t) | (x_t == process.mask_index)).all(), "posterior changed a state that was no mask")
 
 
 def _check_posterior(process: ForwardProcess, x_t: Tensor, x_0: Tensor, seed: int, number: int = 4000) -> None:
@@ -247,6 +249,24 @@ def check_dataset(data: DataSource) -> None:
             _require(batch.cond is not None and batch.cond.max() < data.num_classes, f"{name}: labels leave num_classes")
 
 
+def check_tokenizer(tokenizer: ImageTokenizer) -> None:
+    """Codes [B, D] in their range, each image's by itself; images of the shape they came in; a fingerprint of the weights."""
+    images = 2 * Draws(0, count=3).uniform(*tokenizer.image_shape).float() - 1
+    with torch.no_grad():
+        codes = tokenizer.encode(images)
+        decoded = tokenizer.decode(codes)
+        alone = tokenizer.encode(images[1:2])
+    _require(codes.shape == (3, tokenizer.num_positions) and codes.dtype == torch.int64, "codes must be [B, D] int64")
+    _require(0 <= codes.min() and codes.max() < tokenizer.num_codes, "codes must lie in 0 … num_codes − 1")
+    _require(decoded.shape == images.shape and decoded.isfinite().all(), "decode must give images of the encoded shape")
+    _require(torch.equal(alone, codes[1:2]), "an image's codes depend on the others in its batch")
+    before = tokenizer.fingerprint()
+    changed = copy.deepcopy(tokenizer)
+    with torch.no_grad():
+        next(changed.parameters()).add_(1.0)
+    _require(tokenizer.fingerprint() == before != changed.fingerprint(), "the fingerprint must follow the weights, and them alone")
+
+
 def check_metric(metric: Metric, generation: Generation) -> None:
     """Named finite numbers, the same for the same generation."""
     values = metric(generation)
@@ -275,30 +295,3 @@ def check_time_law(law: TimeLaw) -> None:
         part, interval = law.sample(Draws(seed, first=32, count=32), 0.01)
         _require(torch.equal(part, t[32:]), "t depends on how the batch is split")
         _require(interval == (low, high), "the interval depends on the share of the batch")
-
-
-def check_procedure(procedure: Procedure, spec: Mapping[str, Any], higher_is_better: Mapping[str, bool | None]) -> None:
-    """Its runs have folder names, one of them is the result, and killed at any moment it ends as if it had not been.
-
-    spec: a whole run's, as `Runs.spec`. higher_is_better: {value: which way is good}, the metrics that the procedure looks at.
-    Nothing is trained.
-    """
-    given = copy.deepcopy(dict(spec))
-    names = list(procedure.planned(given))
-    _require(given == spec, "planned changed the spec that it was given")
-    _require(names and all(Path(name).name == name for name in names), "planned gives no runs, or names that are no folder's")
-    whole = Rehearsal(spec, higher_is_better)
-    chosen = procedure.carry_out(whole)
-    _require(chosen in whole.trained, f"carry_out returned {chosen!r}, which is no run that it trained")
-    _require(set(names) & set(whole.trained), "none of the planned runs was trained")
-    for moment in range(1, whole.calls + 1):
-        killed = Rehearsal(spec, higher_is_better)
-        killed.kill_at = moment
-        try:
-            procedure.carry_out(killed)
-        except Killed:
-            pass
-        killed.kill_at = None
-        again = procedure.carry_out(killed)
-        same = (again, killed.trained, killed.files) == (chosen, whole.trained, whole.files)
-        _require(same, f"killed at call {moment} and carried out again, it ends otherwise")

@@ -33,13 +33,7 @@ def sample(arguments: argparse.Namespace) -> None:
 def _prompt(data, arguments: argparse.Namespace):
     """The known tokens of --prefix, --suffix and --infill, or None without any of them."""
     given = {name: getattr(arguments, name) for name in ("prefix", "suffix", "infill") if getattr(arguments, name)}
-    if not given:
-        return None
-    if not hasattr(data, "prompt"):
-        from di4c.errors import SpecError
-
-        raise SpecError(f"--{next(iter(given))}: {type(data).__name__} has no prompts; text data have")
-    return data.prompt(**given)
+    return data.prompt(**given) if given else None
 
 
 def _arguments() -> argparse.Namespace:

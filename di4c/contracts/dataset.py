@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from di4c.draws import Draws
+from di4c.errors import SpecError
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,14 @@ class DataSource(ABC):
     def fingerprint(self) -> str:
         """A short digest of the data, kept in checkpoints: a data set that changes under a run is an error."""
         return ""
+
+    def prompt(self, **told: str) -> Tensor:
+        """Known tokens for prompted sampling, −1 where the sampler is free: [D] int64.
+
+        told: what a person says of a sample, in words of the data's own: text has prefix, suffix and infill. Raises SpecError
+        where there is no such thing, DataError where it does not fit.
+        """
+        raise SpecError(f"{type(self).__name__} has no prompts")
 
     def save_grid(self, x: Tensor, path: Path, cond: Tensor | None = None) -> Path:
         """Writes samples x [n, D] for a person to look at (a PNG for images, a .txt for text); returns the file written."""

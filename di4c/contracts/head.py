@@ -8,7 +8,8 @@ from di4c.contracts.backbone import Context
 
 
 class StudentHead(nn.Module):
-    """λ → Context. Constructed with `latent_dim` (L) and `backbone` (its `width`, `depth`, `embedding_width`), by keyword.
+    """λ → Context. Constructed, by keyword, with what it asks for of `latent_dim` (L), `backbone` (its `width`, `depth`,
+    `embedding_width`) and `num_positions` (D).
 
     `needs` names the Context fields the backbone must accept. λ and its embedding stay float32. Near-identical components
     are a saddle point of the mixture loss: a head starts with components that differ (non-zero output projection).

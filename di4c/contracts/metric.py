@@ -27,7 +27,7 @@ class Generation:
 
 
 class Metric(ABC):
-    """A named measurement. Constructed with `data` (a DataSource) by keyword, and `process` if it asks for it.
+    """A named measurement. Constructed, by keyword, with what it asks for of `data` (a DataSource), `process` and `judge` (eval.judge).
 
     higher_is_better: which way is good; None for a guard, which should be near its floor.
     needs_samples: False for what is measured without the generation's x_0 (a likelihood): x_0 is then empty.

@@ -12,6 +12,8 @@ from di4c.draws import Draws
 class Objective(nn.Module):
     """A module whose forward computes a whole training loss: one engine call, one backward.
 
+    Constructed, by keyword, with what it asks for of `process`, `teacher`, `student`, `latent` (those that the task has) and the
+    data's `num_positions`, `num_states`, `num_classes`. With task `tokenizer` there are the sizes alone.
     `model` is the submodule that is exported. `teacher`, if there is one, is called but not trained: the engine moves or shards
     it. Every rank makes the same calls of parametrised modules whatever it draws.
     """

@@ -11,7 +11,11 @@ from di4c.draws import Draws
 class ForwardProcess(ABC):
     """q(x_t | x_0) = ∏_d q(x_t^d | x_0^d) on S states.
 
-    `num_states` is S, the mask included where there is one. `mask_index` is that state, or None.
+    `num_states` is S, the mask included where there is one. `mask_index` is that state, or None: any of the S, and the data
+    hold none of it. Where there is one, `posterior` leaves every other state as it is, so that a prompt's tokens, put into x_1,
+    stay through any sampler's steps.
+
+    Constructed with `data_states`, the number of the data's states, by keyword if it asks for it.
     """
 
     num_states: int

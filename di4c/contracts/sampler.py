@@ -19,8 +19,11 @@ classifier-free guidance by the student itself needs of its two passes.
 
 
 class Sampler(ABC):
-    """One reverse step, and the loop over steps. `process` is given by keyword at construction.
+    """One reverse step, and the loop over steps. Constructed with `process` by keyword, and `teacher` if it asks for it.
 
+    teacher: a second model, to guide or to finish with: the one of `eval.sampler.teacher`, else the run's own; None where neither
+    is at hand. It may be loaded no earlier than it is first asked.
+    Under a process with a mask `sample` takes an x_1 of which some positions are visible (a prompt), and leaves those as they are.
     evaluations: the most calls of the denoiser that a step makes. Where the losses step, calls are made up to that number:
     ranks that share a teacher's weights call it equally often, whatever times they draw.
     """

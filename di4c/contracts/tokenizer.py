@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class ImageTokenizer(nn.Module):
-    """A network that turns images into codes and codes into images.
+    """A network that turns images into codes and codes into images: what task `tokenizer` trains, and data of codes encode with.
 
     image_shape: (C, H, W). num_codes: K. num_positions: D, the cells of the code grid in raster order.
     """

@@ -15,8 +15,8 @@ def strict_load(
 ) -> None:
     """Loads `state` into `module`; every key and shape must agree, or nothing is loaded and CheckpointError is raised.
 
-    The message lists the first differences and the likely reason. `reasons` adds a plugin's own: {fragment of a
-    differing key: what it means}.
+    The message lists the first differences and the likely reason: a prefix, other names for the same shapes, a part of a model,
+    another depth, width or vocabulary. `reasons` adds a plugin's own: {fragment of a differing key: what it means}.
     """
     own = module.state_dict()
     missing = [key for key in own if key not in state]

@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from di4c.errors import DataError
+from di4c.errors import DataError, SpecError
 from di4c_plugins.datasets.digits import Digits, stratified
 
 
@@ -58,3 +58,8 @@ def test_save_grid_draws_dark_ink_in_class_rows(tmp_path):
     assert path.suffix == ".png"
     assert picture.shape[1] > picture.shape[0]  # two rows of ten
     assert (picture == 0).sum() == 40 * 40  # the one black image, 8 × 8 pixels enlarged fivefold
+
+
+def test_images_have_no_prompts():
+    with pytest.raises(SpecError, match="Digits has no prompts"):
+        Digits().prompt(prefix="a")

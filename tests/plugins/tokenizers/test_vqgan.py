@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 from di4c.config.registry import Registry
 from di4c.errors import CheckpointError, SpecError
+from di4c.testing import check_tokenizer
 from di4c_plugins.teachers import hub
 from di4c_plugins.tokenizers.vqgan import VQGAN
 
@@ -32,6 +33,10 @@ def test_codes_and_images_have_the_stated_shapes(tokenizer):
     assert codes.shape == (2, tokenizer.num_positions) == (2, 9)
     assert codes.dtype == torch.int64 and codes.max() < 10
     assert tokenizer.decode(codes).shape == images.shape
+
+
+def test_it_holds_its_contract(tokenizer):
+    check_tokenizer(tokenizer)
 
 
 def test_a_code_is_the_nearest_vector(tokenizer):
