@@ -1,6 +1,7 @@
 """Who may import whom, by reading the sources."""
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,16 @@ CONTRACTS = ("di4c.contracts", "di4c.errors", "di4c.draws")
 
 ROOMS = ("contracts", "algorithm", "engine", "config", "planning", "evaluation", "procedure")
 """The rooms of di4c from the bottom to the top: each may import those before it."""
+
+
+SYSTEMS = (
+    "mdlm", "sdtt", "maskgit", "tauldr", "vqgan", "unet", "llada", "gpt", "rxnfp", "smiles", "halton", "digits", "fashion", "mnist",
+    "cifar", "imagenet", "openwebtext",
+)  # fmt: skip
+"""Concrete models, data sets and samplers: what has such a name is a plugin."""
+
+SHORT_SYSTEMS = {"vq", "dit", "owt"}
+"""The same, where only a whole word is one."""
 
 
 def imported(path: Path, package: str) -> Iterator[str]:
@@ -58,6 +69,34 @@ def test_arrows_run_downwards(room):
     for path in sources(f"di4c/{room}"):
         modules = set(imported(path, package_of(path, ROOT / "di4c", "di4c")))
         assert not [m for m in modules if within(m, above)], path
+
+
+def spoken(path: Path) -> Iterator[str]:
+    """Every name in the code of a file, and every string but docstrings, which may cite a source."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    bodies = [body for parent in ast.walk(tree) if isinstance(body := getattr(parent, "body", None), list)]
+    docstrings = {id(node.value) for body in bodies for node in body if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+            yield node.value
+        yield from (value for key in ("id", "attr", "name", "arg") if isinstance(value := getattr(node, key, None), str))
+
+
+def systems_in(text: str) -> set[str]:
+    found = {name for name in SYSTEMS if name in text.lower()}
+    return found | SHORT_SYSTEMS & set(re.findall("[a-z]+", text.lower()))
+
+
+@pytest.mark.parametrize("path", sources("di4c"), ids=lambda p: str(p.relative_to(ROOT)))
+def test_the_core_names_no_system(path):
+    assert not {system for text in spoken(path) for system in systems_in(text)}
+
+
+def test_systems_are_seen_in_names_and_strings(tmp_path):
+    file = tmp_path / "x.py"
+    file.write_text('"""As in MDLM."""\nimport a.vqgan\ndef is_maskgit(vq_codes): return x.Tauldr or "sdtt"\nNAME = 1\n"""MDLM\'s."""\n')
+    found = {system for text in spoken(file) for system in systems_in(text)}
+    assert found == {"vqgan", "maskgit", "vq", "tauldr", "sdtt"}
 
 
 def test_every_room_has_its_place():

@@ -32,7 +32,7 @@ REQUIRED = {
     "distill": ("data", "process", "teacher", "student", "latent"),
     "tokenizer": ("data", "objective"),
 }
-DEFAULT_OBJECTIVE = {"pretrain": "nelbo", "distill": "di4c", "tokenizer": "vq"}
+DEFAULT_OBJECTIVE = {"pretrain": "nelbo", "distill": "di4c"}
 SECTION_KINDS = {
     "data": "datasets",
     "process": "processes",
@@ -191,7 +191,7 @@ def _normalised(spec: Spec, folder: Path) -> Spec:
         if getattr(spec, key) is None:
             raise SpecError(f"{key}: missing; task {spec.task!r} needs {', '.join(REQUIRED[spec.task])}.")
     objective = spec.objective or {}
-    if isinstance(objective, Mapping):
+    if isinstance(objective, Mapping) and spec.task in DEFAULT_OBJECTIVE:
         objective = {"name": DEFAULT_OBJECTIVE[spec.task], **objective}
     sections = {key: getattr(spec, key) for key in SECTION_KINDS} | {"objective": objective}
     return dataclasses.replace(

@@ -215,6 +215,6 @@ def load_also(pairs: Sequence[str], device: str) -> dict[str, LoadedModel]:
     for pair in pairs:
         name, equals, path = pair.partition("=")
         if not (name and equals and path):
-            raise SpecError(f"--also {pair}: expected NAME=RUN, e.g. one-component=runs/digits-one")
+            raise SpecError(f"--also {pair}: expected NAME=RUN, e.g. one-component=runs/one-component")
         found[name] = load(path, device=device)
     return found

@@ -211,3 +211,10 @@ def test_saving_never_damages_what_is_there(tmp_path, monkeypatch):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["saved.yaml", "spec.yaml"]
 
 
+
+
+def test_a_tokenizers_objective_is_named():
+    spec = {"task": "tokenizer", "seed": 0, "data": "digits", "train": PRETRAIN["train"]}
+    assert Spec.from_dict(spec | {"objective": "vq"}).objective == {"name": "vq"}
+    with pytest.raises(SpecError, match="objective.name: expected a string, found None"):
+        Spec.from_dict(spec | {"objective": {"tokenizer": "vqgan"}})
