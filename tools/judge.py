@@ -29,6 +29,8 @@ def store(arguments: argparse.Namespace) -> None:
     rows = found.pop("rows")
     outcome = verdict(rows, judged=arguments.judged, guarded=arguments.guarded, steps=arguments.steps)
     more = {"about": arguments.about, "verdict": outcome, "cpu_seconds": dict(arguments.cpu_seconds)}
+    if arguments.seconds is not None:
+        more["seconds"] = json.loads(arguments.seconds.read_text(encoding="utf-8"))
     if arguments.tried is not None:
         more["tried"] = json.loads(arguments.tried.read_text(encoding="utf-8"))
     write_json(arguments.out, rows, **more, **found)
@@ -82,6 +84,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=_numbers, default=[2, 4], metavar="N,N…", help="judged at these numbers of steps (2,4)")
     parser.add_argument("--about", required=True, help="what the file says of itself: what was run, and where")
     parser.add_argument("--cpu-seconds", type=_named, action="append", default=[], metavar="NAME=SECONDS", help="repeatable")
+    parser.add_argument("--seconds", type=Path, metavar="JSON", help="chain.json of tools/chain.py: wall-clock and CPU seconds, to be kept")
     parser.add_argument("--tried", type=Path, metavar="JSON", help="what was tried before, to be kept in the file")
     parser.add_argument("--out", required=True, type=Path, help="the file to write")
     return parser.parse_args()

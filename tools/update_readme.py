@@ -90,6 +90,39 @@ def digits_seeds(stored: dict) -> str:
     return f"{markdown_table(head, lines)}\n\n{stored['about']}\n"
 
 
+def small_seeds(stored: dict) -> str:
+    """A row a small system: its margins over training seeds, for how many seeds all holds, and how long a chain takes."""
+    by_system: dict[str, list[dict]] = {}
+    for run in stored["runs"]:
+        by_system.setdefault(run["system"], []).append(run)
+    lines = [[name, *_margins(runs), _held(runs), _minutes(runs)] for name, runs in by_system.items()]
+    steps = [f"{case['steps']} steps" for case in stored["runs"][0]["verdict"]["at"]]
+    head = ["", "judged by", *steps, "seeds for which it holds", "minutes a chain"]
+    commits = ", ".join(dict.fromkeys(run["commit"] for run in stored["runs"]))
+    note = f"{stored['about']} Commit {commits}; stored in [tools/results/small-seeds.json](tools/results/small-seeds.json)."
+    return f"{markdown_table(head, lines)}\n\n{note}\n"
+
+
+def _margins(runs: list[dict]) -> list[str]:
+    """The judged metric, and its margin at every number of steps: mean (range) ± spread."""
+    cells = [METRICS[runs[0]["verdict"]["judged"]]]
+    for at in zip(*(run["verdict"]["at"] for run in runs), strict=True):
+        margins = [case["judged"]["margin"] for case in at]
+        mean, spread = statistics.fmean(margins), max(case["judged"]["spread"] for case in at)
+        low, high = (number(value, mean) for value in (min(margins), max(margins)))
+        cells.append(f"{number(mean)} ({low}–{high}) ± {number(spread, mean)}")
+    return cells
+
+
+def _held(runs: list[dict]) -> str:
+    return f"{sum(run['verdict']['holds'] for run in runs)} of {len(runs)}"
+
+
+def _minutes(runs: list[dict]) -> str:
+    minutes = [sum(part["wall"] for part in run["seconds"].values()) / 60 for run in runs]
+    return f"{min(minutes):.0f}–{max(minutes):.0f}"
+
+
 def theory(stored: dict) -> str:
     """A row a claim: how many of its lines hold, and its first line with what it is held against."""
     rows = []
@@ -247,6 +280,7 @@ RENDERERS: dict[str, Callable[[dict], str]] = {
     "fashion14": judged,
     "fashion-vq": judged,
     "text-small": judged,
+    "small-seeds": small_seeds,
     "theory": theory,
 }
 

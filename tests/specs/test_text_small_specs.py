@@ -12,10 +12,9 @@ from di4c.config.spec import read_spec
 ROOT = Path(__file__).parents[2]
 SPECS = ROOT / "tools/specs"
 NAMES = ["text-small-teacher", "text-small-student", "text-small-one-component", "text-small-sdtt"]
-TINY_BACKBONE = ["teacher.backbone.width=16", "teacher.backbone.depth=1", "teacher.backbone.heads=2"]
 TINY = [
     "data.path=text", "train.steps=2", "train.batch_size=4", "train.schedule.warmup=0", "train.checkpoint_every=0",
-    "train.diagnostics_every=2", "eval.samples=8", "eval.batch_size=4", "eval.seeds=2", "eval.steps=[1,2]",
+    "train.diagnostics_every=2", "eval.samples=8", "eval.batch_size=4", "eval.seeds=2", "eval.steps=[2,4]",
 ]  # fmt: skip
 SENTENCES = "the state of the union is strong and our people ask this house for work and peace. "
 
@@ -37,27 +36,23 @@ def tool(name, *arguments):
     return done.stdout
 
 
-def train(name, *overrides):
-    sets = [word for override in [*TINY, *overrides] for word in ("--set", override)]
-    return tool("train", "--spec", SPECS / f"{name}.yaml", *sets)
-
-
 def test_teacher_student_evaluation_and_verdict(here):
-    """The chain of README and specs; the report shows the samples as text."""
-    train("text-small-teacher", *TINY_BACKBONE)
-    said = train("text-small-student", "latent.atoms=4", "objective.components=4", "student.head.rank=4")
-    train("text-small-one-component", "student.head.rank=4")
-    assert "mutual_information_nats" in said
-    tool("eval", "--run", "runs/text-small-student", "--also", "one-component=runs/text-small-one-component", "--out", "report")
-    tool("judge", "report/eval.json", "--judged", "lagged_pair_tv", "--guarded", "ngram_tv", "--steps", "2",
-         "--about", "Tiny.", "--out", "stored.json")  # fmt: skip
-    stored = json.loads((here / "stored.json").read_text())
+    """The chain of README and specs,; the report shows the samples as text."""
+    words = ["chain", "text-small", "--control", *(word for override in TINY for word in ("--set", override))]
+    assert "mutual_information_nats" in tool(*words)
+    runs = here / "runs/text-small-0"
+    stored = json.loads((runs / "verdict.json").read_text())
     models = {(row["model"], row["mixture_size"]) for row in stored["rows"]}
     assert models == {("teacher", None), ("student", "inf"), ("student", "product"), ("one-component", "inf")}
     assert stored["verdict"]["at"][0]["judged"]["teacher"] > 0
-    page = (here / "report/report.html").read_text()
-    shown = (here / "report/grids/student-inf-2.txt").read_text().splitlines()[1]
+    page = (runs / "report-control/report.html").read_text()
+    shown = (runs / "report-control/grids/student-inf-2.txt").read_text().splitlines()[1]
     assert shown.strip() and shown.strip() in page
+    tool("chain", "--collect", runs, "--out", here / "seeds.json")
+    (collected,) = json.loads((here / "seeds.json").read_text())["runs"]
+    assert collected["verdict"] == stored["verdict"] and (collected["system"], collected["seed"]) == ("text-small", 0)
+    assert set(collected["seconds"]) == {"teacher", "student", "one-component", "report-control"}
+    assert all(part["wall"] > 0 and part["cpu"] > 0 for part in collected["seconds"].values())
 
 
 def test_the_specs_agree():
