@@ -51,7 +51,7 @@ def _list(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     spec = read_spec(options.spec, options.set)
-    from di4c.config.build import check  # only now torch, so that a mistake in the spec is told at once
+    from di4c.config.check import check  # only now torch, so that a mistake in the spec is told at once
 
     parts = check(spec, Registry.default(spec.plugins))
     print(f"ok: {spec.source}")

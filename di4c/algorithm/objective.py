@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from di4c.algorithm.advice import TOLERANCE_NATS, size_curve, suggested_components
+from di4c.algorithm.atom_use import census_examples, unused_atoms
 from di4c.algorithm.diagnostics import effective_components, mixture_diagnostics
 from di4c.algorithm.every_sample import every_sample
 from di4c.algorithm.mixture import Marginals, Query, statistics
@@ -205,13 +206,22 @@ class Di4C(Objective):
             batch = self.pool.batch(draws)
         return self.loss(draw_scene(self.law, self.teacher, self.model, batch, draws))
 
-    def diagnostics(self, batch: Batch, draws: Draws) -> dict[str, float]:
-        """What λ carries at t = 1 (see mixture_diagnostics); on data at the run's own times, unless λ is enumerated, what more
-        components would gain, and the M that this suggests."""
+    @property
+    def census_examples(self) -> int:
+        return census_examples(self.law.latent, self.num_classes)
+
+    def diagnostics(self, batch: Batch, draws: Draws, census: Batch | None = None) -> dict[str, float]:
+        """What λ carries at t = 1 (see mixture_diagnostics), and which of its atoms the data use, if they are finitely many; on data
+        at the run's own times, unless λ is enumerated, what more components would gain, and the M that this suggests."""
         x_1 = self.teacher.process.prior(batch.x_0.shape[1], draws.child("x_1"))
         t_1 = torch.ones(len(x_1), device=x_1.device)
         at_a_time, fused = self.law.components_at_a_time, self.loss.fused
         found = mixture_diagnostics(self.model, self.law.latent, x_1, t_1, batch.cond, draws, at_a_time=at_a_time, fused=fused)
+        if census is not None and self.census_examples:
+            found["unused_atoms"] = unused_atoms(
+                self.model, self.law.latent, self.teacher.process, census, draws,
+                rows_at_a_time=len(x_1), at_a_time=at_a_time, fused=fused,
+            )  # fmt: skip
         if self.law.components == self.law.latent.num_atoms:
             return found
         few = draws.rows(0, min(len(x_1), ADVICE_EXAMPLES))

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,10 +10,9 @@ import torch
 
 from di4c.algorithm.shared_base import share_base
 from di4c.algorithm.student import MixtureStudent
-from di4c.config.construct import Construction
-from di4c.config.procedure import build_procedure, planned_specs
+from di4c.config.fitting import check_head, check_takes_student, located
 from di4c.config.registry import Registry
-from di4c.config.spec import Spec, entries
+from di4c.config.spec import Spec
 from di4c.config.trained import TrainedRun, trained_entry
 from di4c.contracts import (
     DataSource,
@@ -27,7 +25,7 @@ from di4c.contracts import (
     Teacher,
 )
 from di4c.engine.exported import load_into
-from di4c.errors import CheckpointError, Di4CError, RegistryError, SpecError
+from di4c.errors import SpecError
 
 
 @dataclass(frozen=True)
@@ -104,10 +102,10 @@ def build_teacher(
         "weights": weights,
     }
     with _seeded(spec.seed, "teacher"):
-        with _located(spec):
+        with located(spec):
             entry, trained = trained_entry(spec.teacher)
             if trained is not None and trained.is_student:
-                _check_takes_student(registry, entry, trained)
+                check_takes_student(registry, entry, trained)
                 provided |= _student_of(trained, data)
         teacher = _create(spec, registry, "teachers", entry, "teacher", provided)
     if trained is not None and weights and not trained.is_student:
@@ -123,14 +121,14 @@ def build_latent(spec: Spec, registry: Registry) -> LambdaSampler:
 def build_student(spec: Spec, registry: Registry, teacher: Teacher, latent: LambdaSampler) -> MixtureStudent:
     """The teacher's backbone, warm-started or shared, with the head of `student.head`. SpecError if the two do not fit."""
     with _seeded(spec.seed, "student"):
-        with _located(spec):
+        with located(spec):
             lora = spec.student.lora
             backbone = share_base(teacher, **dataclasses.asdict(lora)) if lora is not None else teacher.student_backbone()
         provided = {"latent_dim": latent.dim, "backbone": backbone, "num_positions": teacher.num_positions}
         head = _create(spec, registry, "student_heads", spec.student.head, "student.head", provided)
     teacher.warm_start(head)
-    with _located(spec):
-        _check_head(registry, spec.student.head["name"], head.needs, type(backbone), backbone.accepts)
+    with located(spec):
+        check_head(registry, spec.student.head["name"], head.needs, type(backbone), backbone.accepts)
     return MixtureStudent(
         backbone, head, parameterisation=teacher.parameterisation, num_states=teacher.process.num_states
     )
@@ -189,57 +187,8 @@ def portable(spec: Spec, teacher: Teacher | None) -> Spec:
     return dataclasses.replace(spec, teacher=teacher.portable_entry(teacher.resolved_entry(entry)))
 
 
-def check(spec: Spec, registry: Registry) -> list[tuple[str, str]]:
-    """(key path, class) of every part, its name resolved and its options checked; builds nothing.
-
-    Raises SpecError or RegistryError as `build` would. What a part points to may not exist yet (a teacher's run): then
-    the second item says so.
-    """
-    told, planned = [], {}
-    with _located(spec):
-        for where, kind, entry in entries(spec):
-            shown = registry.find(kind, entry["name"]).told
-            try:
-                full, trained = trained_entry(entry) if kind == "teachers" else (entry, None)
-                if trained is not None and trained.is_student:
-                    _check_takes_student(registry, full, trained)
-                planned[where] = registry.plan(kind, full, PROVIDED[kind], where)
-            except CheckpointError as error:
-                shown += f" ({_checked_without_run(registry, entry, where)}; {error})"
-            told.append((where, shown))
-        _check_head_class(registry, spec, planned)
-    if spec.procedure is not None:
-        for name, run in planned_specs(spec, build_procedure(spec, registry)).items():
-            told += [(f"{name}: {where}", shown) for where, shown in check(run, registry) if (where, shown) not in told]
-    return told
-
-
-def _checked_without_run(registry: Registry, entry: Mapping, where: str) -> str:
-    """What could be checked of a teacher whose run is not there yet: its options, if it is made of a student and takes none of it."""
-    if not _STUDENT <= _parameters_of(registry, entry["name"]):
-        return "options not checked"
-    registry.plan("teachers", {key: value for key, value in entry.items() if key != "run"}, PROVIDED["teachers"], where)
-    return "its run not checked"
-
-
-_SIZES = {"process", "data", "num_positions", "num_states", "num_classes", "weights"}
-_STUDENT = {"student", "latent"}
-PROVIDED: Mapping[str, set[str]] = {
-    "datasets": set(),
-    "processes": {"data_states"},
-    "teachers": _SIZES | _STUDENT,
-    "student_heads": {"latent_dim", "backbone", "num_positions"},
-    "lambda_samplers": set(),
-    "samplers": {"process", "teacher"},
-    "metrics": {"data", "process", "judge"},
-    "objectives": {"process", "teacher", "student", "latent", "num_positions", "num_states", "num_classes"},
-    "procedures": set(),
-}
-"""The names of the values that the functions above provide to each kind."""
-
-
 def _create(spec: Spec, registry: Registry, kind: str, entry: Mapping, where: str, provided: dict[str, Any]) -> Any:
-    with _located(spec):
+    with located(spec):
         return registry.create(kind, entry, provided, where)
 
 
@@ -253,70 +202,12 @@ def _student_of(trained: TrainedRun, data: DataSource | DataShape) -> dict[str, 
     return {"student": parts.student, "latent": parts.latent}
 
 
-def _check_takes_student(registry: Registry, entry: Mapping, trained: TrainedRun) -> None:
-    """SpecError unless the named teacher can be made of a student."""
-    told = f"teacher.name: {trained.run} is a distilled student, and {entry['name']!r} is not made of one."
-    if _STUDENT <= _parameters_of(registry, entry["name"]):
-        return
-    fitting = [t.name for t in registry.targets("teachers") if _STUDENT <= _parameters_of(registry, t.name)]
-    raise SpecError(f"{told} Teachers that are: {', '.join(fitting) or 'none'}.")
-
-
-def _parameters_of(registry: Registry, teacher: str) -> set[str]:
-    """The names of a teacher's constructor's parameters; one that cannot be imported has none."""
-    try:
-        return set(inspect.signature(registry.resolve("teachers", teacher)).parameters)
-    except (RegistryError, TypeError, ValueError):
-        return set()
-
-
-@contextlib.contextmanager
-def _located(spec: Spec) -> Iterator[None]:
-    """Errors name the file that the spec came from."""
-    try:
-        yield
-    except Di4CError as error:
-        raise type(error)(f"{spec.source}: {error}") from error
-
-
 @contextlib.contextmanager
 def _seeded(seed: int, part: str) -> Iterator[None]:
     """Initial weights by the spec's seed, the caller's generator left as it was; each part has a stream of its own."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(int(Draws(seed, path=("initial weights", part)).scalar() * 2**53))
         yield
-
-
-def _check_head(registry: Registry, name: str, needs: frozenset, backbone: type, accepts: frozenset) -> None:
-    if needs <= accepts:
-        return
-    fitting = [t.name for t in registry.targets("student_heads") if _needs(registry, t.name) <= accepts]
-    raise SpecError(
-        f"student.head: {name!r} needs {_listed(needs)}, but {backbone.__name__} accepts {_listed(accepts)}. "
-        f"Heads that fit: {', '.join(fitting) or 'none'}."
-    )
-
-
-def _check_head_class(registry: Registry, spec: Spec, planned: Mapping[str, Construction]) -> None:
-    """`_check_head` before anything is built, where the classes already say what they need and accept."""
-    if not {"teacher", "student.head"} <= set(planned) or "backbone" not in planned["teacher"].nested:
-        return
-    head, backbone = planned["student.head"].factory, planned["teacher"].nested["backbone"].factory
-    needs, accepts = getattr(head, "needs", None), getattr(backbone, "accepts", None)
-    if isinstance(needs, frozenset) and isinstance(accepts, frozenset) and accepts:
-        _check_head(registry, spec.student.head["name"], needs, backbone, accepts)
-
-
-def _needs(registry: Registry, name: str) -> frozenset:
-    """What a head's class says it needs; a head that cannot be imported fits nothing."""
-    try:
-        return frozenset(registry.resolve("student_heads", name).needs)
-    except (RegistryError, AttributeError, TypeError):
-        return frozenset({"unknown"})
-
-
-def _listed(names: frozenset) -> str:
-    return ", ".join(sorted(names)) or "nothing"
 
 
 def _need_eval(spec: Spec) -> None:

@@ -15,10 +15,12 @@ class Objective(nn.Module):
     Constructed, by keyword, with what it asks for of `process`, `teacher`, `student`, `latent` (those that the task has) and the
     data's `num_positions`, `num_states`, `num_classes`. With task `tokenizer` there are the sizes alone.
     `model` is the submodule that is exported. `teacher`, if there is one, is called but not trained: the engine moves or shards
-    it. Every rank makes the same calls of parametrised modules whatever it draws.
+    it. Every rank makes the same calls of parametrised modules whatever it draws. `census_examples`: how many examples more than
+    a micro-batch `diagnostics` has a use for.
     """
 
     model: nn.Module
+    census_examples: int = 0
 
     @property
     def teacher(self) -> Teacher | None:
@@ -41,6 +43,9 @@ class Objective(nn.Module):
     def forward(self, batch: Batch, draws: Draws, step: int) -> dict[str, Tensor]:
         """{"loss": [B] nats, other parts: [B], to be logged}; `draws` is keyed by (seed, step) and holds the examples."""
 
-    def diagnostics(self, batch: Batch, draws: Draws) -> dict[str, float]:
-        """Cheap measurements taken every `train.diagnostics_every` steps, e.g. the mixture's mutual information."""
+    def diagnostics(self, batch: Batch, draws: Draws, census: Batch | None = None) -> dict[str, float]:
+        """Cheap measurements taken every `train.diagnostics_every` steps, e.g. the mixture's mutual information.
+
+        batch: a micro-batch of this rank. census: `census_examples` examples, the same on all ranks; left out if that is 0.
+        """
         return {}

@@ -190,10 +190,11 @@ class Trainer:
         """Takes the objective's own measurements on the next step's examples."""
         batch, draws = self.stream.batch(self.step, self.first, self.first + self.micro, self.device)
         module = self.engine.module
+        census = [self.stream.batch(self.step, 0, module.census_examples, self.device)[0]] if module.census_examples else []
         module.eval()
         try:
             with torch.no_grad():
-                found = module.diagnostics(batch, draws.child("diagnostics"))
+                found = module.diagnostics(batch, draws.child("diagnostics"), *census)
         finally:
             module.train()
         return _mean_over_ranks(found, self.device)

@@ -16,6 +16,13 @@ COLLAPSED = (
     "(train.optimizer.lr_multipliers, e.g. {head: 5}) or a larger initial scale of it (student.head.scale), a heavier data term "
     "(objective.data.weight, gate), more components (objective.components), latent: categorical with components: all"
 )
+UNUSED = (
+    "of the one-step samples come from atoms of λ that explain none of the data: they get no gradient of the likelihood, but are drawn "
+    "like the others. Put weight on the marginals (objective.data.estimator: control-variate with gate.scale below 1), "
+    "or take fewer atoms (latent.atoms)"
+)
+UNUSED_SHARE = 1 / 5
+"""What is warned of in the second half of a run."""
 
 
 class Reporter:
@@ -52,6 +59,8 @@ class Reporter:
             self.say("  ".join([f"step {step} diagnostics"] + [f"{k} {v:.4g}" for k, v in diagnostics.items()]))
         if diagnostics.get("mixture_collapsed", 0) > 0:
             self.warn_once("mixture-collapsed", f"step {step}: {COLLAPSED}")
+        if diagnostics.get("unused_atoms", 0) > UNUSED_SHARE and 2 * step >= self.steps:
+            self.warn_once("unused-atoms", f"step {step}: {diagnostics['unused_atoms']:.0%} {UNUSED}")
 
     def advance(self, step: int) -> None:
         """Moves the progress bar."""

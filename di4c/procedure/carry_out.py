@@ -7,7 +7,7 @@
 
 import torch
 
-from di4c.config.build import check
+from di4c.config.check import check
 from di4c.config.procedure import build_procedure
 from di4c.config.registry import Registry
 from di4c.config.spec import Spec

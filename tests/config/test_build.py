@@ -4,7 +4,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from di4c.config.build import DataShape, build, build_metrics, build_sampler, check, portable
+from di4c.config.build import DataShape, build, build_metrics, build_sampler, portable
+from di4c.config.check import check
 from di4c.config.registry import Registry
 from di4c.config.spec import Spec
 from di4c.errors import RegistryError, SpecError

@@ -72,6 +72,8 @@ class ToyObjective(Objective):
     though the loss is not. collapsed: what diagnostics report. pause: seconds a forward pass waits.
     """
 
+    census_examples = 5
+
     def __init__(self, *, poison=(), explode=(), collapsed: float = 0.0, pause: float = 0.0, dropout: float = 0.0):
         super().__init__()
         torch.manual_seed(0)
@@ -92,6 +94,6 @@ class ToyObjective(Objective):
         time.sleep(self.pause)
         return {"loss": loss, "masked": masked.sum(1).float()}
 
-    def diagnostics(self, batch, draws):
+    def diagnostics(self, batch, draws, census):
         features = self.model(batch.x_0)
-        return {"mean_logit": float(features.mean()), "mixture_collapsed": self.collapsed}
+        return {"mean_logit": float(features.mean()), "census": float(len(census.x_0)), "mixture_collapsed": self.collapsed}

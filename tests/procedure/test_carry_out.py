@@ -5,7 +5,7 @@ import json
 import pytest
 
 import di4c
-from di4c.config.build import check
+from di4c.config.check import check
 from di4c.config.registry import Registry
 from di4c.config.spec import Spec
 from di4c.errors import CheckpointError, RegistryError, SpecError

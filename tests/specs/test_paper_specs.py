@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from di4c.__main__ import main
-from di4c.config.build import check
+from di4c.config.check import check
 from di4c.config.registry import Registry
 from di4c.config.spec import read_spec
 

@@ -18,7 +18,7 @@ from di4c_plugins.processes.absorbing import Absorbing
 from di4c_plugins.samplers.ancestral import Ancestral
 from PIL import Image
 
-from di4c.config.build import check
+from di4c.config.check import check
 from di4c.config.registry import Registry
 from di4c.config.spec import read_spec
 from di4c.contracts import Prediction

@@ -1,0 +1,57 @@
+"""A spec checked without building anything: names, options, and what fits what."""
+
+from collections.abc import Mapping
+
+from di4c.config.fitting import MADE_OF_A_STUDENT, check_head_class, check_takes_student, located, parameters_of
+from di4c.config.procedure import build_procedure, planned_specs
+from di4c.config.registry import Registry
+from di4c.config.spec import Spec, entries
+from di4c.config.trained import trained_entry
+from di4c.errors import CheckpointError
+
+_SIZES = {"process", "data", "num_positions", "num_states", "num_classes", "weights"}
+PROVIDED: Mapping[str, set[str]] = {
+    "datasets": set(),
+    "processes": {"data_states"},
+    "teachers": _SIZES | MADE_OF_A_STUDENT,
+    "student_heads": {"latent_dim", "backbone", "num_positions"},
+    "lambda_samplers": set(),
+    "samplers": {"process", "teacher"},
+    "metrics": {"data", "process", "judge"},
+    "objectives": {"process", "teacher", "student", "latent", "num_positions", "num_states", "num_classes"},
+    "procedures": set(),
+}
+"""The names of the values that build.py provides to each kind."""
+
+
+def check(spec: Spec, registry: Registry) -> list[tuple[str, str]]:
+    """(key path, class) of every part, its name resolved and its options checked; builds nothing.
+
+    Raises SpecError or RegistryError as `build` would. What a part points to may not exist yet (a teacher's run): then
+    the second item says so.
+    """
+    told, planned = [], {}
+    with located(spec):
+        for where, kind, entry in entries(spec):
+            shown = registry.find(kind, entry["name"]).told
+            try:
+                full, trained = trained_entry(entry) if kind == "teachers" else (entry, None)
+                if trained is not None and trained.is_student:
+                    check_takes_student(registry, full, trained)
+                planned[where] = registry.plan(kind, full, PROVIDED[kind], where)
+            except CheckpointError as error:
+                shown += f" ({_checked_without_run(registry, entry, where)}; {error})"
+            told.append((where, shown))
+        check_head_class(registry, spec, planned)
+    if spec.procedure is not None:
+        for name, run in planned_specs(spec, build_procedure(spec, registry)).items():
+            told += [(f"{name}: {where}", shown) for where, shown in check(run, registry) if (where, shown) not in told]
+    return told
+
+
+def _checked_without_run(registry: Registry, entry: Mapping, where: str) -> str:
+    """What could be checked of a teacher whose run is not there yet: its options, if it is made of a student and takes none of it."""
+    if not MADE_OF_A_STUDENT <= parameters_of(registry, entry["name"]):
+        return "options not checked"
+    registry.plan("teachers", {key: value for key, value in entry.items() if key != "run"}, PROVIDED["teachers"], where)
+    return "its run not checked"
