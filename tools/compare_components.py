@@ -63,12 +63,16 @@ def alternating_steps(sizes: list[int], rounds: int = 24, batch: int = 16) -> di
     from di4c.config.registry import Registry
     from di4c.config.spec import read_spec
     from di4c.contracts import Draws
+    from di4c.engine.allocator import keep_freed_memory
+    from di4c.engine.dropout import insert_example_dropout
 
+    keep_freed_memory()  # this, and dropout by example, as in training
     torch.set_num_threads(1)
     parts = {}
     for size in sizes:
         spec = read_spec(SPEC, [f"objective.components={size}"])
         built = build(spec, Registry.default(spec.plugins))
+        insert_example_dropout(built.objective).count = batch
         examples = built.data.split("train").batch(torch.arange(batch))
         parts[size] = built.objective.train(), examples, torch.optim.AdamW(built.objective.parameters(), lr=1e-4, fused=True)
     found: dict[int, list[float]] = {size: [] for size in sizes}

@@ -10,7 +10,6 @@ folder="${1:-runs/demo}"
 processes=$(($(python -c 'import os; print(len(os.sched_getaffinity(0)))') >= 2 ? 2 : 1))
 port=$(python -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])')
 export OMP_NUM_THREADS=1 # one thread a process: two processes share two cores best so
-export MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=4294967296 # glibc keeps freed blocks: fewer page faults
 begin=$SECONDS
 
 say() { printf '\n[%d:%02d] %s\n' $(((SECONDS - begin) / 60)) $(((SECONDS - begin) % 60)) "$*"; }

@@ -9,10 +9,6 @@ from torch.utils.checkpoint import checkpoint
 
 from di4c.contracts import LOG_ZERO, Prediction
 
-# Loops over as many rows as the data ask for are run, not traced: torch.compile breaks its graph here. torch's own decorator
-# for that imports the compiler only when it is called; the public one does so at once, which takes seconds.
-run_eagerly = getattr(torch, "_disable_dynamo", torch.compiler.disable)
-
 
 @dataclass(frozen=True)
 class Affine:

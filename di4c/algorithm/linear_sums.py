@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from di4c.algorithm.affine import Affine, Rows, rows_at_a_time, run_eagerly, widened, within_readout
+from di4c.algorithm.affine import Affine, Rows, rows_at_a_time, widened, within_readout
 from di4c.algorithm.fused import FusedSums, fused_applies
 from di4c.algorithm.linear_chunk import chunk_gradient, chunk_values
 from di4c.algorithm.row_plan import NAMES, Plan, RowQuery, by_query, no_rows, room_for_logits
 from di4c.algorithm.workspace import Workspace
 from di4c.contracts import Prediction
+from di4c.eager import run_eagerly
 
 
 @run_eagerly

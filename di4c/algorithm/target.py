@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from di4c.algorithm.affine import Affine, Rows, is_affine, lowered, rows_at_a_time, run_eagerly, within_readout
+from di4c.algorithm.affine import Affine, Rows, is_affine, lowered, rows_at_a_time, within_readout
 from di4c.algorithm.workspace import Workspace
 from di4c.contracts import CHUNK_BYTES, Draws, Prediction, categorical
+from di4c.eager import run_eagerly
 
 KEPT_CHUNKS = 3
 """The marginals are kept for the loss if they take at most so many chunks' bytes; the pass that uses them works in what is left."""

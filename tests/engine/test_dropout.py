@@ -25,6 +25,12 @@ def test_masks_have_the_rate_and_are_independent():
         assert abs((a * b).mean()) < 4 * p * (1 - p) / a.numel() ** 0.5
 
 
+def test_rates_near_0_and_1_are_met():
+    for p, kept in ((1e-9, 1.0), (0.5, 0.5), (1 - 1e-9, 0.0)):
+        mask = example_mask(Examples(0, 2), 10_001, p, 3, torch.device("cpu"))
+        assert mask.shape == (2, 10_001) and abs(mask.double().mean() - kept) < 0.02
+
+
 def test_it_scales_keeps_nothing_back_and_repeats_under_checkpointing():
     model = nn.Sequential(nn.Linear(6, 6), nn.Dropout(0.5))
     examples = insert_example_dropout(model)
