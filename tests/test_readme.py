@@ -59,9 +59,18 @@ def test_a_teacher_outside_the_repository_trains_is_distilled_and_evaluated(fold
     assert (folder / "report/eval.json").is_file() and (folder / "report/report.html").is_file()
 
 
-def test_every_file_the_readme_links_to_exists():
-    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
-    assert links and not [link for link in links if not (ROOT / link).exists()]
+@pytest.mark.parametrize("page", ["README.md", "tools/results/README.md"])
+def test_every_file_that_is_linked_to_exists(page):
+    file = ROOT / page
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", file.read_text(encoding="utf-8"))
+    assert links and not [link for link in links if not (file.parent / link).exists()]
+
+
+def test_every_stored_result_has_its_page():
+    """A file of tools/results is linked to from one of the two pages, or it is a leftover."""
+    told = README + (ROOT / "tools/results/README.md").read_text(encoding="utf-8")
+    names = {file.name for file in (ROOT / "tools/results").iterdir()} - {"README.md"}
+    assert names and not [name for name in names if f"{name})" not in told]
 
 
 def test_the_tables_are_those_of_the_stored_results():

@@ -1,4 +1,4 @@
-"""Writes the README's result blocks from the stored files in tools/results: python tools/update_readme.py [--check]
+"""Writes the result blocks of README.md and tools/results/README.md from the stored files: python tools/update_readme.py [--check]
 
 A block stands between <!-- results: NAME --> and <!-- end -->; its text comes from the file of that name alone.
 """
@@ -15,6 +15,7 @@ from di4c.evaluation.table import Row, model_label, number, ratio
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "tools/results"
+PAGES = (ROOT / "README.md", RESULTS / "README.md")
 BLOCK = re.compile(r"(<!-- results: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 METRICS = {
     "frechet_distance": "Fréchet distance",
@@ -285,28 +286,31 @@ RENDERERS: dict[str, Callable[[dict], str]] = {
 }
 
 
-def rendered(text: str) -> str:
-    """The README's text with every block written anew."""
+def rendered(page: Path) -> str:
+    """The page's text with every block written anew."""
 
     def block(match: re.Match) -> str:
         stored = json.loads((RESULTS / f"{match['name']}.json").read_text(encoding="utf-8"))
-        return match[1] + RENDERERS[match["name"]](stored) + match[3]
+        text = RENDERERS[match["name"]](stored)
+        if page.parent == RESULTS:
+            text = text.replace("](tools/results/", "](").replace("[tools/results/", "[")
+        return match[1] + text + match[3]
 
-    return BLOCK.sub(block, text)
+    return BLOCK.sub(block, page.read_text(encoding="utf-8"))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if the README is not up to date")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a page is not up to date")
     check = parser.parse_args().check
-    readme = ROOT / "README.md"
-    old = readme.read_text(encoding="utf-8")
-    new = rendered(old)
-    if check:
-        print("up to date" if new == old else "README.md is not what tools/results says; run tools/update_readme.py")
-        return int(new != old)
-    readme.write_text(new, encoding="utf-8")
-    return 0
+    stale = {page: new for page in PAGES if (new := rendered(page)) != page.read_text(encoding="utf-8")}
+    if not check:
+        for page, text in stale.items():
+            page.write_text(text, encoding="utf-8")
+        return 0
+    for page in stale:
+        print(f"{page.relative_to(ROOT)} is not what the stored files say; run tools/update_readme.py")
+    return int(bool(stale))
 
 
 if __name__ == "__main__":
