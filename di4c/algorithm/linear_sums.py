@@ -27,13 +27,12 @@ def linear_row_values(
 
     fused: as in fused_applies.
     """
-    wide = torch.float64 if prediction.features.dtype == torch.float64 else torch.float32
     fused = fused_applies(prediction, fused)
     at_a_time = rows_at_a_time(prediction, room_for_logits(queries, chunk_bytes))
     if fused and all(query.target is None or query.target.cheap for query in queries):
         at_a_time *= prediction.components  # no logits of components exist beside the targets' [P, S]
     plan = Plan(
-        rows, queries, log_weights.detach().to(wide), prediction.parameterisation.excluded, at_a_time, prediction.readout
+        rows, queries, log_weights.detach().to(prediction.wide), prediction.parameterisation.excluded, at_a_time, prediction.readout
     )
     sums = FusedSums if fused else _LinearSums
 

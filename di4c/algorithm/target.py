@@ -145,7 +145,7 @@ def draw_target(
     x = target.x_t[:, None, :].expand(size, components, positions).clone()
     uniform = draws.uniform(components, positions)
     marginals = _empty_table(Marginals(target, copies=copies, copy_weights=copy_weights), keep_bytes)
-    joint = torch.zeros(size, components, components, dtype=_wide(target), device=x.device) if score else None
+    joint = torch.zeros(size, components, components, dtype=torch.float64, device=x.device) if score else None
 
     def take(rows: Tensor, p: Tensor) -> None:
         example, position = rows // positions, rows % positions
@@ -193,9 +193,9 @@ def _empty_table(marginals: Marginals, keep_bytes: int) -> Marginals:
     tokens = target.x_t.unflatten(0, (-1, marginals.copies))
     uncertain = active.any(1) | (tokens != tokens[:, :1]).any(1)
     number = int(uncertain.sum())
-    if number * target.num_states * _wide(target).itemsize > keep_bytes:
+    if number * target.num_states * target.wide.itemsize > keep_bytes:
         return marginals
-    table = torch.zeros(max(number, 1), target.num_states, dtype=_wide(target), device=active.device)
+    table = torch.zeros(max(number, 1), target.num_states, dtype=target.wide, device=active.device)
     index = torch.where(uncertain.flatten(), uncertain.flatten().cumsum(0) - 1, -1)
     kept = replace(marginals, table=table, index=index)
     if marginals.copies > 1:
@@ -211,10 +211,6 @@ def _add_to_table(marginals: Marginals, rows: Tensor, p: Tensor) -> None:
     if copies > 1:
         p = p * marginals.weights.to(p)[example % copies, None]
     marginals.table.index_add_(0, marginals.index[example // copies * positions + rows % positions], p)
-
-
-def _wide(prediction: Prediction) -> torch.dtype:
-    return torch.float64 if prediction.features.dtype == torch.float64 else torch.float32
 
 
 def demodulated(prediction: Prediction, chunk_bytes: int) -> Prediction:

@@ -56,6 +56,11 @@ class Prediction:
         """(B, M, D), M = 1 when averaged."""
         return self.x_t.shape[0], 1 if self.averaged else self.components, self.x_t.shape[1]
 
+    @property
+    def wide(self) -> torch.dtype:
+        """The dtype of log-probabilities: float32 at least."""
+        return torch.float64 if self.features.dtype == torch.float64 else torch.float32
+
     def active(self) -> Tensor:
         """Positions with uncertainty: bool [B, D]."""
         return self.parameterisation.active(self.x_t)
@@ -89,8 +94,7 @@ class Prediction:
     def log_prob_of(self, x: Tensor, where: Tensor | None = None, chunk_bytes: int = CHUNK_BYTES) -> Tensor:
         """Σ_d log p^d(x^d | x_t; λ_m) over the positions with uncertainty (and in `where`): [B, M] nats, x [B, D]."""
         size, components, positions = self.shape
-        wide = torch.float64 if self.features.dtype == torch.float64 else torch.float32
-        total = torch.zeros(size, components, dtype=wide, device=x.device)
+        total = torch.zeros(size, components, dtype=self.wide, device=x.device)
         tokens = x.flatten()
 
         def read(h: Tensor, rows: Tensor) -> Tensor:
@@ -101,7 +105,7 @@ class Prediction:
             h = self.component_features(rows)
             recompute = torch.is_grad_enabled() and h.requires_grad
             value = checkpoint(read, h, rows, use_reentrant=False, preserve_rng_state=False) if recompute else read(h, rows)
-            total = total.index_add(0, rows // positions, value.to(wide))
+            total = total.index_add(0, rows // positions, value.to(self.wide))
         return total
 
     def log_probs(self, rows: Tensor) -> Tensor:

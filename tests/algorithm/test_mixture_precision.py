@@ -23,7 +23,7 @@ def test_bf16_features_are_reduced_in_float32(path, bias):
     made, truth = path(exact_in_bf16(case, torch.bfloat16)), exact_in_bf16(case, torch.float64)
     got, want = project_sums(made), oracle_sums(truth)
     for name in SUMS:
-        assert got[name].dtype == torch.float32
+        assert got[name].dtype == torch.float64
         torch.testing.assert_close(got[name].double(), want[name], rtol=1e-5, atol=1e-5)
     for ours, theirs in zip(gradients(made, got), gradients(truth, want), strict=True):
         assert ours.dtype == torch.bfloat16  # 8 bits: a relative error of 2^-8 in each of the terms that are added
@@ -40,6 +40,21 @@ def test_autocast_lowers_the_products_only():
     for ours, theirs in zip(gradients(made, got), gradients(truth, want), strict=True):
         assert ours.dtype == torch.float32
         torch.testing.assert_close(ours.double(), theirs, rtol=2e-2, atol=2e-2 * theirs.abs().max().item())
+
+
+@pytest.mark.parametrize("path", [lambda made: made, opaque])
+def test_posterior_weights_survive_the_sum_over_many_positions(path):
+    """A joint of −20,000 nats: summed in float32 it leaves gradients that are off by 4e-3."""
+    case = Case(batch=1, components=8, samples=2, positions=1024, states=500, width=16, bias="none", subs=False, chunk_bytes=10**6)
+    made, truth = path(system(case, torch.float32)), system(case, torch.float64)
+    for one in (made, truth):  # components that differ little, so that several of them explain a sample
+        features = one.prediction.features.data
+        features.copy_(1.5 * features[:1] + 0.005 * features)
+    got, want = project_sums(made, frozenset({"joint"})), oracle_sums(truth)["joint"]
+    assert want.max() < -1e4 and 1.5 < (-torch.special.entr(want.softmax(-1)).sum(-1)).neg().exp().min()
+    assert (got["joint"].softmax(-1) - want.softmax(-1)).abs().max() < 1e-4
+    for ours, theirs in zip(gradients(made, got), gradients(truth, {"joint": want}), strict=True):
+        assert (ours - theirs).abs().max() < 1e-4 * theirs.abs().max()
 
 
 def test_inside_an_activation_checkpoint():
