@@ -58,7 +58,8 @@ class Di4CLoss:
             parts |= self.consistency_loss(found["consistency"], scene.t)
         if "distillation" in found:
             parts["distillation"] = self.distillation_loss(found["distillation"], scene)
-        total = sum(parts[name] for name in ("data", "consistency", "distillation") if name in parts)
+        terms = [parts[name] for name in ("data", "consistency", "distillation") if name in parts]
+        total = sum(terms) if terms else _nothing(scene)
         effective = {
             f"{name}_effective_components": effective_components(statistics) for name, statistics in found.items()
             if statistics.joint is not None
@@ -118,6 +119,11 @@ class Di4CLoss:
         prediction = target.prediction if isinstance(target, Marginals) else target
         samples, log_law = every_sample(prediction, chunk_bytes=self.chunk_bytes)
         return Query(needs, samples, target, log_law=log_law)
+
+
+def _nothing(scene: Scene) -> Tensor:
+    """The loss where no term is due, 0 with a gradient of 0: [B]. A step that has none is one like all others for the engine."""
+    return scene.t.new_zeros(len(scene.t)) + 0 * scene.student.features.sum()
 
 
 class Di4C(Objective):

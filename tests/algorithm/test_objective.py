@@ -118,6 +118,21 @@ def test_consistency_on_some_steps_keeps_the_expected_loss():
         torch.testing.assert_close(b, 4 * a, rtol=1e-4, atol=1e-4)
 
 
+def test_a_step_on_which_no_term_is_due_is_a_step():
+    """Its loss is 0, and a backward pass goes through; the consistency term alone, computed on a quarter of the steps."""
+    objective = make(
+        data=None, distillation=None, consistency=ConsistencyTerm(1.0, ESTIMATORS["control-variate"], above=0.1, probability=0.25)
+    )
+    due = set()
+    for step in range(12):
+        terms = objective(batch(), Draws(step, count=6), step)
+        terms["loss"].mean().backward()
+        due.add("consistency" in terms)
+        assert terms["loss"].shape == (6,) and terms["loss"].dtype == torch.float32
+        assert "consistency" in terms or (terms["loss"] == 0).all()
+    assert due == {True, False} and all(p.grad.isfinite().all() for p in objective.model.head.parameters())
+
+
 def test_distillation_at_times_of_its_own():
     objective = make(near_time=UniformTime(low=0.01, high=0.2), near_copies=4, time=UniformTime(low=0.5))
     terms = objective(batch(), Draws(0, count=6), 0)
