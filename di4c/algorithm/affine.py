@@ -19,8 +19,12 @@ class Affine:
     num_states: int
 
     def __call__(self, h: Tensor, positions: Tensor, x_t: Tensor | None = None, *, out: Tensor | None = None) -> Tensor:
-        """Logits [P, M, S], float32 at least, of features h [P, M, H] at positions d [P], written to `out`; without autograd."""
+        """Logits [P, M, S], float32 at least, of features h [P, M, H] at positions d [P], written to `out`; without autograd.
+
+        Another prediction's features may be of another dtype than these weights, which were aligned with those of the loss.
+        """
         assert not torch.is_grad_enabled()
+        h = h.to(self.weight.dtype)
         states = slice(0, self.num_states)
         shared = self.bias[states] if self.bias is not None and self.bias.dim() == 1 else None
         out = out if out is not None else h.new_empty(*h.shape[:2], self.num_states, dtype=widened(h.new_empty(0)).dtype)
@@ -29,8 +33,7 @@ class Affine:
 
     def aligned(self, h: Tensor) -> tuple[Tensor, "Affine"]:
         """h and the weights in one dtype: that of autocast where it is on, else the weights'."""
-        kind = h.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.weight.dtype
+        dtype = autocast_dtype(h) or self.weight.dtype
         bias = None if self.bias is None else self.bias.to(dtype)
         return h.to(dtype), replace(self, weight=self.weight.to(dtype), bias=bias)
 
@@ -93,6 +96,17 @@ def lowered(logits: Tensor, excluded: tuple[int, ...]) -> Tensor:
 def rows_at_a_time(prediction: Prediction, chunk_bytes: int) -> int:
     """How many rows' logits fit the budget, at least 1."""
     return max(1, chunk_bytes // (prediction.components * prediction.num_states * max(prediction.features.element_size(), 4)))
+
+
+def autocast_dtype(x: Tensor) -> torch.dtype | None:
+    """That of autocast on the device of x, None where it is off."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+
+
+def as_given(x: Tensor) -> torch.autocast:
+    """A context in which products keep the dtypes of their factors, on the device of x, whatever autocast says outside."""
+    return torch.autocast(x.device.type, enabled=False)
 
 
 def widened(x: Tensor) -> Tensor:

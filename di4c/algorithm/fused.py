@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from di4c.algorithm.affine import Affine, widened
+from di4c.algorithm.affine import Affine, as_given, widened
 from di4c.algorithm.linear_chunk import ChunkQuery
 from di4c.algorithm.row_plan import NAMES, Plan, by_query, no_rows
 from di4c.contracts import LOG_ZERO, Prediction
@@ -55,7 +55,7 @@ class FusedSums(torch.autograd.Function):
     def forward(ctx, features: Tensor, weight: Tensor, bias: Tensor | None, num_states: int, plan: Plan) -> tuple[Tensor, ...]:
         affine = Affine(weight, bias, num_states)
         parts, ctx.kept = [], []
-        with torch.autocast(features.device.type, enabled=False):
+        with as_given(features):
             for chunk in plan.chunks():
                 tiles = Tiles.of(features, chunk, affine, plan)
                 queries = plan.chunk_queries(chunk, affine)
@@ -78,7 +78,7 @@ class FusedSums(torch.autograd.Function):
             for x, need in ((weight, wanted[1]), (bias, wanted[2]))
         )
         of_features = torch.zeros_like(features) if wanted[0] else None
-        with torch.autocast(features.device.type, enabled=False):
+        with as_given(features):
             for chunk, kept in zip(plan.chunks(), ctx.kept, strict=True):
                 tiles = Tiles.of(features, chunk, affine, plan)
                 given = by_query(plan, [gradient[chunk] for gradient in gradients])

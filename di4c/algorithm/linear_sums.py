@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from di4c.algorithm.affine import Affine, Rows, rows_at_a_time, widened, within_readout
+from di4c.algorithm.affine import Affine, Rows, as_given, autocast_dtype, rows_at_a_time, widened, within_readout
 from di4c.algorithm.fused import FusedSums, fused_applies
 from di4c.algorithm.linear_chunk import chunk_gradient, chunk_values
 from di4c.algorithm.row_plan import NAMES, Plan, RowQuery, by_query, no_rows, room_for_logits
@@ -32,8 +32,9 @@ def linear_row_values(
     if fused and all(query.target is None or query.target.cheap for query in queries):
         at_a_time *= prediction.components  # no logits of components exist beside the targets' [P, S]
     plan = Plan(
-        rows, queries, log_weights.detach().to(prediction.wide), prediction.parameterisation.excluded, at_a_time, prediction.readout
-    )
+        rows, queries, log_weights.detach().to(prediction.wide), prediction.parameterisation.excluded, at_a_time, prediction.readout,
+        autocast_dtype(rows.features),
+    )  # fmt: skip
     sums = FusedSums if fused else _LinearSums
 
     def read(features: Tensor, affine: Affine) -> tuple[Tensor, ...]:
@@ -52,7 +53,7 @@ class _LinearSums(torch.autograd.Function):
         ctx.num_states, ctx.plan = num_states, plan
         affine = Affine(weight, bias, num_states)
         parts: list[list[Tensor]] = []
-        with torch.autocast(features.device.type, enabled=False):
+        with as_given(features):
             room = plan.workspace(affine)
             for chunk in plan.chunks():
                 values = _values(plan, chunk, features, affine, room)
@@ -65,7 +66,7 @@ class _LinearSums(torch.autograd.Function):
         features, weight, bias = ctx.saved_tensors
         affine, plan = Affine(weight, bias, ctx.num_states), ctx.plan
         total = _Gradients.zeros(features, affine, ctx.needs_input_grad[:3])
-        with torch.autocast(features.device.type, enabled=False):
+        with as_given(features):
             room = plan.workspace(affine)
             for chunk in plan.chunks():
                 total.add(plan, chunk, *_logits_gradient(plan, chunk, features, affine, gradients, room))
@@ -122,7 +123,7 @@ class _Gradients:
         if self.bias is not None and self.bias.dim() == 1:
             self.bias[:states] += gradient.sum((0, 1))
         elif self.bias is not None:
-            self.bias[:, :states].index_add_(0, rows.position[chunk], gradient.sum(1))
+            self.bias[:, :states].index_add_(0, rows.position[chunk], gradient.sum(1).to(self.bias))
 
     def result(self) -> tuple[Tensor | None, ...]:
         """(features, weight, bias) in the dtypes of what they are gradients of."""

@@ -15,7 +15,7 @@ from einops import rearrange
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from di4c.algorithm.affine import Rows, is_affine
+from di4c.algorithm.affine import Rows, as_given, is_affine
 from di4c.algorithm.linear_sums import linear_row_values
 from di4c.algorithm.row_plan import NAMES, RowQuery
 from di4c.algorithm.target import KEPT_CHUNKS, Marginals, TargetDraw, draw, draw_target, draw_with_marginals, mixture_log_weights
@@ -112,16 +112,17 @@ def _chunk(
 ) -> list[dict[str, Tensor]]:
     """The values of one chunk of rows, a dict a query."""
     log_p = prediction.log_probs_from(h, number)  # [P, M, S]
-    log_weights = log_weights.to(log_p)
-    log_mean = None
-    if any("kl" in query.needs for query in queries):
-        log_mean = (log_p + log_weights[:, None]).logsumexp(1)  # [P, S]
     marginals = {}
     for query in queries:
         if query.target is not None and id(query.target.prediction) not in marginals:
             marginals[id(query.target.prediction)] = query.target.probs(number).to(log_p)
+    log_weights = log_weights.to(log_p)
+    log_mean = None
+    if any("kl" in query.needs for query in queries):
+        log_mean = (log_p + log_weights[:, None]).logsumexp(1)  # [P, S]
     shared = [None if query.target is None else marginals[id(query.target.prediction)] for query in queries]
-    return [_values(query, log_p, log_mean, log_weights, q) for query, q in zip(queries, shared, strict=True)]
+    with as_given(log_p):
+        return [_values(query, log_p, log_mean, log_weights, q) for query, q in zip(queries, shared, strict=True)]
 
 
 def _values(query: RowQuery, log_p: Tensor, log_mean: Tensor | None, log_weights: Tensor, q: Tensor | None) -> dict[str, Tensor]:

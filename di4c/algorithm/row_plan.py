@@ -38,7 +38,10 @@ def room_for_logits(queries: list[RowQuery], chunk_bytes: int) -> int:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a pass over the rows needs beside features and weights."""
+    """What a pass over the rows needs beside features and weights.
+
+    autocast: its dtype where the pass was called, None where it is off. Targets are read in it, in the backward pass as well.
+    """
 
     rows: Rows
     queries: list[RowQuery]
@@ -46,6 +49,7 @@ class Plan:
     excluded: tuple[int, ...]
     at_a_time: int
     own_readout: torch.nn.Module
+    autocast: torch.dtype | None
 
     def chunks(self) -> Iterator[slice]:
         """Slices of the rows; as many as the data ask for, since all of them run in one call of the readout."""
@@ -60,7 +64,8 @@ class Plan:
             if query.target is not None:
                 key = id(query.target.prediction)
                 if key not in read:
-                    read[key] = query.target.probs(number, self.own_readout, affine, room).to(self.log_weights)
+                    with torch.autocast(number.device.type, dtype=self.autocast, enabled=self.autocast is not None):
+                        read[key] = query.target.probs(number, self.own_readout, affine, room).to(self.log_weights)
                 q = read[key]
             found.append(ChunkQuery(query.needs, None if query.tokens is None else query.tokens[chunk], q))
         return found

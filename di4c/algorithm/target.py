@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from di4c.algorithm.affine import Affine, Rows, is_affine, lowered, rows_at_a_time, within_readout
+from di4c.algorithm.affine import Affine, Rows, as_given, is_affine, lowered, rows_at_a_time, within_readout
 from di4c.algorithm.workspace import Workspace
 from di4c.contracts import CHUNK_BYTES, Draws, Prediction, categorical
 from di4c.eager import run_eagerly
@@ -41,11 +41,19 @@ class Marginals:
             return self._kept(rows)
         prediction = self.prediction.average()
         if affine is not None and prediction.readout is readout:
-            if room is not None and is_affine(self.prediction) and room.component_rows >= self.prediction.components * self.copies:
-                return self._read(rows, affine, room)
+            if room is not None and self._fits(room):
+                with as_given(room.logits):
+                    return self._read(rows, affine, room)
             prediction = replace(prediction, readout=affine)
         p = prediction.log_probs(self._rows_of_copies(rows))[:, 0].exp().unflatten(0, (len(rows), self.copies))
-        return torch.einsum("pns,n->ps", p, self.weights.to(p)) if self.copies > 1 else p[:, 0]
+        with as_given(p):
+            return torch.einsum("pns,n->ps", p, self.weights.to(p)) if self.copies > 1 else p[:, 0]
+
+    def _fits(self, room: Workspace) -> bool:
+        """Whether `_read` may work in `room`."""
+        prediction = self.prediction
+        whole = is_affine(prediction) and prediction.modulation is None
+        return whole and room.component_rows >= prediction.components * self.copies
 
     @property
     def cheap(self) -> bool:
@@ -161,7 +169,9 @@ def draw_target(
         _read_affine(target, take, chunk_bytes)
     else:
         for rows in target.chunks(chunk_bytes):
-            take(rows, target.log_probs(rows).exp())
+            p = target.log_probs(rows).exp()
+            with as_given(p):
+                take(rows, p)
     return TargetDraw(x.view(size // copies, copies * components, positions), marginals, joint)
 
 
@@ -172,12 +182,13 @@ def _read_affine(target: Prediction, take: Callable[[Tensor, Tensor], None], chu
     at_a_time = rows_at_a_time(target, chunk_bytes)
 
     def read(features: Tensor, affine: Affine) -> tuple[Tensor, ...]:
-        room = Workspace.empty(min(at_a_time, len(rows)), target.components, affine.num_states, features)
-        for chunk in (slice(k, k + at_a_time) for k in range(0, len(rows), at_a_time)):
-            h = features[rows.example[chunk], :, rows.column[chunk]]
-            here = room.first(len(h))
-            logits = lowered(affine(h, rows.position[chunk], out=here.logits), target.parameterisation.excluded)
-            take(rows.number[chunk], torch.softmax(logits, -1, out=here.scratch))
+        with as_given(features):
+            room = Workspace.empty(min(at_a_time, len(rows)), target.components, affine.num_states, features)
+            for chunk in (slice(k, k + at_a_time) for k in range(0, len(rows), at_a_time)):
+                h = features[rows.example[chunk], :, rows.column[chunk]]
+                here = room.first(len(h))
+                logits = lowered(affine(h, rows.position[chunk], out=here.logits), target.parameterisation.excluded)
+                take(rows.number[chunk], torch.softmax(logits, -1, out=here.scratch))
         return ()
 
     within_readout(target, rows.features, read)

@@ -32,7 +32,7 @@ class Statistics:
 
     def over_samples(self, values: Tensor) -> Tensor:
         """The mean of values [B, N] over the target samples: [B]."""
-        return values.mean(-1) if self.sample_weights is None else values @ self.sample_weights.to(values)
+        return values.mean(-1) if self.sample_weights is None else (values * self.sample_weights.to(values)).sum(-1)
 
 
 class LossEstimator(ABC):

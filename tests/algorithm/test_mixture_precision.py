@@ -1,9 +1,15 @@
 """bf16 features with float32 reductions, autocast, activation checkpointing and torch.compile around the hand-written path."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tests.algorithm.mixture_cases import SUMS, Case, gradients, opaque, oracle_sums, project_sums, system
+from tests.algorithm.test_objective import batch, make
 from torch.utils.checkpoint import checkpoint
+
+from di4c.algorithm.mixture import Query, draw_with_marginals, statistics
+from di4c.draws import Draws
 
 CASE = Case(batch=2, components=3, samples=2, positions=5, states=6, width=4, visible=0.4)
 
@@ -30,8 +36,9 @@ def test_bf16_features_are_reduced_in_float32(path, bias):
         torch.testing.assert_close(ours.double(), theirs, rtol=2e-2, atol=2e-2 * theirs.abs().max().item())
 
 
-def test_autocast_lowers_the_products_only():
-    made, truth = exact_in_bf16(CASE, torch.float32), exact_in_bf16(CASE, torch.float64)
+@pytest.mark.parametrize("path", [lambda made: made, opaque])
+def test_autocast_lowers_the_products_only(path):
+    made, truth = path(exact_in_bf16(CASE, torch.float32)), exact_in_bf16(CASE, torch.float64)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         got = project_sums(made)
     want = oracle_sums(truth)
@@ -55,6 +62,43 @@ def test_posterior_weights_survive_the_sum_over_many_positions(path):
     assert (got["joint"].softmax(-1) - want.softmax(-1)).abs().max() < 1e-4
     for ours, theirs in zip(gradients(made, got), gradients(truth, {"joint": want}), strict=True):
         assert (ours - theirs).abs().max() < 1e-4 * theirs.abs().max()
+
+
+@pytest.mark.parametrize("keep_bytes", [0, 10**6])
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("weights", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("features", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("options", [{"bias": "shared"}, {"bias": "per position", "modulated": True}])
+def test_a_mixture_is_its_own_target_in_every_mix_of_dtypes(options, features, weights, autocast, keep_bytes):
+    """Features, weights and autocast's products of different dtypes: no divergence, no gradient, kept or read again."""
+    made = exact_in_bf16(Case(**{**vars(CASE), **options}), torch.float32)
+    prediction, modulation = made.prediction, made.prediction.modulation
+    prediction.readout.to(weights)
+    if modulation is not None:
+        modulation = replace(modulation, module=modulation.module.to(features), code=modulation.code.detach().to(features))
+    h = prediction.features.detach().to(features).requires_grad_()
+    own = replace(prediction, features=h.detach(), modulation=modulation)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        _, marginals = draw_with_marginals(own, Draws(0, count=2), keep_bytes=keep_bytes)
+        found = statistics(replace(own, features=h), [Query(frozenset({"kl"}), None, marginals)], chunk_bytes=100)[0]
+    (gradient,) = torch.autograd.grad(found.kl.sum(), h)
+    assert found.kl.abs().max() < 1e-5 and gradient.abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("estimator", ["monte-carlo", "control-variate"])
+@pytest.mark.parametrize("head", ["late", "readout"])
+@pytest.mark.parametrize("chunk_bytes", [1, 10**6])
+def test_an_objective_under_autocast_is_near_the_one_in_single_precision(head, estimator, chunk_bytes):
+    """With every term; as DeepSpeed's torch_autocast runs it: the forward pass inside, the backward pass outside of it."""
+    losses, norms = [], []
+    for autocast in (False, True):
+        objective = make(head, estimator, chunk_bytes=chunk_bytes)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            losses.append(objective(batch(), Draws(3, count=6), 0)["loss"])
+        losses[-1].mean().backward()
+        norms.append(torch.stack([p.grad.norm() for p in objective.parameters() if p.grad is not None]).norm())
+    torch.testing.assert_close(*losses, rtol=0.05, atol=0.2)
+    torch.testing.assert_close(*norms, rtol=0.1, atol=0.0)
 
 
 def test_inside_an_activation_checkpoint():

@@ -91,3 +91,11 @@ def test_sums_against_kept_marginals_equal_those_against_the_prediction():
     marginals = Marginals(target_of(made.q, made.prediction.x_t), made.q.flatten(0, 1), torch.arange(10))
     found = statistics(made.prediction, [Query(frozenset({"kl"}), None, marginals)])[0].kl
     torch.testing.assert_close(found, expected)
+
+
+def test_a_prediction_with_a_modulation_may_be_a_target_as_it_is():
+    """Not demodulated, and with the readout of what is scored against it."""
+    made = system(Case(batch=2, positions=5, states=4, modulated=True), torch.float64)
+    target = replace(made.prediction, features=made.prediction.features.detach())
+    kl = statistics(made.prediction, [Query(frozenset({"kl"}), None, target)], chunk_bytes=1)[0].kl
+    assert kl.abs().max() < 1e-9
