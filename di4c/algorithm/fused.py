@@ -105,6 +105,8 @@ class Tiles:
         rows = plan.rows
         h = features[rows.example[chunk], :, rows.column[chunk]].contiguous()
         weight = affine.weight if affine.weight.is_contiguous() else affine.weight.contiguous()
+        if not h.is_cuda and h.dtype == torch.bfloat16:  # Triton's interpreter multiplies its bits as integers
+            h, weight = h.float(), weight.float()
         whole = Affine(weight, affine.bias, affine.num_states)
         return cls(h, whole, rows.position[chunk].contiguous(), plan.log_weights.float(), (*plan.excluded, -1)[0])
 

@@ -8,6 +8,7 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from tests.algorithm.mixture_cases import SUMS, Case, cases, gradients, oracle_sums, project_sums, system
 from tests.algorithm.test_mixture import close
+from tests.algorithm.test_mixture_precision import exact_in_bf16
 from tests.algorithm.test_objective import batch, make
 
 from di4c.algorithm.fused import fused_applies
@@ -78,6 +79,20 @@ def test_certain_components_and_targets():
         close(got[name], want[name], 1e-5)
     for ours, theirs in zip(gradients(made, got), gradients(truth, want), strict=True):
         torch.testing.assert_close(ours.double(), theirs, rtol=0, atol=5000 * 1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("bias", ["none", "shared", "per position"])
+def test_half_precision_is_reduced_in_single(dtype, bias):
+    """Numbers of few bits, so that the logits are the same in float64; gradients are rounded to the dtype of what they belong to."""
+    case = Case(batch=2, components=3, samples=2, positions=5, states=6, width=4, visible=0.4, bias=bias)
+    made, truth = exact_in_bf16(case, dtype), exact_in_bf16(case, torch.float64)
+    got, want = project_sums(made, fused=True), oracle_sums(truth)
+    for name in SUMS:
+        close(got[name], want[name], 1e-5)
+    for ours, theirs in zip(gradients(made, got), gradients(truth, want), strict=True):
+        assert ours.dtype == dtype
+        torch.testing.assert_close(ours.double(), theirs, rtol=2e-2, atol=2e-2 * theirs.abs().max().item())
 
 
 @pytest.mark.parametrize("needs", [{"joint"}, {"kl"}, {"componentwise_kl"}])
