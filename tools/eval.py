@@ -11,6 +11,7 @@ from pathlib import Path
 from di4c.engine.reporting import reporting
 
 SECONDS_BETWEEN_LINES = 5
+SET = "changes eval or data of the runs' specs, e.g. eval.sampler.guidance=3; repeatable"
 
 
 def main() -> None:
@@ -27,13 +28,13 @@ def evaluate(arguments: argparse.Namespace) -> None:
     from di4c.evaluation.table import print_table, terminal_table
 
     with launched_ranks(arguments.device) as ranks:
-        run = load(arguments.run, device=ranks.device)
+        run = load(arguments.run, device=ranks.device, overrides=arguments.set)
         settings = settings_of(
             run.spec, steps=arguments.steps, mixture_sizes=arguments.mixture_sizes, samples=arguments.samples,
             seeds=arguments.seeds, batch_size=arguments.batch_size, metrics=arguments.metrics,
         )  # fmt: skip
         runs = runs_in(arguments.run) if arguments.every_run else []
-        also = load_also([*runs, *arguments.also], ranks.device)
+        also = load_also([*runs, *arguments.also], ranks.device, arguments.set)
         say = _progress() if ranks.first else lambda done, total, text: None
         outcome = compare(run, settings, arguments.out, also=also, ranks=ranks, say=say)
         if outcome is not None:
@@ -85,6 +86,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=_number, metavar="N", help="samples at a time")
     parser.add_argument("--metrics", type=_words, metavar="NAME,NAME…", help="metrics to compute")
     parser.add_argument("--also", action="append", default=[], metavar="NAME=RUN", help="a further run to compare; repeatable")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=SET)
     parser.add_argument("--every-run", action="store_true", help="compare every run of the spec's procedure too")
     parser.add_argument("--device", help="cpu, cuda, … (default: a GPU if there is one)")
     parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)

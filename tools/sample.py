@@ -19,7 +19,7 @@ def sample(arguments: argparse.Namespace) -> None:
     import di4c
     from di4c.evaluation.cells import writing
 
-    model = di4c.load(arguments.run, device=arguments.device, compile=arguments.compile)
+    model = di4c.load(arguments.run, device=arguments.device, compile=arguments.compile, overrides=arguments.set)
     cond = None if arguments.label is None else torch.full((arguments.num,), arguments.label)
     x_0 = model.sample(
         arguments.num, arguments.steps, cond, mixture_size=arguments.mixture_size, seed=arguments.seed,
@@ -47,6 +47,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--suffix", default="", help="text that every sample ends with")
     parser.add_argument("--infill", default="", help="text after the prefix, _ for every free token")
     parser.add_argument("--mixture-size", help="λ restricted to that many atoms, or 'product' (default: the whole law)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
+                        help="changes eval or data of the run's spec, e.g. eval.sampler.guidance=3; repeatable")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="seed of all draws (0)")
     parser.add_argument("--batch-size", type=_positive, default=256, help="samples at a time (256)")
     parser.add_argument("--compile", action="store_true", help="torch.compile the network; pays off for many samples")

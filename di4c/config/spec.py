@@ -59,6 +59,9 @@ OWNED_BY_TRAIN = {
 """DeepSpeed's keys that a spec must not set, with the keys to use."""
 
 
+CHANGEABLE = ("eval", "data")
+"""Sections that may differ when a trained model is used."""
+
 MOVED = {"rounds": "procedure: {name: rounds, max: …, stop: …, later: …}, with what was rounds.teacher as procedure.later.teacher"}
 """Former sections, with what says the same now."""
 
@@ -153,6 +156,19 @@ def read_spec(path: str | Path, overrides: Iterable[str] = ()) -> Spec:
     except OmegaConfBaseException as error:
         raise SpecError(f"{path}: {_told(error)}") from error
     return Spec.from_dict(values, source=str(path), folder=path.parent)
+
+
+def changed(spec: Spec, overrides: Iterable[str]) -> Spec:
+    """A resolved spec with overrides "a.b=c" of what a trained model does not depend on: `eval` and where `data` lie.
+
+    Raises SpecError for any other section, or as `read_spec` does.
+    """
+    config, given = OmegaConf.create(spec.to_dict()), list(overrides)
+    for override in given:
+        if override.partition("=")[0].split(".")[0] not in CHANGEABLE:
+            raise SpecError(f"--set {override}: a trained model is as its spec says; only {' and '.join(CHANGEABLE)} can be changed")
+        _override(config, override)
+    return Spec.from_dict(OmegaConf.to_container(config), source=spec.source) if given else spec
 
 
 def save_spec(spec: Spec, path: str | Path) -> None:

@@ -209,12 +209,12 @@ def runs_in(path: Path) -> list[str]:
     return [f"{folder.name}={folder}" for folder in folders]
 
 
-def load_also(pairs: Sequence[str], device: str) -> dict[str, LoadedModel]:
-    """{name: model} of "NAME=RUN" texts. Raises SpecError."""
+def load_also(pairs: Sequence[str], device: str, overrides: Sequence[str] = ()) -> dict[str, LoadedModel]:
+    """{name: model} of "NAME=RUN" texts, with the same overrides of their specs. Raises SpecError."""
     found = {}
     for pair in pairs:
         name, equals, path = pair.partition("=")
         if not (name and equals and path):
             raise SpecError(f"--also {pair}: expected NAME=RUN, e.g. one-component=runs/one-component")
-        found[name] = load(path, device=device)
+        found[name] = load(path, device=device, overrides=overrides)
     return found

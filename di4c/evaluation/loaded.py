@@ -15,7 +15,7 @@ from di4c.algorithm.student import MixtureStudent
 from di4c.config.build import build, build_data, build_sampler, build_teacher
 from di4c.config.eval_spec import mixture_size as checked_mixture_size
 from di4c.config.registry import Registry
-from di4c.config.spec import Spec, read_spec
+from di4c.config.spec import Spec, changed, read_spec
 from di4c.contracts import DataSource, Denoiser, Draws, LambdaSampler, Prediction, Sampler, Teacher
 from di4c.engine.compiling import compile_backbones
 from di4c.engine.exported import load_into
@@ -164,15 +164,23 @@ class TeacherOnDemand(Teacher):
         return denoise
 
 
-def load(path: str | Path, *, device: torch.device | str | None = None, compile: bool = False) -> LoadedModel:
+def load(
+    path: str | Path,
+    *,
+    device: torch.device | str | None = None,
+    compile: bool = False,
+    overrides: Sequence[str] = (),
+) -> LoadedModel:
     """The model of a run folder or of an export folder, on the given device (a GPU if there is one); compile: its networks.
 
-    Raises CheckpointError where the folder is absent, holds no export, or its weights are damaged or of another model.
+    overrides: changes of the spec's `eval` or `data`, as "eval.sampler.guidance=3" or "data.path=/elsewhere".
+    Raises CheckpointError where the folder is absent, holds no export, or its weights are damaged or of another model, SpecError for
+    overrides that cannot be.
     """
     path = Path(path)
     folder = export_folder(path)
     run_spec = path / "spec.yaml"
-    carried = _carried_spec(folder)
+    carried = changed(_carried_spec(folder), overrides)
     registry = Registry.default(carried.plugins)
     parts = build(carried, registry, weights=False, data=build_data(carried, registry))
     load_into(parts.teacher.backbone if parts.student is None else parts.student, folder)
@@ -180,7 +188,7 @@ def load(path: str | Path, *, device: torch.device | str | None = None, compile:
         compile_backbones(parts.teacher.network, *([] if parts.student is None else [parts.student]))
     return LoadedModel(
         path,
-        read_spec(run_spec) if run_spec.is_file() else carried,
+        changed(read_spec(run_spec), overrides) if run_spec.is_file() else carried,
         teacher=parts.teacher,
         student=parts.student,
         latent=parts.latent,

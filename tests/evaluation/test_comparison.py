@@ -90,9 +90,10 @@ def test_the_tools(runs, tmp_path):
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "a" / "x.png").stat().st_size > 0
     done = run_tool("eval.py", "--run", runs["student"], "--out", tmp_path / "b", "--steps", "1", "--mixture-sizes", "inf",
-                    "--seeds", 1, "--metrics", "entropy", "--device", "cpu")  # fmt: skip
+                    "--seeds", 1, "--metrics", "entropy", "--device", "cpu", "--set", "eval.sampler=mdlm-ancestral")  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "unique" in done.stdout and "report.html" in done.stdout
+    assert json.loads((tmp_path / "b/eval.json").read_text())["settings"]["sampler"] == {"name": "mdlm-ancestral"}
 
 
 @pytest.mark.parametrize("tool", ["sample.py", "eval.py"])

@@ -131,16 +131,13 @@ def test_weights_of_another_model_name_the_first_differences(copied):
     assert "carry the prefix 'module.'" in message
 
 
-def test_a_hybrid_ends_with_the_runs_teacher_or_with_any_other(runs, tmp_path):
+def test_a_hybrid_ends_with_the_runs_teacher_or_with_any_other(runs):
     """With all steps the teacher's, its samples are those of the teacher that is named."""
-    folder = shutil.copytree(runs["student"], tmp_path / "copy")
     hybrid = {"name": "hybrid", "sampler": "ancestral", "teacher_steps": 2}
 
     def samples(**changes):
-        spec = yaml.safe_load((runs["student"] / "spec.yaml").read_text())
-        spec["eval"]["sampler"] = hybrid | changes
-        (folder / "spec.yaml").write_text(yaml.safe_dump(spec))
-        return di4c.load(folder, device="cpu").sample(4, 2, seed=0)
+        overrides = [f"eval.sampler={json.dumps(hybrid | changes)}"]
+        return di4c.load(runs["student"], device="cpu", overrides=overrides).sample(4, 2, seed=0)
 
     own = samples()
     assert torch.equal(own, samples(teacher={"name": "denoiser", "run": str(runs["teacher"])}))
@@ -148,3 +145,25 @@ def test_a_hybrid_ends_with_the_runs_teacher_or_with_any_other(runs, tmp_path):
     assert not torch.equal(own, averaged)
     with pytest.raises(RegistryError, match="eval.sampler.teacher.name: no teacher named 'denoisr'"):
         samples(teacher={"name": "denoisr", "run": str(runs["teacher"])})
+
+
+def test_sampler_and_data_can_be_changed(runs):
+    def samples(part, *overrides):
+        return di4c.load(runs["student"] / part, device="cpu", overrides=overrides).sample(4, 2, cond=0, seed=0)
+
+    by_argmax = ("eval.sampler={name: mdlm-ancestral, end: 0.5}", "data.split_seed=3")
+    assert not torch.equal(samples(""), samples("", *by_argmax))
+    assert torch.equal(samples("", *by_argmax), samples("export", *by_argmax, "eval.sampler.cached=true"))
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("latent.name=gaussian", "only eval and data can be changed"),
+        ("eval.sampler.guidnce=2", "guidnce"),
+        ("eval.sampler=ancestrall", "Did you mean 'ancestral'"),
+    ],
+)
+def test_other_overrides_are_told(runs, override, said):
+    with pytest.raises((SpecError, RegistryError), match=said):
+        di4c.load(runs["student"], device="cpu", overrides=[override]).sample(1, 1)
