@@ -127,15 +127,18 @@ class Text(DataSource):
     def prompt(self, prefix: str = "", suffix: str = "", infill: str = "", blank: str = "_") -> Tensor:
         """Known tokens for prompted sampling, −1 where the sampler is free: [D] int64.
 
-        prefix stands at the beginning, suffix at the end; in `infill`, which begins after the prefix, each `blank` is
-        one free token. Raises DataError where they do not fit.
+        prefix stands at the beginning, suffix at the end, inside the separators of sequences that are wrapped; in `infill`,
+        which begins after the prefix, each `blank` is one free token. Raises DataError where they do not fit, or have
+        characters without a token.
         """
         inner: list[int] = []
         for i, piece in enumerate(infill.split(blank) if infill else []):
-            inner += ([-1] if i else []) + self.encoding.encode([piece])[0]
-        begin, end = self.encoding.encode([prefix])[0] + inner, self.encoding.encode([suffix])[0]
+            inner += ([-1] if i else []) + self.encoding.known(piece)
+        edge = [self.encoding.separator] if self.wrap else []
+        begin, end = [*edge, *self.encoding.known(prefix), *inner], [*self.encoding.known(suffix), *edge]
         if len(begin) + len(end) > self.num_positions:
-            raise DataError(f"the prompt has {len(begin) + len(end)} tokens, and a sequence {self.num_positions}")
+            told = f"the prompt has {len(begin) + len(end)} tokens" + (", the separators at both ends included" if edge else "")
+            raise DataError(f"{told}; a sequence has {self.num_positions}")
         free = self.num_positions - len(begin) - len(end)
         return torch.tensor([*begin, *[-1] * free, *end])
 

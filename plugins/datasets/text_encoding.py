@@ -25,6 +25,10 @@ class Encoding(ABC):
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """The tokens of each text."""
 
+    def known(self, text: str) -> list[int]:
+        """The tokens of a text that must not lose anything, a prompt. Raises DataError where characters have no token."""
+        return self.encode([text])[0]
+
     @abstractmethod
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of a sequence of tokens."""
@@ -53,6 +57,12 @@ class Characters(Encoding):
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         index = self.index
         return [[index[c] for c in normalised(text, self.normalise) if c in index] for text in texts]
+
+    def known(self, text: str) -> list[int]:
+        lost = dict.fromkeys(c for c in normalised(text, self.normalise) if c not in self.index)
+        if lost:
+            raise DataError(f"prompt {text!r}: no token for {', '.join(map(repr, lost))}; the alphabet is {self.alphabet!r}")
+        return self.encode([text])[0]
 
     def decode(self, tokens: Sequence[int]) -> str:
         return "".join(self.token_text(token) for token in tokens)

@@ -188,6 +188,18 @@ def test_prompts_have_free_tokens(corpus, tmp_path):
     assert data.decode(known[:4][None]) == ["the "]
     with pytest.raises(DataError, match="the prompt has 13 tokens"):
         data.prompt(prefix="a" * 13)
+    with pytest.raises(DataError, match="no token for '4', '2'"):
+        data.prompt(suffix="at 42")
+
+
+def test_prompts_of_wrapped_sequences_stand_between_the_separators(corpus, tmp_path, tokenizer):
+    data = text(corpus, tmp_path, tokenizer=str(tokenizer), wrap=True, length=12)
+    known = data.prompt(prefix="the", suffix="sea")
+    end = data.encoding.separator
+    assert known[0] == known[-1] == end and (known[1:-1] != end).all() and (known == -1).any()
+    assert data.decode(known[known >= 0][1:-1][None]) == ["thesea"]
+    with pytest.raises(DataError, match="separators at both ends included"):
+        data.prompt(prefix="the sea " * 12)
 
 
 def test_samples_are_shown_as_text(corpus, tmp_path):
