@@ -1,11 +1,13 @@
 """Absorbing (masked) diffusion."""
 
+from typing import Literal
+
 import torch
-from di4c_plugins.processes.schedules import SCHEDULES
 from torch import Tensor
 
 from di4c.contracts import LOG_ZERO, Draws, ForwardProcess, Prediction, categorical
 from di4c.errors import SpecError
+from di4c_plugins.processes.schedules import SCHEDULES
 
 
 class Absorbing(ForwardProcess):
@@ -14,7 +16,7 @@ class Absorbing(ForwardProcess):
     q(x_t^d = mask | x_0^d) = m(t), else x_t^d = x_0^d. The mask is the last state unless `mask_index` says otherwise.
     """
 
-    def __init__(self, data_states: int, *, schedule: str = "log-linear", mask_index: int | None = None):
+    def __init__(self, data_states: int, *, schedule: Literal["log-linear"] = "log-linear", mask_index: int | None = None):
         if schedule not in SCHEDULES:
             raise SpecError(f"process.schedule: no mask schedule named {schedule!r}; known: {', '.join(sorted(SCHEDULES))}")
         self.schedule = SCHEDULES[schedule]()

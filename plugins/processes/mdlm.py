@@ -1,5 +1,7 @@
 """Masked diffusion with the noise schedules of MDLM."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -21,7 +23,7 @@ class Mdlm(Absorbing):
         self,
         data_states: int,
         *,
-        noise: str = "log-linear",
+        noise: Literal["log-linear", "cosine", "cosine-squared", "linear", "geometric"] = "log-linear",
         epsilon: float = 1e-3,
         sigma_min: float | None = None,
         sigma_max: float | None = None,

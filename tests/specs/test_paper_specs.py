@@ -49,7 +49,7 @@ PAPER = {
         "objective.distillation": {"weight": 20.0, "below": 0.05, "below_inclusive": True},
         "train.batch_size": 4, "train.optimizer.lr": 1e-5, "train.optimizer.betas": (0.9, 0.96),
         "train.optimizer.weight_decay": 1e-5, "train.clip": 1.0, "train.ema": None,
-        "eval.sampler.guide": "teacher", "eval.sampler.annealing": "linear", "eval.samples": 50000,
+        "eval.sampler.guide": "self", "eval.sampler.guidance": 6.0, "eval.sampler.annealing": "linear", "eval.samples": 50000,
     },
     "openwebtext-mdlm-di4c": TEXT | {"teacher": {"name": "mdlm", "path": "kuleshov-group/mdlm-owt"}},
     "openwebtext-sdtt7-di4c": TEXT | {"teacher.name": "sdtt", "teacher.round": 7},
@@ -96,3 +96,11 @@ def test_the_command_says_what_it_checked(capsys):
     assert main(["check", str(SPECS / "openwebtext-sdtt7-di4c2.yaml")]) == 0
     shown = capsys.readouterr().out
     assert "round-2: teacher" in shown and "averaged:Averaged" in shown and "options not checked" not in shown
+
+
+@pytest.mark.parametrize("name", ["text-small-teacher", "openwebtext-mdlm-di4c", "imagenet256-maskgit-di4c"])
+def test_a_schedule_that_does_not_exist_is_told_without_data(name, capsys):
+    key = "noise" if name == "openwebtext-mdlm-di4c" else "schedule"
+    assert main(["check", str(SPECS / f"{name}.yaml"), "--set", f"process.{key}=arcsin"]) != 0
+    told = capsys.readouterr().err
+    assert f"process.{key}: found 'arcsin'." in told and "Allowed: " in told
