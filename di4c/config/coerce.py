@@ -51,7 +51,8 @@ def from_mapping(cls: type, value: Any, where: str) -> Any:
     hints = typing.get_type_hints(cls)
     for name, field in fields.items():
         if name not in value and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise SpecError(f"{_join(where, name)}: missing, expected {describe(hints[name])}.{_allowed(cls)}")
+            expected = "" if hints[name] is Any else f", expected {describe(hints[name])}"
+            raise SpecError(f"{_join(where, name)}: missing{expected}.{_allowed(cls)}")
     return cls(**{key: coerce(item, hints[key], _join(where, key)) for key, item in value.items()})
 
 

@@ -99,7 +99,8 @@ class Documents:
         except pyarrow.ArrowInvalid as error:
             raise DataError(f"{file}: not a parquet file ({error})") from error
         if self.column not in table.schema_arrow.names:
-            raise DataError(f"{file}: no column '{self.column}'; there are {', '.join(table.schema_arrow.names)}")
+            there = ", ".join(table.schema_arrow.names)
+            raise DataError(f"{file}: no column '{self.column}'; there is {there}. Name the one with the text with data.column")
         for batch in table.iter_batches(batch_size=256, columns=[self.column]):
             yield from (text or "" for text in batch.column(0).to_pylist())
 
