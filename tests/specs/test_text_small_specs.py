@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import di4c
 from di4c.config.spec import read_spec
 
 ROOT = Path(__file__).parents[2]
@@ -55,12 +56,32 @@ def test_teacher_student_evaluation_and_verdict(here):
     assert all(part["wall"] > 0 and part["cpu"] > 0 for part in collected["seconds"].values())
 
 
+def test_sdtt_then_two_rounds_of_di4c(here):
+    """MDLM teacher, SDTT over its three rounds, Di4C on its student, Di4C² on the mixture; what comes out samples text."""
+
+    def train(part, *more):
+        words = [word for override in [*TINY, *more] for word in ("--set", override)]
+        return tool("train", "--spec", SPECS / f"text-small-{part}.yaml", *words)
+
+    train("teacher")
+    assert "round 2  sampling_steps 4" in train("sdtt", "objective.steps_per_round=1", "train.steps=3", "train.diagnostics_every=3")
+    assert "mutual_information_nats" in train("sdtt-di4c2")
+    run = di4c.load("runs/text-small-sdtt-di4c2", device="cpu")
+    assert len(run.data.decode(run.sample(2, steps=2, seed=0))[0]) == 16
+    for number, teacher in ((1, "runs/text-small-sdtt"), (2, "runs/text-small-sdtt-di4c2/round-1")):
+        spec = di4c.load(f"runs/text-small-sdtt-di4c2/round-{number}", device="cpu").spec
+        assert spec.teacher["name"] == "averaged" and spec.teacher["run"] == teacher
+
+
 def test_the_specs_agree():
     """All see the same text and process; the students' teacher is the first spec's run; the comparison differs in M alone."""
     teacher, student, one, sdtt = (read_spec(SPECS / f"{name}.yaml") for name in NAMES)
     for other in (student, one, sdtt):
         assert other.data == teacher.data and other.process == teacher.process
         assert other.teacher["run"] == str(teacher.train.run)
+    rounds = read_spec(SPECS / "text-small-sdtt-di4c2.yaml")
+    assert (rounds.data, rounds.process, rounds.objective) == (student.data, student.process, student.objective)
+    assert rounds.student == student.student and rounds.teacher["run"] == str(sdtt.train.run)
     assert teacher.data["length"] <= 128
     assert student.objective["components"] == student.latent["atoms"] and one.objective["components"] == 1
     assert {**student.objective, "components": 1} == one.objective and student.student == one.student
