@@ -281,6 +281,7 @@ RENDERERS: dict[str, Callable[[dict], str]] = {
     "fashion14": judged,
     "fashion-vq": judged,
     "text-small": judged,
+    "text-small-sdtt-di4c2": judged,
     "small-seeds": small_seeds,
     "theory": theory,
 }
