@@ -81,10 +81,14 @@ class Draws:
         return int.from_bytes(hashlib.blake2b(name, digest_size=16).digest(), "little")
 
     def _to_device(self, values: np.ndarray) -> Tensor:
-        tensor = torch.from_numpy(values)
-        if torch.device(self.device).type != "cuda":
-            return tensor.to(self.device)
-        return tensor.pin_memory().to(self.device, non_blocking=True)
+        return placed(torch.from_numpy(values), self.device)
+
+
+def placed(values: Tensor, device: torch.device | str) -> Tensor:
+    """The values on the device; from pinned memory to a GPU, so that the host does not wait for what runs there."""
+    if values.device.type != "cpu" or torch.device(device).type != "cuda":
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)
 
 
 def categorical(probs: Tensor, uniform: Tensor, block: int = 256) -> Tensor:

@@ -71,9 +71,13 @@ class Rows:
 
     @classmethod
     def active(cls, prediction: Prediction, chunk_bytes: int) -> "Rows":
-        """The rows with uncertainty. A modulation is applied here, to them alone, and recomputed in the backward pass."""
+        """The rows with uncertainty."""
+        return cls.at(prediction, uncertain_rows(prediction), chunk_bytes)
+
+    @classmethod
+    def at(cls, prediction: Prediction, number: Tensor, chunk_bytes: int) -> "Rows":
+        """The rows of these numbers. A modulation is applied here, to them alone, and recomputed in the backward pass."""
         positions = prediction.x_t.shape[1]
-        number = prediction.active().flatten().nonzero().squeeze(-1)
         example, position = number // positions, number % positions
         if prediction.modulation is None:
             stacked = prediction.features.unflatten(0, (-1, prediction.components))
@@ -84,6 +88,11 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.number)
+
+
+def uncertain_rows(prediction: Prediction) -> Tensor:
+    """The rows b·D + d with uncertainty: [R]. A GPU has to be waited for, since their number is a shape."""
+    return prediction.active().flatten().nonzero().squeeze(-1)
 
 
 def lowered(logits: Tensor, excluded: tuple[int, ...]) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from di4c.algorithm.mixture import KEPT_CHUNKS, Marginals, draw_target
 from di4c.algorithm.student import MixtureStudent
 from di4c.algorithm.times import StepLaw
-from di4c.contracts import CHUNK_BYTES, Batch, Draws, LambdaSampler, Prediction, Sampler, Teacher, TimeLaw
+from di4c.contracts import CHUNK_BYTES, Batch, Draws, LambdaSampler, Prediction, Sampler, Teacher, TimeLaw, placed
 
 
 @dataclass(frozen=True)
@@ -178,4 +178,4 @@ def dropped_labels(cond: Tensor | None, probability: float, draws: Draws) -> Ten
 
 def _components(latent: LambdaSampler, number: int, draws: Draws) -> tuple[Tensor, Tensor]:
     """λ [B, M, L] and the log-weights [M] of its draws, on the draws' device."""
-    return latent.sample(number, draws).to(draws.device), latent.log_weights(number).to(draws.device)
+    return placed(latent.sample(number, draws), draws.device), placed(latent.log_weights(number), draws.device)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from di4c.algorithm.affine import Affine, Rows, as_given, is_affine, lowered, rows_at_a_time, within_readout
+from di4c.algorithm.affine import Affine, Rows, as_given, is_affine, lowered, rows_at_a_time, uncertain_rows, within_readout
 from di4c.algorithm.workspace import Workspace
 from di4c.contracts import CHUNK_BYTES, Draws, Prediction, categorical
 from di4c.eager import run_eagerly
@@ -147,12 +147,13 @@ def draw_target(
 
     With copies = N > 1 the target is [B·N] examples of one component (see Marginals), and so are `draws`.
     """
-    target = demodulated(target, chunk_bytes)
+    number = uncertain_rows(target)
+    target = demodulated(target, number, chunk_bytes)
     size, components, positions = target.shape
     assert copies == 1 or (components == 1 and not score), "copies have one component each, and no joint"
     x = target.x_t[:, None, :].expand(size, components, positions).clone()
     uniform = draws.uniform(components, positions)
-    marginals = _empty_table(Marginals(target, copies=copies, copy_weights=copy_weights), keep_bytes)
+    marginals = _empty_table(Marginals(target, copies=copies, copy_weights=copy_weights), number, keep_bytes)
     joint = torch.zeros(size, components, components, dtype=torch.float64, device=x.device) if score else None
 
     def take(rows: Tensor, p: Tensor) -> None:
@@ -166,7 +167,7 @@ def draw_target(
             joint.index_add_(0, example, of_each.clamp_min(torch.finfo(p.dtype).tiny).log().transpose(1, 2).to(joint))
 
     if is_affine(target):
-        _read_affine(target, take, chunk_bytes)
+        _read_affine(target, number, take, chunk_bytes)
     else:
         for rows in target.chunks(chunk_bytes):
             p = target.log_probs(rows).exp()
@@ -176,9 +177,9 @@ def draw_target(
 
 
 @run_eagerly
-def _read_affine(target: Prediction, take: Callable[[Tensor, Tensor], None], chunk_bytes: int) -> None:
-    """take(rows, p [P, N, S]) for every chunk of rows with uncertainty, all within one call of the readout."""
-    rows = Rows.active(target, chunk_bytes)
+def _read_affine(target: Prediction, number: Tensor, take: Callable[[Tensor, Tensor], None], chunk_bytes: int) -> None:
+    """take(rows, p [P, N, S]) for every chunk of the rows of these numbers, all within one call of the readout."""
+    rows = Rows.at(target, number, chunk_bytes)
     at_a_time = rows_at_a_time(target, chunk_bytes)
 
     def read(features: Tensor, affine: Affine) -> tuple[Tensor, ...]:
@@ -194,7 +195,7 @@ def _read_affine(target: Prediction, take: Callable[[Tensor, Tensor], None], chu
     within_readout(target, rows.features, read)
 
 
-def _empty_table(marginals: Marginals, keep_bytes: int) -> Marginals:
+def _empty_table(marginals: Marginals, active_rows: Tensor, keep_bytes: int) -> Marginals:
     """With room for the rows with uncertainty, or without a table if they take more than `keep_bytes`.
 
     A row may be uncertain although no copy is: the copies may have fixed it at different tokens.
@@ -203,7 +204,7 @@ def _empty_table(marginals: Marginals, keep_bytes: int) -> Marginals:
     active = target.active().unflatten(0, (-1, marginals.copies))  # [B, copies, D]
     tokens = target.x_t.unflatten(0, (-1, marginals.copies))
     uncertain = active.any(1) | (tokens != tokens[:, :1]).any(1)
-    number = int(uncertain.sum())
+    number = len(active_rows) if marginals.copies == 1 else int(uncertain.sum())
     if number * target.num_states * target.wide.itemsize > keep_bytes:
         return marginals
     table = torch.zeros(max(number, 1), target.num_states, dtype=target.wide, device=active.device)
@@ -224,14 +225,14 @@ def _add_to_table(marginals: Marginals, rows: Tensor, p: Tensor) -> None:
     marginals.table.index_add_(0, marginals.index[example // copies * positions + rows % positions], p)
 
 
-def demodulated(prediction: Prediction, chunk_bytes: int) -> Prediction:
-    """The prediction with its modulation applied to the features of the rows with uncertainty: [B·M, D, H].
+def demodulated(prediction: Prediction, number: Tensor, chunk_bytes: int) -> Prediction:
+    """The prediction with its modulation applied to the features of the rows of these numbers: [B·M, D, H].
 
     So that reading it calls no module but the readout.
     """
     if prediction.modulation is None:
         return prediction
-    rows = Rows.active(prediction, chunk_bytes)
+    rows = Rows.at(prediction, number, chunk_bytes)
     size, components, positions = len(prediction.x_t), prediction.components, prediction.x_t.shape[1]
     width = prediction.features.shape[-1]
     features = rows.features.new_zeros(size, components, positions, width)

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from di4c.contracts import Draws, IntervalLaw, TimeLaw
+from di4c.contracts import Draws, IntervalLaw, TimeLaw, placed
 from di4c.errors import SpecError
 
 GOLDEN_RATIO = (5**0.5 - 1) / 2
@@ -50,7 +50,7 @@ class TimeGrid(TimeLaw):
             raise SpecError(f"a grid of times needs points in [0, 1], e.g. [0.25, 0.5, 0.75, 1.0]; found {self.points}")
 
     def sample(self, draws: Draws, step: Tensor | float = 0.0) -> tuple[Tensor, tuple[float, float]]:
-        points = torch.tensor(self.points, dtype=torch.float64, device=draws.device)
+        points = placed(torch.tensor(self.points, dtype=torch.float64), draws.device)
         return points[draws.integers(len(self.points))], (min(self.points), max(self.points))
 
 

@@ -6,7 +6,7 @@ Antithetic pairs (λ, 1 − λ) are left out: measured, they do not beat indepen
 import torch
 from torch import Tensor
 
-from di4c.contracts import Draws, LambdaSampler
+from di4c.contracts import Draws, LambdaSampler, placed
 from di4c.errors import SpecError
 
 
@@ -65,5 +65,5 @@ class Sobol(Uniform):
     independent = False
 
     def points(self, components: int, draws: Draws) -> Tensor:
-        points = sobol_points(components, self.dim).to(draws.device)
+        points = placed(sobol_points(components, self.dim), draws.device)
         return (points + draws.uniform(1, self.dim)) % 1.0
