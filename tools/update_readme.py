@@ -45,9 +45,10 @@ def demo(stored: dict) -> str:
 
 
 def judged(stored: dict) -> str:
-    """A result of tools/judge.py: its two metrics at every number of steps, and what was found at those it is judged at."""
+    """A result of tools/judge.py: its two metrics up to the last number of steps it is judged at, and what was found there."""
     outcome = stored["verdict"]
-    steps = sorted({row["steps"] for row in stored["rows"]})
+    last = max(case["steps"] for case in outcome["at"])
+    steps = sorted({row["steps"] for row in stored["rows"] if row["steps"] <= last})
     table = comparison_table(stored, [(outcome[kind], n) for kind in ("judged", "guarded") for n in steps])
     found = "; ".join(_finding(outcome, case) for case in outcome["at"])
     return f"{table}\n\n{stored['about']} Teacher minus student, ± the spread over sampling seeds: {found}.\n"
@@ -98,7 +99,7 @@ def small_seeds(stored: dict) -> str:
         by_system.setdefault(run["system"], []).append(run)
     lines = [[name, *_margins(runs), _held(runs), _minutes(runs)] for name, runs in by_system.items()]
     steps = [f"{case['steps']} steps" for case in stored["runs"][0]["verdict"]["at"]]
-    head = ["", "judged by", *steps, "seeds for which it holds", "minutes a chain"]
+    head = ["", "judged by", *steps, "seeds for which it holds", "CPU minutes a chain"]
     commits = ", ".join(dict.fromkeys(run["commit"] for run in stored["runs"]))
     note = f"{stored['about']} Commit {commits}; stored in [tools/results/small-seeds.json](tools/results/small-seeds.json)."
     return f"{markdown_table(head, lines)}\n\n{note}\n"
@@ -120,8 +121,8 @@ def _held(runs: list[dict]) -> str:
 
 
 def _minutes(runs: list[dict]) -> str:
-    minutes = [sum(part["wall"] for part in run["seconds"].values()) / 60 for run in runs]
-    return f"{min(minutes):.0f}–{max(minutes):.0f}"
+    minutes = [sum(part["cpu"] for part in run["seconds"].values()) / 60 for run in runs]
+    return "–".join(dict.fromkeys(f"{bound:.0f}" for bound in (min(minutes), max(minutes))))
 
 
 def theory(stored: dict) -> str:
