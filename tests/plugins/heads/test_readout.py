@@ -41,7 +41,7 @@ def test_the_loss_and_dense_log_probs_see_the_same_positions():
     made = prediction(1.0)
     x = torch.arange(TEACHER.num_positions).remainder(TEACHER.process.mask_index).expand(2, -1)
     joint = statistics(made, [Query(frozenset({"joint"}), x[:, None])])[0].joint[:, 0]
-    torch.testing.assert_close(joint, made.log_prob_of(x), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(joint, made.log_prob_of(x).double(), rtol=1e-5, atol=1e-5)
 
 
 def test_positions_need_their_number():
