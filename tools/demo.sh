@@ -25,3 +25,5 @@ train tools/specs/digits-one-component.yaml --set train.run="$folder/one-compone
 say "4/4 Evaluation: 1, 2, 4 and 8 steps, 3 seeds"
 launch tools/eval.py --run "$folder/student" --also one-component="$folder/one-component" --out "$folder/report"
 say "Done: $folder/report/report.html"
+printf 'Next: python tools/sample.py --run %s/student --steps 1 --num 64 --out digits.png\n' "$folder"
+printf '      a model of your own: README.md, "Write a teacher in 30 lines"\n'

@@ -9,8 +9,10 @@ from torch import Tensor
 
 from di4c.algorithm.mixture import Query, statistics
 from di4c.algorithm.student import MixtureStudent
-from di4c.contracts import Draws, LambdaSampler
+from di4c.contracts import Batch, Draws, ForwardProcess, LambdaSampler, TimeLaw
 
+ADVICE_EXAMPLES = 16
+"""Examples of a micro-batch on which a run tries other numbers of components."""
 TOLERANCE_NATS = 0.1
 """A loss that doubling M lowers by less than this is as good as unbiased (its gradient is then off by a few per cent)."""
 
@@ -22,6 +24,25 @@ class Size:
     components: int
     nll: float
     sd: float
+
+
+@torch.no_grad()
+def advice(
+    student: MixtureStudent, latent: LambdaSampler, process: ForwardProcess, time: TimeLaw, batch: Batch, components: int, draws: Draws,
+    *, tolerance: float = TOLERANCE_NATS, at_a_time: int | None = None, fused: bool | None = None,
+) -> dict[str, float]:
+    """What 4M components would gain over M = `components` on noised data, and the M that this suggests.
+
+    {"gain_by_4m_nats", "suggested_components"}, from the first ADVICE_EXAMPLES examples of `batch`. at_a_time, fused: as in mixture_nll.
+    """
+    few = draws.rows(0, min(len(batch.x_0), ADVICE_EXAMPLES))
+    x_0, cond = batch.x_0[: few.count], None if batch.cond is None else batch.cond[: few.count]
+    t, _ = time.sample(few.child("t"))
+    x_t = process.corrupt(x_0, t, few.child("x_t"))
+    sizes = {max(1, components // 2), *(components * k for k in (1, 2, 4))}
+    curve = size_curve(student, latent, x_0, x_t, t, cond, sizes, few.child("sizes"), at_a_time=at_a_time or components, fused=fused)
+    gain = next(size.nll for size in curve if size.components == components) - curve[-1].nll
+    return {"gain_by_4m_nats": gain, "suggested_components": float(suggested_components(curve, tolerance))}
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from di4c.algorithm.advice import TOLERANCE_NATS, size_curve, suggested_components
+from di4c.algorithm.advice import TOLERANCE_NATS, advice
 from di4c.algorithm.atom_use import census_examples, unused_atoms
 from di4c.algorithm.diagnostics import effective_components, mixture_diagnostics
 from di4c.algorithm.every_sample import every_sample
@@ -33,9 +33,6 @@ from di4c.algorithm.terms import (
 from di4c.algorithm.times import StepLaw
 from di4c.contracts import CHUNK_BYTES, Batch, Draws, LambdaSampler, Objective, Sampler, Statistics, Teacher, TimeLaw
 from di4c.errors import SpecError
-
-ADVICE_EXAMPLES = 16
-"""Examples of a micro-batch on which the diagnostics try other numbers of components."""
 
 
 @dataclass(frozen=True)
@@ -176,21 +173,11 @@ class Di4C(Objective):
         self._frozen = (teacher,)
         self.loss = Di4CLoss(data, consistency, distillation, chunk_bytes, fused)
         self.law = SceneLaw(
-            **scene_options(data, consistency, distillation),
-            latent=latent,
-            sampler=sampler,
-            components=number_of_components(components, latent),
-            targets=targets,
-            time=time,
-            teacher_step=teacher_step,
-            near_time=near_time,
-            near_copies=near_copies,
-            target_mode=target_mode,
-            x_u=x_u,
-            label_dropout=label_dropout,
-            components_at_a_time=components_at_a_time,
-            chunk_bytes=chunk_bytes,
-        )
+            **scene_options(data, consistency, distillation), latent=latent, sampler=sampler,
+            components=number_of_components(components, latent), targets=targets, time=time, teacher_step=teacher_step,
+            near_time=near_time, near_copies=near_copies, target_mode=target_mode, x_u=x_u, label_dropout=label_dropout,
+            components_at_a_time=components_at_a_time, chunk_bytes=chunk_bytes,
+        )  # fmt: skip
         check_terms(self.law, data, consistency, distillation)
 
     @property
@@ -230,15 +217,7 @@ class Di4C(Objective):
             )  # fmt: skip
         if self.law.components == self.law.latent.num_atoms:
             return found
-        few = draws.rows(0, min(len(x_1), ADVICE_EXAMPLES))
-        x_0, cond = batch.x_0[: few.count], None if batch.cond is None else batch.cond[: few.count]
-        t, _ = self.law.time.sample(few.child("t"))
-        x_t = self.teacher.process.corrupt(x_0, t, few.child("x_t"))
-        sizes = {max(1, self.law.components // 2), *(self.law.components * k for k in (1, 2, 4))}
-        curve = size_curve(
-            self.model, self.law.latent, x_0, x_t, t, cond, sizes, few.child("sizes"),
-            at_a_time=at_a_time or self.law.components, fused=fused,
+        return found | advice(
+            self.model, self.law.latent, self.teacher.process, self.law.time, batch, self.law.components, draws,
+            tolerance=self.bias_tolerance_nats, at_a_time=at_a_time, fused=fused,
         )  # fmt: skip
-        gain = next(s.nll for s in curve if s.components == self.law.components) - curve[-1].nll
-        suggested = suggested_components(curve, self.bias_tolerance_nats)
-        return found | {"gain_by_4m_nats": gain, "suggested_components": float(suggested)}

@@ -41,7 +41,7 @@ class ExampleDropout(nn.Dropout):
 def example_mask(examples: Examples, size: int, p: float, key: int, device: torch.device) -> Tensor:
     """Which of `size` elements an example stay, each with probability 1 − p to 16 bits: bool [B, size].
 
-    Four elements share a number of 64 bits: on a CPU a third of the time that torch's Bernoulli draws take, an element.
+    Four elements share a number of 64 bits, which on a CPU is faster than a Bernoulli draw for each.
     """
     generator = torch.Generator(device)
     bits = torch.empty(examples.count, -(-size // 4), dtype=torch.int64, device=device)
