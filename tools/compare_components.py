@@ -22,7 +22,14 @@ SHORT, LONG = 5, 45
 
 
 def main() -> None:
-    arguments = _arguments()
+    from di4c.engine.reporting import reporting
+
+    with reporting():
+        compare(_arguments())
+
+
+def compare(arguments: argparse.Namespace) -> None:
+    """Measures what is asked for and stores it."""
     if arguments.steps_only:
         add_steps(alternating_steps(arguments.sizes))
         return
