@@ -59,7 +59,7 @@ def test_the_wheel_works_from_another_folder(wheel, tmp_path):
     pip("install", "--no-deps", "--quiet", "--target", str(target), str(wheel))
     code = f"""
 import sys
-sys.path[:] = [entry for entry in sys.path if entry != {str(ROOT)!r}]
+sys.path[:] = [entry for entry in sys.path if entry not in ("", {str(ROOT)!r})]
 sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in getattr(finder, "__module__", str(finder))]
 import di4c, di4c_plugins
 assert di4c.__file__.startswith({str(target)!r}), di4c.__file__
@@ -70,7 +70,7 @@ print(data.num_positions)
 from di4c.__main__ import main
 sys.exit(main(["list"]))
 """
-    environment = os.environ | {"PYTHONPATH": str(target)}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(target), os.environ.get("PYTHONPATH", "")])}
     ended = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.startswith("64\n") and "registry.yaml" in ended.stdout

@@ -1,17 +1,41 @@
 #!/usr/bin/env bash
-# bash tools/test.sh [--slow] [pytest's arguments]: installs what is pinned, then runs the tests (--slow: all of them).
+# bash tools/test.sh [--slow] [--no-install] [pytest's arguments]: installs what is pinned, then runs the tests, and those of a GPU
+# where there is one. --slow: the slow ones too. --no-install: in the active environment as it is.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-selection=(-m "not slow")
-if [ "${1:-}" = "--slow" ]; then
-    selection=()
+slow="" install=yes
+while [ $# -gt 0 ]; do
+    case "$1" in
+        --slow) slow=yes ;;
+        --no-install) install="" ;;
+        *) break ;;
+    esac
     shift
-fi
+done
 
-source tools/install.sh
-# The kernels are tested by Triton's interpreter: 200 MB, which a CUDA build of torch brings along. Without it their tests are skipped.
-python -c 'import triton' 2>/dev/null || python -m pip install --quiet --no-deps "triton>=3.7,<3.8" ||
-    echo "Triton cannot be installed here: the kernels' tests are skipped" >&2
+if [ "$install" ]; then
+    source tools/install.sh
+    python=python
+    # The kernels are tested by Triton's interpreter: 200 MB, which a CUDA build of torch brings along. Without it their tests are skipped.
+    python -c 'import triton' 2>/dev/null || python -m pip install --quiet --no-deps "triton>=3.7,<3.8" ||
+        echo "Triton cannot be installed here: the kernels' tests are skipped" >&2
+else
+    python="$(command -v python || command -v python3)"
+    mkdir -p build/importable # no installation links the plugins' folder to the name they are imported by
+    ln -sfn "$PWD/plugins" build/importable/di4c_plugins
+    export PYTHONPATH="$PWD:$PWD/build/importable${PYTHONPATH:+:$PYTHONPATH}"
+fi
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" # tests are small, and some start two ranks on two cores
-exec python -m pytest "${selection[@]}" "$@"
+
+failed=0
+selection=() gpu_selection=(-m gpu)
+if [ ! "$slow" ]; then
+    selection=(-m "not slow") gpu_selection=(-m "gpu and not slow")
+fi
+"$python" -m pytest "${selection[@]}" "$@" || failed=$?
+# The tests above hide a GPU from themselves (tests/devices.py), so those of a GPU need a process of their own.
+if "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
+    "$python" -m pytest "${gpu_selection[@]}" "$@" || { status=$? && [ $status -eq 5 ] || failed=$status; } # 5: none selected
+fi
+exit $failed

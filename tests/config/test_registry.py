@@ -1,3 +1,4 @@
+import os
 import re
 import subprocess
 import sys
@@ -116,7 +117,8 @@ def test_entry_points_of_other_distributions_are_found(tmp_path):
         print(registry.create("metrics", {"name": "theirs", "k": "4"}).k)
     """
     command = [sys.executable, "-c", textwrap.dedent(code)]
-    ended = subprocess.run(command, check=True, capture_output=True, text=True, env={"PYTHONPATH": str(tmp_path)})
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+    ended = subprocess.run(command, check=True, capture_output=True, text=True, env=env)
     assert ended.stdout.splitlines() == ["entry point of their-parts", "4"]
 
 
