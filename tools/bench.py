@@ -1,41 +1,60 @@
-"""Measures this project against a plain implementation: `python tools/bench.py loss`, `step`, `sample`; prints one JSON object.
+"""Measures this project: `python tools/bench.py loss`, `step`, `sample`, `pretrain`; prints one JSON object.
 
-Every measurement runs in a fresh process, the two implementations in turn. Peak memory is counted above what the process
-holds before the work begins. The plain implementation is the oracle of the tests (tests/oracle/plain.py).
+The first three compare it with a plain implementation. Every measurement runs in a fresh process, the implementations in turn
+(`--in-process`: here, one after another). Peak memory is counted above what the process holds before the work begins; on CUDA it is
+that of torch's allocator, and times are medians after a warm-up, with the device waited for.
 """
 
 import argparse
+import importlib
 import json
 import os
 import sys
 from pathlib import Path
+from types import ModuleType
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
-SUBJECTS = ("loss", "step", "sample")
+SUBJECTS = ("loss", "step", "sample", "pretrain")
 
 
 def main() -> int:
-    arguments = _parser().parse_args()
-    os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
-    import torch
-
-    from benchmarks.measure import alternating, machine, measured, ratio, summary
-
-    torch.set_num_threads(arguments.threads)
-    subject = _subject(arguments.subject)
+    arguments = parse(sys.argv[1:])
     if arguments.worker:
-        small = argparse.Namespace(**{**vars(arguments), "components": 1, "positions": min(arguments.positions, 16)})
-        subject.build(small, arguments.worker)()  # libraries and kernels are loaded before the baseline is taken
-        print(json.dumps(measured(subject.build(arguments, arguments.worker), arguments.repeats, arguments.device)))
-        return 0
+        print(json.dumps(_worker(arguments)))
+    else:
+        print(json.dumps(run(sys.argv[1:]), indent=2))
+    return 0
+
+
+def run(argv: list[str]) -> dict:
+    """What `bench.py ARGV` finds: subject, shapes, machine; of every implementation times, peak, report; and their ratios."""
+    from benchmarks.measure import alternating, in_this_process, machine, ratio, summary
+
+    arguments = parse(argv)
+    subject = _subject(arguments.subject)
     where = machine(arguments.device, arguments.threads)
     names = [name for name in subject.NAMES if not arguments.only or name in arguments.only]
-    results = alternating(sys.argv[1:], names, arguments.rounds)
-    found = {"subject": arguments.subject, "shapes": subject.shapes(arguments), "machine": where, **summary(results)}
-    found |= _ratios(results, names, ratio)
-    print(json.dumps(found, indent=2))
-    return 0
+    if arguments.in_process:
+        results = in_this_process(lambda name: subject.build(arguments, name), names, arguments.repeats, arguments.device)
+    else:
+        results = alternating(argv, names, arguments.rounds, arguments.threads)
+    found = summary(results)
+    if hasattr(subject, "rates"):
+        found = {name: one | subject.rates(arguments, one, where["device"]) for name, one in found.items()}
+    described = {"subject": arguments.subject, "shapes": subject.shapes(arguments), "machine": where}
+    return described | found | _ratios(results, names, ratio)
+
+
+def _worker(arguments: argparse.Namespace) -> dict:
+    """One measurement in this process."""
+    from benchmarks.measure import measured
+
+    subject = _subject(arguments.subject)
+    if not getattr(arguments, "compile", False):
+        small = argparse.Namespace(**{**vars(arguments), "components": 1, "positions": min(arguments.positions, 16)})
+        subject.build(small, arguments.worker)()  # libraries and kernels are loaded before the baseline is taken
+    return measured(subject.build(arguments, arguments.worker), arguments.repeats, arguments.device)
 
 
 def _ratios(results: dict, names: list[str], ratio) -> dict:
@@ -50,27 +69,41 @@ def _ratios(results: dict, names: list[str], ratio) -> dict:
     return found
 
 
-def _subject(name: str):
+def _subject(name: str) -> ModuleType:
     """The module that builds the work."""
-    import importlib
-
     return importlib.import_module(f"benchmarks.{name}")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def parse(argv: list[str]) -> argparse.Namespace:
+    """The arguments, with what was left out filled in; sets the threads."""
+    parser = argparse.ArgumentParser(prog="bench.py", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="subject", required=True)
     for name in SUBJECTS:
         subject = _subject(name)
         command = commands.add_parser(name, help=subject.__doc__.splitlines()[0])
         subject.add_arguments(command)
         command.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+        command.add_argument("--dtype", choices=["fp32", "bf16", "fp16"], default=getattr(subject, "DTYPE", "fp32"))
         command.add_argument("--threads", type=int, default=os.cpu_count())
         command.add_argument("--rounds", type=int, default=3, help="fresh processes an implementation")
         command.add_argument("--repeats", type=int, default=2, help="timed runs a process, after one for memory")
-        command.add_argument("--only", nargs="*", default=[], help="measure these implementations only")
+        command.add_argument("--in-process", action="store_true", help="start no process of its own: sooner done, once each")
+        command.add_argument("--only", nargs="*", default=[], choices=subject.NAMES, help="measure these implementations only")
         command.add_argument("--worker", default="", help=argparse.SUPPRESS)
-    return parser
+    arguments = parser.parse_args(argv)
+    if hasattr(subject := _subject(arguments.subject), "settle"):
+        subject.settle(arguments)
+    _prepare(parser, arguments)
+    return arguments
+
+
+def _prepare(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Threads, and a word where there is no such device."""
+    import torch
+
+    torch.set_num_threads(arguments.threads)
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: torch sees no CUDA device here")
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ from di4c_plugins.parameterisations.subs import Subs
 from torch import Tensor
 
 from benchmarks.measure import Work
+from benchmarks.systems import DTYPES
 from benchmarks.terms import plain_terms, project_terms
-from di4c.contracts import CHUNK_BYTES, AffineReadout, Draws, Prediction
+from di4c.contracts import AffineReadout, Draws, Prediction
 
 NAMES = ["project", "plain"]
 
@@ -22,14 +23,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--states", type=int, default=50258)
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--masked", type=float, default=0.5, help="share of the positions that are masked at t")
-    parser.add_argument("--chunk-megabytes", type=float, default=CHUNK_BYTES / 2**20)
+    parser.add_argument("--chunk-megabytes", type=float, help="the loss's budget; the project's own choice if not given")
 
 
 def shapes(arguments: argparse.Namespace) -> dict:
     """The sizes by their symbols."""
     return {
         "B": arguments.batch, "M": arguments.components, "N": arguments.components, "D": arguments.positions,
-        "S": arguments.states, "H": arguments.width, "masked": arguments.masked,
+        "S": arguments.states, "H": arguments.width, "masked": arguments.masked, "dtype": arguments.dtype,
     }
 
 
@@ -37,7 +38,8 @@ def build(arguments: argparse.Namespace, name: str) -> Work:
     """The work of one measurement."""
     predictions, x_0 = _predictions(arguments)
     draws = Draws(0, count=arguments.batch, device=arguments.device)
-    options = {"chunk_bytes": int(arguments.chunk_megabytes * 2**20)} if name == "project" else {}
+    chosen = name == "project" and arguments.chunk_megabytes is not None
+    options = {"chunk_bytes": int(arguments.chunk_megabytes * 2**20)} if chosen else {}
     terms = project_terms if name == "project" else plain_terms
 
     def work() -> dict:
@@ -51,18 +53,18 @@ def build(arguments: argparse.Namespace, name: str) -> Work:
 def _predictions(arguments: argparse.Namespace) -> tuple[tuple[Prediction, Prediction, Prediction], Tensor]:
     """Student at t, student at u, teacher at t from random features and weights; and x_0."""
     torch.manual_seed(0)
+    dtype = DTYPES[arguments.dtype]
     size, positions, width, states = arguments.batch, arguments.positions, arguments.width, arguments.states
     device, mask, rows = torch.device(arguments.device), states - 1, size * arguments.components
     x_0 = torch.randint(mask, (size, positions), device=device)
     order = torch.rand(size, positions, device=device).argsort(-1)
     masked = int(arguments.masked * positions)
     x_t, x_u = (torch.where(order < number, mask, x_0) for number in (masked, masked - masked // 64))
-    features, target = (torch.randn(rows, positions, width, device=device) for _ in range(2))
-    readout, teachers = (AffineReadout(width, states).to(device) for _ in range(2))
+    features, target = (torch.randn(rows, positions, width, device=device).to(dtype) for _ in range(2))
+    readout, teachers = (AffineReadout(width, states).to(device, dtype) for _ in range(2))
     subs = Subs(SimpleNamespace(mask_index=mask))
-    teacher = Prediction(
-        torch.randn(size, positions, width, device=device), x_t, teachers.requires_grad_(False), subs, states
-    )
+    taught = torch.randn(size, positions, width, device=device).to(dtype)
+    teacher = Prediction(taught, x_t, teachers.requires_grad_(False), subs, states)
     student = Prediction(features.requires_grad_(), x_t, readout, subs, states, arguments.components)
     return (student, Prediction(target, x_u, readout, subs, states, arguments.components), teacher), x_0
 

@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import importlib.metadata
 import json
 import os
 import platform
@@ -14,29 +15,45 @@ from pathlib import Path
 
 import torch
 
+from di4c.engine.run_folder import code_commit
+
 Work = Callable[[], dict]
 """Does the work once and returns what is worth reporting of it (a loss, a breakdown in seconds)."""
 
+WARM_UP = 2
+"""Runs on CUDA between the first, which may compile, and those that are timed."""
 
-def alternating(arguments: list[str], names: list[str], rounds: int) -> dict[str, list[dict]]:
+
+def alternating(arguments: list[str], names: list[str], rounds: int, threads: int) -> dict[str, list[dict]]:
     """Runs `bench.py ARGUMENTS --worker NAME` for every name in turn, `rounds` times over: name → the workers' results."""
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     results: dict[str, list[dict]] = {name: [] for name in names}
     for turn in range(rounds):
         for name in names if turn % 2 == 0 else reversed(names):
             command = [sys.executable, str(Path(__file__).parents[1] / "bench.py"), *arguments, "--worker", name]
-            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
             results[name].append(json.loads(done.stdout.splitlines()[-1]))
     return results
+
+
+def in_this_process(build: Callable[[str], Work], names: list[str], repeats: int, device: str) -> dict[str, list[dict]]:
+    """name → the one result of `build(name)`, measured here: no process to start, but on a CPU a peak that earlier work may hide."""
+    return {name: [measured(build(name), repeats, device)] for name in names}
 
 
 def measured(work: Work, repeats: int, device: str) -> dict:
     """{"seconds", "cpu_seconds": one a repeat, "peak_bytes": above the baseline, "report": of the last repeat}.
 
-    The first run is for memory. CPU seconds are those of all threads; unlike the others they hardly depend on what else runs.
+    The peak is that of the process in the first run, which is not timed; on CUDA that of torch's allocator over the timed runs,
+    after WARM_UP further ones. CPU seconds are those of all threads; unlike the others they hardly depend on what else runs.
     """
     baseline = _reset_peak(device)
     work()
-    peak = _peak(device) - baseline
+    peak = _peak(device)
+    if device == "cuda":
+        for _ in range(WARM_UP):
+            work()
+        _reset_peak(device)
     seconds, cpu_seconds, report = [], [], {}
     for _ in range(repeats):
         _synchronise(device)
@@ -45,7 +62,8 @@ def measured(work: Work, repeats: int, device: str) -> dict:
         _synchronise(device)
         seconds.append(time.perf_counter() - start)
         cpu_seconds.append(time.process_time() - cpu_start)
-    return {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_bytes": peak, "report": report}
+    peak = _peak(device) if device == "cuda" else peak
+    return {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_bytes": peak - baseline, "report": report}
 
 
 def summary(results: dict[str, list[dict]]) -> dict[str, dict]:
@@ -54,9 +72,9 @@ def summary(results: dict[str, list[dict]]) -> dict[str, dict]:
     for name, runs in results.items():
         seconds = [value for run in runs for value in run["seconds"]]
         found[name] = {
-            "seconds": round(statistics.median(seconds), 4),
-            "seconds_lowest": round(min(seconds), 4),
-            "seconds_highest": round(max(seconds), 4),
+            "seconds": round(statistics.median(seconds), 5),
+            "seconds_lowest": round(min(seconds), 5),
+            "seconds_highest": round(max(seconds), 5),
             "cpu_seconds": round(statistics.median(value for run in runs for value in run["cpu_seconds"]), 4),
             "peak_megabytes": round(statistics.median(run["peak_bytes"] for run in runs) / 1e6, 1),
             "report": runs[-1]["report"],
@@ -75,16 +93,30 @@ def ratio(results: dict[str, list[dict]], over: str, under: str, of: str) -> flo
 
 
 def machine(device: str, threads: int) -> dict:
-    """Where the numbers come from."""
-    here = Path(__file__).parent
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=here, capture_output=True, text=True).stdout.strip()
+    """Where the numbers come from: device, versions, commit."""
     return {
         "device": torch.cuda.get_device_name() if device == "cuda" else _processor(),
         "threads": threads,
         "load_before": round(os.getloadavg()[0], 2),
         "torch": torch.__version__,
-        "commit": commit or "unknown",
+        "triton": version_of("triton"),
+        "python": platform.python_version(),
+        "commit": commit(),
     }
+
+
+def version_of(package: str) -> str | None:
+    """The installed version; None where it is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def commit() -> str:
+    """This code's commit, "…-dirty" where files differ from it; DI4C_COMMIT says it where the code came without its history."""
+    found = code_commit() or os.environ.get("DI4C_COMMIT", "unknown")
+    return found[:10] + found[40:]
 
 
 def _processor() -> str:
@@ -95,11 +127,11 @@ def _processor() -> str:
 
 def _reset_peak(device: str) -> int:
     """Bytes in use now, from which the peak is counted."""
+    gc.collect()
     if device == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         return torch.cuda.memory_allocated()
-    gc.collect()
     ctypes.CDLL(None).malloc_trim(0)  # glibc: memory that is free but not given back would hide part of the peak
     Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
     return _status("VmRSS")

@@ -3,61 +3,70 @@
 import argparse
 
 import torch
-from di4c_plugins.backbones.dit import DiT
-from di4c_plugins.heads.adaln import Late
 from di4c_plugins.latents.unit_cube import Uniform
-from di4c_plugins.parameterisations.subs import Subs
 from di4c_plugins.processes.absorbing import Absorbing
-from di4c_plugins.samplers.ancestral import Ancestral
 from torch import Tensor
 
+from benchmarks import systems
 from benchmarks.measure import Work
-from di4c.algorithm.student import MixtureStudent, mixture_denoiser
+from di4c.algorithm.student import mixture_denoiser
 from di4c.contracts import Draws
 from di4c.engine.compiling import compile_backbones
 
 NAMES = ["project", "plain"]
+SIZES: systems.Sizes = {
+    "small": {"batch": 4, "positions": 128, "states": 50258, "width": 256, "depth": 12},
+    "text": {"batch": 16, **systems.TEXT},
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The sizes and the number of steps."""
-    parser.add_argument("--batch", type=int, default=4)
+    """The system, its sizes, the student's head and the number of steps."""
+    systems.add_arguments(parser, SIZES)
+    parser.add_argument("--head", choices=systems.HEADS, help="text: token, small: late")
+    parser.add_argument("--late-blocks", type=int, default=2)
+    parser.add_argument("--rank", type=int, help="of the readout head; the width if not given")
     parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--positions", type=int, default=128)
-    parser.add_argument("--states", type=int, default=50258)
-    parser.add_argument("--width", type=int, default=256)
-    parser.add_argument("--depth", type=int, default=12)
     parser.add_argument("--compile", action="store_true", help="torch.compile this project's network")
     parser.add_argument("--components", type=int, default=1, help=argparse.SUPPRESS)
+
+
+def settle(arguments: argparse.Namespace) -> None:
+    """Fills in what depends on the system."""
+    systems.settle(arguments, SIZES)
+    arguments.head = arguments.head or ("token" if arguments.system == "text" else "late")
 
 
 def shapes(arguments: argparse.Namespace) -> dict:
     """The sizes by their symbols."""
     return {
-        "B": arguments.batch, "D": arguments.positions, "S": arguments.states, "H": arguments.width,
-        "blocks": arguments.depth, "steps": arguments.steps, "compile": arguments.compile,
-    }
+        "system": arguments.system, "head": arguments.head, "B": arguments.batch, "D": arguments.positions, "S": arguments.states,
+        "H": arguments.width, "blocks": arguments.depth, "steps": arguments.steps, "dtype": arguments.dtype,
+        "compile": arguments.compile,
+    }  # fmt: skip
+
+
+def rates(arguments: argparse.Namespace, found: dict, device: str) -> dict:
+    """Tokens of the finished sequences a second."""
+    return {"tokens_per_second": round(arguments.batch * arguments.positions / found["seconds"], 1)}
 
 
 def build(arguments: argparse.Namespace, name: str) -> Work:
     """The work of one measurement."""
-    torch.manual_seed(0)
-    process, positions = Absorbing(arguments.states - 1), arguments.positions
-    shape = {"width": arguments.width, "depth": arguments.depth, "heads": max(1, arguments.width // 64)}
-    backbone = DiT(positions, process.num_states, **shape)
-    torch.nn.init.normal_(backbone.readout.linear.weight, std=arguments.width**-0.5)
-    student = MixtureStudent(
-        backbone, Late(1, backbone, blocks=2), parameterisation=Subs(process), num_states=process.num_states
-    ).to(arguments.device).eval()
+    process = systems.make_process(arguments)
+    student = systems.make_student(arguments, systems.make_teacher(arguments, process), arguments.head)
+    student.to(systems.DTYPES[arguments.dtype]).eval()
+    sampler = systems.make_sampler(arguments, process)
     if arguments.compile and name == "project":
         compile_backbones(student)
     draws = Draws(0, count=arguments.batch, device=arguments.device)
-    x_1 = process.prior(positions, draws)
+    x_1 = process.prior(arguments.positions, draws)
 
+    @torch.no_grad()
     def work() -> dict:
         denoiser = mixture_denoiser(student, Uniform(), draws.child("lambda"))
         if name == "project":
-            x = Ancestral(process).sample(denoiser, x_1, arguments.steps, None, draws.child("sampler"))
+            x = sampler.sample(denoiser, x_1, arguments.steps, None, draws.child("sampler"))
         else:
             x = _plain_sample(denoiser, process, x_1, arguments.steps)
         return {"distinct_tokens": int(x.unique().numel())}

@@ -1,58 +1,64 @@
-"""A training step of a small transformer student: target, student, loss, gradients, AdamW."""
+"""A training step of a transformer student: target, student, loss, gradients, AdamW."""
 
 import argparse
 import time
 
 import torch
-from di4c_plugins.backbones.dit import DiT
 from di4c_plugins.estimators.control_variate import ControlVariate
-from di4c_plugins.heads.adaln import Late
-from di4c_plugins.heads.readout import Readout
-from di4c_plugins.heads.token import Token
 from di4c_plugins.latents.unit_cube import Uniform
-from di4c_plugins.parameterisations.subs import Subs
-from di4c_plugins.processes.absorbing import Absorbing
-from di4c_plugins.samplers.ancestral import Ancestral
-from di4c_plugins.teachers.denoiser import DenoiserTeacher
 from torch import Tensor
 
+from benchmarks import systems
 from benchmarks.measure import Work
 from benchmarks.terms import plain_terms
 from di4c.algorithm.objective import ConsistencyTerm, DataTerm, Di4C
-from di4c.algorithm.scene import draw_scene
-from di4c.algorithm.student import MixtureStudent
 from di4c.algorithm.times import Gate, StepLaw, TimeGrid
-from di4c.contracts import CHUNK_BYTES, Batch, Draws
+from di4c.contracts import Batch, Draws
 from di4c.engine.compiling import compile_backbones
 
 NAMES = ["late", "token", "readout", "plain"]
 STEP = 1 / 1024
+SIZES: systems.Sizes = {
+    "small": {"positions": 128, "states": 1025, "width": 256, "depth": 12},
+    "text": systems.TEXT,
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The sizes; `plain` has the token head and the plain loss."""
+    """The system, its sizes and the student's head; `plain` has the token head and the plain loss."""
+    systems.add_arguments(parser, SIZES)
+    parser.add_argument("--head", choices=systems.HEADS, help="measure this head only; `token` of the text system if none is named")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--components", type=int, default=16)
     parser.add_argument("--targets", type=int, default=None, help="N; as many as components if not given")
-    parser.add_argument("--positions", type=int, default=128)
-    parser.add_argument("--states", type=int, default=1025)
-    parser.add_argument("--width", type=int, default=256)
-    parser.add_argument("--depth", type=int, default=12)
-    parser.add_argument("--heads", type=int, default=None, help="of the attention; one for every 64 of the width if not given")
-    parser.add_argument("--mlp-ratio", type=float, default=4)
+    parser.add_argument("--x-u", choices=["each", "shared"], help="one x_u for each target or shared; text: each, small: shared")
     parser.add_argument("--late-blocks", type=int, default=2)
+    parser.add_argument("--rank", type=int, help="of the readout head; the width if not given")
     parser.add_argument("--time", type=float, default=0.5)
     parser.add_argument("--compile", action="store_true", help="torch.compile the networks")
-    parser.add_argument("--recompute", action="store_true", help="recompute the trunk's blocks in the backward pass")
-    parser.add_argument("--chunk-megabytes", type=float, default=CHUNK_BYTES / 2**20)
+    parser.add_argument("--recompute", action="store_true", help="recompute the small trunk's blocks in the backward pass")
+    parser.add_argument("--chunk-megabytes", type=float, help="the loss's budget; the project's own choice if not given")
+
+
+def settle(arguments: argparse.Namespace) -> None:
+    """Fills in what depends on other arguments; refuses what does not go together."""
+    systems.settle(arguments, SIZES)
+    text = arguments.system == "text"
+    arguments.targets = arguments.targets or arguments.components
+    arguments.x_u = arguments.x_u or ("each" if text else "shared")
+    if not arguments.only and (arguments.head or text):
+        arguments.only = [arguments.head or "token"]
+    if arguments.x_u == "each" and (not arguments.only or "plain" in arguments.only):
+        raise SystemExit("bench.py step: the plain loss has one x_u for all targets: choose --x-u shared, or a --head")
 
 
 def shapes(arguments: argparse.Namespace) -> dict:
     """The sizes by their symbols."""
     return {
-        "B": arguments.batch, "M": arguments.components, "N": arguments.targets or arguments.components,
+        "system": arguments.system, "B": arguments.batch, "M": arguments.components, "N": arguments.targets,
         "D": arguments.positions, "S": arguments.states, "H": arguments.width, "blocks": arguments.depth,
-        "late_blocks": arguments.late_blocks, "t": arguments.time, "recompute": arguments.recompute, "compile": arguments.compile,
+        "late_blocks": arguments.late_blocks, "t": arguments.time, "x_u": arguments.x_u, "dtype": arguments.dtype,
+        "recompute": arguments.recompute, "compile": arguments.compile,
     }
 
 
@@ -61,11 +67,7 @@ def build(arguments: argparse.Namespace, name: str) -> Work:
     objective = _objective(arguments, name)
     if arguments.compile:
         compile_backbones(objective, objective.teacher.network)
-    optimizer = torch.optim.AdamW(objective.parameters(), lr=1e-5, fused=True)
-    for parameter in objective.parameters():
-        parameter.grad = torch.zeros_like(parameter)
-    optimizer.step()  # its state belongs to the baseline
-    optimizer.zero_grad()
+    optimizer = with_state(torch.optim.AdamW(objective.parameters(), lr=1e-5, fused=True))
     x_0 = torch.randint(arguments.states - 1, (arguments.batch, arguments.positions), device=arguments.device)
     loss_of = _plain_loss if name == "plain" else _project_loss
 
@@ -77,63 +79,81 @@ def build(arguments: argparse.Namespace, name: str) -> Work:
         optimizer.step()
         optimizer.zero_grad()
         clock.mark("optimizer")
-        return {"loss": float(loss.detach().mean()), "milliseconds": clock.found}
+        return {"loss": float(loss.detach().mean()), "milliseconds": clock.found()}
 
     return work
 
 
+def with_state(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """The optimizer after an empty step: its state belongs to what is held before the work begins."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    optimizer.zero_grad()
+    return optimizer
+
+
 class Clock:
-    """Milliseconds between marks."""
+    """Milliseconds between marks: of the host, or on CUDA of the device, which the marks do not hold up."""
 
     def __init__(self, device: str):
-        self.device, self.found, self.last = device, {}, time.perf_counter()
+        self.cuda = device == "cuda"
+        self.marks = [("", self._now())]
+
+    def _now(self) -> "float | torch.cuda.Event":
+        if not self.cuda:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
 
     def mark(self, name: str) -> None:
         """Ends the part `name`, which began at the last mark."""
-        if self.device == "cuda":
+        self.marks.append((name, self._now()))
+
+    def found(self) -> dict[str, float]:
+        """Part → milliseconds; waits for the device."""
+        if self.cuda:
             torch.cuda.synchronize()
-        now = time.perf_counter()
-        self.found[name] = round(self.found.get(name, 0.0) + 1e3 * (now - self.last), 1)
-        self.last = now
+        spent: dict[str, float] = {}
+        for (_, before), (name, now) in zip(self.marks, self.marks[1:], strict=False):
+            milliseconds = before.elapsed_time(now) if self.cuda else 1e3 * (now - before)
+            spent[name] = round(spent.get(name, 0.0) + milliseconds, 1)
+        return spent
 
 
 def _objective(arguments: argparse.Namespace, name: str) -> Di4C:
-    torch.manual_seed(0)
-    process, positions = Absorbing(arguments.states - 1), arguments.positions
-    heads = arguments.heads or max(1, arguments.width // 64)
-    shape = {"width": arguments.width, "depth": arguments.depth, "heads": heads, "mlp_ratio": arguments.mlp_ratio}
-    backbone = DiT(positions, process.num_states, **shape, recompute=arguments.recompute).to(arguments.device)
-    torch.nn.init.normal_(backbone.readout.linear.weight, std=arguments.width**-0.5)
-    teacher = DenoiserTeacher(process, positions, backbone=backbone, parameterisation=Subs(process)).freeze()
-    copy = teacher.student_backbone()
-    heads = {
-        "late": lambda: Late(1, copy, blocks=arguments.late_blocks),
-        "readout": lambda: Readout(1, copy, rank=arguments.width),
-        "token": lambda: Token(1, copy), "plain": lambda: Token(1, copy),
-    }
-    head = heads[name]().to(arguments.device)
-    student = MixtureStudent(copy, head, parameterisation=teacher.parameterisation, num_states=process.num_states)
+    process = systems.make_process(arguments)
+    teacher = systems.make_teacher(arguments, process).freeze()
+    student = systems.make_student(arguments, teacher, "token" if name == "plain" else name)
+    student.to(systems.DTYPES[arguments.dtype]), teacher.network.to(systems.DTYPES[arguments.dtype])
     estimator = ControlVariate()
+    options = {} if arguments.chunk_megabytes is None else {"chunk_bytes": int(arguments.chunk_megabytes * 2**20)}
     return Di4C(
-        teacher, student, latent=Uniform(), sampler=Ancestral(process), components=arguments.components,
-        targets=arguments.targets or arguments.components, time=TimeGrid(points=[arguments.time]),
+        teacher, student, latent=Uniform(), sampler=systems.make_sampler(arguments, process), components=arguments.components,
+        targets=arguments.targets, x_u=arguments.x_u, time=TimeGrid(points=[arguments.time]),
         teacher_step=StepLaw("constant", size=STEP), data=DataTerm(1.0, estimator, Gate("constant", 1.0)),
-        consistency=ConsistencyTerm(1.0, estimator), chunk_bytes=int(arguments.chunk_megabytes * 2**20),
-    )
+        consistency=ConsistencyTerm(1.0, estimator), **options,
+    )  # fmt: skip
 
 
 def _project_loss(objective: Di4C, batch: Batch, draws: Draws, clock: Clock) -> Tensor:
-    """The objective's loss [B]; the student's own forward pass is told apart from what comes before it."""
-    backbone = objective.model.backbone
-    hooks = [
-        backbone.register_forward_pre_hook(lambda *_: clock.mark("target") if torch.is_grad_enabled() else None),
-        backbone.register_forward_hook(lambda *_: clock.mark("trunk forward") if torch.is_grad_enabled() else None),
-    ]
-    scene = draw_scene(objective.law, objective.teacher, objective.model, batch, draws)
-    for hook in hooks:
-        hook.remove()
-    scene.student.features.register_hook(lambda _: clock.mark("readout backward"))
-    loss = objective.loss(scene)["loss"]
+    """The objective's loss [B]; the student's own forward pass is told apart from what comes before and after it."""
+    student = objective.model
+    predict = type(student).predict
+
+    def timed(*arguments, **options):
+        if not torch.is_grad_enabled():  # the target's
+            return predict(student, *arguments, **options)
+        clock.mark("target")
+        prediction = predict(student, *arguments, **options)
+        clock.mark("trunk forward")
+        prediction.features.register_hook(lambda _: clock.mark("readout backward"))
+        return prediction
+
+    student.predict = timed
+    loss = objective(batch, draws, 0)["loss"]
     clock.mark("readout forward")
     return loss
 
