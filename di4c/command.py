@@ -1,5 +1,6 @@
 """What every command-line tool has in common: a user's mistake ends it with one message and exit code 2."""
 
+import argparse
 import functools
 import os
 import sys
@@ -7,6 +8,7 @@ from collections.abc import Callable
 from typing import ParamSpec
 
 from di4c.errors import Di4CError, RegistryError, SpecError
+from di4c.whole import whole_number_of_text
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -34,6 +36,18 @@ def command(main: Callable[P, int | None]) -> Callable[P, int]:
             return 0
 
     return guarded
+
+
+def number(least: int | None = None) -> Callable[[str], int]:
+    """A whole number as argparse's `type`: the rule of the Python interface, for text."""
+
+    def convert(text: str) -> int:
+        try:
+            return whole_number_of_text(text, "", least)
+        except SpecError as error:
+            raise argparse.ArgumentTypeError(str(error).removeprefix(": ").rstrip(".")) from error
+
+    return convert
 
 
 def _tell(error: Di4CError) -> None:

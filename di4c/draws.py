@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from di4c.whole import whole_number
+
 _WORDS_PER_COUNT = 4  # one Philox-4x64 counter gives four 64-bit words
 
 
@@ -30,6 +32,12 @@ class Draws:
     path: tuple = ()
     device: torch.device | str = "cpu"
     _calls: int = field(default=0, repr=False)
+
+    def __post_init__(self):
+        """An integer of numpy or torch names the same stream as the int that it equals."""
+        self.seed = whole_number(self.seed, "seed")
+        if not all(type(name) in (str, int) for name in self.path):
+            self.path = tuple(name if isinstance(name, str) else whole_number(name, "draws") for name in self.path)
 
     @classmethod
     def from_generator(cls, generator: torch.Generator | None, count: int, device="cpu") -> "Draws":

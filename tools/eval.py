@@ -8,9 +8,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from di4c.command import number
 from di4c.engine.reporting import reporting
 
 SECONDS_BETWEEN_LINES = 5
+_number = number(1)
 SET = "changes eval or data of the runs' specs, e.g. eval.sampler.guidance=3; repeatable"
 
 
@@ -91,12 +93,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--device", help="cpu, cuda, … (default: a GPU if there is one)")
     parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)
     return parser.parse_args()
-
-
-def _number(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number ≥ 1, found {text!r}")
-    return int(text)
 
 
 def _numbers(text: str) -> list[int]:

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from di4c.command import number
 from di4c.engine.reporting import reporting
 
 
@@ -20,11 +21,11 @@ def sample(arguments: argparse.Namespace) -> None:
     from di4c.evaluation.cells import writing
 
     model = di4c.load(arguments.run, device=arguments.device, compile=arguments.compile, overrides=arguments.set)
-    cond = None if arguments.label is None else torch.full((arguments.num,), arguments.label)
     x_0 = model.sample(
-        arguments.num, arguments.steps, cond, mixture_size=arguments.mixture_size, seed=arguments.seed,
+        arguments.num, arguments.steps, arguments.label, mixture_size=arguments.mixture_size, seed=arguments.seed,
         batch_size=arguments.batch_size, known=_prompt(model.data, arguments),
     )  # fmt: skip
+    cond = None if arguments.label is None else torch.full((arguments.num,), arguments.label)
     with writing(arguments.out):
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         print(model.data.save_grid(x_0, arguments.out, cond))
@@ -39,27 +40,21 @@ def _prompt(data, arguments: argparse.Namespace):
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", required=True, type=Path, help="a run folder or an export folder")
-    parser.add_argument("--steps", required=True, type=_positive, help="sampling steps")
-    parser.add_argument("--num", type=_positive, default=64, help="number of samples (64)")
+    parser.add_argument("--steps", required=True, type=number(1), help="sampling steps")
+    parser.add_argument("--num", type=number(1), default=64, help="number of samples (64)")
     parser.add_argument("--out", required=True, type=Path, help="the file to write")
-    parser.add_argument("--label", type=int, help="the class of all samples (default: as frequent as in the training data)")
+    parser.add_argument("--label", type=number(), help="the class of all samples (default: as frequent as in the training data)")
     parser.add_argument("--prefix", default="", help="text that every sample begins with")
     parser.add_argument("--suffix", default="", help="text that every sample ends with")
     parser.add_argument("--infill", default="", help="text after the prefix, _ for every free token")
     parser.add_argument("--mixture-size", help="λ restricted to that many atoms, or 'product' (default: the whole law)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
                         help="changes eval or data of the run's spec, e.g. eval.sampler.guidance=3; repeatable")  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0, help="seed of all draws (0)")
-    parser.add_argument("--batch-size", type=_positive, default=256, help="samples at a time (256)")
+    parser.add_argument("--seed", type=number(), default=0, help="seed of all draws (0)")
+    parser.add_argument("--batch-size", type=number(1), default=256, help="samples at a time (256)")
     parser.add_argument("--compile", action="store_true", help="torch.compile the network; pays off for many samples")
     parser.add_argument("--device", help="cpu, cuda, … (default: a GPU if there is one)")
     return parser.parse_args()
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number ≥ 1, found {text!r}")
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from typing import Any
 
 from di4c.config.construct import full_entry
 from di4c.errors import SpecError
+from di4c.whole import as_int, whole_number
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,12 @@ class EvalSpec:
     judge: str | None = None
 
     def __post_init__(self):
-        for key in ("samples", "seeds", "batch_size"):
-            if getattr(self, key) < 1:
-                raise SpecError(f"eval.{key}: expected at least 1, found {getattr(self, key)}.")
-        if not self.steps or min(self.steps) < 1:
-            raise SpecError(f"eval.steps: expected numbers of steps ≥ 1, found {self.steps}.")
+        checked = {key: whole_number(getattr(self, key), f"eval.{key}", 1) for key in ("samples", "seeds", "batch_size")}
+        checked["steps"] = [whole_number(steps, "eval.steps", 1) for steps in self.steps]
+        if not checked["steps"]:
+            raise SpecError("eval.steps: expected numbers of steps ≥ 1, found none.")
+        for key, value in checked.items():
+            object.__setattr__(self, key, value)
 
     def sampler_and_teacher(self) -> tuple[dict, dict | None]:
         """The sampler's entry without `teacher`, and that teacher's entry or None: any one, e.g. to finish a hybrid's samples."""
@@ -55,11 +57,12 @@ class EvalSpec:
 
 
 def mixture_size(size: int | float | str, where: str) -> int | str:
-    """A number of atoms ≥ 1, "inf" or "product", from its YAML or command-line spelling."""
-    if size in ("inf", "product"):
+    """A number of atoms ≥ 1, "inf" or "product", from its YAML or command-line spelling or a library's integer."""
+    if isinstance(size, str) and size in ("inf", "product"):
         return size
     if isinstance(size, float) and math.isinf(size) and size > 0:
         return "inf"
-    if str(size).isdecimal() and int(size) >= 1:
-        return int(size)
+    number = int(size) if isinstance(size, str) and size.isdecimal() else as_int(size)
+    if number is not None and number >= 1:
+        return number
     raise SpecError(f"{where}: expected whole numbers ≥ 1, inf or product, found {size!r}.")

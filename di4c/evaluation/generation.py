@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from di4c.contracts import DataSource, Denoiser, Draws, ForwardProcess, Prediction, Sampler
-from di4c.errors import SpecError
+from di4c.evaluation.arguments import known_tokens
 from di4c.evaluation.models import Model
 
 
@@ -80,18 +80,10 @@ def generate_batches(
 
 
 def prompted(process: ForwardProcess, x_1: Tensor, known: Tensor | None) -> Tensor:
-    """x_1 [B, D] with known tokens [D] in their places (−1: none there), which a masked process never changes.
-
-    Raises SpecError where the process has no mask state, or the tokens are not its.
-    """
+    """x_1 [B, D] with known tokens [D] in their places (−1: none there), which a masked process never changes; see known_tokens."""
     if known is None:
         return x_1
-    if process.mask_index is None:
-        raise SpecError("a prompt needs a process with a mask state: only there are known tokens kept")
-    if known.shape != x_1.shape[1:] or known.max() >= process.num_states:
-        allowed = f"{x_1.shape[1]} tokens below {process.num_states}, −1 where free"
-        raise SpecError(f"a prompt has {allowed}; found {tuple(known.shape)}, up to {int(known.max())}")
-    known = known.to(x_1.device)
+    known = known_tokens(known, x_1.shape[1], process).to(x_1.device)
     return torch.where(known >= 0, known, x_1)
 
 

@@ -21,8 +21,10 @@ from di4c.engine.compiling import compile_backbones
 from di4c.engine.exported import load_into
 from di4c.engine.run_folder import trained_seconds
 from di4c.errors import CheckpointError, SpecError
+from di4c.evaluation.arguments import device_of, draws_of, folder_of, known_tokens, labels_of, override_list
 from di4c.evaluation.generation import generate_batches, training_labels
 from di4c.evaluation.models import MixtureSize, Model, ProductModel, student_model
+from di4c.whole import whole_number
 
 DEFAULT_BATCH = 256
 
@@ -105,12 +107,21 @@ class LoadedModel:
         cond: one label or `num` of them (−1: none); if not given, labels of training examples drawn at random.
         mixture_size: K restricts λ to K atoms, "product" samples the λ-averaged marginals; default: the whole law of λ.
         known: a prompt [D], tokens that stay and −1 where the model is free (text data make one: `data.prompt`).
-        Randomness comes from `seed`, else from `generator` (None: torch's global one). Raises SpecError.
+        Randomness comes from `seed`, else from `generator` (None: torch's global one).
+        Whole numbers may be those of numpy or torch; SpecError for everything that is none, or out of its range.
         """
+        num, steps, batch_size = (
+            whole_number(value, key, 1) for key, value in (("num", num), ("steps", steps), ("batch_size", batch_size))
+        )
         if mixture_size is not None:
             mixture_size = checked_mixture_size(mixture_size, "mixture_size")
-        draws = Draws.from_generator(generator, num, self.device) if seed is None else Draws(seed, 0, num, (), self.device)
-        labels = training_labels(self.data, draws) if cond is None else self._labels(cond, num)
+        if known is not None:
+            known = known_tokens(known, self.data.num_positions, self.process)
+        draws = draws_of(seed, generator, num, self.device)
+        if cond is None:
+            labels = training_labels(self.data, draws)
+        else:
+            labels = labels_of(cond, num, self.data.num_classes).to(self.device)
         model = self.model(mixture_size, draws.child("model"))
         return generate_batches(
             model, self.sampler, self.data.num_positions, steps, labels, draws, batch_size=batch_size, known=known
@@ -128,16 +139,6 @@ class LoadedModel:
     def trained_seconds(self) -> float | None:
         """Wall-clock seconds of training, all sessions together; None where the run folder is not at hand."""
         return trained_seconds(self.path)
-
-    def _labels(self, cond: Tensor | Sequence[int] | int, num: int) -> Tensor:
-        classes = self.data.num_classes
-        if classes is None:
-            raise SpecError(f"{self.path}: the data have no labels, so cond must be left out")
-        labels = torch.as_tensor(cond, dtype=torch.int64, device=self.device)
-        labels = labels.expand(num) if labels.dim() == 0 else labels
-        if labels.shape != (num,) or not ((labels >= -1) & (labels < classes)).all():
-            raise SpecError(f"{self.path}: cond must be a label 0 to {classes - 1} (−1: none), or {num} of them; found {cond!r}")
-        return labels
 
 
 class TeacherOnDemand(Teacher):
@@ -177,7 +178,7 @@ def load(
     Raises CheckpointError where the folder is absent, holds no export, or its weights are damaged or of another model, SpecError for
     overrides that cannot be.
     """
-    path = Path(path)
+    path, device, overrides = Path(folder_of(path)), device_of(device), override_list(overrides)
     folder = export_folder(path)
     run_spec = path / "spec.yaml"
     carried = changed(_carried_spec(folder), overrides)
@@ -192,7 +193,7 @@ def load(
         teacher=parts.teacher,
         student=parts.student,
         latent=parts.latent,
-        device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
+        device=device,
     )
 
 
