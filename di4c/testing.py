@@ -11,9 +11,10 @@ import copy
 import torch
 from torch import Tensor
 
-from di4c.algorithm.every_sample import every_sample
-from di4c.algorithm.mixture import Query, draw_target, statistics
-from di4c.algorithm.student import MixtureStudent
+from di4c.mixture.every_sample import every_sample
+from di4c.mixture.sums import Query, statistics
+from di4c.mixture.target import draw_target
+from di4c.mixture.student import MixtureStudent
 from di4c.contracts import (
     Backbone,
     Batch,

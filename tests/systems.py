@@ -9,7 +9,7 @@ from di4c_plugins.parameterisations.subs import Subs
 from di4c_plugins.processes.absorbing import Absorbing
 from di4c_plugins.teachers.denoiser import DenoiserTeacher
 
-from di4c.algorithm.student import MixtureStudent
+from di4c.mixture.student import MixtureStudent
 
 HEADS = {
     "token": lambda dim, backbone: Token(dim, backbone),

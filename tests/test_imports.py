@@ -12,7 +12,9 @@ ROOT = Path(__file__).resolve().parent.parent
 CONTRACTS = ("di4c.contracts", "di4c.errors", "di4c.draws")
 """All that a plugin may import of di4c."""
 
-ROOMS = ("contracts", "algorithm", "engine", "config", "planning", "evaluation", "procedure")
+ROOMS = (
+    "kernels", "contracts", "mixture", "diagnostics", "losses", "engine", "config", "planning", "evaluation", "procedure",
+)  # fmt: skip
 """The rooms of di4c from the bottom to the top: each may import those before it."""
 
 
@@ -118,3 +120,45 @@ def test_relative_imports_are_seen(tmp_path):
 def test_no_shadowing_of_the_standard_library():
     names = {p.stem for folder in ("di4c", "plugins") for p in (ROOT / folder).glob("*.py")}
     assert not names & (set(sys.stdlib_module_names) - {"__init__", "__main__"})
+
+
+SUCCESSORS_OF_THE_ALGORITHM = ("kernels", "mixture", "diagnostics", "losses")
+"""The rooms that read like one text: short files, and few floors between a loss and its arithmetic."""
+
+
+def longest_chain(room: str) -> list[str]:
+    """The longest chain of modules of one room that import one another, imports in functions and under TYPE_CHECKING included."""
+    modules = {path.stem: path for path in sources(f"di4c/{room}") if path.stem != "__init__"}
+    below = {}
+    for name, path in modules.items():
+        wanted = set(imported(path, f"di4c.{room}")) | {f"{m}.{n}" for m, n in imported_names(path, f"di4c.{room}")}
+        below[name] = {other for other in modules if f"di4c.{room}.{other}" in wanted} - {name}
+
+    def longest(name: str, above: tuple[str, ...]) -> list[str]:
+        assert name not in above, f"a circle: {' → '.join((*above, name))}"
+        return [name, *max((longest(other, (*above, name)) for other in sorted(below[name])), key=len, default=[])]
+
+    return max((longest(name, ()) for name in modules), key=len)
+
+
+def imported_names(path: Path, package: str) -> Iterator[tuple[str, str]]:
+    """(module, name) of every `from module import name`."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            yield from ((node.module or package, alias.name) for alias in node.names)
+
+
+@pytest.mark.parametrize("room", SUCCESSORS_OF_THE_ALGORITHM)
+def test_the_longest_chain_of_imports_within_a_room_is_five(room):
+    assert len(longest_chain(room)) <= 5, longest_chain(room)
+
+
+def test_the_successors_of_the_algorithm_are_short():
+    """No file over 250 lines; all together fewer than the 2,776 lines that they replaced."""
+    lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for room in SUCCESSORS_OF_THE_ALGORITHM for path in sources(f"di4c/{room}")}
+    assert not {path: number for path, number in lines.items() if number > 250}
+    assert sum(lines.values()) < 2776
+
+
+def test_the_reference_is_at_most_80_lines():
+    assert len((ROOT / "di4c/mixture/reference.py").read_text(encoding="utf-8").splitlines()) <= 80

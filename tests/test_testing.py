@@ -14,8 +14,8 @@ from di4c_plugins.samplers.ancestral import Ancestral
 from tests.systems import HEADS, tiny_teacher
 
 from di4c import testing
-from di4c.algorithm.pretraining import NELBO
-from di4c.algorithm.times import UniformTime
+from di4c.losses.pretraining import NELBO
+from di4c_plugins.times.laws import UniformTime
 from di4c.config.registry import Registry
 from di4c.contracts import Parameterisation, Procedure
 

@@ -14,7 +14,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from di4c.algorithm.advice import TOLERANCE_NATS, gradients, mixture_nll, size_curve, standard_deviation, suggested_components  # noqa: E402
+from di4c.diagnostics.advice import TOLERANCE_NATS, gradients, mixture_nll, size_curve, standard_deviation, suggested_components  # noqa: E402
 from di4c.command import command  # noqa: E402
 from di4c.config.build import Parts, build_objective  # noqa: E402
 from di4c.contracts import Batch, Draws  # noqa: E402
@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
         raise SpecError(f"{options.run}: a model without λ has no components")
     teacher = model.teacher()._teacher
     parts = Parts(model.data, model.process, teacher, model.student, model.latent, None)
-    law = build_objective(model.spec, model.registry, parts).law
+    law = build_objective(model.spec, model.registry, parts).options
     draws = Draws(options.seed, count=options.examples)
     split = model.data.split("train")
     batch = split.batch(draws.child("example").integers(len(split)))

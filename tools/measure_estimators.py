@@ -27,7 +27,7 @@ from estimator_cases import digits, enumerated  # noqa: E402
 from di4c.config.build import build  # noqa: E402
 from di4c.config.registry import Registry  # noqa: E402
 from di4c.config.spec import read_spec  # noqa: E402
-from di4c.algorithm.advice import standard_deviation  # noqa: E402
+from di4c.diagnostics.advice import standard_deviation  # noqa: E402
 from di4c.engine.run_folder import code_commit  # noqa: E402
 from di4c.evaluation.loaded import LoadedModel, load  # noqa: E402
 from di4c_plugins.estimators.control_variate import ControlVariate  # noqa: E402
@@ -185,7 +185,7 @@ def measure_training(only: list[int], seeds: list[int]) -> list[dict]:
         for seed in seeds:
             parts = system(latent, seed)
             made = digits.objective(
-                parts.teacher, parts.student, parts.latent, parts.objective.law.sampler, components, t=[0.5, 0.75, 1.0, 1.0],
+                parts.teacher, parts.student, parts.latent, parts.objective.options.sampler, components, t=[0.5, 0.75, 1.0, 1.0],
                 data=kinds[data], consistency=kinds[consistency], targets=components if consistency else 0,
             )
             digits.trained(made, parts.data, steps=TRAINING["steps"], batch_size=TRAINING["batch_size"], seed=seed)

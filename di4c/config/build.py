@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from di4c.algorithm.shared_base import share_base
-from di4c.algorithm.student import MixtureStudent
+from di4c.engine.shared_base import share_base
+from di4c.mixture.student import MixtureStudent
 from di4c.config.fitting import check_head, check_takes_student, located
 from di4c.config.registry import Registry
 from di4c.config.spec import Spec

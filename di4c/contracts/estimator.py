@@ -8,7 +8,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Statistics:
-    """What algorithm/mixture.py gathers chunk by chunk, float64. Fields an estimator does not need are None.
+    """What mixture/sums.py gathers chunk by chunk, float64. Fields an estimator does not need are None.
 
     joint: [B, N, M], Σ_d log p^d(x_n^d | x_t; λ_m).
     marginal: [B, N], Σ_d log Σ_m w_m p^d(x_n^d | x_t; λ_m).

@@ -10,12 +10,13 @@ from torch.utils.checkpoint import checkpoint
 
 from di4c.contracts.backbone import IdentityReadout, Modulation
 from di4c.contracts.parameterisation import LOG_ZERO, Parameterisation, Raw
+from di4c.draws import categorical
+from di4c.kernels.backend import CPU_BYTES, chunk_budget, kernels_for
+from di4c.kernels.rows import Lines, Logits
 
-CHUNK_BYTES = 24 * 2**20
-"""Default budget for one chunk's logits; four tensors of that size exist at a time, or as much of other kinds (row_plan.py).
 
-glibc maps blocks above 32 MiB afresh each time, and the system clears their pages: a chunk below that is read out a fifth faster.
-"""
+CHUNK_BYTES = CPU_BYTES
+"""A budget for what has one size on every device."""
 
 
 @dataclass(frozen=True)
@@ -80,18 +81,19 @@ class Prediction:
         """The product of the λ-averaged marginals as one component: ∏_d Σ_m w_m p^d(·; λ_m)."""
         return replace(self, averaged=True, log_weights=self.log_weights if log_weights is None else log_weights)
 
-    def chunks(self, chunk_bytes: int = CHUNK_BYTES, where: Tensor | None = None) -> Iterator[Tensor]:
-        """The rows b·D + d with uncertainty (and in `where`, bool [B, D]), in chunks whose logits fit `chunk_bytes`.
+    def chunks(self, chunk_bytes: int | None = None, where: Tensor | None = None) -> Iterator[Tensor]:
+        """The rows b·D + d with uncertainty (and in `where`, bool [B, D]), in chunks whose logits fit `chunk_bytes`
+        (None: the budget of their device, chunk_budget).
 
         Their number depends on the shapes alone, so that all ranks call the readout equally often (ZeRO-3); some may be empty.
         """
         chosen = self.active() if where is None else self.active() & where
         rows = chosen.flatten().nonzero().squeeze(-1)
         per_row = self.components * self.num_states * max(self.features.element_size(), 4)
-        at_a_time = max(1, chunk_bytes // per_row)
+        at_a_time = max(1, (chunk_bytes or chunk_budget(rows.device)) // per_row)
         return iter(rows.tensor_split(max(1, -(-self.x_t.numel() // at_a_time))))
 
-    def log_prob_of(self, x: Tensor, where: Tensor | None = None, chunk_bytes: int = CHUNK_BYTES) -> Tensor:
+    def log_prob_of(self, x: Tensor, where: Tensor | None = None, chunk_bytes: int | None = None) -> Tensor:
         """Σ_d log p^d(x^d | x_t; λ_m) over the positions with uncertainty (and in `where`): [B, M] nats, x [B, D]."""
         size, components, positions = self.shape
         total = torch.zeros(size, components, dtype=self.wide, device=x.device)
@@ -111,6 +113,15 @@ class Prediction:
     def log_probs(self, rows: Tensor) -> Tensor:
         """log p(x_0^d | x_t; λ_m) at rows b·D + d (int64 [P]): [P, M, S] float32 (float64 features stay so)."""
         return self.log_probs_from(self.component_features(rows), rows)
+
+    def draw(self, rows: Tensor, uniform: Tensor) -> Tensor:
+        """x_0^d ~ p^d(· | x_t) at rows b·D + d of a one-component prediction, by inversion of uniform [P] float64: [P] int64."""
+        assert self.shape[1] == 1, "one component is drawn from; call .average() first"
+        log_p = self.log_probs(rows)
+        kernels = kernels_for(log_p)
+        if kernels.BUFFERED:
+            return categorical(log_p[:, 0].exp(), uniform)
+        return kernels.row_draw(Logits(log_p.contiguous()), Lines(log_p.new_ones(1), uniform[:, None]))[:, 0]
 
     def component_features(self, rows: Tensor) -> Tensor:
         """Features before the readout (and before any modulation) at the rows: [P, M, H], or [P, H] with a modulation."""

@@ -21,6 +21,13 @@ class TimeLaw(ABC):
         share (draws.scalar), never on an example's t or on the share of the batch.
         """
 
+    def on_grid(self, count: int) -> "TimeLaw":
+        """The same law for one that moves every t up to ⌊t·count⌋/count + 1/count: its intervals must not straddle such a time.
+
+        A law with one interval for all batches is the same.
+        """
+        return self
+
 
 @dataclass(frozen=True)
 class IntervalLaw(TimeLaw):

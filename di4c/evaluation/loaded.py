@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from di4c.algorithm.student import MixtureStudent
+from di4c.mixture.student import MixtureStudent
 from di4c.config.build import build, build_data, build_sampler, build_teacher
 from di4c.config.eval_spec import mixture_size as checked_mixture_size
 from di4c.config.registry import Registry

@@ -5,7 +5,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from di4c.algorithm.student import (
+from di4c.mixture.student import (
     PRODUCT_COMPONENTS,
     MixtureStudent,
     atoms_denoiser,

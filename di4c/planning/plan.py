@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from di4c.algorithm.terms import number_of_components
+from di4c.losses.terms import number_of_components
 from di4c.config.build import build_data, build_latent
 from di4c.config.registry import Registry
 from di4c.config.spec import Spec

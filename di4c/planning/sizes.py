@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from di4c.algorithm.student import MixtureStudent
+from di4c.mixture.student import MixtureStudent
 from di4c.config.build import DataShape, build_latent, build_process, build_student, build_teacher, shares_base
 from di4c.config.registry import Registry
 from di4c.config.spec import Spec

@@ -21,7 +21,7 @@ class Discrete(TimeLaw):
             raise SpecError(f"count is {self.count}; at least one time is needed")
 
     def sample(self, draws: Draws, step: Tensor | float = 0.0) -> tuple[Tensor, tuple[float, float]]:
-        t, interval = self.time.sample(draws, step)
+        t, interval = self.time.on_grid(self.count).sample(draws, step)
         low, high = self._moved(torch.tensor(interval, dtype=torch.float64)).tolist()
         return self._moved(t), (low, high)
 

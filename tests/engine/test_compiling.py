@@ -14,7 +14,7 @@ from di4c_plugins.parameterisations.subs import Subs
 from di4c_plugins.processes.absorbing import Absorbing
 
 import di4c
-from di4c.algorithm.student import MixtureStudent
+from di4c.mixture.student import MixtureStudent
 from di4c.engine.compiling import compile_backbones
 
 TOP = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from di4c.algorithm.student import mixture_denoiser
+from di4c.mixture.student import mixture_denoiser
 from di4c.config.build import build, build_metrics, build_sampler, portable
 from di4c.config.registry import Registry
 from di4c.config.spec import Spec, read_spec

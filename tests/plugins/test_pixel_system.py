@@ -17,10 +17,12 @@ from di4c_plugins.samplers.tauldr_ancestral import TauLDRAncestral
 from di4c_plugins.teachers.denoiser import DenoiserTeacher
 from di4c_plugins.times.low_or_uniform import LowOrUniform
 
-from di4c.algorithm.objective import ConsistencyTerm, DataTerm, Di4C, DistillationTerm
-from di4c.algorithm.pretraining import NELBO
-from di4c.algorithm.student import MixtureStudent, mixture_denoiser
-from di4c.algorithm.times import Gate, LowDiscrepancyTime, StepLaw, TimeAboveStep
+from di4c.losses.objective import Di4C
+from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm
+from di4c.losses.pretraining import NELBO
+from di4c.mixture.student import MixtureStudent, mixture_denoiser
+from di4c_plugins.times.laws import LowDiscrepancyTime, TimeAboveStep
+from di4c.losses.times import Gate, StepLaw
 from di4c.contracts import Draws, Raw
 from di4c.testing import (
     check_backbone,

@@ -14,7 +14,7 @@ import torch
 from einops import rearrange
 from safetensors.torch import save_file
 
-from tests.oracle.plain import plain_control_variate, plain_log_probs, plain_monte_carlo, plain_sums
+from di4c.mixture.reference import dense_control_variate, dense_log_probs, dense_monte_carlo, dense_sums
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
@@ -48,14 +48,14 @@ def losses(kind: str, B: int, M: int, D: int, S: int, seed: int, N: int | None =
     wide = {name: value.double() if value.is_floating_point() else value for name, value in given.items()}
     t = 1 - wide["r"] if kind == "maskgit" else wide["t"]
     leaf = wide["student_logits_t"].requires_grad_()
-    log_p = plain_log_probs(leaf, wide["x0"], None)
+    log_p = dense_log_probs(leaf, wide["x0"], None)
     log_weights, active = torch.full((M,), -math.log(M), dtype=torch.float64), torch.ones(B, D)
     teacher, target = wide["teacher_logits_t"].softmax(-1), wide["student_logits_u"].softmax(-1).mean(1)
-    data = plain_sums(log_p, active, log_weights, wide["x0"][:, None], teacher)
-    far = plain_sums(log_p, active, log_weights, wide["x0_samples"], target)
+    data = dense_sums(log_p, active, log_weights, wide["x0"][:, None], teacher)
+    far = dense_sums(log_p, active, log_weights, wide["x0_samples"], target)
     near_t = t <= 0.05 if kind == "maskgit" else t < 0.02
     results = {}
-    for variant, whole in (("cv", plain_control_variate), ("nocv", plain_monte_carlo)):
+    for variant, whole in (("cv", dense_control_variate), ("nocv", dense_monte_carlo)):
         indep = (data["kl"], far["kl"]) if variant == "cv" else (0.0, 0.0)
         data_cor, far_cor = whole(data, log_weights) - indep[0], whole(far, log_weights) - indep[1]
         data_loss = 0.3 * t * data_cor + indep[0]

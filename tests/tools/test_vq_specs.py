@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 import di4c
-from di4c.algorithm.student import mixture_denoiser
+from di4c.mixture.student import mixture_denoiser
 from di4c.config.build import build, build_metrics, build_sampler, portable
 from di4c.config.registry import Registry
 from di4c.config.spec import read_spec

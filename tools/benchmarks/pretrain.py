@@ -9,8 +9,8 @@ from benchmarks import systems
 from benchmarks.measure import Work
 from benchmarks.peaks import peak_tflops
 from benchmarks.step import with_state
-from di4c.algorithm.pretraining import NELBO
-from di4c.algorithm.times import LowDiscrepancyTime
+from di4c.losses.pretraining import NELBO
+from di4c_plugins.times.laws import LowDiscrepancyTime
 from di4c.contracts import Batch, Draws
 from di4c.engine.compiling import compile_backbones
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from benchmarks import systems
 from benchmarks.measure import Work
-from di4c.algorithm.student import mixture_denoiser
+from di4c.mixture.student import mixture_denoiser
 from di4c.contracts import Draws
 from di4c.engine.compiling import compile_backbones
 

@@ -17,7 +17,7 @@ from di4c_plugins.samplers.ancestral import Ancestral
 from di4c_plugins.samplers.mdlm_ancestral import MdlmAncestral
 from di4c_plugins.teachers.denoiser import DenoiserTeacher
 
-from di4c.algorithm.student import MixtureStudent
+from di4c.mixture.student import MixtureStudent
 from di4c.contracts import Backbone, Sampler, StudentHead
 
 SYSTEMS = ("small", "text")

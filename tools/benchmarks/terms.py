@@ -2,10 +2,11 @@
 
 import torch
 from di4c_plugins.estimators.control_variate import ControlVariate
-from tests.oracle.plain import plain_control_variate, plain_log_probs, plain_logits, plain_sums
+from di4c.mixture.reference import dense_control_variate, dense_log_probs, dense_logits, dense_sums
 from torch import Tensor
 
-from di4c.algorithm.mixture import KEPT_CHUNKS, Query, draw_with_marginals, statistics
+from di4c.mixture.sums import Query, statistics
+from di4c.mixture.target import KEPT_CHUNKS, draw_target
 from di4c.contracts import CHUNK_BYTES, Draws, Prediction, categorical
 
 NEEDS = frozenset({"joint", "marginal", "kl"})
@@ -15,8 +16,8 @@ def project_terms(
     student: Prediction, target: Prediction, teacher: Prediction, x_0: Tensor, draws: Draws, chunk_bytes: int = CHUNK_BYTES
 ) -> Tensor:
     """Data term + consistency term: [B] nats."""
-    x, marginals = draw_with_marginals(target, draws, chunk_bytes=chunk_bytes, keep_bytes=KEPT_CHUNKS * chunk_bytes)
-    queries = [Query(NEEDS, x_0[:, None], teacher), Query(NEEDS, x, marginals)]
+    drawn = draw_target(target, draws, chunk_bytes=chunk_bytes, keep_bytes=KEPT_CHUNKS * chunk_bytes)
+    queries = [Query(NEEDS, x_0[:, None], teacher), Query(NEEDS, drawn.samples, drawn.marginals)]
     found = statistics(student, queries, chunk_bytes=chunk_bytes)
     return sum(sum(ControlVariate()(each)) for each in found)
 
@@ -31,12 +32,12 @@ def plain_terms(student: Prediction, target: Prediction, teacher: Prediction, x_
         del p
         teacher_q = _log_probs(teacher).exp()[:, 0]
     log_p = _log_probs(student)
-    data = plain_sums(log_p, active, log_weights, x_0[:, None], teacher_q, NEEDS)
-    consistency = plain_sums(log_p, active, log_weights, x, q, NEEDS)
-    return plain_control_variate(data, log_weights) + plain_control_variate(consistency, log_weights)
+    data = dense_sums(log_p, active, log_weights, x_0[:, None], teacher_q, NEEDS)
+    consistency = dense_sums(log_p, active, log_weights, x, q, NEEDS)
+    return dense_control_variate(data, log_weights) + dense_control_variate(consistency, log_weights)
 
 
 def _log_probs(prediction: Prediction) -> Tensor:
     readout = getattr(prediction.readout, "linear", prediction.readout)
-    logits = plain_logits(prediction.features, readout.weight, readout.bias, prediction.components)
-    return plain_log_probs(logits, prediction.x_t, prediction.parameterisation.mask_index)
+    logits = dense_logits(prediction.features, readout.weight, readout.bias, prediction.components)
+    return dense_log_probs(logits, prediction.x_t, prediction.parameterisation.mask_index)

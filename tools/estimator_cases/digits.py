@@ -5,12 +5,14 @@ import math
 import torch
 from torch import Tensor
 
-from di4c.algorithm.advice import gradients as repeated_gradients
-from di4c.algorithm.mixture import Query, statistics
-from di4c.algorithm.objective import ConsistencyTerm, DataTerm, Di4C
-from di4c.algorithm.scene import draw_scene
-from di4c.algorithm.student import MixtureStudent
-from di4c.algorithm.times import Gate, StepLaw, TimeGrid
+from di4c.diagnostics.advice import gradients as repeated_gradients
+from di4c.mixture.sums import Query, statistics
+from di4c.losses.objective import Di4C
+from di4c.losses.terms import ConsistencyTerm, DataTerm
+from di4c.losses.inputs import draw_inputs
+from di4c.mixture.student import MixtureStudent
+from di4c_plugins.times.laws import TimeGrid
+from di4c.losses.times import Gate, StepLaw
 from di4c.contracts import Batch, DataSource, Draws, LambdaSampler, LossEstimator, Sampler, Teacher
 
 
@@ -30,11 +32,11 @@ def objective(
 def gradients(made: Di4C, batch: Batch, repeats: int, *, first_seed: int = 0) -> tuple[Tensor, Tensor]:
     """Loss [R] and gradient [R, P] of the batch's mean, at one x_t, with fresh λ (and targets) each time."""
     count, process = len(batch.x_0), made.teacher.process
-    t = made.law.time.sample(Draws(0, count=count).child("t"))[0]
+    t = made.options.time.sample(Draws(0, count=count).child("t"))[0]
     x_t, corrupt = process.corrupt(batch.x_0, t, Draws(0, count=count).child("x_t")), process.corrupt
 
     def loss(k: int) -> Tensor:
-        return made.loss(draw_scene(made.law, made.teacher, made.model, batch, Draws(first_seed + k, count=count)))["loss"].mean()
+        return made.loss(draw_inputs(made.options, made.teacher, made.model, batch, Draws(first_seed + k, count=count)))["loss"].mean()
 
     process.corrupt = lambda *_: x_t
     try:

@@ -6,9 +6,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from di4c.algorithm.objective import ConsistencyTerm, DataTerm, Di4CLoss, DistillationTerm
-from di4c.algorithm.scene import Scene
-from di4c.algorithm.times import Gate, StepLaw, TimeAboveStep
+from di4c.losses.loss import Di4CLoss
+from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm
+from di4c.losses.inputs import LossInputs
+from di4c_plugins.times.laws import TimeAboveStep
+from di4c.losses.times import Gate, StepLaw
 from di4c.contracts import LossEstimator, Prediction
 from di4c_plugins.estimators.control_variate import ControlVariate
 from di4c_plugins.estimators.monte_carlo import MonteCarlo
@@ -122,12 +124,12 @@ def computed(
     system: System, tensors: dict[str, Tensor], dtype: torch.dtype, estimator: LossEstimator
 ) -> dict[str, Tensor]:
     """The case's numbers under the reference's names."""
-    scene, leaves = scene_of(system, tensors, dtype)
+    inputs, leaves = inputs_of(system, tensors, dtype)
     loss = weighed(system, system.gate, estimator)
-    parts = loss(scene)
+    parts = loss(inputs)
     total = parts["loss"].mean()
     gradients = torch.autograd.grad(total, leaves)
-    raw = Di4CLoss(consistency=ConsistencyTerm(1.0, estimator, -1.0), distillation=DistillationTerm(1.0, 2.0))(scene)
+    raw = Di4CLoss(consistency=ConsistencyTerm(1.0, estimator, -1.0), distillation=DistillationTerm(1.0, 2.0))(inputs)
     distil, consis = system.weighted
     numbers = {
         "data_cor": parts["data_correlated"],
@@ -147,7 +149,7 @@ def computed(
     if len(gradients) > 1:
         numbers["grad_mint"] = gradients[1]
     for name, gate in system.gates.items():
-        numbers[f"total.{name}"] = weighed(system, gate, estimator)(scene)["loss"].mean()
+        numbers[f"total.{name}"] = weighed(system, gate, estimator)(inputs)["loss"].mean()
         numbers[f"time_coeff.{name}"] = gate(system.t)
     return {name: value.detach() for name, value in numbers.items()}
 
@@ -161,7 +163,7 @@ def weighed(system: System, gate: Gate, estimator: LossEstimator) -> Di4CLoss:
     )
 
 
-def scene_of(system: System, tensors: dict[str, Tensor], dtype: torch.dtype) -> tuple[Scene, list[Tensor]]:
+def inputs_of(system: System, tensors: dict[str, Tensor], dtype: torch.dtype) -> tuple[LossInputs, list[Tensor]]:
     """The given logits as what the losses look at, and the leaves that gradients are taken of."""
     given = {
         name[3:]: value.to(dtype) if value.is_floating_point() else value
@@ -170,7 +172,7 @@ def scene_of(system: System, tensors: dict[str, Tensor], dtype: torch.dtype) -> 
     }
     x_t, subs = given.get("xt", given["x0"]), system.subs
     leaves = [given["student_logits_t"].requires_grad_()]
-    scene = {
+    inputs = {
         "t": system.t,
         "x_0": given["x0"],
         "student": predicted(leaves[0], x_t, subs),
@@ -178,14 +180,14 @@ def scene_of(system: System, tensors: dict[str, Tensor], dtype: torch.dtype) -> 
         # Every component has an x_u of its own here, so its log-probabilities are taken as they are.
         "target": predicted(given["student_logits_u"], x_t, None),
         "target_samples": given["x0_samples"],
-        "near": True,
+        "distils": True,
     }
     if "student_logits_mint" in given:
         leaves.append(given["student_logits_mint"].requires_grad_())
         copies = given["x0"].repeat_interleave(leaves[1].shape[1], dim=0)
-        scene["near_student"] = predicted(leaves[1].flatten(0, 1), copies, None)
-        scene["near_teacher"] = predicted(given["teacher_logits_mint"].flatten(0, 1), copies, None)
-    return Scene(**scene), leaves
+        inputs["distilled_student"] = predicted(leaves[1].flatten(0, 1), copies, None)
+        inputs["distilled_teacher"] = predicted(given["teacher_logits_mint"].flatten(0, 1), copies, None)
+    return LossInputs(**inputs), leaves
 
 
 def predicted(logits: Tensor, x_t: Tensor, subs: Subs | None) -> Prediction:

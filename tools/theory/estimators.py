@@ -12,8 +12,8 @@ from theory.drawing import log_axes, series
 from theory.moments import Moments, Tables, chosen_components, moments, replicates
 from torch import Tensor
 
-from di4c.algorithm.every_sample import every_sample
-from di4c.algorithm.mixture import Query, statistics
+from di4c.mixture.every_sample import every_sample
+from di4c.mixture.sums import Query, statistics
 from di4c.config.registry import Registry
 from di4c.contracts import LossEstimator
 from di4c.errors import Di4CError

@@ -10,7 +10,7 @@ from theory.claims import Claim, at_most, within
 from theory.drawing import log_axes, series
 from torch import Tensor
 
-from di4c.algorithm.mixture import Query, statistics
+from di4c.mixture.sums import Query, statistics
 from di4c.contracts import Draws, Prediction
 
 RESTARTS = 3

@@ -14,7 +14,7 @@ from theory.sampler_laws import ancestral_law, halton_law, leap_matrix, maskgit_
 from theory.spaces import Predict, at, processes, teacher_of
 from torch import Tensor
 
-from di4c.algorithm.student import MixtureStudent, mixture_denoiser
+from di4c.mixture.student import MixtureStudent, mixture_denoiser
 from di4c.config.registry import Registry
 from di4c.contracts import Denoiser, Draws, ForwardProcess, Sampler, Teacher
 

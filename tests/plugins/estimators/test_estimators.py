@@ -7,7 +7,7 @@ import torch
 from di4c_plugins.estimators.control_variate import ControlVariate
 from di4c_plugins.estimators.monte_carlo import MonteCarlo
 
-from di4c.algorithm.mixture import Query, statistics
+from di4c.mixture.sums import Query, statistics
 from di4c.contracts import Prediction
 
 D, S, M = 3, 3, 4

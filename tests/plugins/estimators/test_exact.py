@@ -12,12 +12,14 @@ from di4c_plugins.parameterisations.subs import Subs
 from di4c_plugins.processes.absorbing import Absorbing
 from di4c_plugins.samplers.ancestral import Ancestral
 
-from di4c.algorithm import every_sample as module
-from di4c.algorithm.every_sample import every_sample
-from di4c.algorithm.mixture import Query, statistics
-from di4c.algorithm.objective import ConsistencyTerm, DataTerm, Di4C
-from di4c.algorithm.scene import draw_scene
-from di4c.algorithm.times import Gate, StepLaw, TimeGrid
+from di4c.mixture import every_sample as module
+from di4c.mixture.every_sample import every_sample
+from di4c.mixture.sums import Query, statistics
+from di4c.losses.objective import Di4C
+from di4c.losses.terms import ConsistencyTerm, DataTerm
+from di4c.losses.inputs import draw_inputs
+from di4c_plugins.times.laws import TimeGrid
+from di4c.losses.times import Gate, StepLaw
 from di4c.contracts import Batch, Draws, Prediction
 from di4c.errors import SpecError
 from di4c.testing import check_estimator
@@ -119,7 +121,7 @@ def test_the_objective_sums_over_every_x_of_the_target():
 
 def _target_entropies(objective: Di4C, batch: Batch, draws: Draws) -> torch.Tensor:
     with torch.no_grad():
-        scene = draw_scene(objective.law, objective.teacher, objective.model, batch, draws)
+        scene = draw_inputs(objective.options, objective.teacher, objective.model, batch, draws)
     _, log_law = every_sample(scene.target.prediction)
     return -(log_law.exp() * log_law).sum(-1)
 

@@ -11,7 +11,7 @@ from di4c_plugins.estimators.monte_carlo import MonteCarlo
 from di4c_plugins.estimators.own_component import OwnComponent, balanced_nll
 from di4c_plugins.latents.categorical import Categorical
 
-from di4c.algorithm.mixture import Query, statistics
+from di4c.mixture.sums import Query, statistics
 from di4c.contracts import Draws, Prediction, Statistics
 from di4c.errors import SpecError
 

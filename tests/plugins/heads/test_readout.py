@@ -6,8 +6,8 @@ import pytest
 import torch
 from tests.systems import tiny_teacher
 
-from di4c.algorithm.mixture import Query, statistics
-from di4c.algorithm.student import MixtureStudent
+from di4c.mixture.sums import Query, statistics
+from di4c.mixture.student import MixtureStudent
 from di4c.errors import SpecError
 from di4c_plugins.heads.readout import Readout
 

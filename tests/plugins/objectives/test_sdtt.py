@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from di4c.algorithm.student import MixtureStudent
+from di4c.mixture.student import MixtureStudent
 from di4c.contracts import Batch, Draws
 from di4c.errors import SpecError
 from di4c_plugins.heads.none import NoHead

@@ -1,0 +1,129 @@
+"""How many components M a run needs, from the measured bias and variance of −log p^θ over draws of λ."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from di4c.mixture.sums import Query, statistics
+from di4c.mixture.student import MixtureStudent
+from di4c.contracts import Batch, Draws, ForwardProcess, LambdaSampler, TimeLaw
+
+ADVICE_EXAMPLES = 16
+"""Examples of a micro-batch on which a run tries other numbers of components."""
+TOLERANCE_NATS = 0.1
+"""A loss that doubling M lowers by less than this is as good as unbiased (its gradient is then off by a few per cent)."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """−log p^θ estimated by M components: mean over examples and sets of λ, and standard deviation over sets, nats."""
+
+    components: int
+    nll: float
+    sd: float
+
+
+@torch.no_grad()
+def advice(
+    student: MixtureStudent, latent: LambdaSampler, process: ForwardProcess, time: TimeLaw, batch: Batch, components: int, draws: Draws,
+    *, tolerance: float = TOLERANCE_NATS, at_a_time: int | None = None,
+) -> dict[str, float]:
+    """What 4M components would gain over M = `components` on noised data, and the M that this suggests.
+
+    {"gain_by_4m_nats", "suggested_components"}, from the first ADVICE_EXAMPLES examples of `batch`. at_a_time: as in mixture_nll.
+    """
+    few = draws.rows(0, min(len(batch.x_0), ADVICE_EXAMPLES))
+    x_0, cond = batch.x_0[: few.count], None if batch.cond is None else batch.cond[: few.count]
+    t, _ = time.sample(few.child("t"))
+    x_t = process.corrupt(x_0, t, few.child("x_t"))
+    sizes = {max(1, components // 2), *(components * k for k in (1, 2, 4))}
+    curve = size_curve(student, latent, x_0, x_t, t, cond, sizes, few.child("sizes"), at_a_time=at_a_time or components)
+    gain = next(size.nll for size in curve if size.components == components) - curve[-1].nll
+    return {"gain_by_4m_nats": gain, "suggested_components": float(suggested_components(curve, tolerance))}
+
+
+@torch.no_grad()
+def size_curve(
+    student: MixtureStudent,
+    latent: LambdaSampler,
+    x_0: Tensor,
+    x_t: Tensor,
+    t: Tensor,
+    cond: Tensor | None,
+    sizes: Iterable[int],
+    draws: Draws,
+    *,
+    sets: int = 2,
+    at_a_time: int | None = None,
+) -> list[Size]:
+    """A Size for each M of `sizes`, from `sets` (at least 2) or more sets of λ an example: as many as the largest M allows.
+
+    at_a_time: as in mixture_nll.
+    """
+    sizes = sorted(set(sizes))
+    found = []
+    for components in sizes:
+        number = sets * max(sizes) // components
+        nll = torch.stack([
+            mixture_nll(
+                student, latent, x_0, x_t, t, cond, components, draws.child("size", components, k), at_a_time=at_a_time
+            )
+            for k in range(number)
+        ])  # fmt: skip
+        found.append(Size(components, float(nll.mean()), float(nll.var(0).mean().sqrt())))
+    return found
+
+
+def mixture_nll(
+    student: MixtureStudent, latent: LambdaSampler, x_0: Tensor, x_t: Tensor, t: Tensor, cond: Tensor | None, components: int,
+    draws: Draws, *, at_a_time: int | None = None,
+) -> Tensor:
+    """−log Σ_m w_m ∏_d p^d(x_0^d | x_t; λ_m): [B] nats, λ and weights by the law; biased upwards unless it is enumerated (Jensen).
+
+    at_a_time: the components of a forward pass (None: all).
+    """
+    lam = latent.sample(components, draws).to(x_t.device)
+    log_weights = latent.log_weights(components).to(x_t.device)
+    query = Query(frozenset({"joint"}), x_0[:, None])
+    groups = lam.split(at_a_time or components, 1)
+    parts = [statistics(student.predict(x_t, t, cond, some), [query])[0].joint[:, 0] for some in groups]
+    joint = torch.cat(parts, -1)
+    return -(joint + log_weights.to(joint)).logsumexp(-1)
+
+
+def suggested_components(curve: list[Size], tolerance: float = TOLERANCE_NATS) -> int:
+    """The smallest M of the curve that the next size does not beat by more than `tolerance` nats; the largest if all are.
+
+    The estimate's mean falls to −log p^θ as M grows (Jensen), and for independent draws the bias left at M is about
+    M'/(M' − M) times what going on to M' gains.
+    """
+    for size, larger in zip(curve[:-1], curve[1:], strict=True):
+        if size.nll - larger.nll <= tolerance:
+            return size.components
+    return curve[-1].components
+
+
+def gradients(
+    loss: Callable[[int], Tensor], parameters: Iterable[Tensor], repeats: int, *, retain_graph: bool = False
+) -> tuple[Tensor, Tensor]:
+    """(losses [R], gradients [R, P]) of loss(0), …, loss(R − 1): scalars that differ by their draws, or by example.
+
+    retain_graph: they share a graph.
+    """
+    parameters = [p for p in parameters if p.requires_grad]
+    losses, found = [], []
+    for k in range(repeats):
+        value = loss(k)
+        parts = torch.autograd.grad(value, parameters, allow_unused=True, retain_graph=retain_graph)
+        losses.append(value.detach())
+        filled = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, parts, strict=True)]
+        found.append(torch.cat([g.flatten() for g in filled]))
+    return torch.stack(losses), torch.stack(found)
+
+
+def standard_deviation(gradients: Tensor) -> float:
+    """sqrt( Σ_p Var g_p ) of gradients [R, P]."""
+    return math.sqrt(float(gradients.var(0).sum()))

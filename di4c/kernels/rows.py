@@ -1,0 +1,71 @@
+"""What the row functions take and return."""
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Logits:
+    """Logits of P rows and M components: z [P, M, S] float32 or float64, and what is still to be added to them.
+
+    bias: None, [≥ S] for all rows, or [≥ D, ≥ S] of which row p has line position[p].
+    """
+
+    z: Tensor
+    bias: Tensor | None = None
+    position: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Against:
+    """What P rows are scored against: log-weights [M], tokens x [P, N] or None, the marginals q [P, S] of J targets, and which
+    divergences are wanted."""
+
+    log_weights: Tensor
+    tokens: Tensor | None = None
+    q: list[Tensor] = field(default_factory=list)
+    kl: bool = False
+    componentwise: bool = False
+
+
+@dataclass(frozen=True)
+class RowValues:
+    """chosen [P, M, N], kl and componentwise [J, P], each None where it is not wanted; and what the gradient needs again.
+
+    With ℓ_m the log-softmax of a row's logits z_m, p_m = exp ℓ_m and p̄ = Σ_m w_m p_m:
+
+        chosen[m, n]     ℓ_m(x_n)
+        kl[j]            Σ_s q_j(s) log q_j(s)/p̄(s)
+        componentwise[j] Σ_m w_m Σ_s q_j(s) log q_j(s)/p_m(s)
+
+    For incoming gradients g the gradient with respect to z_m is A_m − p_m Σ_s A_m(s), where
+
+        A_m(s) = Σ_n g_chosen[m, n] [s = x_n] − Σ_j g_kl[j] q_j(s) w_m p_m(s)/p̄(s) − Σ_j g_componentwise[j] w_m q_j(s).
+    """
+
+    chosen: Tensor | None = None
+    kl: Tensor | None = None
+    componentwise: Tensor | None = None
+    kept: tuple[Tensor, ...] = ()
+
+
+@dataclass(frozen=True)
+class RowGradients:
+    """Gradients of RowValues' fields: chosen [P, M, N], kl and componentwise [J, P], or None."""
+
+    chosen: Tensor | None = None
+    kl: Tensor | None = None
+    componentwise: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Lines:
+    """The C distributions of each of P rows that are drawn from: uniform [P, C] float64 in [0, 1), weights [C] of their mean.
+
+    certain: None, or [P, C] int64: the token of which a distribution is certain whatever its logits, −1 where it is not.
+    """
+
+    weights: Tensor
+    uniform: Tensor | None = None
+    certain: Tensor | None = None

@@ -1,0 +1,201 @@
+"""Triton kernels over the logits of a chunk; imported only where they are used, since Triton is optional.
+
+z [P, M, S] float32 lies in memory; a tile is BS states of one row, and a program loops over the row's components. There is no
+product here (a library makes the logits and multiplies their gradient) and no atomic: partial sums go to a place of their own.
+BIAS: 0 none, 1 for all rows, 2 a line of it a position. Offsets are 64-bit: M·S·P passes 2³¹.
+"""
+
+import triton
+import triton.language as tl
+
+NOTHING = tl.constexpr(-1e30)
+"""The logit of what is only padding; finite, so that no difference of infinities arises."""
+
+
+@triton.jit
+def _bias(bias, position, row, s, inside, stride, BIAS: tl.constexpr, BS: tl.constexpr):
+    """The bias of the row at states s: [BS] float32."""
+    value = tl.zeros((BS,), dtype=tl.float32)
+    if BIAS == 1:
+        value = tl.load(bias + s, mask=inside, other=0.0).to(tl.float32)
+    if BIAS == 2:
+        at = tl.load(position + row).to(tl.int64) * stride
+        value = tl.load(bias + at + s, mask=inside, other=0.0).to(tl.float32)
+    return value
+
+
+@triton.jit
+def _log_mean(base, b, lse, log_w, s, inside, M, S, BS: tl.constexpr):
+    """log p̄ = log Σ_m w_m exp(z_m − lse_m) at states s: [BS], by an online maximum: p̄ may underflow."""
+    top = tl.full((BS,), NOTHING, tl.float32)
+    total = tl.zeros((BS,), dtype=tl.float32)
+    for m in range(0, M):
+        z = tl.load(base + tl.cast(m, tl.int64) * S + s, mask=inside, other=NOTHING)
+        term = z + b - tl.load(lse + m) + tl.load(log_w + m)
+        above = tl.maximum(top, term)
+        total = total * tl.exp(top - above) + tl.exp(term - above)
+        top = above
+    return top + tl.log(total)
+
+
+@triton.jit
+def normalisers(z, bias, position, out, lines, M, S, stride, per_split, BIAS: tl.constexpr, BS: tl.constexpr):
+    """out [splits, P·M]: log Σ_s exp z over the states of a split."""
+    line, split = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    top = tl.full((BS,), NOTHING, tl.float32)
+    total = tl.zeros((BS,), dtype=tl.float32)
+    for tile in range(0, per_split):
+        s = ((split * per_split + tile) * BS + tl.arange(0, BS)).to(tl.int64)
+        inside = s < S
+        value = tl.load(z + line * S + s, mask=inside, other=NOTHING)
+        value += _bias(bias, position, line // M, s, inside, stride, BIAS, BS)
+        above = tl.maximum(top, value)
+        total = total * tl.exp(top - above) + tl.where(inside, tl.exp(value - above), 0.0)
+        top = above
+    largest = tl.max(top, axis=0)
+    sum_of_all = tl.sum(total * tl.exp(top - largest), axis=0)
+    value = tl.where(sum_of_all > 0, largest + tl.log(tl.where(sum_of_all > 0, sum_of_all, 1.0)), NOTHING)
+    tl.store(out + split.to(tl.int64) * lines + line, value)
+
+
+@triton.jit
+def divergences(
+    z, bias, position, lse, log_w, q, sums, pulled, P, M, S, J, stride,
+    BIAS: tl.constexpr, KL: tl.constexpr, COMPONENTWISE: tl.constexpr, JP: tl.constexpr, BS: tl.constexpr,
+):
+    """Over a tile's states, for J marginals q [J, P, S]: sums [tiles, 4, J, P] with Σ q, Σ q log q, Σ q log p̄, Σ_m w_m Σ q log p_m,
+
+    and pulled [tiles, J, P, M] with Σ_s q w_m p_m/p̄.
+    """
+    row, tile = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
+    s = tile * BS + tl.arange(0, BS)
+    inside = s < S
+    base = z + row * M * S
+    b = _bias(bias, position, row, s, inside, stride, BIAS, BS)
+    j = tl.arange(0, JP)
+    marginal = tl.load(q + (j[:, None] * P + row) * S + s[None, :], mask=(j < J)[:, None] & inside[None, :], other=0.0)
+    counts = marginal > 0
+    place = sums + tile * 4 * J * P + j * P + row
+    tl.store(place, tl.sum(marginal, axis=1), mask=j < J)
+    negative_entropy = tl.where(counts, marginal * tl.log(tl.where(counts, marginal, 1.0)), 0.0)
+    tl.store(place + J * P, tl.sum(negative_entropy, axis=1), mask=j < J)
+    log_mean = tl.zeros((BS,), dtype=tl.float32)
+    if KL:
+        log_mean = _log_mean(base, b, lse + row * M, log_w, s, inside, M, S, BS)
+        tl.store(place + 2 * J * P, tl.sum(tl.where(counts, marginal * log_mean[None, :], 0.0), axis=1), mask=j < J)
+    mean_log = tl.zeros((BS,), dtype=tl.float32)
+    for m in range(0, M):
+        log_p = tl.load(base + tl.cast(m, tl.int64) * S + s, mask=inside, other=NOTHING) + b - tl.load(lse + row * M + m)
+        weight = tl.load(log_w + m)
+        if COMPONENTWISE:
+            mean_log += tl.exp(weight) * log_p
+        if KL:
+            share = tl.exp(log_p + weight - log_mean)
+            tl.store(pulled + ((tile * J + j) * P + row) * M + m, tl.sum(marginal * share[None, :], axis=1), mask=j < J)
+    if COMPONENTWISE:
+        tl.store(place + 3 * J * P, tl.sum(tl.where(counts, marginal * mean_log[None, :], 0.0), axis=1), mask=j < J)
+
+
+@triton.jit
+def gradient(
+    z, bias, position, lse, log_w, row_sums, q, g_kl, g_componentwise, tokens, g_chosen, out, P, M, S, J, N, stride,
+    BIAS: tl.constexpr, KL: tl.constexpr, COMPONENTWISE: tl.constexpr, CHOSEN: tl.constexpr,
+    JP: tl.constexpr, NP: tl.constexpr, BS: tl.constexpr,
+):
+    """out [P, M, S]: A_m − p_m·row_sums_m of a tile's states (rows.py). The tokens of a row are added in their order."""
+    row, tile = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
+    s = tile * BS + tl.arange(0, BS)
+    inside = s < S
+    base = z + row * M * S
+    b = _bias(bias, position, row, s, inside, stride, BIAS, BS)
+    pull = tl.zeros((BS,), dtype=tl.float32)
+    push = tl.zeros((BS,), dtype=tl.float32)
+    log_mean = tl.zeros((BS,), dtype=tl.float32)
+    if KL or COMPONENTWISE:
+        j = tl.arange(0, JP)
+        marginal = tl.load(q + (j[:, None] * P + row) * S + s[None, :], mask=(j < J)[:, None] & inside[None, :], other=0.0)
+        if KL:
+            of_kl = tl.load(g_kl + j * P + row, mask=j < J, other=0.0)
+            pull = tl.sum(marginal * of_kl[:, None], axis=0)
+            log_mean = _log_mean(base, b, lse + row * M, log_w, s, inside, M, S, BS)
+        if COMPONENTWISE:
+            of_each = tl.load(g_componentwise + j * P + row, mask=j < J, other=0.0)
+            push = tl.sum(marginal * of_each[:, None], axis=0)
+    hits = 0
+    if CHOSEN:
+        n = tl.arange(0, NP)
+        token = tl.load(tokens + row * N + n, mask=n < N, other=-1)
+        hits = tl.sum(((token >= tile * BS) & (token < tile * BS + BS)).to(tl.int32), axis=0)
+    for m in range(0, M):
+        log_p = tl.load(base + tl.cast(m, tl.int64) * S + s, mask=inside, other=NOTHING) + b - tl.load(lse + row * M + m)
+        value = -tl.exp(log_p) * tl.load(row_sums + row * M + m)
+        weight = tl.load(log_w + m)
+        if KL:
+            value -= tl.exp(log_p + weight - log_mean) * pull
+        if COMPONENTWISE:
+            value -= tl.exp(weight) * push
+        if CHOSEN:
+            if hits > 0:
+                for k in range(0, N):
+                    given = tl.load(g_chosen + (row * M + m) * N + k)
+                    value += tl.where(s == tl.load(tokens + row * N + k), given, 0.0)
+        tl.store(out + (row * M + m) * S + s, value.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def masses(z, bias, position, lse, out, C, S, tiles, per_split, stride, BIAS: tl.constexpr, BS: tl.constexpr):
+    """out [P·C, tiles] float64: Σ exp(z − lse) over each tile of a line."""
+    line, split = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    normaliser = tl.load(lse + line)
+    for step in range(0, per_split):
+        tile = split * per_split + step
+        s = (tile * BS + tl.arange(0, BS)).to(tl.int64)
+        inside = s < S
+        value = tl.load(z + line * S + s, mask=inside, other=NOTHING)
+        value += _bias(bias, position, line // C, s, inside, stride, BIAS, BS)
+        p = tl.where(inside, tl.exp(value - normaliser), 0.0).to(tl.float64)
+        tl.store(out + line * tiles + tile, tl.sum(p, axis=0), mask=tile < tiles)
+
+
+@triton.jit
+def invert(
+    z, bias, position, lse, mass, uniform, out, C, S, tiles, stride, BIAS: tl.constexpr, TP: tl.constexpr, BS: tl.constexpr,
+):
+    """out [P·C]: the first state whose cumulative mass exceeds uniform·total, among states of positive mass; all in float64."""
+    line = tl.program_id(0).to(tl.int64)
+    k = tl.arange(0, TP)
+    of_tile = tl.load(mass + line * tiles + k, mask=k < tiles, other=0.0)
+    level = tl.load(uniform + line) * tl.sum(of_tile, axis=0)
+    above = (tl.cumsum(of_tile, axis=0) > level) & (of_tile > 0)
+    tile = tl.min(tl.where(above, k, TP), axis=0)
+    last = tl.max(tl.where(of_tile > 0, k, 0), axis=0)
+    tile = tl.where(tile == TP, last, tile)
+    level -= tl.sum(tl.where(k < tile, of_tile, 0.0), axis=0)
+    s = (tile * BS + tl.arange(0, BS)).to(tl.int64)
+    inside = s < S
+    value = tl.load(z + line * S + s, mask=inside, other=NOTHING)
+    value += _bias(bias, position, line // C, s, inside, stride, BIAS, BS)
+    p = tl.where(inside, tl.exp(value - tl.load(lse + line)), 0.0).to(tl.float64)
+    found = tl.min(tl.where((tl.cumsum(p, axis=0) > level) & (p > 0), s, S), axis=0)
+    last_state = tl.max(tl.where(p > 0, s, 0), axis=0)
+    tl.store(out + line, tl.where(found == S, last_state, found))
+
+
+@triton.jit
+def means(
+    z, bias, position, lse, weights, certain, out, C, S, stride, BIAS: tl.constexpr, CERTAIN: tl.constexpr, BS: tl.constexpr,
+):
+    """out [P, S]: Σ_c w_c exp(z_c − lse_c) at a tile's states, or w_c at the token of which line c is certain."""
+    row, tile = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
+    s = tile * BS + tl.arange(0, BS)
+    inside = s < S
+    b = _bias(bias, position, row, s, inside, stride, BIAS, BS)
+    total = tl.zeros((BS,), dtype=tl.float32)
+    for c in range(0, C):
+        z_c = tl.load(z + (row * C + c) * S + s, mask=inside, other=NOTHING)
+        p = tl.exp(z_c + b - tl.load(lse + row * C + c))
+        if CERTAIN:
+            token = tl.load(certain + row * C + c)
+            p = tl.where(token >= 0, (s == token).to(tl.float32), p)
+        total += tl.load(weights + c) * p
+    tl.store(out + row * S + s, total, mask=inside)

@@ -1,0 +1,66 @@
+"""Which estimator may stand where, and what the terms need of the rest."""
+
+from typing import Literal
+
+from di4c.contracts import LambdaSampler, LossEstimator
+from di4c.errors import SpecError
+from di4c.losses.inputs import InputOptions
+
+
+def number_of_components(components: int | Literal["all"], latent: LambdaSampler) -> int:
+    """M; "all" is the number of atoms of a finite law. SpecError if the law is not finite, or M not positive."""
+    if components == "all":
+        if latent.num_atoms is None:
+            raise SpecError("objective.components: 'all' needs a law of λ with finitely many atoms, e.g. latent: categorical")
+        return latent.num_atoms
+    if components < 1:
+        raise SpecError(f"objective.components: at least 1, or 'all'; found {components}")
+    return components
+
+
+def check_terms(options: InputOptions) -> None:
+    """SpecError unless there is a term, and the inputs have what each term and its estimator need."""
+    data, consistency, distillation = options.data, options.consistency, options.distillation
+    if options.components_at_a_time is not None and options.components_at_a_time < 1:
+        raise SpecError(f"objective.components_at_a_time: at least 1, or null for all; found {options.components_at_a_time}")
+    if data is None and consistency is None and distillation is None:
+        raise SpecError("objective: at least one of data, consistency, distillation must be given")
+    if consistency is not None and (options.teacher_step is None or options.targets < 1):
+        raise SpecError("objective.consistency needs objective.teacher_step and objective.targets ≥ 1")
+    if data is not None:
+        _check_estimator(options, "data", data.estimator)
+    if consistency is not None:
+        _check_estimator(options, "consistency", consistency.estimator)
+
+
+def _check_estimator(options: InputOptions, term: str, estimator: LossEstimator) -> None:
+    """SpecError where an estimator asks for what its term, or the law of λ, does not give."""
+    where = f"objective.{term}.estimator: {type(estimator).__name__}"
+    _check_independence(options, where, estimator)
+    if "log_law" in estimator.needs:
+        numbers = (options.components, options.targets) if term == "consistency" else (options.components,)
+        if set(numbers) != {options.latent.num_atoms} or options.x_u != "shared":
+            raise SpecError(
+                f"{where} sums over every λ: components (and targets) must be the {options.latent.num_atoms} atoms of a finite law, "
+                f"and x_u shared; found {', '.join(map(str, numbers))} and {options.x_u}"
+            )
+    if "target_joint" not in estimator.needs:
+        return
+    if term == "data":
+        raise SpecError(f"{where} needs a sample's own λ, which data do not have; it is for objective.consistency")
+    if options.targets != options.components or options.x_u != "shared":
+        found = f"{options.targets}, {options.components} and {options.x_u}"
+        raise SpecError(f"{where} needs targets = components and x_u: shared; found {found}")
+
+
+def _check_independence(options: InputOptions, where: str, estimator: LossEstimator) -> None:
+    """SpecError unless the M draws of λ are independent, if the estimator assumes so; a single draw is."""
+    if not estimator.assumes_independence:
+        return
+    if options.components == options.latent.num_atoms:
+        raise SpecError(f"{where} assumes random λ, but all {options.components} atoms are enumerated; take monte-carlo, exact here")
+    if options.components > 1 and not options.latent.independent:
+        raise SpecError(
+            f"{where} assumes independent draws of λ, but those of latent: {type(options.latent).__name__} depend on one another; take a "
+            "law that draws them independently (uniform, gaussian, categorical with independent: true), or the estimator monte-carlo"
+        )

@@ -1,0 +1,185 @@
+"""What the losses look at in one step: times, noised data, the student at t, the target drawn at u."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from einops import repeat
+from torch import Tensor
+
+from di4c.contracts import Batch, Draws, LambdaSampler, Prediction, Sampler, Teacher, TimeLaw, placed
+from di4c.kernels.backend import chunk_budget
+from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm
+from di4c.losses.times import StepLaw
+from di4c.mixture.marginals import Marginals
+from di4c.mixture.target import KEPT_CHUNKS, draw_target
+from di4c.mixture.student import MixtureStudent
+
+
+@dataclass(frozen=True)
+class LossInputs:
+    """One batch of examples, seen at t (student, teacher), at u (target) and, if distillation has its own times, near 0.
+
+    t [B]; x_0 [B, D]; student: M components at x_t; teacher: at x_t, or None where unused; target: marginals of the student's N
+    components at x_u, with a sample of each, target_samples [B, N, D], both without gradient, or None where consistency is not due;
+    target_joint [B, N, M], target_weights [N]: as in Statistics, where the consistency term has a use for them; distils: whether
+    distillation is due; distilled_student (one component), distilled_teacher: at its own times, B·copies examples.
+    """
+
+    t: Tensor
+    x_0: Tensor
+    student: Prediction
+    teacher: Prediction | None = None
+    target: Marginals | Prediction | None = None
+    target_samples: Tensor | None = None
+    target_joint: Tensor | None = None
+    target_weights: Tensor | None = None
+    distils: bool = False
+    distilled_student: Prediction | None = None
+    distilled_teacher: Prediction | None = None
+
+
+@dataclass(frozen=True)
+class InputOptions:
+    """What Di4C is given of what is drawn; see objective.Di4C. A term that is None is left out."""
+
+    latent: LambdaSampler
+    sampler: Sampler
+    components: int
+    time: TimeLaw
+    targets: int = 0
+    teacher_step: StepLaw | None = None
+    data: DataTerm | None = None
+    consistency: ConsistencyTerm | None = None
+    distillation: DistillationTerm | None = None
+    near_time: TimeLaw | None = None
+    near_copies: int = 1
+    target_mode: str = "eval"
+    x_u: Literal["shared", "each"] = "shared"
+    label_dropout: float = 0.0
+    components_at_a_time: int | None = None
+    chunk_bytes: int | None = None
+
+    @property
+    def needs_target_joint(self) -> bool:
+        """Whether the target's λ are those of the student at t, and the target scores its samples under all of them."""
+        return self.consistency is not None and "target_joint" in self.consistency.estimator.needs
+
+
+def draw_inputs(options: InputOptions, teacher: Teacher, student: MixtureStudent, batch: Batch, draws: Draws) -> LossInputs:
+    """The inputs of a batch. Which networks are called depends on draws shared by all ranks only, never on an example's t."""
+    cond = dropped_labels(batch.cond, options.label_dropout, draws)
+    step = options.teacher_step.draw(draws.child("step size")) if options.teacher_step is not None else 0.0
+    t, interval = options.time.sample(draws.child("t"), step)
+    x_t = teacher.process.corrupt(batch.x_0, t, draws.child("x_t"))
+    consistency, distillation, own_times = options.consistency, options.distillation, options.near_time is not None
+    targets = consistency is not None and consistency.due(interval) and draws.child("far").scalar() < consistency.probability
+    distils = distillation is not None and (own_times or distillation.due(interval))
+    found = {"t": t, "x_0": batch.x_0, "distils": distils}
+    if (options.data is not None and "kl" in options.data.estimator.needs) or (distils and not own_times):
+        found["teacher"] = teacher.predict(x_t, t, cond)
+    lam, log_weights = _components(options.latent, options.components, draws.child("lambda"))
+    if targets:
+        u, shared = options.teacher_step.earlier(t, step), lam if options.needs_target_joint else None
+        found |= _target(options, teacher, student, x_t, t, u, cond, draws.child("target"), shared, found.get("teacher"))
+    if distils and own_times:
+        found |= _distilled_pair(options, teacher, student, batch.x_0, cond, draws.child("near"))
+    # Last, so that the student's graph is not yet held while the target is read.
+    return LossInputs(student=student.predict(x_t, t, cond, lam, log_weights, at_a_time=options.components_at_a_time), **found)
+
+
+@torch.no_grad()
+def _target(
+    options: InputOptions, teacher: Teacher, student: MixtureStudent, x_t: Tensor, t: Tensor, u: Tensor, cond: Tensor | None, draws: Draws,
+    shared: Tensor | None, known: Prediction | None,
+) -> dict:
+    """x_u ~ p^ψ_{u|t}, then the student's N components at x_u and a sample x_0 of each: no gradient reaches the target.
+
+    shared: λ [B, M, L] of the student at t, which stand in for draws of the target's own. known: the teacher at x_t, if it has been asked.
+    """
+    copies = options.targets if options.x_u == "each" else 1
+    x_u = _earlier_states(options, teacher, x_t, t, u, cond, draws, copies, known)
+    lam, log_weights = _components(options.latent, options.targets, draws.child("lambda"))
+    lam = (lam if shared is None else shared).reshape(len(x_u), -1, lam.shape[-1])
+    training = student.training
+    student.train(training and options.target_mode == "train")
+    target = student.predict(
+        x_u, u.repeat_interleave(copies), _copied(cond, copies), lam, log_weights if copies == 1 else None,
+        at_a_time=options.components_at_a_time,
+    )  # fmt: skip
+    found = draw_target(
+        target,
+        (draws.repeat(copies) if copies > 1 else draws).child("x_0"),
+        chunk_bytes=options.chunk_bytes,
+        keep_bytes=KEPT_CHUNKS * (options.chunk_bytes or chunk_budget(x_t.device)) if "kl" in options.consistency.estimator.needs else 0,
+        copies=copies,
+        copy_weights=log_weights.exp() if copies > 1 else None,
+        score=options.needs_target_joint,
+    )
+    student.train(training)
+    weights = log_weights.exp() if options.targets == options.latent.num_atoms else None
+    return {
+        "target": found.marginals, "target_samples": found.samples, "target_joint": found.joint, "target_weights": weights,
+    }  # fmt: skip
+
+
+def _earlier_states(
+    options: InputOptions, teacher: Teacher, x_t: Tensor, t: Tensor, u: Tensor, cond: Tensor | None, draws: Draws, copies: int,
+    known: Prediction | None,
+) -> Tensor:
+    """x_u by the teacher's sampler in `substeps` steps from x_t, `copies` of them an example, b major: [B·copies, D]."""
+    start = x_u = x_t.repeat_interleave(copies, 0)
+    written = start._version  # a sampler may write into x_t: then its prediction is another
+    t, u, labels_of_copies = t.repeat_interleave(copies), u.repeat_interleave(copies), _copied(cond, copies)
+    draws = draws.repeat(copies) if copies > 1 else draws
+
+    asked = teacher.denoiser(draws.child("teacher"))
+    draws_nothing = asked == teacher.predict
+
+    def denoiser(x: Tensor, time: Tensor, labels: Tensor | None) -> Prediction:
+        nonlocal calls
+        calls += 1
+        if not draws_nothing or x is not start or start._version != written:
+            return asked(x, time, labels)
+        # All copies are still x_t: the teacher need be asked once at most.
+        if known is not None and time is t and labels is labels_of_copies:
+            return known if copies == 1 else known.repeated(copies)
+        once = teacher.predict(x_t, time[::copies], None if labels is None else labels[::copies])
+        return once if copies == 1 else once.repeated(copies)
+
+    grid = torch.linspace(0, 1, options.teacher_step.substeps + 1, dtype=t.dtype).tolist()
+    for k, (begin, end) in enumerate(zip(grid[:-1], grid[1:], strict=True)):
+        calls, now, then = 0, t + (u - t) * begin if k else t, t + (u - t) * end
+        x_u = options.sampler.step(denoiser, x_u, now, then, labels_of_copies, draws.child("x_u", k))
+        for _ in range(options.sampler.evaluations - calls):
+            asked(x_u, now, labels_of_copies)
+    return x_u
+
+
+def _distilled_pair(
+    options: InputOptions, teacher: Teacher, student: MixtureStudent, x_0: Tensor, cond: Tensor | None, draws: Draws
+) -> dict:
+    """Student (one component each) and teacher on `near_copies` noised copies of every example at times of their own."""
+    copies = draws.repeat(options.near_copies)
+    again = repeat(x_0, "b d -> (b c) d", c=options.near_copies)
+    labels = None if cond is None else repeat(cond, "b -> (b c)", c=options.near_copies)
+    t, _ = options.near_time.sample(copies.child("t"))
+    x_t = teacher.process.corrupt(again, t, copies.child("x_t"))
+    lam = options.latent.sample(1, copies.child("lambda")).to(x_0.device)
+    return {"distilled_student": student.predict(x_t, t, labels, lam), "distilled_teacher": teacher.predict(x_t, t, labels)}
+
+
+def _copied(cond: Tensor | None, copies: int) -> Tensor | None:
+    return None if cond is None else cond.repeat_interleave(copies)
+
+
+def dropped_labels(cond: Tensor | None, probability: float, draws: Draws) -> Tensor | None:
+    """cond [B] with each label replaced by −1 (no label) with the given probability."""
+    if cond is None or not probability:
+        return cond
+    return torch.where(draws.child("label dropout").uniform() < probability, -1, cond)
+
+
+def _components(latent: LambdaSampler, number: int, draws: Draws) -> tuple[Tensor, Tensor]:
+    """λ [B, M, L] and the log-weights [M] of its draws, on the draws' device."""
+    return placed(latent.sample(number, draws), draws.device), placed(latent.log_weights(number), draws.device)

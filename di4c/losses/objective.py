@@ -1,0 +1,124 @@
+"""The module that trains a mixture student on Di4C's losses."""
+
+import warnings
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from di4c.contracts import Batch, Draws, LambdaSampler, Objective, Sampler, Teacher, TimeLaw
+from di4c.diagnostics.advice import TOLERANCE_NATS, advice
+from di4c.diagnostics.atom_use import census_examples, unused_atoms
+from di4c.diagnostics.mixture import mixture_diagnostics
+from di4c.errors import SpecError
+from di4c.kernels.backend import chunk_budget
+from di4c.losses.checks import check_terms, number_of_components
+from di4c.losses.inputs import InputOptions, draw_inputs
+from di4c.losses.loss import Di4CLoss
+from di4c.losses.rollouts import Rollouts, load_or_roll_out
+from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm
+from di4c.losses.times import StepLaw
+from di4c.mixture.student import MixtureStudent
+
+
+class Di4C(Objective):
+    """Trains a mixture student to do in one step what the teacher does in many.
+
+    components is M ("all": every atom of a finite law of λ, the mixture likelihood exact), targets N. `data`, `consistency`,
+    `distillation` are the terms (at least one); `time` and `teacher_step` the laws of t and t − u; `near_time` times of its own for
+    distillation; `target_mode` whether the student is in eval or train mode at u (dropout); x_u: one x_u an example, "shared" by its
+    N targets, or one for "each" (the published runs; the same law and expected loss, N times the teacher's passes after its first
+    sub-step, and a trunk pass for each target). reference: x_t is noised data, or, with `rollouts`, noised samples of the teacher,
+    which then stand in for the data in every term. components_at_a_time: the components whose activations exist at once (null: all);
+    fewer cost a second forward pass and change no number, so that M is bounded by the features [B·M, D, H] alone.
+    bias_tolerance_nats: what more components may gain before the diagnostics suggest a larger M.
+    chunk_bytes: what the logits of a chunk may take; null: a budget of the device (kernels/backend.py), the least of all ranks.
+    """
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        student: MixtureStudent,
+        *,
+        latent: LambdaSampler,
+        sampler: Sampler,
+        components: int | Literal["all"],
+        time: TimeLaw,
+        targets: int = 0,
+        teacher_step: StepLaw | None = None,
+        data: DataTerm | None = None,
+        consistency: ConsistencyTerm | None = None,
+        distillation: DistillationTerm | None = None,
+        near_time: TimeLaw | None = None,
+        near_copies: int = 1,
+        target_mode: str = "eval",
+        x_u: Literal["shared", "each"] = "shared",
+        label_dropout: float = 0.0,
+        reference: Literal["data", "teacher"] = "data",
+        rollouts: Rollouts | None = None,
+        num_classes: int | None = None,
+        components_at_a_time: int | None = None,
+        bias_tolerance_nats: float = TOLERANCE_NATS,
+        chunk_bytes: int | None = None,
+        fused: bool | None = None,
+    ):
+        super().__init__()
+        if fused is not None:
+            warnings.warn("objective.fused has no use any more: the kernels are used wherever CUDA and Triton are", FutureWarning, stacklevel=2)
+        if (reference == "teacher") != (rollouts is not None):
+            raise SpecError("objective.reference: 'teacher' goes with objective.rollouts, 'data' without")
+        self.bias_tolerance_nats = bias_tolerance_nats
+        self.rollouts, self.num_classes, self.pool = rollouts, num_classes, None
+        self.model = student
+        # In a tuple, so that the teacher never becomes a submodule even if a plugin makes it an nn.Module.
+        self._frozen = (teacher,)
+        self.loss = Di4CLoss(data, consistency, distillation, chunk_bytes)
+        self.options = InputOptions(
+            latent=latent, sampler=sampler, components=number_of_components(components, latent), targets=targets, time=time,
+            teacher_step=teacher_step, data=data, consistency=consistency, distillation=distillation, near_time=near_time,
+            near_copies=near_copies, target_mode=target_mode, x_u=x_u, label_dropout=label_dropout,
+            components_at_a_time=components_at_a_time, chunk_bytes=chunk_bytes,
+        )  # fmt: skip
+        check_terms(self.options)
+
+    @property
+    def teacher(self) -> Teacher:
+        return self._frozen[0]
+
+    def prepare(self, draws: Draws, *, rank: int = 0, ranks: int = 1) -> None:
+        """Draws or loads the teacher's samples, where they are the reference."""
+        if self.rollouts is not None:
+            self.teacher.to(draws.device)
+            self.pool = load_or_roll_out(
+                self.rollouts, self.teacher, self.options.sampler, self.num_classes, draws.child("rollouts"), rank, ranks
+            )
+
+    def forward(self, batch: Batch, draws: Draws, step: int) -> dict[str, Tensor]:
+        """{"loss": [B] nats, its parts: [B]}."""
+        if self.rollouts is not None:
+            assert self.pool is not None, "prepare() comes before the first step"
+            batch = self.pool.batch(draws)
+        return self.loss(draw_inputs(self.options, self.teacher, self.model, batch, draws))
+
+    @property
+    def census_examples(self) -> int:
+        return census_examples(self.options.latent, self.num_classes)
+
+    def diagnostics(self, batch: Batch, draws: Draws, census: Batch | None = None) -> dict[str, float]:
+        """What λ carries at t = 1 (see mixture_diagnostics), and which of its atoms the data use, if they are finitely many; on data
+        at the run's own times, unless λ is enumerated, what more components would gain, and the M that this suggests."""
+        x_1 = self.teacher.process.prior(batch.x_0.shape[1], draws.child("x_1"))
+        t_1 = torch.ones(len(x_1), device=x_1.device)
+        at_a_time = self.options.components_at_a_time
+        found = mixture_diagnostics(self.model, self.options.latent, x_1, t_1, batch.cond, draws, at_a_time=at_a_time)
+        if census is not None and self.census_examples:
+            found["unused_atoms"] = unused_atoms(
+                self.model, self.options.latent, self.teacher.process, census, draws,
+                rows_at_a_time=len(x_1), at_a_time=at_a_time,
+            )  # fmt: skip
+        if self.options.components == self.options.latent.num_atoms:
+            return found
+        return found | advice(
+            self.model, self.options.latent, self.teacher.process, self.options.time, batch, self.options.components, draws,
+            tolerance=self.bias_tolerance_nats, at_a_time=at_a_time,
+        )  # fmt: skip

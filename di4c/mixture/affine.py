@@ -1,0 +1,110 @@
+"""Output heads logits = h·Wᵀ + b whose weights are in hand, so that a whole pass over rows is one call of the head."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from di4c.contracts import LOG_ZERO, Prediction
+from di4c.kernels.backend import kernels_for
+from di4c.kernels.rows import Logits
+
+STATES_AT_A_TIME = 4096
+"""Lines of a narrow W that are widened at once where the library has no product of narrow factors with a float32 result."""
+
+
+@dataclass(frozen=True)
+class Affine:
+    """W [≥ S, H] and b ([≥ S], [≥ D, ≥ S] or None) of an output head, as its `reduction` gets them; stands in for the head."""
+
+    weight: Tensor
+    bias: Tensor | None
+    num_states: int
+
+    def __call__(self, h: Tensor, positions: Tensor, x_t: Tensor | None = None) -> Tensor:
+        """Logits [P, M, S], float32 at least, of features h [P, M, H] at positions d [P]; without autograd."""
+        logits = self.logits(h, positions)
+        return logits.z if logits.bias is None else logits.z + _of_rows(logits.bias, positions)[..., : self.num_states]
+
+    def logits(self, h: Tensor, positions: Tensor, excluded: tuple[int, ...] = (), out: Tensor | None = None) -> Logits:
+        """The same with the excluded states at LOG_ZERO, written to `out` where it is given; a kernel may add the bias itself.
+
+        Another prediction's features may be of another dtype than these weights, which were aligned with those of the loss.
+        """
+        assert not torch.is_grad_enabled()
+        h, states = h.to(self.weight.dtype), slice(0, self.num_states)
+        bias = None if self.bias is None else self.bias[..., states]
+        added = bias is not None and kernels_for(h).ADDS_BIAS
+        shared = bias if bias is not None and bias.dim() == 1 and not added else None
+        z = product(h.flatten(0, 1), self.weight[states], shared, None if out is None else out.view(-1, self.num_states))
+        z = z.view(*h.shape[:2], self.num_states)
+        if bias is not None and shared is None and not added:
+            z += _of_rows(bias, positions)
+        for state in excluded:
+            z[..., state] += LOG_ZERO
+        return Logits(z, bias, positions) if added else Logits(z)
+
+    def aligned(self, h: Tensor) -> tuple[Tensor, "Affine"]:
+        """h and the weights in one dtype: that of autocast where it is on, else the weights'."""
+        dtype = autocast_dtype(h) or self.weight.dtype
+        bias = None if self.bias is None else self.bias.to(dtype)
+        return h.to(dtype), replace(self, weight=self.weight.to(dtype), bias=bias)
+
+
+def product(h: Tensor, weight: Tensor, bias: Tensor | None = None, out: Tensor | None = None) -> Tensor:
+    """h·Wᵀ + b: [R, S] in float32 at least, from h [R, H], W [S, H] of one dtype and b [S] or None; summed in float32 at least."""
+    if h.dtype in (torch.float32, torch.float64):
+        return torch.mm(h, weight.T, out=out) if bias is None else torch.addmm(bias, h, weight.T, out=out)
+    if h.is_cuda:
+        return torch.mm(h, weight.T, out_dtype=torch.float32)
+    out = h.new_empty(len(h), len(weight), dtype=torch.float32) if out is None else out
+    wide = h.float()
+    for states in torch.arange(len(weight)).split(STATES_AT_A_TIME):
+        some = slice(int(states[0]), int(states[-1]) + 1)
+        torch.mm(wide, weight[some].float().T, out=out[:, some])
+    return out if bias is None else out.add_(bias)
+
+
+def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """total += leftᵀ·right: [S, H] from [R, S] and [R, H]; total is float32 at least, narrow factors are summed in it."""
+    if left.dtype == total.dtype == right.dtype:
+        total.addmm_(left.T, right)
+    elif left.is_cuda:
+        total += torch.mm(left.T.to(right.dtype), right, out_dtype=total.dtype)
+    else:
+        total.addmm_(left.to(total.dtype).T, right.to(total.dtype))
+
+
+def is_affine(prediction: Prediction) -> bool:
+    """Whether log-probs at active rows are a log-softmax of h·Wᵀ + b with some states excluded."""
+    excluded = prediction.parameterisation.excluded
+    return getattr(prediction.readout, "affine", False) and excluded is not None and not prediction.averaged
+
+
+def within_readout(
+    prediction: Prediction, features: Tensor, read: Callable[[Tensor, Affine], tuple[Tensor, ...]]
+) -> tuple[Tensor, ...]:
+    """read(features, affine) from inside one call of an affine output head: under ZeRO-3 its weight is gathered once."""
+
+    def reduction(h: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, ...]:
+        h, affine = Affine(weight, bias, prediction.num_states).aligned(h)
+        return read(h, affine)
+
+    return prediction.readout(features, reduction=reduction)
+
+
+def autocast_dtype(x: Tensor) -> torch.dtype | None:
+    """That of autocast on the device of x, None where it is off."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+
+
+def as_given(x: Tensor) -> torch.autocast:
+    """A context in which products keep the dtypes of their factors, on the device of x, whatever autocast says outside."""
+    return torch.autocast(x.device.type, enabled=False)
+
+
+def _of_rows(bias: Tensor, positions: Tensor) -> Tensor:
+    """The bias of each row, to be added to [P, M, S]."""
+    return bias if bias.dim() == 1 else bias[positions, None]

@@ -1,0 +1,221 @@
+"""Row values of a prediction with an affine output head, chunk by chunk, with gradients written by hand.
+
+A chunk: logits by the library's product → row functions → the numbers that the losses need; backwards the logits once more →
+their gradient → library products with weights and features. No autograd graph, and nothing of size S outlives its chunk.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from di4c.contracts import Prediction
+from di4c.eager import run_eagerly
+from di4c.kernels.backend import kernels_for
+from di4c.kernels.rows import Against, Logits, RowGradients
+from di4c.mixture.affine import Affine, add_product, as_given, autocast_dtype, within_readout
+from di4c.mixture.buffers import Buffers
+from di4c.mixture.marginals import Marginals
+from di4c.mixture.rows import Rows, rows_at_a_time
+
+PASS_CHUNKS = 4
+"""What a pass over the rows may hold beside features, weights and their gradients, in chunks."""
+
+Heads = dict[int, Affine]
+"""Output heads by id, with their weights in hand."""
+
+
+@dataclass(frozen=True)
+class RowsAgainst:
+    """The R rows that a pass goes over, and what they are scored against: `Against` before it is cut into chunks.
+
+    autocast: its dtype where the pass was called, None where it is off. Targets are read in it, in the backward pass as well.
+    """
+
+    rows: Rows
+    log_weights: Tensor
+    tokens: Tensor | None
+    targets: list[Marginals]
+    kl: bool
+    componentwise: bool
+    excluded: tuple[int, ...]
+    at_a_time: int
+    head: torch.nn.Module
+    autocast: torch.dtype | None
+
+    def chunk(self, chunk: slice, heads: Heads, buffers: Buffers) -> Against:
+        """What a chunk is scored against; the buffers are free to work in."""
+        number = self.rows.number[chunk]
+        with torch.autocast(number.device.type, dtype=self.autocast, enabled=self.autocast is not None):
+            q = [self._marginals(target, number, heads, buffers) for target in self.targets]
+        return Against(self.log_weights, None if self.tokens is None else self.tokens[chunk], q, self.kl, self.componentwise)
+
+    def logits(self, chunk: slice, affine: Affine, buffers: Buffers) -> tuple[Tensor, Logits]:
+        """(h [P, M, H], its logits) of a chunk."""
+        rows = self.rows
+        h = rows.features[rows.example[chunk], :, rows.column[chunk]]
+        return h, affine.logits(h, rows.position[chunk], self.excluded, buffers.logits)
+
+    def buffers(self, affine: Affine) -> Buffers:
+        """For a chunk."""
+        rows = min(self.at_a_time, len(self.rows))
+        return Buffers.empty(rows, len(self.log_weights), affine.num_states, self.rows.features.to(affine.weight.dtype)[:0])
+
+    def with_heads(self, affine: Affine, read: Callable[[Heads], None]) -> None:
+        """read(heads) from inside one call of each target's output head: under ZeRO-3 its weight is gathered once a pass."""
+        others = {id(target.prediction.readout): target.prediction for target in self.targets if target.table is None and target.readable}
+        others.pop(id(self.head), None)
+        self._open(list(others.values()), {id(self.head): affine}, read)
+
+    def _open(self, predictions: list[Prediction], heads: Heads, read: Callable[[Heads], None]) -> None:
+        if not predictions:
+            return read(heads)
+
+        def reduction(features: Tensor, affine: Affine) -> tuple[Tensor, ...]:
+            self._open(predictions[1:], heads | {id(predictions[0].readout): affine}, read)
+            return ()
+
+        kind = self.rows.number.device.type
+        with torch.autocast(kind, dtype=self.autocast, enabled=self.autocast is not None):
+            within_readout(predictions[0], predictions[0].features[:0], reduction)
+
+    def _marginals(self, target: Marginals, number: Tensor, heads: Heads, buffers: Buffers) -> Tensor:
+        with as_given(number):
+            return target.probs(number, heads.get(id(target.prediction.readout)), buffers).to(self.log_weights)
+
+
+@run_eagerly
+def row_values_of(
+    prediction: Prediction, rows: Rows, log_weights: Tensor, tokens: Tensor | None, targets: list[Marginals],
+    kl: bool, componentwise: bool, chunk_bytes: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(chosen [R, M, N], kl [J, R], componentwise [J, R]) of `rows`; float32 at least; 0 where a divergence is not wanted."""
+    room = _bytes_for_logits(targets, chunk_bytes) if kernels_for(prediction.features).BUFFERED else chunk_bytes
+    against = RowsAgainst(
+        rows, log_weights.detach().to(prediction.wide), tokens, targets, kl, componentwise, prediction.parameterisation.excluded,
+        rows_at_a_time(prediction, room), prediction.readout, autocast_dtype(rows.features),
+    )  # fmt: skip
+
+    def read(features: Tensor, affine: Affine) -> tuple[Tensor, ...]:
+        return _RowValues.apply(features, affine.weight, affine.bias, affine.num_states, against)
+
+    return within_readout(prediction, rows.features, read)
+
+
+class _RowValues(torch.autograd.Function):
+    """(features [E, M, F, H], W, b) → chosen [R, M, N], kl [J, R], componentwise [J, R]."""
+
+    @staticmethod
+    def forward(ctx, features: Tensor, weight: Tensor, bias: Tensor | None, num_states: int, against: RowsAgainst) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(features, weight, bias)
+        ctx.num_states, ctx.against, ctx.kept = num_states, against, []
+        affine, against = Affine(weight, bias, num_states), _with_features(against, features)
+        wide, targets, rows = against.log_weights, len(against.targets), len(against.rows)
+        samples = 0 if against.tokens is None else against.tokens.shape[1]
+        chosen = wide.new_zeros(rows, len(wide), samples)
+        kl, componentwise = wide.new_zeros(2, targets, rows)
+
+        def read(heads: Heads) -> None:
+            buffers = against.buffers(affine)
+            for chunk in against.rows.chunks(against.at_a_time):
+                some = against.chunk(chunk, heads, buffers)
+                here = buffers.view(len(against.rows.number[chunk]), len(wide))
+                logits = against.logits(chunk, affine, here)[1]
+                found = kernels_for(logits.z).row_values(logits, some, here.scratch)
+                for whole, part, at in ((chosen, found.chosen, (chunk,)), (kl, found.kl, (slice(None), chunk)),
+                                        (componentwise, found.componentwise, (slice(None), chunk))):  # fmt: skip
+                    if part is not None:
+                        whole[at] = part
+                ctx.kept.append(found.kept)
+
+        with as_given(features):
+            against.with_heads(affine, read)
+        return chosen, kl, componentwise
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, chosen: Tensor, kl: Tensor, componentwise: Tensor) -> tuple[Tensor | None, ...]:
+        features, weight, bias = ctx.saved_tensors
+        affine, against = Affine(weight, bias, ctx.num_states), _with_features(ctx.against, features)
+        total = _Gradients.zeros(features, affine, ctx.needs_input_grad[:3])
+
+        def read(heads: Heads) -> None:
+            buffers = against.buffers(affine)
+            for chunk, kept in zip(against.rows.chunks(against.at_a_time), ctx.kept, strict=True):
+                some = against.chunk(chunk, heads, buffers)
+                here = buffers.view(len(against.rows.number[chunk]), len(against.log_weights))
+                h, logits = against.logits(chunk, affine, here)
+                given = RowGradients(
+                    chosen[chunk] if some.tokens is not None else None,
+                    kl[:, chunk] if some.kl else None,
+                    componentwise[:, chunk] if some.componentwise else None,
+                )
+                gradient = kernels_for(logits.z).row_gradient(logits, some, kept, given, here.scratch, weight.dtype)
+                total.add(against.rows, chunk, h.to(weight.dtype), gradient)
+
+        with as_given(features):
+            against.with_heads(affine, read)
+        return *total.result(), None, None
+
+
+def _with_features(against: RowsAgainst, features: Tensor) -> RowsAgainst:
+    """With the features as the output head's call hands them on."""
+    return replace(against, rows=replace(against.rows, features=features))
+
+
+def _bytes_for_logits(targets: list[Marginals], chunk_bytes: int) -> int:
+    """Bytes that the logits of a chunk may take, so that a pass holds PASS_CHUNKS chunks' bytes however many rows it has.
+
+    Two copies of the logits share what kept marginals leave; without any, reading a target again takes the other two.
+    """
+    kept = sum(target.kept_bytes for target in targets)
+    return (PASS_CHUNKS * chunk_bytes - kept) // 2 if kept else chunk_bytes
+
+
+@dataclass
+class _Gradients:
+    """Gradients with respect to features, weight and bias, summed over chunks; None where not needed. Sums are float32 at least."""
+
+    affine: Affine
+    features: Tensor | None
+    weight: Tensor | None
+    bias: Tensor | None
+
+    @classmethod
+    def zeros(cls, features: Tensor, affine: Affine, needed: tuple[bool, ...]) -> "_Gradients":
+        def zero(like: Tensor | None, wanted: bool) -> Tensor | None:
+            return torch.zeros_like(like, dtype=torch.promote_types(like.dtype, torch.float32)) if wanted and like is not None else None
+
+        of_features = torch.zeros_like(features) if needed[0] else None
+        return cls(affine, of_features, zero(affine.weight, needed[1]), zero(affine.bias, needed[2]))
+
+    def add(self, rows: Rows, chunk: slice, h: Tensor, gradient: Tensor) -> None:
+        """A chunk's part, from features h [P, M, H] and the logits' gradient [P, M, S]."""
+        states = self.affine.num_states
+        flat = gradient.flatten(0, 1)
+        if self.features is not None:
+            back = flat.to(self.affine.weight.dtype) @ self.affine.weight[:states]
+            self.features[rows.example[chunk], :, rows.column[chunk]] = back.view(*gradient.shape[:2], -1)
+        if self.weight is not None:
+            add_product(self.weight[:states], flat, h.flatten(0, 1))
+        if self.bias is not None and self.bias.dim() == 1:
+            self.bias[:states] += gradient.sum((0, 1), dtype=self.bias.dtype)
+        elif self.bias is not None:
+            _add_lines(self.bias[:, :states], rows.position[chunk], gradient.sum(1, dtype=self.bias.dtype))
+
+    def result(self) -> tuple[Tensor | None, ...]:
+        """(features, weight, bias) in the dtypes of what they are gradients of."""
+        affine = self.affine
+        narrow = [None if g is None else g.to(of.dtype) for g, of in ((self.weight, affine.weight), (self.bias, affine.bias))]
+        return self.features, *narrow
+
+
+def _add_lines(total: Tensor, position: Tensor, values: Tensor) -> None:
+    """Adds values [P, S] to the lines `position` [P] of total [D, S], in a fixed order: on a GPU by a product, `index_add_` is atomic."""
+    if not total.is_cuda:
+        total.index_add_(0, position, values)
+        return
+    places = torch.arange(len(total), device=position.device)
+    total.addmm_((places[:, None] == position).to(values), values)

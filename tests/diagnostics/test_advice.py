@@ -1,0 +1,92 @@
+"""The advice on M: its curve against enumeration, and what it suggests."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from di4c_plugins.latents.categorical import Categorical
+from di4c_plugins.latents.unit_cube import Uniform
+from di4c_plugins.samplers.ancestral import Ancestral
+from tests.systems import tiny_student, tiny_teacher
+
+from di4c.diagnostics.advice import Size, gradients, size_curve, standard_deviation, suggested_components
+from di4c.mixture.sums import Query, statistics
+from di4c.losses.objective import Di4C
+from di4c.losses.terms import DataTerm
+from di4c_plugins.times.laws import UniformTime
+from di4c.losses.times import Gate
+from di4c.contracts import Batch, Context, Draws
+from di4c_plugins.estimators.monte_carlo import MonteCarlo
+
+
+def test_the_curve_is_that_of_enumeration():
+    """Independent draws of 3 atoms, M = 1, 2, 4: means over all 3^M sets; standard deviations too. 4 · 3 atoms are not enumerated."""
+    teacher = tiny_teacher(4, 3, num_classes=None)
+    latent = Categorical(atoms=3, independent=True)
+    student = tiny_student(teacher, "readout", 3)
+    x_0 = torch.tensor([[0, 1, 2, 0], [2, 2, 1, 1]]).repeat(20, 1)
+    x_t, t = torch.full((40, 4), 3), torch.ones(40)
+    found = size_curve(student, latent, x_0, x_t, t, None, [1, 2, 4], Draws(0, count=40), sets=10)
+    with torch.no_grad():
+        prediction = student.predict(x_t, t, None, torch.eye(3).expand(40, -1, -1))
+        joint = statistics(prediction, [Query(frozenset({"joint"}), x_0[:, None])])[0].joint[:2, 0]
+    for size in found:
+        sets = torch.tensor(list(itertools.product(range(3), repeat=size.components)))
+        nll = math.log(size.components) - joint[:, sets].logsumexp(-1)  # [2, 3^M]
+        sd = float(nll.var(1, correction=0).mean().sqrt())
+        assert abs(size.nll - float(nll.mean())) < 5 * sd / (40 * 10 * 4 / size.components) ** 0.5
+        assert abs(size.sd - sd) < 0.25 * sd
+    assert [s.components for s in found] == [1, 2, 4]
+    in_parts = size_curve(student, latent, x_0, x_t, t, None, [1, 2, 4], Draws(0, count=40), sets=2, at_a_time=3)
+    whole = size_curve(student, latent, x_0, x_t, t, None, [1, 2, 4], Draws(0, count=40), sets=2)
+    assert max(abs(a.nll - b.nll) for a, b in zip(in_parts, whole, strict=True)) < 1e-5
+
+
+def test_the_suggestion_is_the_smallest_that_the_next_hardly_beats():
+    curve = [Size(4, 10.0, 1.0), Size(8, 9.0, 1.0), Size(16, 8.95, 1.0), Size(32, 8.94, 1.0)]
+    assert suggested_components(curve, 0.1) == 8
+    assert suggested_components(curve, 2.0) == 4
+    assert suggested_components(curve, 0.001) == 32
+
+
+def objective(latent, **options) -> Di4C:
+    teacher = tiny_teacher(num_classes=None)
+    return Di4C(
+        teacher, tiny_student(teacher, "late", latent.dim), latent=latent, sampler=Ancestral(teacher.process), components=4,
+        time=UniformTime(), data=DataTerm(1.0, MonteCarlo(), Gate("constant", 1.0)), **options,
+    )
+
+
+def test_diagnostics_suggest_m_and_depend_on_no_rank():
+    batch, draws = Batch(torch.randint(5, (6, 6), generator=torch.Generator().manual_seed(0))), Draws(3, count=6)
+    found = objective(Uniform()).diagnostics(batch, draws)
+    assert found["suggested_components"] in (2, 4, 8, 16)
+    assert objective(Uniform(), bias_tolerance_nats=100.0).diagnostics(batch, draws)["suggested_components"] == 2
+    assert objective(Uniform(), bias_tolerance_nats=-100.0).diagnostics(batch, draws)["suggested_components"] == 16
+    halves = [
+        objective(Uniform()).diagnostics(Batch(batch.x_0[k : k + 3]), Draws(3, first=k, count=3))["gain_by_4m_nats"] for k in (0, 3)
+    ]
+    assert abs(sum(halves) / 2 - found["gain_by_4m_nats"]) < 1e-4
+
+
+def test_diagnostics_take_no_more_components_at_once_than_a_step_and_find_the_same(monkeypatch):
+    batch, draws = Batch(torch.zeros(2, 6, dtype=torch.long)), Draws(3, count=2)
+    whole, few = objective(Uniform()), objective(Uniform(), components_at_a_time=2)
+    found, seen, split = whole.diagnostics(batch, draws), [], Context.split
+    monkeypatch.setattr(Context, "split", lambda self, size: seen.append(size) or split(self, size))
+    in_parts = few.diagnostics(batch, draws)
+    assert set(seen) == {2} and found.keys() == in_parts.keys()
+    assert max(abs(found[name] - in_parts[name]) for name in found) < 1e-4
+
+
+def test_an_enumerated_law_needs_no_advice():
+    assert "suggested_components" not in objective(Categorical(atoms=4)).diagnostics(Batch(torch.zeros(2, 6, dtype=torch.long)), Draws(0, count=2))
+
+
+def test_gradients_of_repeated_draws():
+    weight, unused = torch.tensor([1.0, 2.0], requires_grad=True), torch.tensor([0.0], requires_grad=True)
+    losses, found = gradients(lambda k: (weight * torch.tensor([k, 2.0 * k])).sum(), [weight, unused], 3)
+    assert losses.tolist() == [0.0, 5.0, 10.0]
+    assert found.tolist() == [[0.0, 0.0, 0.0], [1.0, 2.0, 0.0], [2.0, 4.0, 0.0]]
+    assert standard_deviation(found) == pytest.approx(5**0.5)

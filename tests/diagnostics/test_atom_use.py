@@ -1,0 +1,108 @@
+"""Atoms without data: planted dead ones are counted, by class, by weight and by example."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from di4c_plugins.estimators.monte_carlo import MonteCarlo
+from di4c_plugins.latents.categorical import Categorical
+from di4c_plugins.latents.unit_cube import Uniform
+from di4c_plugins.processes.absorbing import Absorbing
+from di4c_plugins.samplers.ancestral import Ancestral
+from tests.systems import tiny_student, tiny_teacher
+
+from di4c.diagnostics.atom_use import LARGEST_CENSUS, census_examples, unused_atoms
+from di4c.losses.objective import Di4C
+from di4c.losses.terms import DataTerm
+from di4c_plugins.times.laws import UniformTime
+from di4c.losses.times import Gate
+from di4c.contracts import Batch, Prediction
+from di4c.draws import Draws
+from di4c.engine.report import Reporter
+
+ATOMS, POSITIONS, STATES = 8, 4, 10
+DEAD = STATES - 1
+"""A state that no data are in; an atom that emits it is dead."""
+
+
+class Planted:
+    """Atom k of class c emits the state patterns[c][k] at every position, almost surely."""
+
+    def __init__(self, patterns: list[list[int]]):
+        self.patterns = torch.tensor(patterns)
+
+    def predict(self, x_t, t, cond, lam, log_weights=None, *, at_a_time=None):
+        emitted = self.patterns[torch.zeros(len(x_t), dtype=torch.long) if cond is None else cond]
+        logits = 20.0 * torch.nn.functional.one_hot(emitted[:, lam.argmax(-1)[0]], STATES + 1)
+        made = Prediction.from_logits(logits[:, :, None].expand(-1, -1, POSITIONS, -1).float(), x_t)
+        return replace(made, log_weights=log_weights)
+
+
+def live(count: int, first: int = 0) -> list[int]:
+    """Atoms first, …, first + count − 1 emit the states of these names, the others are dead."""
+    return [k if first <= k < first + count else DEAD for k in range(ATOMS)]
+
+
+def census(labels: list[int] | None, patterns: list[list[int]], each: int) -> Batch:
+    """Examples of every class in turn, evenly over what its live atoms emit."""
+    rows, cond = [], []
+    for label in labels or [0]:
+        states = [s for s in patterns[label] if s != DEAD]
+        rows += [[states[i % len(states)]] * POSITIONS for i in range(each)]
+        cond += [label] * each
+    return Batch(torch.tensor(rows), None if labels is None else torch.tensor(cond))
+
+
+def share(patterns, batch, *, latent=None, rows_at_a_time=3) -> float:
+    latent = latent or Categorical(atoms=ATOMS)
+    return unused_atoms(Planted(patterns), latent, Absorbing(STATES), batch, Draws(0, count=2), rows_at_a_time=rows_at_a_time)
+
+
+def test_dead_atoms_are_counted():
+    patterns = [live(5)]
+    assert share(patterns, census(None, patterns, 4 * ATOMS)) == pytest.approx(3 / 8)
+    assert share([live(8)], census(None, [live(8)], 4 * ATOMS)) == 0
+
+
+def test_atoms_dead_for_a_class_are_counted_though_another_class_uses_them():
+    patterns = [live(5), live(3, first=5)]
+    batch = census([0, 1], patterns, 4 * ATOMS)
+    assert share(patterns, batch) == pytest.approx((3 / 8 + 5 / 8) / 2)
+    assert share(patterns, batch, rows_at_a_time=1) == share(patterns, batch)
+
+
+def test_without_enough_examples_a_class_the_examples_count_together():
+    patterns = [live(5), live(2, first=5)]
+    assert share(patterns, census([0, 1], patterns, 2 * ATOMS)) == pytest.approx(1 / 8)
+
+
+def test_atoms_count_by_their_weight():
+    patterns, weights = [live(7)], [1.0] * 7 + [3.0]
+    assert share(patterns, census(None, patterns, 4 * ATOMS), latent=Categorical(atoms=ATOMS, weights=weights)) == pytest.approx(0.3)
+    never_drawn = Categorical(atoms=ATOMS, weights=[1.0] * 7 + [0.0])
+    assert share(patterns, census(None, patterns, 4 * ATOMS), latent=never_drawn) < 1e-9
+
+
+def test_a_census_is_taken_where_it_says_something():
+    atoms = Categorical(atoms=ATOMS)
+    assert census_examples(Uniform(), 10) == census_examples(Categorical(atoms=1), 10) == 0
+    assert census_examples(atoms, None) == 4 * ATOMS <= census_examples(atoms, 10) / 10
+    assert census_examples(atoms, LARGEST_CENSUS) == 4 * ATOMS
+
+
+def test_the_objective_reports_it_and_the_run_warns_of_it_once_late(tmp_path, capsys):
+    teacher, latent = tiny_teacher(), Categorical(atoms=4)
+    made = Di4C(
+        teacher, tiny_student(teacher, "readout", 4), latent=latent, sampler=Ancestral(teacher.process), components=4, num_classes=3,
+        time=UniformTime(), data=DataTerm(1.0, MonteCarlo(), Gate("constant", 1.0)),
+    )
+    draws = Draws(9, count=made.census_examples)
+    whole = Batch(draws.integers(5, 6), draws.integers(3))
+    found = made.diagnostics(Batch(whole.x_0[:6], whole.cond[:6]), Draws(0, count=6), whole)
+    assert 0 <= found["unused_atoms"] <= 1
+    reporter = Reporter(tmp_path, SimpleNamespace(enabled=False), steps=40, batch_size=16)
+    for step in (10, 20, 40):
+        reporter.report(step, {}, found | {"mixture_collapsed": 0.0, "unused_atoms": 0.25})
+    assert capsys.readouterr().err.count("warning: step 20: 25% of the one-step samples") == 1
+    assert (tmp_path / "warnings.txt").read_text().startswith("unused-atoms: step 20")

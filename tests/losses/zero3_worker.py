@@ -1,0 +1,97 @@
+"""Losses and gradients of Di4C under ZeRO-3: python -m tests.losses.zero3_worker JOBS.json RESULTS.json, one process a rank.
+
+A job: {"head", "backbone", "chunk_bytes"} and optionally "components_at_a_time". Its result on rank 0: {"losses": [B] of the whole batch, "gradients": {name: norm},
+"calls": of the readout a step}.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import deepspeed
+import torch
+import torch.distributed as dist
+from deepspeed.utils import safe_get_full_grad
+from di4c_plugins.backbones.maskgit import MaskGITBackbone
+from di4c_plugins.estimators.control_variate import ControlVariate
+from di4c_plugins.latents.unit_cube import Uniform
+from di4c_plugins.samplers.ancestral import Ancestral
+from tests.systems import HEADS, tiny_teacher
+
+from di4c.losses.objective import Di4C
+from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm
+from di4c.mixture.student import MixtureStudent
+from di4c_plugins.times.laws import UniformTime
+from di4c.losses.times import Gate, StepLaw
+from di4c.contracts import Batch, Draws
+from di4c.engine import ranks
+
+SIZE = 4
+CONFIG = {
+    "train_batch_size": SIZE, "train_micro_batch_size_per_gpu": SIZE // 2, "gradient_accumulation_steps": 1,
+    "zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0}, "zero_allow_untested_optimizer": True,
+}
+
+
+def objective_of(job: dict) -> Di4C:
+    """A small Di4C with every term, the same on every rank."""
+    teacher = tiny_teacher(num_classes=None)
+    torch.manual_seed(1)
+    if job["backbone"] == "maskgit":
+        teacher.backbone = MaskGITBackbone(6, 6, width=8, depth=2, heads=2, mlp_width=8, dropout=0.0)
+        for parameter in teacher.backbone.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+        teacher.freeze()
+    backbone = teacher.student_backbone()
+    student = MixtureStudent(
+        backbone, HEADS[job["head"]](1, backbone), parameterisation=teacher.parameterisation, num_states=6
+    )
+    estimator = ControlVariate()
+    return Di4C(
+        teacher, student, latent=Uniform(), sampler=Ancestral(teacher.process), components=3, targets=2,
+        time=UniformTime(), teacher_step=StepLaw("constant", size=0.1, substeps=2), chunk_bytes=job["chunk_bytes"],
+        components_at_a_time=job.get("components_at_a_time"),
+        data=DataTerm(1.0, estimator, Gate("constant", 1.0)), consistency=ConsistencyTerm(1.0, estimator, above=0.1),
+        distillation=DistillationTerm(2.0, below=0.3),
+    )
+
+
+def batch_of(first: int, count: int) -> tuple[Batch, Draws]:
+    """Examples first, … of the whole batch; how many of their positions are masked differs between examples."""
+    whole = Draws(9, count=SIZE).integers(5, 6)
+    return Batch(whole[first : first + count]), Draws(0, first=first, count=count)
+
+
+def perform(job: dict) -> dict:
+    objective = objective_of(job)
+    calls = []
+    # Called positionally with h by the losses; the hook counts the calls that gather the weight.
+    objective.model.backbone.readout.register_forward_hook(lambda *_: calls.append(1))
+    optimizer = torch.optim.SGD(objective.parameters(), lr=0.0)
+    engine, *_ = deepspeed.initialize(model=objective, optimizer=optimizer, config=CONFIG)
+    share = SIZE // dist.get_world_size()
+    for _ in range(2):  # the second step follows the order that ZeRO-3 recorded in the first
+        calls.clear()
+        batch, draws = batch_of(dist.get_rank() * share, share)
+        loss = engine(batch, draws, 0)["loss"]
+        engine.backward(loss.mean())
+        gradients = {
+            name: safe_get_full_grad(p).norm().item() for name, p in objective.model.named_parameters() if p.requires_grad
+        }
+        engine.step()
+    parts = [torch.empty(share) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, loss.detach().float())
+    return {"losses": torch.cat(parts).tolist(), "gradients": gradients, "calls": len(calls)}
+
+
+def main() -> None:
+    jobs, out = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
+    ranks.start()
+    results = [perform(job) for job in jobs]
+    if ranks.rank() == 0:
+        out.write_text(json.dumps(results))
+    ranks.finish()
+
+
+if __name__ == "__main__":
+    main()

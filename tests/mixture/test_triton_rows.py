@@ -1,0 +1,135 @@
+"""The fused kernels, run by Triton's interpreter on the CPU, against the plain formula in float64."""
+
+import importlib.util
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import HealthCheck, example, given, settings
+from tests.mixture.mixture_cases import SUMS, Case, cases, gradients, oracle_sums, project_sums, system
+from tests.mixture.test_mixture import close
+from tests.mixture.test_mixture_precision import exact_in_bf16
+from tests.losses.test_objective import batch, make
+
+from di4c.kernels import backend
+from di4c.draws import Draws
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("triton") is None, reason="Triton is not installed (it comes with CUDA builds of torch, or pip install triton)"
+)
+
+
+@pytest.fixture(autouse=True)
+def kernels(monkeypatch):
+    """The kernels on the CPU, by Triton's interpreter."""
+    monkeypatch.setattr(backend, "kernels_apply", lambda like: like.dtype != torch.float64)
+
+
+some = settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+
+
+def compare(case: Case, relative: float = 1e-5, dtype: torch.dtype = torch.float32) -> None:
+    made, truth = system(case, dtype), system(case, torch.float64)
+    got, want = project_sums(made), oracle_sums(truth)
+    for name in SUMS:
+        close(got[name], want[name], relative)
+    for ours, theirs in zip(gradients(made, got), gradients(truth, want), strict=True):
+        close(ours, theirs, relative)
+
+
+@given(case=cases)
+@example(case=Case(components=1, samples=1))
+@example(case=Case(visible=1.0))
+@example(case=Case(batch=1, positions=1, visible=0.0))
+@example(case=Case(states=2, subs=False))
+@example(case=Case(states=2, subs=True, bias="per position"))
+@some
+def test_sums_and_gradients_are_those_of_the_plain_formula(case):
+    """In single precision, for logits up to about 10: larger ones are themselves rounded by more than the tolerance allows."""
+    compare(replace(case, scale=min(case.scale, 1.0), sharp_target=False))
+
+
+@pytest.mark.parametrize("options", [
+    {"components": 5, "states": 140, "width": 21, "bias": "shared"}, {"components": 19, "states": 20, "width": 4, "bias": "padded"},
+])  # fmt: skip
+def test_more_than_one_tile_in_every_direction(options):
+    """Components, states and width that are no multiples of a tile."""
+    compare(Case(batch=1, samples=3, positions=3, visible=0.0, scale=0.3, **options))
+
+
+def test_states_without_probability_in_every_component():
+    """p̄ underflows where the target has mass."""
+    case = Case(batch=1, components=3, positions=2, states=4, width=2, bias="shared", subs=False, visible=0.0)
+    made, truth = system(case, torch.float32), system(case, torch.float64)
+    for one in (made, truth):
+        one.prediction.readout.bias.data[:2] = torch.tensor([-80.0, -90.0])
+    got, want = project_sums(made), oracle_sums(truth)
+    assert want["kl"] > 30
+    for name in SUMS:
+        close(got[name], want[name], 1e-5)
+    for ours, theirs in zip(gradients(made, got), gradients(truth, want), strict=True):
+        close(ours, theirs, 1e-5)
+
+
+def test_certain_components_and_targets():
+    """Probabilities of exactly 0 and 1 from logits of 5000, whose weights multiply the gradient's rounding error."""
+    case = Case(batch=1, components=2, positions=3, states=3, width=3, bias="none", subs=False)
+    made, truth = system(case, torch.float32), system(case, torch.float64)
+    for one in (made, truth):
+        one.prediction.readout.weight.data = torch.eye(3).to(one.prediction.features) * 5000
+        one.prediction.features.data = torch.eye(3).to(one.prediction.features).expand(2, 3, 3).clone()
+        one.q[:] = torch.eye(3)
+        one.x[:] = torch.arange(3)
+    got, want = project_sums(made), oracle_sums(truth)
+    assert want["kl"].abs().max() == 0
+    for name in SUMS:
+        close(got[name], want[name], 1e-5)
+    for ours, theirs in zip(gradients(made, got), gradients(truth, want), strict=True):
+        torch.testing.assert_close(ours.double(), theirs, rtol=0, atol=5000 * 1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("bias", ["none", "shared", "per position"])
+def test_half_precision_is_reduced_in_single(dtype, bias):
+    """Numbers of few bits, so that the logits are the same in float64; gradients are rounded to the dtype of what they belong to."""
+    case = Case(batch=2, components=3, samples=2, positions=5, states=6, width=4, visible=0.4, bias=bias)
+    made, truth = exact_in_bf16(case, dtype), exact_in_bf16(case, torch.float64)
+    got, want = project_sums(made), oracle_sums(truth)
+    for name in SUMS:
+        close(got[name], want[name], 1e-5)
+    for ours, theirs in zip(gradients(made, got), gradients(truth, want), strict=True):
+        assert ours.dtype == dtype
+        torch.testing.assert_close(ours.double(), theirs, rtol=2e-2, atol=2e-2 * theirs.abs().max().item())
+
+
+@pytest.mark.parametrize("needs", [{"joint"}, {"kl"}, {"componentwise_kl"}])
+def test_any_subset_of_the_sums_can_be_asked_for(needs):
+    made, truth = system(Case(), torch.float32), system(Case(), torch.float64)
+    got, want = project_sums(made, frozenset(needs)), oracle_sums(truth)
+    for name in needs:
+        close(got[name], want[name], 1e-5)
+    wanted = gradients(truth, {name: want[name] for name in needs})
+    for ours, theirs in zip(gradients(made, got), wanted, strict=True):
+        close(ours, theirs, 1e-5)
+
+
+def test_frozen_weights_get_no_gradient():
+    made = system(Case(bias="per position"), torch.float32)
+    made.prediction.readout.requires_grad_(False)
+    sum(value.sum() for value in project_sums(made).values()).backward()
+    assert made.prediction.features.grad.abs().sum() > 0
+    assert all(p.grad is None for p in made.prediction.readout.parameters())
+
+
+def test_a_whole_objective_gives_the_same_losses_and_gradients():
+    losses, grads = [], []
+    for fused in (False, True):
+        torch.manual_seed(0)
+        objective = make(fused=fused)
+        loss = objective(batch(), Draws(3, count=6), 0)["loss"]
+        loss.mean().backward()
+        losses.append(loss.detach())
+        grads.append([p.grad for p in objective.parameters() if p.grad is not None])
+    torch.testing.assert_close(*losses, rtol=1e-5, atol=1e-5)
+    for ours, theirs in zip(*grads, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
