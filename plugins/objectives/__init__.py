@@ -1,1 +1,1 @@
-"""Training objectives beside those of di4c.algorithm."""
+"""Training objectives beside those of di4c.losses."""

@@ -162,13 +162,13 @@ def _project_loss(objective: Di4C, batch: Batch, draws: Draws, clock: Clock) -> 
 
 @torch.no_grad()
 def _x_u(objective: Di4C, x_t: Tensor, t: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-    u = objective.law.teacher_step.earlier(t, objective.law.teacher_step.draw(draws))
-    return objective.law.sampler.step(objective.teacher.predict, x_t, t, u, None, draws.child("target", "x_u", 0)), u
+    u = objective.options.teacher_step.earlier(t, objective.options.teacher_step.draw(draws))
+    return objective.options.sampler.step(objective.teacher.predict, x_t, t, u, None, draws.child("target", "x_u", 0)), u
 
 
 def _plain_loss(objective: Di4C, batch: Batch, draws: Draws, clock: Clock) -> Tensor:
     """The same loss from the same draws, everything materialised."""
-    law, student, teacher = objective.law, objective.model, objective.teacher
+    law, student, teacher = objective.options, objective.model, objective.teacher
     t, _ = law.time.sample(draws.child("t"))
     x_t = teacher.process.corrupt(batch.x_0, t, draws.child("x_t"))
     x_u, u = _x_u(objective, x_t, t, draws)
