@@ -45,7 +45,6 @@ def _train_here(job: Mapping) -> None:
     from di4c.config.spec import Spec
     from di4c.engine import ranks
     from di4c.engine.loop import Run, Trainer
-    from di4c.config.training import train_options
 
     from di4c.torchvision_compat import declare_missing_operators
 
@@ -62,7 +61,7 @@ def _train_here(job: Mapping) -> None:
     with tempfile.TemporaryDirectory() as folder:
         parts = building.build(spec, registry)
         run = Run(Path(folder), seed=spec.seed)
-        trainer = Trainer(parts.objective, parts.data.split("train"), run, train_options(spec), spec.deepspeed)
+        trainer = Trainer(parts.objective, parts.data.split("train"), run, spec.train, spec.deepspeed)
         for _ in range(spec.train.steps):
             trainer._update()
     peak = _status("VmHWM")

@@ -1,89 +1,13 @@
-"""How a run trains. What shapes the result has no default: a spec states it."""
+"""How a run trains, as a spec says it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from di4c.errors import SpecError
-
-
-def _require(condition: bool, key: str, found: object, allowed: str) -> None:
-    if not condition:
-        raise SpecError(f"{key}: expected {allowed}, found {found!r}.")
+from di4c.engine.options import TrainOptions
 
 
-@dataclass(frozen=True)
-class OptimizerSpec:
-    """AdamW. lr_multipliers: {part of a parameter's name: factor on its learning rate}."""
-
-    lr: float
-    betas: tuple[float, float]
-    weight_decay: float
-    eps: float = 1e-8
-    lr_multipliers: dict[str, float] = field(default_factory=dict)
-
-    def __post_init__(self):
-        _require(self.lr > 0, "train.optimizer.lr", self.lr, "a number > 0")
-        _require(all(0 <= b < 1 for b in self.betas), "train.optimizer.betas", self.betas, "two numbers in [0, 1)")
-        _require(self.weight_decay >= 0, "train.optimizer.weight_decay", self.weight_decay, "a number ≥ 0")
-        _require(self.eps > 0, "train.optimizer.eps", self.eps, "a number > 0")
-        for name, factor in self.lr_multipliers.items():
-            _require(factor >= 0, f"train.optimizer.lr_multipliers.{name}", factor, "a number ≥ 0")
-
-
-@dataclass(frozen=True)
-class ScheduleSpec:
-    """The learning rate: `warmup` steps up from 0, then constant, or down to `final` times lr at the last step."""
-
-    warmup: int
-    decay: Literal["constant", "cosine", "linear"]
-    final: float | None = None
-
-    def __post_init__(self):
-        _require(self.warmup >= 0, "train.schedule.warmup", self.warmup, "a number of steps ≥ 0")
-        if self.decay == "constant":
-            _require(self.final is None, "train.schedule.final", self.final, "no value, since decay is constant")
-        else:
-            good = self.final is not None and 0 <= self.final <= 1
-            _require(good, "train.schedule.final", self.final, "a fraction of lr in [0, 1]")
-
-
-@dataclass(frozen=True)
-class TrainSpec:
-    """One run of the trainer.
-
-    run: its folder. batch_size: examples a step, over all ranks. micro_batch_size: examples a rank takes at once (null:
-    its whole share). clip: largest gradient norm, or null. ema: decay of the averaged weights, or null.
-    checkpoint_every, log_every, diagnostics_every: in steps (0: never; the last step is always kept). keep: checkpoints
-    that stay on disk. on_nonfinite: what a loss that is not finite does, stop the run or skip the step.
-    teacher_placement: whole on every rank, or sharded over the ranks (in the host's memory, if offloaded). compile: torch.compile
-    the networks.
-    """
+@dataclass(frozen=True, kw_only=True)
+class TrainSpec(TrainOptions):
+    """One run of the trainer: the engine's options, and `run`, the run's folder."""
 
     run: Path
-    steps: int
-    batch_size: int
-    optimizer: OptimizerSpec
-    schedule: ScheduleSpec
-    clip: float | None
-    ema: float | None
-    precision: Literal["fp32", "bf16"]
-    micro_batch_size: int | None = None
-    checkpoint_every: int = 1000
-    keep: int = 2
-    log_every: int = 10
-    diagnostics_every: int = 100
-    on_nonfinite: Literal["stop", "skip"] = "stop"
-    teacher_placement: Literal["replicated", "sharded", "offloaded"] = "replicated"
-    compile: bool = False
-
-    def __post_init__(self):
-        for key in ("steps", "batch_size", "keep", "log_every"):
-            _require(getattr(self, key) >= 1, f"train.{key}", getattr(self, key), "at least 1")
-        for key in ("checkpoint_every", "diagnostics_every"):
-            _require(getattr(self, key) >= 0, f"train.{key}", getattr(self, key), "a number of steps ≥ 0")
-        micro, warmup = self.micro_batch_size, self.schedule.warmup
-        _require(micro is None or micro >= 1, "train.micro_batch_size", micro, "at least 1, or null")
-        _require(self.clip is None or self.clip > 0, "train.clip", self.clip, "a number > 0, or null")
-        _require(self.ema is None or 0 <= self.ema < 1, "train.ema", self.ema, "a decay in [0, 1), or null")
-        _require(warmup <= self.steps, "train.schedule.warmup", warmup, f"at most {self.steps} steps")

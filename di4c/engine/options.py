@@ -1,4 +1,4 @@
-"""How a run is trained, as plain values; imports nothing heavy."""
+"""How a run is trained, as plain values; imports nothing heavy. What shapes the result has no default: a spec states it."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -6,51 +6,85 @@ from typing import Literal
 from di4c.errors import SpecError
 
 
+def _require(condition: bool, key: str, found: object, allowed: str) -> None:
+    if not condition:
+        raise SpecError(f"{key}: expected {allowed}, found {found!r}.")
+
+
 @dataclass(frozen=True)
 class OptimizerOptions:
-    """AdamW. `lr_multipliers` maps part of a parameter's name to a factor on the learning rate, e.g. {"head.": 5.0}."""
+    """AdamW. lr_multipliers: {part of a parameter's name: factor on its learning rate}, e.g. {"head.": 5.0}."""
 
-    lr: float = 1e-3
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = 0.0
+    lr: float
+    betas: tuple[float, float]
+    weight_decay: float
     eps: float = 1e-8
     lr_multipliers: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self):
+        _require(self.lr > 0, "train.optimizer.lr", self.lr, "a number > 0")
+        _require(all(0 <= b < 1 for b in self.betas), "train.optimizer.betas", self.betas, "two numbers in [0, 1)")
+        _require(self.weight_decay >= 0, "train.optimizer.weight_decay", self.weight_decay, "a number ≥ 0")
+        _require(self.eps > 0, "train.optimizer.eps", self.eps, "a number > 0")
+        for name, factor in self.lr_multipliers.items():
+            _require(factor >= 0, f"train.optimizer.lr_multipliers.{name}", factor, "a number ≥ 0")
 
 
 @dataclass(frozen=True)
 class ScheduleOptions:
-    """Linear warm-up over `warmup` steps, then `decay` to `final` (none: 0) times the peak at the last step."""
+    """The learning rate: `warmup` steps up from 0, then constant, or down to `final` times lr at the last step."""
 
-    warmup: int = 0
-    decay: Literal["constant", "cosine", "linear"] = "constant"
+    warmup: int
+    decay: Literal["constant", "cosine", "linear"]
     final: float | None = None
 
+    def __post_init__(self):
+        _require(self.warmup >= 0, "train.schedule.warmup", self.warmup, "a number of steps ≥ 0")
+        if self.decay == "constant":
+            _require(self.final is None, "train.schedule.final", self.final, "no value, since decay is constant")
+        else:
+            good = self.final is not None and 0 <= self.final <= 1
+            _require(good, "train.schedule.final", self.final, "a fraction of lr in [0, 1]")
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class TrainOptions:
-    """steps: optimizer steps. batch_size: examples a step over all ranks. micro_batch_size: examples a rank's forward pass.
+    """steps: optimizer steps. batch_size: examples a step, over all ranks. micro_batch_size: examples a rank takes at once
+    (null: its whole share). clip: largest gradient norm, or null. ema: decay of the averaged weights, or null.
+    checkpoint_every, log_every, diagnostics_every: in steps (0: never; the last step is always kept). keep: checkpoints
+    that stay on disk. on_nonfinite: what a loss that is not finite does, stop the run or skip the step (costs one host sync a
+    step). teacher_placement: whole on every rank, or sharded over the ranks, in the host's memory if offloaded
+    (engine/placement.py). compile: torch.compile the networks (engine/compiling.py).
 
-    ema: decay of the averaged weights. keep: checkpoints kept. clip: largest gradient norm. 0 or None: none of them.
-    checkpoint_every, diagnostics_every: 0 for never, though the last step is always kept.
-    on_nonfinite: a loss that is NaN or infinite stops the run, or its step is skipped (costs one host sync a step).
-    teacher_placement: see engine/placement.py. compile: torch.compile the networks (engine/compiling.py).
+    Raises SpecError for values out of range.
     """
 
     steps: int
     batch_size: int
+    optimizer: OptimizerOptions
+    schedule: ScheduleOptions
+    clip: float | None
+    ema: float | None
+    precision: Literal["fp32", "bf16"]
     micro_batch_size: int | None = None
-    optimizer: OptimizerOptions = OptimizerOptions()
-    schedule: ScheduleOptions = ScheduleOptions()
-    clip: float | None = None
-    ema: float | None = None
-    precision: Literal["fp32", "bf16"] = "fp32"
     checkpoint_every: int = 1000
     keep: int = 2
-    log_every: int = 50
-    diagnostics_every: int = 0
+    log_every: int = 10
+    diagnostics_every: int = 100
     on_nonfinite: Literal["stop", "skip"] = "stop"
     teacher_placement: Literal["replicated", "sharded", "offloaded"] = "replicated"
     compile: bool = False
+
+    def __post_init__(self):
+        for key in ("steps", "batch_size", "keep", "log_every"):
+            _require(getattr(self, key) >= 1, f"train.{key}", getattr(self, key), "at least 1")
+        for key in ("checkpoint_every", "diagnostics_every"):
+            _require(getattr(self, key) >= 0, f"train.{key}", getattr(self, key), "a number of steps ≥ 0")
+        micro, warmup = self.micro_batch_size, self.schedule.warmup
+        _require(micro is None or micro >= 1, "train.micro_batch_size", micro, "at least 1, or null")
+        _require(self.clip is None or self.clip > 0, "train.clip", self.clip, "a number > 0, or null")
+        _require(self.ema is None or 0 <= self.ema < 1, "train.ema", self.ema, "a decay in [0, 1), or null")
+        _require(warmup <= self.steps, "train.schedule.warmup", warmup, f"at most {self.steps} steps")
 
     def micro_batches(self, world_size: int) -> tuple[int, int]:
         """(micro-batch size, micro-batches a step) of one of `world_size` ranks.

@@ -10,7 +10,6 @@ from di4c.config.build import build_data, build_latent
 from di4c.config.registry import Registry
 from di4c.config.spec import Spec
 from di4c.contracts import CHUNK_BYTES
-from di4c.engine.options import TrainOptions
 from di4c.errors import SpecError
 from di4c.planning.activations import Trace, inference_trace, training_trace
 from di4c.planning.memory import BUCKET, LIVE, Engine, Memory, Passes, memory
@@ -47,8 +46,7 @@ class Plan:
         registry = Registry.default(spec.plugins)
         self.networks: Skeleton = skeleton(spec, registry, build_data(spec, registry))
         self.sizes: Sizes = sizes(spec, self.networks)
-        options = TrainOptions(spec.train.steps, spec.train.batch_size, spec.train.micro_batch_size)
-        self.micro, self.accumulation = options.micro_batches(gpus)
+        self.micro, self.accumulation = spec.train.micro_batches(gpus)
         objective = spec.objective
         components = objective.get("components", 1)
         if components == "all":

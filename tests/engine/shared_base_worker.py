@@ -7,8 +7,6 @@ import json
 import sys
 from pathlib import Path
 
-from di4c.config.training import train_options
-
 from di4c.config.build import build, portable
 from di4c.config.registry import Registry
 from di4c.config.spec import Spec
@@ -25,8 +23,7 @@ def main() -> None:
             spec.train.run, seed=spec.seed, fingerprint=parts.data.fingerprint(), spec=spec.to_dict(),
             exported_spec=portable(spec, parts.teacher).to_dict(),
         )  # fmt: skip
-        options = train_options(spec)
-        train(parts.objective, parts.data.split("train"), run=run, options=options, deepspeed=spec.deepspeed, resume=job["resume"])
+        train(parts.objective, parts.data.split("train"), run=run, options=spec.train, deepspeed=spec.deepspeed, resume=job["resume"])
     ranks.finish()
 
 

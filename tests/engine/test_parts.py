@@ -14,11 +14,14 @@ from di4c.engine.files import sha256_of
 from di4c.engine.deepspeed_config import deepspeed_config
 from di4c.engine.metrics import MetricsFile, RunningMeans
 from di4c.engine.optimizer import parameter_groups
-from di4c.engine.options import OptimizerOptions, ScheduleOptions, TrainOptions
+from di4c.engine.options import OptimizerOptions, ScheduleOptions
 from di4c.engine.run_folder import RunFolder, changed_keys
 from di4c.engine.schedule import lr_factor
 from di4c.engine.stream import ExampleStream
 from di4c.errors import SpecError, TrainingError
+from tests.engine.toy import options_of
+
+ADAMW = {"lr": 1e-3, "betas": (0.9, 0.999), "weight_decay": 0.0}
 
 
 class Counting(Split):
@@ -38,8 +41,8 @@ def test_schedules_warm_up_and_end_at_their_final_value():
     assert factors[-1] == pytest.approx(0.1) and factors[4:] == sorted(factors[4:], reverse=True)
     middle = lr_factor(4 + 15 // 3, 20, cosine)
     assert middle == pytest.approx(0.1 + 0.9 * (1 + math.cos(math.pi / 3)) / 2)
-    assert lr_factor(12, 21, ScheduleOptions(warmup=4, decay="linear")) == pytest.approx(0.5)
-    assert {lr_factor(k, 9, ScheduleOptions()) for k in range(9)} == {1.0}
+    assert lr_factor(12, 21, ScheduleOptions(warmup=4, decay="linear", final=0.0)) == pytest.approx(0.5)
+    assert {lr_factor(k, 9, ScheduleOptions(warmup=0, decay="constant")) for k in range(9)} == {1.0}
 
 
 def test_the_stream_visits_every_example_once_an_epoch_however_it_is_split():
@@ -101,24 +104,24 @@ def test_running_means_continue_from_their_state():
 def test_multipliers_become_parameter_groups():
     model = nn.ModuleDict({"trunk": nn.Linear(2, 2), "head": nn.Linear(2, 2)})
     model["trunk"].bias.requires_grad_(False)
-    groups = parameter_groups(model, OptimizerOptions(lr_multipliers={"head": 5.0, "weight": 2.0}))
+    groups = parameter_groups(model, OptimizerOptions(**ADAMW, lr_multipliers={"head": 5.0, "weight": 2.0}))
     assert {g["lr_multiplier"]: len(g["params"]) for g in groups} == {2.0: 1, 10.0: 1, 5.0: 1}
     with pytest.raises(SpecError, match="'hed'"):
-        parameter_groups(model, OptimizerOptions(lr_multipliers={"hed": 5.0}))
+        parameter_groups(model, OptimizerOptions(**ADAMW, lr_multipliers={"hed": 5.0}))
 
 
 def test_batches_divide_over_ranks_or_are_refused():
-    options = TrainOptions(steps=1, batch_size=24, micro_batch_size=4)
+    options = options_of(batch_size=24, micro_batch_size=4)
     assert [options.micro_batches(n) for n in (1, 2, 3)] == [(4, 6), (4, 3), (4, 2)]
-    assert TrainOptions(steps=1, batch_size=24).micro_batches(2) == (12, 1)
+    assert options_of(batch_size=24, micro_batch_size=None).micro_batches(2) == (12, 1)
     with pytest.raises(SpecError, match="24 examples do not divide over 5 ranks"):
         options.micro_batches(5)
     with pytest.raises(SpecError, match="micro_batch_size: 5 does not divide a rank's 12"):
-        TrainOptions(steps=1, batch_size=24, micro_batch_size=5).micro_batches(2)
+        options_of(batch_size=24, micro_batch_size=5).micro_batches(2)
 
 
 def test_deepspeeds_configuration_passes_through_with_what_the_options_say():
-    options = TrainOptions(steps=1, batch_size=8, micro_batch_size=2, clip=0.5, precision="bf16")
+    options = options_of(batch_size=8, micro_batch_size=2, clip=0.5, precision="bf16")
     section = {"zero_optimization": {"stage": 2}, "wall_clock_breakdown": True}
     config = deepspeed_config(section, options, 2)
     assert config["zero_optimization"] == {"stage": 2} and config["wall_clock_breakdown"] and config["bf16"]["enabled"]
@@ -137,7 +140,7 @@ def test_deepspeeds_configuration_passes_through_with_what_the_options_say():
 )
 def test_combinations_that_cannot_run_are_refused(section, message):
     with pytest.raises(SpecError, match=message):
-        deepspeed_config(section, TrainOptions(steps=1, batch_size=1), 1)
+        deepspeed_config(section, options_of(batch_size=1, micro_batch_size=None), 1)
 
 
 def test_a_changed_spec_is_told_on_resumption(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tests.engine.launching import exported, launch, losses, relative
 from tests.engine.toy import ToyModel, ToyObjective, ToySplit
-from tests.engine.worker import options_of
+from tests.engine.toy import options_of
 
 from di4c.contracts import Batch, Draws
 from di4c.engine.optimizer import parameter_groups
@@ -75,7 +75,7 @@ def two_ranks(folder, one_rank) -> str:
 
 def reference() -> tuple[list[float], dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """(losses, weights, averaged weights) of the default job, in plain torch."""
-    options, objective, split = options_of({}), ToyObjective(), ToySplit()
+    options, objective, split = options_of(), ToyObjective(), ToySplit()
     groups = parameter_groups(objective, options.optimizer)
     optimizer = torch.optim.AdamW(groups, lr=0.0, weight_decay=options.optimizer.weight_decay)
     average = {n: p.detach().clone() for n, p in objective.named_parameters()}

@@ -6,28 +6,52 @@ import torch
 from torch import nn
 
 from di4c.contracts import Batch, DataSource, Objective, Split
+from di4c.engine.options import OptimizerOptions, ScheduleOptions, TrainOptions
+from di4c.errors import DataError
 
 POSITIONS, STATES, EXAMPLES = 6, 5, 23
+OPTIONS = {
+    "steps": 12, "batch_size": 8, "micro_batch_size": 4, "clip": 1.0, "ema": 0.9, "precision": "fp32", "log_every": 1,
+    "checkpoint_every": 5, "diagnostics_every": 0,
+    "optimizer": {"lr": 1e-2, "betas": (0.9, 0.999), "weight_decay": 0.1, "lr_multipliers": {"mix.0": 2.0}},
+    "schedule": {"warmup": 3, "decay": "cosine", "final": 0.1},
+}  # fmt: skip
+
+
+def options_of(**changed) -> TrainOptions:
+    """OPTIONS, but for what is changed."""
+    values = OPTIONS | changed
+    parts = {"optimizer": OptimizerOptions(**values["optimizer"]), "schedule": ScheduleOptions(**values["schedule"])}
+    return TrainOptions(**values | parts)
 
 
 class ToySplit(Split):
-    def __init__(self, examples: int = EXAMPLES):
+    """unreadable: the number of the call of `batch` that fails."""
+
+    def __init__(self, examples: int = EXAMPLES, unreadable: int | None = None):
         generator = torch.Generator().manual_seed(3)
         first = torch.randint(STATES, (examples, 1), generator=generator)
+        self.calls, self.unreadable = 0, unreadable
         self.x_0 = (first + torch.arange(POSITIONS)) % STATES
 
     def __len__(self):
         return len(self.x_0)
 
     def batch(self, indices, draws=None):
+        self.calls += 1
+        if self.calls == self.unreadable:
+            raise DataError(f"example {int(indices[0])} cannot be read")
         return Batch(self.x_0[indices])
 
 
 class ToyData(DataSource):
     num_positions, num_states = POSITIONS, STATES
 
+    def __init__(self, **options):
+        self.options = options
+
     def split(self, name):
-        return ToySplit()
+        return ToySplit(**self.options)
 
     def fingerprint(self):
         return "toy-1"

@@ -1,6 +1,6 @@
 """Runs toy trainings one after another in one process a rank: python -m tests.engine.worker JOBS.json RESULTS.json
 
-A job: {"folder", "options", "deepspeed", "objective", "resume", "fingerprint", "file_limit"}, all but the first optional.
+A job: {"folder", "options", "deepspeed", "objective", "data", "resume", "fingerprint", "file_limit"}, all but the first optional.
 Before it runs, "copy" names a run folder to start from, and "drop", "flip" and "cut" files below its folder to remove, to
 change by a bit or to halve. Its result: {"step", "finished", "already"} or {"error", "kind"}.
 """
@@ -9,41 +9,30 @@ import json
 import resource
 import shutil
 import sys
+import threading
 from pathlib import Path
 
 from di4c.engine import ranks
 from di4c.engine.loop import Run, train
-from di4c.engine.options import OptimizerOptions, ScheduleOptions, TrainOptions
 from di4c.errors import Di4CError
-from tests.engine.toy import ToyData, ToyObjective
-
-DEFAULTS = {
-    "steps": 12, "batch_size": 8, "micro_batch_size": 4, "clip": 1.0, "ema": 0.9, "log_every": 1, "checkpoint_every": 5,
-    "optimizer": {"lr": 1e-2, "weight_decay": 0.1, "lr_multipliers": {"mix.0": 2.0}},
-    "schedule": {"warmup": 3, "decay": "cosine", "final": 0.1},
-}  # fmt: skip
-
-
-def options_of(job: dict) -> TrainOptions:
-    values = DEFAULTS | job.get("options", {})
-    parts = {"optimizer": OptimizerOptions(**values["optimizer"]), "schedule": ScheduleOptions(**values["schedule"])}
-    return TrainOptions(**values | parts)
+from tests.engine.toy import ToyData, ToyObjective, options_of
 
 
 def perform(job: dict) -> dict:
-    data = ToyData()
+    data = ToyData(**job.get("data", {}))
     run = Run(Path(job["folder"]), seed=1, fingerprint=job.get("fingerprint", data.fingerprint()), spec={"task": "toy"})
     if "file_limit" in job:
         resource.setrlimit(resource.RLIMIT_FSIZE, (job["file_limit"], resource.RLIM_INFINITY))
     try:
         result = train(
-            ToyObjective(**job.get("objective", {})), data.split("train"), run=run, options=options_of(job),
+            ToyObjective(**job.get("objective", {})), data.split("train"), run=run, options=options_of(**job.get("options", {})),
             deepspeed=job.get("deepspeed", {}), resume=job.get("resume", False),
         )  # fmt: skip
         return {"step": result.step, "finished": result.finished, "already": result.already}
     except Di4CError as error:
         return {"error": str(error), "kind": type(error).__name__}
     finally:
+        assert not [thread for thread in threading.enumerate() if thread.name.startswith("di4c-batches")]
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 

@@ -16,7 +16,7 @@ from di4c.config.registry import Registry
 from di4c.config.spec import Spec
 from di4c.engine import ranks
 from di4c.engine.loop import Run, train
-from di4c.engine.options import OptimizerOptions, TrainOptions
+from di4c.engine.options import OptimizerOptions, ScheduleOptions, TrainOptions
 from di4c.errors import Di4CError
 
 STEPS = 30
@@ -59,9 +59,9 @@ def spec_of(job: dict) -> Spec:
 def perform(job: dict) -> dict:
     spec = spec_of(job)
     options = TrainOptions(
-        steps=STEPS, batch_size=8, micro_batch_size=4, clip=10.0, ema=0.9, log_every=1, checkpoint_every=10, keep=5,
+        steps=STEPS, batch_size=8, micro_batch_size=4, clip=10.0, ema=0.9, log_every=1, checkpoint_every=10, keep=5, diagnostics_every=0,
         optimizer=OptimizerOptions(lr=2e-3, betas=(0.9, 0.99), weight_decay=0.02, lr_multipliers={"head": 3.0}),
-        precision=job["precision"], teacher_placement=job.get("teacher", "replicated"),
+        schedule=ScheduleOptions(warmup=0, decay="constant"), precision=job["precision"], teacher_placement=job.get("teacher", "replicated"),
     )  # fmt: skip
     try:
         parts = build(spec, Registry.default())
