@@ -62,8 +62,9 @@ def _train_here(job: Mapping) -> None:
         parts = building.build(spec, registry)
         run = Run(Path(folder), seed=spec.seed)
         trainer = Trainer(parts.objective, parts.data.split("train"), run, spec.train, spec.deepspeed)
-        for _ in range(spec.train.steps):
-            trainer._update()
+        with trainer.batches() as batches:
+            for _ in range(spec.train.steps):
+                trainer._update(batches)
     peak = _status("VmHWM")
     ranks.finish()
     print(json.dumps({"idle_bytes": idle, "peak_bytes": peak, "above_idle_bytes": peak - idle}), flush=True)

@@ -1,6 +1,6 @@
 """The training loop: DeepSpeed's engine around an objective.
 
-    stream → slice of this rank → micro-batches → objective → mean loss → engine → update → EMA
+    stream → slice of this rank → micro-batches, read ahead → objective → mean loss → engine → update → EMA
     every log_every steps: means → metrics.csv · every checkpoint_every: checkpoint, export
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from di4c.contracts.dataset import Split
+from di4c.contracts.dataset import Batch, Split
 from di4c.contracts.objective import Objective
 from di4c.draws import Draws
 from di4c.engine import checkpoint as checkpoints
@@ -25,6 +25,7 @@ from di4c.engine.nonfinite import SkipNonFinite, StopOnNonFinite
 from di4c.engine.optimizer import set_learning_rate
 from di4c.engine.options import TrainOptions
 from di4c.engine.placement import place
+from di4c.engine.read_ahead import ReadAhead
 from di4c.engine.report import Reporter
 from di4c.engine.run_folder import RunFolder, code_commit
 from di4c.engine.schedule import lr_factor
@@ -117,18 +118,25 @@ class Trainer:
         ranks.on_rank_zero(self._begin)
         self.reporter.open(self.step)
         try:
-            finished = self._steps(stop)
+            with self.batches() as batches:
+                finished = self._steps(batches, stop)
             stop.settle()
         finally:
             self.reporter.close()
         ranks.on_rank_zero(lambda: self.record.record_end(step=self.step, finished=finished))
         return Result(self.step, finished)
 
-    def _steps(self, stop: ranks.StopSignal) -> bool:
+    def batches(self) -> ReadAhead:
+        """This rank's micro-batches, from the present step to the last."""
+        steps = range(self.step, self.options.steps)
+        starts = range(self.first, self.first + self.micro * self.accumulation, self.micro)
+        return ReadAhead(self.stream, ((k, start, start + self.micro) for k in steps for start in starts), self.device)
+
+    def _steps(self, batches: ReadAhead, stop: ranks.StopSignal) -> bool:
         """All steps; False if a signal ended them."""
         options = self.options
         while self.step < options.steps:
-            self._update()
+            self._update(batches)
             last = self.step == options.steps
             found = self._diagnose() if _due(self.step, options.diagnostics_every, last) else {}
             means = self._means() if _due(self.step, options.log_every, last) else {}
@@ -142,14 +150,14 @@ class Trainer:
             self.reporter.advance(self.step)
         return True
 
-    def _update(self) -> None:
+    def _update(self, batches: ReadAhead) -> None:
         """One optimizer step on the global batch."""
         micro_batches: list[dict[str, torch.Tensor]] = []
         self.engine.module.begin_step(self.step)
         for number in range(self.accumulation):
             if number:
                 self.engine.step()  # tells DeepSpeed that a micro-batch is done; the update follows the last one
-            micro_batches.append(self._backward(self.first + number * self.micro))
+            micro_batches.append(self._backward(*batches.next()))
         skip = self.guard.should_skip(self.step)
         factor = lr_factor(self.step, self.options.steps, self.options.schedule)
         self.lr = 0.0 if skip else self.options.optimizer.lr * factor
@@ -163,9 +171,8 @@ class Trainer:
         for terms in micro_batches:
             self.means.add(terms, self.micro * ranks.world_size())
 
-    def _backward(self, start: int) -> dict[str, torch.Tensor]:
-        """Adds the gradient of the micro-batch whose first example is `start` of the global batch; its terms [B]."""
-        batch, draws = self.stream.batch(self.step, start, start + self.micro, self.device)
+    def _backward(self, batch: Batch, draws: Draws) -> dict[str, torch.Tensor]:
+        """Adds the gradient of a micro-batch; its terms [B]."""
         # Dropout is the one draw made inside networks; by step and example, it is the same for any ranks and resumption.
         torch.manual_seed(self.run.seed * 1_000_003 + self.step)
         self.examples.first, self.examples.count = draws.first, draws.count

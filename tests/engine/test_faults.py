@@ -52,9 +52,10 @@ def faults(folder) -> tuple[dict[str, dict], str]:
         "all damaged": resume | {"folder": f"{folder}/ruined", "cut": [f"{saved(n)}/manifest.json" for n in (5, 10, 12)]},
         "full disk": resume | full,
         "space again": resume | {"folder": f"{folder}/space", "copy": f"{folder}/full"},
+        "unreadable": {"folder": f"{folder}/unreadable", "data": {"unreadable": 14}},  # the second half of step 7
         "nan": {"folder": f"{folder}/nan", "objective": {"poison": [6]}, "options": {"log_every": 5}},
         "explode": {"folder": f"{folder}/explode", "objective": {"explode": [6]}, "deepspeed": stage(2)},
-        "explode 0": {"folder": f"{folder}/explode-0", "objective": {"explode": [9]}, "options": {"clip": 0, "log_every": 12}},
+        "explode 0": {"folder": f"{folder}/explode-0", "objective": {"explode": [9]}, "options": {"clip": None, "log_every": 12}},
         "collapsed": {"folder": f"{folder}/collapsed", "objective": {"collapsed": 1.0}, "options": {"diagnostics_every": 3}},
         **{f"skip {n}": SKIP | {"folder": f"{folder}/skip-1-{n}", "deepspeed": c} for n, c in SKIPPING.items()},
     }  # fmt: skip
@@ -97,6 +98,13 @@ def test_damaged_checkpoints_are_named_and_the_last_good_one_is_used(faults, fol
     assert "step-00000010 is damaged (optimizer.safetensors does not match its checksum)" in text
     assert losses(folder / "damaged") == undisturbed
     assert result["all damaged"]["kind"] == "CheckpointError" and "every checkpoint" in result["all damaged"]["error"]
+
+
+def test_a_batch_that_cannot_be_read_ends_the_run_at_its_step(faults, folder, undisturbed):
+    result, _ = faults
+    assert result["unreadable"]["kind"] == "DataError" and "cannot be read" in result["unreadable"]["error"]
+    assert losses(folder / "unreadable") == undisturbed[:6]
+    assert [p.name for p in checkpoint.candidates(folder / "unreadable" / "checkpoints")] == ["step-00000005"]
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(faults, folder, undisturbed):
