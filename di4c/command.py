@@ -51,7 +51,8 @@ def number(least: int | None = None) -> Callable[[str], int]:
 
 
 def _tell(error: Di4CError) -> None:
-    rank = int(os.environ.get("RANK", "0"))
+    told = os.environ.get("RANK", "0")
+    rank = int(told) if told.isdecimal() else 0
     if rank and isinstance(error, SpecError | RegistryError):
         return
     print(f"{f'[rank {rank}] ' if rank else ''}error: {error}", file=sys.stderr)

@@ -23,3 +23,7 @@ class DataError(Di4CError):
 
 class TrainingError(Di4CError):
     """A run that cannot go on: a non-finite loss, no disk space, a folder in use."""
+
+
+class LaunchError(TrainingError):
+    """A process whose place among the ranks, told by environment variables, cannot be right: each process tells its own."""

@@ -1,14 +1,16 @@
 """Compares a run with its teacher: python tools/eval.py --run RUN --out DIR [--steps 1,2,4] [--also NAME=RUN]…
 
-Also runs under the deepspeed launcher on several devices. An interrupted call continues where it was.
+Also runs under deepspeed, torchrun and srun on several devices. An interrupted call continues where it was.
 """
 
 import argparse
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from di4c.command import number
+from di4c.engine.launchers import rank_environment
 from di4c.engine.reporting import reporting
 
 SECONDS_BETWEEN_LINES = 5
@@ -19,6 +21,7 @@ SET = "changes eval or data of the runs' specs, e.g. eval.sampler.guidance=3; re
 def main() -> None:
     arguments = _arguments()
     with reporting():
+        os.environ |= rank_environment(os.environ)
         evaluate(arguments)
 
 

@@ -15,8 +15,8 @@ from di4c.engine.run_folder import refuse_used
 
 def main() -> None:
     arguments = _arguments()
-    os.environ |= rank_environment(os.environ)
     with reporting():
+        os.environ |= rank_environment(os.environ)
         spec = read_spec(arguments.spec, arguments.set)
         if not arguments.resume and os.environ["RANK"] == "0":
             refuse_used(spec.train.run)

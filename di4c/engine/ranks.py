@@ -1,14 +1,14 @@
 """What the ranks do together: start, agree on failures, stop."""
 
-import contextlib
-import io
 import logging
 import os
 import pickle
 import signal
+import socket
 import threading
 import time
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -16,9 +16,8 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from di4c.engine.extensions import load_communication_operator
 from di4c.engine.launchers import rank_environment
-from di4c.errors import Di4CError, TrainingError
+from di4c.errors import Di4CError, LaunchError, TrainingError
 
 T = TypeVar("T")
 STOPPED_BY_SIGNAL = 75
@@ -36,22 +35,73 @@ def world_size() -> int:
 
 
 def start() -> torch.device:
-    """Joins the process group and returns this rank's device."""
+    """Joins the process group and returns this rank's device. Raises LaunchError for an environment that cannot be right."""
     import deepspeed
 
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     os.environ |= rank_environment(os.environ)
+    device = local_device()
     if not dist.is_initialized():
-        with told_when_slow("DeepSpeed is compiling a small C++ extension (once an environment, up to a minute)"):
-            load_communication_operator()
-        with contextlib.redirect_stdout(io.StringIO()):  # it tells at every start that the operator is built
+        # DeepSpeed would ask a compiler what it can build, and build an operator that on a CPU serves inference alone.
+        deepspeed.ops.__compatible_ops__ = defaultdict(bool)
+        with meeting():
             deepspeed.init_distributed(verbose=False)
-    if not torch.cuda.is_available():
+        if device.type == "cuda" and world_size() > 1:
+            _refuse_shared_gpus(device)
+    return device
+
+
+def local_device() -> torch.device:
+    """The GPU of this process's LOCAL_RANK, made the current one; the CPU where no GPU is seen, or DS_ACCELERATOR=cpu says so.
+
+    Where a launcher shows each rank its own GPU alone, that is number 0, for DeepSpeed too. Raises LaunchError for more ranks than GPUs.
+    """
+    if not torch.cuda.is_available() or os.environ.get("DS_ACCELERATOR") == "cpu":
         return torch.device("cpu")
-    local = int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count()
+    local, seen = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+    if local >= seen > 1:
+        raise LaunchError(f"LOCAL_RANK={local}, but this process sees {seen} GPUs; start one rank a GPU")
+    if local >= seen:
+        os.environ["LOCAL_RANK"] = str(local := 0)
     torch.cuda.set_device(local)
     return torch.device("cuda", local)
+
+
+@contextmanager
+def meeting() -> Iterator[None]:
+    """Around what joins the process group: says for whom it waits, and which variable an error is about (LaunchError)."""
+    address, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
+    waiting = (
+        f"RANK={rank()} of WORLD_SIZE={world_size()} waits for the others at MASTER_ADDR={address}, MASTER_PORT={port} "
+        "(if no launcher started them, unset these variables)"
+    )
+    try:
+        with told_when_slow(waiting, first=8.0, by_all=True):
+            yield
+    except dist.DistNetworkError as error:
+        if "EADDRINUSE" in str(error):
+            raise LaunchError(
+                f"MASTER_PORT={port} is in use on this host, by another run perhaps; choose another one (deepspeed --master_port N, "
+                "torchrun --master-port N), or unset it where no launcher is used"
+            ) from error
+        reason = str(error).partition("\n")[0]
+        raise LaunchError(f"RANK={rank()} cannot meet the others at MASTER_ADDR={address}, MASTER_PORT={port}: {reason}") from error
+
+
+def _refuse_shared_gpus(device: torch.device) -> None:
+    """Raises TrainingError on all ranks if two have one GPU, which NCCL cannot serve. Collective."""
+    store = dist.distributed_c10d._get_default_store()
+    store.set(f"di4c/gpu/{rank()}", f"{torch.cuda.get_device_properties(device).uuid} on {socket.gethostname()}")
+    first: dict[str, int] = {}
+    for number in range(world_size()):
+        gpu = store.get(f"di4c/gpu/{number}").decode()
+        if gpu in first:
+            raise TrainingError(
+                f"ranks {first[gpu]} and {number} have the same GPU ({gpu}); start one rank a GPU (deepspeed --num_gpus N), or hide the "
+                "GPUs to train on the CPU: CUDA_VISIBLE_DEVICES= DS_ACCELERATOR=cpu"
+            )
+        first[gpu] = number
 
 
 def finish() -> None:
@@ -82,8 +132,8 @@ def on_rank_zero(action: Callable[[], T]) -> T:
 
 
 @contextmanager
-def told_when_slow(what: str, first: float = 4.0, every: float = 15.0) -> Iterator[None]:
-    """Prints `what` if the body takes longer than `first` seconds, and again every `every`. Rank 0."""
+def told_when_slow(what: str, first: float = 4.0, every: float = 15.0, by_all: bool = False) -> Iterator[None]:
+    """Prints `what` if the body takes longer than `first` seconds, and again every `every`. By rank 0, or by all."""
     done = threading.Event()
 
     def tell() -> None:
@@ -92,7 +142,7 @@ def told_when_slow(what: str, first: float = 4.0, every: float = 15.0) -> Iterat
             print(f"{what}: {time.monotonic() - began:.0f} s", flush=True)
             wait = every
 
-    if rank() == 0:
+    if by_all or rank() == 0:
         threading.Thread(target=tell, daemon=True).start()
     try:
         yield

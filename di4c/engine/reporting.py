@@ -6,19 +6,19 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from di4c.errors import Di4CError
+from di4c.errors import Di4CError, LaunchError
 
 
 @contextmanager
 def reporting() -> Iterator[None]:
-    """Turns errors into exits with code 1: a Di4CError prints one message (of one rank), others their trace.
+    """Turns errors into exits with code 1: a Di4CError prints one message (of one rank, but for a LaunchError), others their trace.
 
     Imports nothing heavy, so that a mistake in a spec is told at once.
     """
     try:
         yield
     except Di4CError as error:
-        if _first_to_report():
+        if isinstance(error, LaunchError) or _first_to_report():
             print(f"error: {error}", file=sys.stderr, flush=True)
         leave(1)
     except Exception:

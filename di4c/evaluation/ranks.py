@@ -10,6 +10,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from di4c.engine.launchers import rank_environment
+from di4c.engine.ranks import local_device, meeting
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -54,20 +57,24 @@ class Ranks:
 
 @contextmanager
 def launched_ranks(device: str | None = None, timeout: timedelta = timedelta(hours=2)) -> Iterator[Ranks]:
-    """The ranks a launcher (deepspeed, torchrun) started, told by RANK, WORLD_SIZE, LOCAL_RANK; one rank without a launcher.
+    """The ranks that a launcher (deepspeed, torchrun, srun) started; one rank without a launcher.
 
-    The ranks wait for one another as long as the slowest cell takes, hence the long timeout.
+    The ranks wait for one another as long as the slowest cell takes, hence the long timeout. Raises LaunchError for an environment
+    that cannot be right.
     """
-    size, local = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_RANK", 0))
-    chosen = device or (f"cuda:{local}" if torch.cuda.is_available() else "cpu")
+    place = rank_environment(os.environ)
+    if int((os.environ | place)["WORLD_SIZE"]) > 1:
+        os.environ |= place
+    chosen = str(local_device()) if device in (None, "cuda") else device
     if chosen.startswith("cuda"):
         torch.cuda.set_device(chosen)
-    if size == 1:
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield Ranks(device=chosen)
         return
     started_here = not dist.is_initialized()
     if started_here:
-        dist.init_process_group("nccl" if chosen.startswith("cuda") else "gloo", timeout=timeout)
+        with meeting():
+            dist.init_process_group("nccl" if chosen.startswith("cuda") else "gloo", timeout=timeout)
     yield Ranks(dist.get_rank(), dist.get_world_size(), chosen)
     if started_here:  # not in a `finally`: after an error the others never reach the barrier
         dist.barrier()

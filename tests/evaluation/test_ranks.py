@@ -1,4 +1,5 @@
 import multiprocessing
+import os
 
 import pytest
 import torch
@@ -56,3 +57,17 @@ def test_without_a_launcher_there_is_one_rank(monkeypatch):
     with launched_ranks("cpu") as ranks:
         assert (ranks.rank, ranks.size, ranks.first) == (0, 1, True)
     assert not dist.is_initialized()
+
+
+def test_trouble_b18_srun_gives_an_evaluation_its_ranks(monkeypatch):
+    joined = {}
+    step = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1", "SLURM_LOCALID": "1", "SLURM_JOB_ID": "4711", "SLURM_STEP_NODELIST": "n1"}
+    monkeypatch.setattr(os, "environ", {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE")} | step)
+    monkeypatch.setattr(dist, "init_process_group", lambda backend, timeout: joined.update(os.environ, backend=backend))
+    monkeypatch.setattr(dist, "get_rank", lambda: int(os.environ["RANK"]))
+    monkeypatch.setattr(dist, "get_world_size", lambda: int(os.environ["WORLD_SIZE"]))
+    for name in ("barrier", "destroy_process_group"):
+        monkeypatch.setattr(dist, name, lambda: None)
+    with launched_ranks() as ranks:
+        assert (ranks.rank, ranks.size, ranks.first, ranks.device) == (1, 2, False, "cpu")
+    assert (joined["backend"], joined["MASTER_ADDR"], joined["LOCAL_RANK"]) == ("gloo", "n1", "1")
