@@ -99,6 +99,23 @@ def placed(values: Tensor, device: torch.device | str) -> Tensor:
     return values.pin_memory().to(device, non_blocking=True)
 
 
+def cumulated(masses: Tensor) -> Tensor:
+    """Cumulative sums along the last dimension of masses ≥ 0; as deterministic as torch is told to be.
+
+    torch's own sums refuse on CUDA then, and these double the length of what is added: log₂ n passes.
+    """
+    deterministic = masses.device.type == "cuda" and torch.are_deterministic_algorithms_enabled()
+    return _by_doubling(masses) if deterministic else masses.cumsum(-1)
+
+
+def _by_doubling(masses: Tensor) -> Tensor:
+    sums, length = masses, 1
+    while length < masses.shape[-1]:
+        sums = torch.cat([sums[..., :length], sums[..., length:] + sums[..., :-length]], dim=-1)
+        length *= 2
+    return torch.where(masses > 0, sums, 0.0).cummax(-1).values  # sums of other orders: a mass of 0 must not add a rounding
+
+
 def categorical(probs: Tensor, uniform: Tensor, block: int = 256) -> Tensor:
     """Exact categorical draws by inversion: x with P(x = s) ∝ probs[…, s]; int64, shape of `uniform`.
 
@@ -109,7 +126,7 @@ def categorical(probs: Tensor, uniform: Tensor, block: int = 256) -> Tensor:
     many = uniform.dim() == probs.dim()
     u = uniform if many else uniform.unsqueeze(-1)
     if probs.shape[-1] <= 2 * block:
-        cumulative = probs.double().cumsum(-1)
+        cumulative = cumulated(probs.double())
         index = _invert(cumulative, u)
     else:
         index = _invert_blockwise(probs, u, block)
@@ -131,12 +148,12 @@ def _invert_blockwise(probs: Tensor, u: Tensor, block: int) -> Tensor:
     if whole < states:
         mass = torch.cat([mass, probs[..., whole:].sum(-1, keepdim=True)], -1)
     mass = mass.double()
-    cumulative = mass.cumsum(-1)
+    cumulative = cumulated(mass)
     chosen = _invert(cumulative, u)
     total = cumulative[..., -1:]
     below = torch.where(chosen > 0, cumulative.gather(-1, (chosen - 1).clamp_min(0)), torch.zeros_like(u))
     inside = ((u * total - below) / mass.gather(-1, chosen)).clamp(0, 1)
     index = chosen.unsqueeze(-1) * block + torch.arange(block, device=probs.device)
     members = probs.gather(-1, index.clamp_max(states - 1).flatten(-2)).view_as(index)
-    rows = torch.where(index < states, members, 0.0).double().cumsum(-1)
+    rows = cumulated(torch.where(index < states, members, 0.0).double())
     return chosen * block + _invert(rows, inside.unsqueeze(-1)).squeeze(-1)

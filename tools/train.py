@@ -29,11 +29,13 @@ def _train(spec: Spec, *, resume: bool) -> int:
     """Trains the spec, in one run or in those of its procedure; the exit code."""
     from di4c.engine import ranks
     from di4c.engine.allocator import keep_freed_memory
+    from di4c.engine.determinism import deterministic
     from di4c.procedure.carry_out import carry_out
 
     keep_freed_memory()
-    result = carry_out(spec, device=ranks.start(), resume=resume)
-    ranks.finish()
+    with deterministic(spec.train.deterministic):  # before CUDA starts
+        result = carry_out(spec, device=ranks.start(), resume=resume)
+        ranks.finish()
     return 0 if result.finished else ranks.STOPPED_BY_SIGNAL
 
 

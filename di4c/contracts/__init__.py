@@ -20,12 +20,12 @@ from di4c.contracts.teacher import Teacher
 from di4c.contracts.time_law import IntervalLaw, TimeLaw
 from di4c.contracts.tokenizer import ImageTokenizer
 from di4c.contracts.weights import strict_load
-from di4c.draws import Draws, categorical, placed
+from di4c.draws import Draws, categorical, cumulated, placed
 
 __all__ = [
     "CHUNK_BYTES", "LOG_ZERO", "AffineReadout", "Backbone", "Batch", "Context", "DataSource", "Denoiser", "Draws",
     "ForwardProcess", "Generation", "IdentityReadout", "ImageTokenizer", "IntervalLaw", "LambdaSampler",
     "LossEstimator", "Measured", "Metric", "Modulation", "Objective", "Parameterisation", "Prediction", "Procedure",
     "Raw", "Reduction", "Runs", "Sampler", "Split", "Statistics", "StudentHead", "Teacher", "TimeLaw",
-    "categorical", "merged", "placed", "strict_load",
+    "categorical", "cumulated", "merged", "placed", "strict_load",
 ]

@@ -7,7 +7,7 @@ from di4c.mixture.marginals import mixture_log_weights
 from di4c.mixture.sums import Query, statistics
 from di4c.mixture.target import draw
 from di4c.mixture.student import MixtureStudent
-from di4c.contracts import Draws, LambdaSampler, Prediction, Statistics
+from di4c.contracts import Draws, LambdaSampler, Prediction, Statistics, cumulated
 
 COLLAPSED_NATS = 0.05
 """Below this Σ_d I(λ; x^d) at t = 1 the mixture is a product for every use: its total correlation is smaller still."""
@@ -71,6 +71,6 @@ def mutual_information(prediction: Prediction) -> Tensor:
 def _mixture_sample(prediction: Prediction, log_weights: Tensor, draws: Draws) -> Tensor:
     """One x_0 of the mixture an example: [B, D], from one sample of every component and a choice of the component."""
     each = draw(prediction, draws.child("x_0"))
-    cumulative = log_weights.double().exp().cumsum(0)
+    cumulative = cumulated(log_weights.double().exp())
     chosen = torch.searchsorted(cumulative / cumulative[-1], draws.child("component").uniform(), right=True)
     return each[torch.arange(len(each), device=each.device), chosen.clamp_max(each.shape[1] - 1)]

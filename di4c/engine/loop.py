@@ -16,6 +16,7 @@ from di4c.contracts.objective import Objective
 from di4c.draws import Draws
 from di4c.engine import checkpoint as checkpoints
 from di4c.engine import ranks
+from di4c.engine.determinism import deterministic
 from di4c.engine.dropout import insert_example_dropout
 from di4c.engine.ema import MovingAverage
 from di4c.engine.export import export
@@ -67,6 +68,13 @@ def train(
     deepspeed: DeepSpeed's own configuration, without what `options` say. Raises TrainingError, CheckpointError, DataError
     or SpecError, the same on all ranks.
     """
+    with deterministic(options.deterministic):
+        return _train(objective, split, run, options, deepspeed, resume)
+
+
+def _train(
+    objective: Objective, split: Split, run: Run, options: TrainOptions, deepspeed: dict[str, Any], resume: bool
+) -> Result:
     ranks.start()
     stop = ranks.StopSignal()
     held: list[RunFolder] = []
@@ -248,6 +256,7 @@ class Trainer:
     def _begin(self) -> None:
         """Opens the record of this session. Rank 0."""
         facts = {"seed": self.run.seed, "world_size": ranks.world_size(), "from_step": self.step}
+        facts["deterministic"] = torch.are_deterministic_algorithms_enabled()
         changed = self.record.record_start(self.run.spec, facts | {"zero_stage": int(self.engine.zero_optimization_stage())})
         if changed:
             self.reporter.say(f"note: the spec differs from the one that this run began with: {', '.join(changed)}")

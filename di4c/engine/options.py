@@ -54,7 +54,9 @@ class TrainOptions:
     checkpoint_every, log_every, diagnostics_every: in steps (0: never; the last step is always kept). keep: checkpoints
     that stay on disk. on_nonfinite: what a loss that is not finite does, stop the run or skip the step (costs one host sync a
     step). teacher_placement: whole on every rank, or sharded over the ranks, in the host's memory if offloaded
-    (engine/placement.py). compile: torch.compile the networks (engine/compiling.py).
+    (engine/placement.py). compile: torch.compile the networks (engine/compiling.py). deterministic: a run gives the same bits again on
+    the same machine, killed and resumed or not, on CUDA too, where it is slower (torch's deterministic algorithms, cuDNN's, and
+    CUBLAS_WORKSPACE_CONFIG=:4096:8 if it is not set); on a CPU runs do so anyway.
 
     Raises SpecError for values out of range.
     """
@@ -74,6 +76,7 @@ class TrainOptions:
     on_nonfinite: Literal["stop", "skip"] = "stop"
     teacher_placement: Literal["replicated", "sharded", "offloaded"] = "replicated"
     compile: bool = False
+    deterministic: bool = False
 
     def __post_init__(self):
         for key in ("steps", "batch_size", "keep", "log_every"):

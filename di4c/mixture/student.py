@@ -13,6 +13,7 @@ from di4c.contracts import (
     Parameterisation,
     Prediction,
     StudentHead,
+    cumulated,
 )
 
 PRODUCT_COMPONENTS = 64
@@ -80,7 +81,7 @@ def mixture_denoiser(student: MixtureStudent, latent: LambdaSampler, draws: Draw
 
 def atoms_denoiser(student: MixtureStudent, atoms: Tensor, weights: Tensor, draws: Draws) -> Denoiser:
     """The student with λ restricted to K atoms [K, L] with weights [K]: a fresh choice for every sequence and call."""
-    cumulative = weights.double().cumsum(0).to(draws.device)
+    cumulative = cumulated(weights.double()).to(draws.device)
 
     def denoise(x_t: Tensor, t: Tensor, cond: Tensor | None) -> Prediction:
         chosen = torch.searchsorted(cumulative / cumulative[-1], draws.uniform(), right=True).clamp_max(len(atoms) - 1)

@@ -4,7 +4,7 @@ import torch
 from di4c_plugins.latents.unit_cube import shared_shift
 from torch import Tensor
 
-from di4c.contracts import Draws, LambdaSampler, placed
+from di4c.contracts import Draws, LambdaSampler, cumulated, placed
 from di4c.errors import SpecError
 
 
@@ -49,7 +49,7 @@ class Categorical(LambdaSampler):
 
     def _one_hot_in_order(self, levels: Tensor, order: Tensor) -> Tensor:
         """The atoms at `levels` [B, M] of the distribution whose atoms stand in `order` [B, K]: [B, M, K] float32."""
-        cumulative = placed(self._probs, levels.device)[order].cumsum(-1)
+        cumulative = cumulated(placed(self._probs, levels.device)[order])
         index = torch.searchsorted(cumulative, levels.contiguous(), right=True).clamp_max(self.num_atoms - 1)
         return torch.nn.functional.one_hot(order.gather(-1, index), self.num_atoms).float()
 

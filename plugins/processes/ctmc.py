@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from di4c.contracts import CHUNK_BYTES, Draws, ForwardProcess, Prediction, categorical
+from di4c.contracts import CHUNK_BYTES, Draws, ForwardProcess, Prediction, categorical, cumulated
 from di4c_plugins.processes.chain import ReversibleChain, Tables, search_rows
 from di4c_plugins.processes.ctmc_bound import continuous_time_bound
 from di4c_plugins.processes.rates import ConstantTime, ExponentialTime, RateMatrix
@@ -58,7 +58,7 @@ class ContinuousTimeChain(ForwardProcess):
     def corrupt(self, x_0: Tensor, t: Tensor, draws: Draws) -> Tensor:
         """x_t by inversion of the rows q(·|x_0): the cumulative matrices are searched, no row is copied."""
         q = self.tables(t)
-        return search_rows(q.matrices.cumsum(-1), q.number(x_0), draws.uniform(x_0.shape[1]))
+        return search_rows(cumulated(q.matrices), q.number(x_0), draws.uniform(x_0.shape[1]))
 
     def posterior(self, x_t: Tensor, prediction: Prediction, t: Tensor, s: Tensor, draws: Draws) -> Tensor:
         """First x_0 ~ p(·|x_t), then x_s ~ q(·|x_t, x_0): the sum over x_0, by sampling it."""

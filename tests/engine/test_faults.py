@@ -1,5 +1,6 @@
 """Faults are told in one message, nothing saved is lost, and the run completes with the losses of an undisturbed one."""
 
+import json
 import signal
 import time
 from pathlib import Path
@@ -52,6 +53,7 @@ def faults(folder) -> tuple[dict[str, dict], str]:
         "all damaged": resume | {"folder": f"{folder}/ruined", "cut": [f"{saved(n)}/manifest.json" for n in (5, 10, 12)]},
         "full disk": resume | full,
         "space again": resume | {"folder": f"{folder}/space", "copy": f"{folder}/full"},
+        "deterministic": good | {"folder": f"{folder}/deterministic", "options": {"deterministic": True}},
         "unreadable": {"folder": f"{folder}/unreadable", "data": {"unreadable": 14}},  # the second half of step 7
         "nan": {"folder": f"{folder}/nan", "objective": {"poison": [6]}, "options": {"log_every": 5}},
         "explode": {"folder": f"{folder}/explode", "objective": {"explode": [6]}, "deepspeed": stage(2)},
@@ -105,6 +107,12 @@ def test_a_batch_that_cannot_be_read_ends_the_run_at_its_step(faults, folder, un
     assert result["unreadable"]["kind"] == "DataError" and "cannot be read" in result["unreadable"]["error"]
     assert losses(folder / "unreadable") == undisturbed[:6]
     assert [p.name for p in checkpoint.candidates(folder / "unreadable" / "checkpoints")] == ["step-00000005"]
+
+
+def test_a_deterministic_run_is_recorded_as_one(faults, folder, undisturbed):
+    assert faults[0]["deterministic"]["finished"] and losses(folder / "deterministic") == undisturbed
+    told = [json.loads((folder / name / "run.json").read_text())["sessions"][0]["deterministic"] for name in ("deterministic", "nan")]
+    assert told == [True, False]
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(faults, folder, undisturbed):
