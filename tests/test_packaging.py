@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from tests.pinned import needs
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -40,6 +41,7 @@ def wheel(source, tmp_path_factory) -> Path:
     return next(folder.glob("di4c-*.whl"))
 
 
+@needs("setuptools>=77")
 def test_the_wheel_holds_every_source_file_and_the_registry(wheel, source):
     with zipfile.ZipFile(wheel) as archive:
         held = set(archive.namelist())
@@ -54,6 +56,7 @@ def test_the_wheel_holds_every_source_file_and_the_registry(wheel, source):
     assert not [name for name in held if name.startswith(("tests", "tools"))]
 
 
+@needs("setuptools>=77")
 def test_the_wheel_works_from_another_folder(wheel, tmp_path):
     target = tmp_path / "site"
     pip("install", "--no-deps", "--quiet", "--target", str(target), str(wheel))

@@ -1,6 +1,6 @@
 """Measures the peak memory of training a spec, in fresh processes: python tools/measure_memory.py --spec SPEC [--ranks N]
 
-Prints, for each rank, the peak resident memory above that of the same process before it builds anything. Nothing is saved.
+Trains on the CPU, and prints, for each rank, the peak resident memory of the host above that of the same process before it builds anything. Nothing is saved.
 glibc is told to give every freed tensor back to the system, so that what is measured is what is held.
 --copies 2 gives a student with adapters a second copy of its base, to compare with sharing one.
 """
@@ -16,6 +16,8 @@ from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": 2**17, "MALLOC_TRIM_THRESHOLD_": 2**17}
+HOST_ONLY = {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}
+"""Trains on the CPU, since the host's memory is what is measured."""
 
 
 def measure(spec: Mapping, *, ranks: int = 1, copies: int = 1, timeout: float = 1500) -> list[dict]:
@@ -23,8 +25,8 @@ def measure(spec: Mapping, *, ranks: int = 1, copies: int = 1, timeout: float = 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    shared = {"WORLD_SIZE": ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1, "PYTHONPATH": TOP}
-    shared |= ALLOCATOR
+    shared = {"WORLD_SIZE": ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1}
+    shared |= ALLOCATOR | HOST_ONLY | {"PYTHONPATH": os.pathsep.join(filter(None, [str(TOP), os.environ.get("PYTHONPATH")]))}
     command = [sys.executable, str(Path(__file__).resolve()), "--worker", json.dumps({"spec": spec, "copies": copies})]
     processes = []
     for rank in range(ranks):

@@ -14,6 +14,9 @@ import torch
 from safetensors.torch import load_file
 
 TOP = Path(__file__).parents[2]
+PYTHONPATH = os.pathsep.join(filter(None, [str(TOP), os.environ.get("PYTHONPATH")]))
+DEEPSPEED = (sys.executable, "-m", "deepspeed.launcher.runner")
+"""The command `deepspeed`, wherever its script is installed."""
 
 
 def start(jobs: list[dict], ranks: int = 1, module: str = "tests.engine.worker") -> tuple[list[subprocess.Popen], Path]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.engine.launching import free_port, losses, relative
+from tests.engine.launching import DEEPSPEED, PYTHONPATH, free_port, losses, relative
 
 TOP = Path(__file__).parents[2]
 TRAIN = TOP / "tools" / "train.py"
@@ -42,13 +42,13 @@ def train(spec: Path, *arguments: str, launcher: tuple[str, ...] = (sys.executab
     clean = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
     return subprocess.run(
         [*launcher, str(TRAIN), "--spec", str(spec), *arguments], cwd=spec.parent, capture_output=True, text=True,
-        timeout=300, env=clean | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(TOP)},
+        timeout=300, env=clean | {"OMP_NUM_THREADS": "1", "PYTHONPATH": PYTHONPATH},
     )  # fmt: skip
 
 
 def test_deepspeed_on_two_ranks_gives_the_losses_of_plain_python(spec):
     """The issue's acceptance: 1e-4 relative over 50 steps. Afterwards the run is protected."""
-    deepspeed = (str(Path(sys.executable).parent / "deepspeed"), "--num_accelerators", "2", "--master_port", str(free_port()))
+    deepspeed = (*DEEPSPEED, "--num_accelerators", "2", "--master_port", str(free_port()))
     two = train(spec, "--set", "train.run=two", "--set", "deepspeed.zero_optimization.stage=2", launcher=deepspeed)
     assert two.returncode == 0, two.stdout + two.stderr
     one = train(spec, "--set", "train.run=one")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.engine.launching import TOP, losses, relative
+from tests.engine.launching import PYTHONPATH, TOP, losses, relative
 from tests.engine.test_command import SPEC
 
 NAME = f"di4c{os.getpid() % 10_000}"
@@ -49,7 +49,7 @@ def start(host: str, number: int, spec: Path) -> subprocess.Popen:
     command = [*torchrun, str(TOP / "tools/train.py"), "--spec", str(spec), "--set", "train.run=two"]
     named = ["unshare", "--uts", "sh", "-c", f'hostname {host} && exec "$@"', "sh", *command]
     env = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-    env |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(TOP), "GLOO_SOCKET_IFNAME": host}
+    env |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": PYTHONPATH, "GLOO_SOCKET_IFNAME": host}
     return subprocess.Popen(
         ["ip", "netns", "exec", host, *named], cwd=spec.parent, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
@@ -69,7 +69,7 @@ def test_two_hosts_train_as_one_does(tmp_path):
         told = [process.communicate(timeout=900)[0] for process in processes]
     assert all(process.returncode == 0 for process in processes), "\n".join(told)
     command = [sys.executable, str(TOP / "tools/train.py"), "--spec", str(spec), "--set", "train.run=one"]
-    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(TOP)}
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": PYTHONPATH}
     alone = subprocess.run([*command, "--set", "deepspeed={}"], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert alone.returncode == 0, alone.stderr
     assert relative(losses(tmp_path / "two"), losses(tmp_path / "one")) < 1e-5

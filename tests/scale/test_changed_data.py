@@ -6,13 +6,13 @@ import sys
 
 import pytest
 import yaml
-from tests.engine.launching import TOP, losses
+from tests.engine.launching import PYTHONPATH, TOP, losses
 from tests.scale.systems import STEPS, job, systems
 
 
 def train(spec, *options):
     command = [sys.executable, str(TOP / "tools/train.py"), "--spec", str(spec), *options]
-    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(TOP)}
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": PYTHONPATH}
     return subprocess.run(command, env=env, capture_output=True, text=True)
 
 

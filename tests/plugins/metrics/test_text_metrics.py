@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
 
 from di4c.contracts import Batch, DataSource, Draws, Generation, Prediction, Split
 from di4c.errors import DataError, SpecError
@@ -16,6 +15,12 @@ from di4c_plugins.processes.mdlm import Mdlm
 from di4c_plugins.samplers.mdlm_ancestral import MdlmAncestral
 
 STATES, LENGTH = 7, 20
+
+
+def gpt2() -> tuple[type, type]:
+    """The classes of its configuration and model."""
+    transformers = pytest.importorskip("transformers")
+    return transformers.GPT2Config, transformers.GPT2LMHeadModel
 
 
 class Chain(DataSource):
@@ -149,6 +154,7 @@ def test_continuations_keep_held_out_prefixes_and_differ_in_lambda_between_group
 def judge(tmp_path_factory):
     folder = tmp_path_factory.mktemp("judge")
     torch.manual_seed(0)
+    GPT2Config, GPT2LMHeadModel = gpt2()
     config = GPT2Config(
         vocab_size=STATES, n_positions=LENGTH + 1, n_embd=8, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=0
     )
@@ -158,7 +164,7 @@ def judge(tmp_path_factory):
 
 def test_perplexity_is_the_judges_and_independent_of_batches(judge):
     x = chain(5, seed=4)
-    model = GPT2LMHeadModel.from_pretrained(judge).eval()
+    model = gpt2()[1].from_pretrained(judge).eval()
     with torch.no_grad():
         log_p = model(x).logits[:, :-1].log_softmax(-1).gather(-1, x[:, 1:, None])
     found = GenerativePerplexity(data=Chain(), judge=judge, batch_size=2)(generation(x))
