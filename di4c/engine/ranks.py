@@ -52,12 +52,17 @@ def start() -> torch.device:
     return device
 
 
+def on_gpu() -> bool:
+    """Whether runs use a GPU: one is seen, and DS_ACCELERATOR=cpu does not say otherwise."""
+    return torch.cuda.is_available() and os.environ.get("DS_ACCELERATOR") != "cpu"
+
+
 def local_device() -> torch.device:
     """The GPU of this process's LOCAL_RANK, made the current one; the CPU where no GPU is seen, or DS_ACCELERATOR=cpu says so.
 
     Where a launcher shows each rank its own GPU alone, that is number 0, for DeepSpeed too. Raises LaunchError for more ranks than GPUs.
     """
-    if not torch.cuda.is_available() or os.environ.get("DS_ACCELERATOR") == "cpu":
+    if not on_gpu():
         return torch.device("cpu")
     local, seen = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
     if local >= seen > 1:
@@ -107,7 +112,8 @@ def _refuse_shared_gpus(device: torch.device) -> None:
 def finish() -> None:
     """Leaves the process group together: without the barrier a rank may fail while another still talks to it."""
     if dist.is_initialized():
-        dist.barrier()
+        nccl = dist.get_backend() == "nccl"  # which else warns that it has to guess the device
+        dist.barrier(device_ids=[torch.cuda.current_device()] if nccl else None)
         dist.destroy_process_group()
 
 

@@ -95,7 +95,9 @@ def environment() -> dict[str, Any]:
     import deepspeed
     import torch
 
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu ({platform.machine()})"
+    from di4c.engine import ranks
+
+    device = torch.cuda.get_device_name() if ranks.on_gpu() else f"cpu ({platform.machine()})"
     versions = {"di4c": di4c.__version__, "torch": torch.__version__, "deepspeed": deepspeed.__version__}
     return {"versions": versions | {"python": platform.python_version()}, "commit": code_commit(), "device": device}
 
