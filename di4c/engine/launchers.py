@@ -34,8 +34,9 @@ def _check(environment: Mapping[str, str]) -> None:
     """Raises LaunchError for a place that no launcher gives: what an earlier command left in the shell, mostly."""
     for key in PLACE:
         _number(environment, key, 0)
-    for key, other in (("RANK", "WORLD_SIZE"), ("WORLD_SIZE", "RANK")):
-        if key in environment and other not in environment:
+    tasks = _number(environment, "SLURM_STEP_NUM_TASKS", 1)
+    for key, other, alone in (("RANK", "WORLD_SIZE", "0"), ("WORLD_SIZE", "RANK", "1")):
+        if key in environment and other not in environment and (tasks > 1 or environment[key] != alone):
             raise _wrong(environment, key, f"it stands without {other}")
     rank, size = _number(environment, "RANK", 0), _number(environment, "WORLD_SIZE", 1)
     if _number(environment, "MASTER_PORT", 0) > 65535:

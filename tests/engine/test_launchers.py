@@ -22,6 +22,7 @@ def test_a_process_without_launcher_is_alone():
     found = rank_environment({"SLURM_PROCID": "0", "SLURM_NTASKS": "8"})  # a batch script outside srun
     assert (found["RANK"], found["WORLD_SIZE"], found["LOCAL_RANK"]) == ("0", "1", "0")
     assert "MASTER_PORT" not in rank_environment({"MASTER_PORT": "5"})
+    assert rank_environment({"RANK": "0"})["WORLD_SIZE"] == "1" and rank_environment({"WORLD_SIZE": "1"})["RANK"] == "0"
     assert {"LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"} == rank_environment({"RANK": "0", "WORLD_SIZE": "1"}).keys()
 
 
