@@ -8,9 +8,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tests.losses.test_host_waits import Waits
 
 from di4c.contracts import Batch, Split
 from di4c.engine import stream as streams
+from di4c.engine.metrics import RunningMeans
+from di4c.engine.nonfinite import StopOnNonFinite
 from di4c.engine.read_ahead import AHEAD, ReadAhead
 from di4c.engine.stream import ExampleStream
 from di4c.errors import DataError
@@ -128,3 +131,14 @@ def test_on_cuda_the_work_waits_for_the_copy_and_the_host_does_not(monkeypatch):
     with ReadAhead(ExampleStream(Reader(), 5, batch_size=6), keys(0, 1)[:1], torch.device("cuda", 0)) as batches:
         batches.next()
     assert happened == [("copy", True), ("copy", True), ("wait", "copied"), ("held", True), ("held", True)]
+
+
+def test_taking_a_batch_and_keeping_its_losses_asks_the_device_for_nothing():
+    guard, means = StopOnNonFinite(SimpleNamespace(engine=SimpleNamespace(device=CPU))), RunningMeans(CPU)
+    with ReadAhead(ExampleStream(Reader(), 5, batch_size=6), keys(0, 3), CPU) as batches, Waits() as found:
+        for step in range(3):
+            batch, _ = batches.next()
+            loss = batch.x_0.sum(1) / 2
+            guard.observe(loss, step)
+            means.add({"loss": loss}, len(loss))
+    assert found.number == 0
