@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import ParamSpec
 
+from di4c.engine.launchers import told_rank
 from di4c.errors import Di4CError, RegistryError, SpecError
 from di4c.whole import whole_number_of_text
 
@@ -51,8 +52,7 @@ def number(least: int | None = None) -> Callable[[str], int]:
 
 
 def _tell(error: Di4CError) -> None:
-    told = os.environ.get("RANK", "0")
-    rank = int(told) if told.isdecimal() else 0
+    rank = told_rank(os.environ)
     if rank and isinstance(error, SpecError | RegistryError):
         return
     print(f"{f'[rank {rank}] ' if rank else ''}error: {error}", file=sys.stderr)

@@ -72,6 +72,8 @@ def test_other_ranks_leave_spec_errors_to_rank_0(capsys, monkeypatch):
         raise error
 
     monkeypatch.setitem(os.environ, "RANK", "1")
+    assert fail(SpecError("alone")) == USER_ERROR and capsys.readouterr().err == "error: alone\n"  # no launcher's rank
+    monkeypatch.setitem(os.environ, "WORLD_SIZE", "2")
     assert fail(SpecError("s")) == USER_ERROR
     assert capsys.readouterr().err == ""
     assert fail(CheckpointError("c")) == USER_ERROR

@@ -24,6 +24,12 @@ def rank_environment(environment: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in found.items() if key not in environment}
 
 
+def told_rank(environment: Mapping[str, str]) -> int:
+    """RANK where a launcher told it, with WORLD_SIZE; else 0, for a process that has to speak for itself."""
+    rank, size = environment.get("RANK", ""), environment.get("WORLD_SIZE", "")
+    return int(rank) if rank.isdecimal() and size.isdecimal() and int(size) > 1 else 0
+
+
 def first_host(nodes: str) -> str:
     """The first name of a SLURM node list: "gpu[003-007,9],big1" → "gpu003"."""
     prefix, bracket, rest = re.match(r"([^\[,]+)(\[?)(.*)", nodes).groups()

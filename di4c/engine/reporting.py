@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from di4c.engine.launchers import told_rank
 from di4c.errors import Di4CError, LaunchError
 
 
@@ -35,7 +36,7 @@ def leave(code: int) -> None:
 
 def _first_to_report() -> bool:
     """Whether no other rank has reported yet; before the group exists all ranks meet the same error, so rank 0 does."""
-    first = os.environ.get("RANK", "0") == "0"
+    first = told_rank(os.environ) == 0
     distributed = sys.modules.get("torch.distributed")
     if distributed is None or not distributed.is_initialized():
         return first
