@@ -2,20 +2,22 @@
 
 import torch
 from di4c_plugins.estimators.control_variate import ControlVariate
-from di4c.mixture.reference import dense_control_variate, dense_log_probs, dense_logits, dense_sums
 from torch import Tensor
 
+from di4c.contracts import Draws, Prediction, categorical
+from di4c.kernels.backend import chunk_budget
+from di4c.mixture.reference import dense_control_variate, dense_log_probs, dense_logits, dense_sums
 from di4c.mixture.sums import Query, statistics
 from di4c.mixture.target import KEPT_CHUNKS, draw_target
-from di4c.contracts import CHUNK_BYTES, Draws, Prediction, categorical
 
 NEEDS = frozenset({"joint", "marginal", "kl"})
 
 
 def project_terms(
-    student: Prediction, target: Prediction, teacher: Prediction, x_0: Tensor, draws: Draws, chunk_bytes: int = CHUNK_BYTES
+    student: Prediction, target: Prediction, teacher: Prediction, x_0: Tensor, draws: Draws, chunk_bytes: int | None = None
 ) -> Tensor:
-    """Data term + consistency term: [B] nats."""
+    """Data term + consistency term: [B] nats. chunk_bytes: None is the budget of the device."""
+    chunk_bytes = chunk_bytes or chunk_budget(x_0.device)
     drawn = draw_target(target, draws, chunk_bytes=chunk_bytes, keep_bytes=KEPT_CHUNKS * chunk_bytes)
     queries = [Query(NEEDS, x_0[:, None], teacher), Query(NEEDS, drawn.samples, drawn.marginals)]
     found = statistics(student, queries, chunk_bytes=chunk_bytes)
