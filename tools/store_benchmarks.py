@@ -1,6 +1,7 @@
-"""Runs the benchmarks that the README shows and stores them: python tools/store_benchmarks.py [NAME…] [--device cuda]
+"""Runs the benchmarks that the README shows, on a CPU, and stores them: python tools/store_benchmarks.py [NAME…]
 
-Each is one call of tools/bench.py; tools/results/bench.json (bench-cuda.json on a GPU) keeps the others' last results.
+Each is one call of tools/bench.py; tools/results/bench.json keeps the others' last results. What tools/gpu_check.sh has measured on
+a GPU is stored by `python tools/store_benchmarks.py --gpu-check FOLDER`.
 """
 
 import argparse
@@ -28,13 +29,15 @@ BENCHMARKS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", choices=[*BENCHMARKS, []], help="all if none is given")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--gpu-check", type=Path, help="store FOLDER/bench.json of tools/gpu_check.sh and measure nothing")
     parser.add_argument("--rounds", default="2", help="fresh processes an implementation")
     parser.add_argument("--repeats", default="2", help="timed runs a process")
     arguments = parser.parse_args()
-    file = TOP / "tools/results" / ("bench.json" if arguments.device == "cpu" else f"bench-{arguments.device}.json")
+    if arguments.gpu_check:
+        return store_gpu_check(arguments.gpu_check)
+    file = TOP / "tools/results/bench.json"
     for name in arguments.names or BENCHMARKS:
-        command = [sys.executable, "tools/bench.py", *BENCHMARKS[name].split(), "--device", arguments.device]
+        command = [sys.executable, "tools/bench.py", *BENCHMARKS[name].split()]
         command += ["--rounds", arguments.rounds, "--repeats", arguments.repeats]
         done = subprocess.run(command, cwd=TOP, stdout=subprocess.PIPE, text=True, check=True)
         stored = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
@@ -42,6 +45,17 @@ def main() -> None:
         stored = {key: stored[key] for key in BENCHMARKS if key in stored}
         file.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
         print(f"{name}: stored in {file.relative_to(TOP)}", flush=True)
+
+
+def store_gpu_check(folder: Path) -> None:
+    """Keeps what a GPU has measured for the README; a run on a CPU, or one with changed files, is no result."""
+    content = json.loads((folder / "bench.json").read_text(encoding="utf-8"))
+    commands = [result["command"] for result in content["results"].values()]
+    if not commands or not all("--device cuda" in command for command in commands):
+        raise SystemExit(f"error: {folder}/bench.json was not measured on a GPU")
+    if content["machine"]["commit"].endswith("-dirty") or content["machine"]["commit"] == "unknown":
+        raise SystemExit(f"error: {folder}/bench.json does not say of which commit it is: {content['machine']['commit']}; set DI4C_COMMIT")
+    (TOP / "tools/results/gpu-bench.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

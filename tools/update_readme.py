@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from gpu_checks.table import FILE, gpu_table
+
 from di4c.evaluation.table import Row, model_label, number, ratio
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -272,13 +274,14 @@ def _bench_cells(found: dict, names: list[str]) -> list[str]:
     return [" / ".join(f"{found[n]['cpu_seconds']:.2f}" for n in names), " / ".join(f"{found[n]['peak_megabytes']:.0f}" for n in names), share]
 
 
-RENDERERS: dict[str, Callable[[dict], str]] = {
+RENDERERS: dict[str, Callable[..., str]] = {
     "demo": demo,
     "digits-seeds": digits_seeds,
     "memory": memory,
     "rxnfp": rxnfp,
     "estimators": estimators,
     "bench": bench,
+    "gpu-bench": gpu_table,
     "fashion14": judged,
     "fashion-vq": judged,
     "text-small": judged,
@@ -292,7 +295,8 @@ def rendered(page: Path) -> str:
     """The page's text with every block written anew."""
 
     def block(match: re.Match) -> str:
-        stored = json.loads((RESULTS / f"{match['name']}.json").read_text(encoding="utf-8"))
+        file = RESULTS / f"{match['name']}.json"
+        stored = None if file.name == FILE and not file.exists() else json.loads(file.read_text(encoding="utf-8"))
         text = RENDERERS[match["name"]](stored)
         if page.parent == RESULTS:
             text = text.replace("](tools/results/", "](").replace("[tools/results/", "[")

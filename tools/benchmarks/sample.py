@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     systems.add_arguments(parser, SIZES)
     parser.add_argument("--head", choices=systems.HEADS, help="text: token, small: late")
     parser.add_argument("--late-blocks", type=int, default=2)
-    parser.add_argument("--rank", type=int, help="of the readout head; the width if not given")
+    parser.add_argument("--rank", type=int, help="of the readout head; small: the width, text: 128")
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--compile", action="store_true", help="torch.compile this project's network")
     parser.add_argument("--components", type=int, default=1, help=argparse.SUPPRESS)

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--targets", type=int, default=None, help="N; as many as components if not given")
     parser.add_argument("--x-u", choices=["each", "shared"], help="one x_u for each target or shared; text: each, small: shared")
     parser.add_argument("--late-blocks", type=int, default=2)
-    parser.add_argument("--rank", type=int, help="of the readout head; the width if not given")
+    parser.add_argument("--rank", type=int, help="of the readout head; small: the width, text: 128")
     parser.add_argument("--time", type=float, default=0.5)
     parser.add_argument("--compile", action="store_true", help="torch.compile the networks")
     parser.add_argument("--recompute", action="store_true", help="recompute the small trunk's blocks in the backward pass")

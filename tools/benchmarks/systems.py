@@ -28,6 +28,9 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 TEXT = {"positions": 1024, "states": 50258, "width": 768, "depth": 12, "conditioning": 128}
 """MDLM's small network."""
 
+TEXT_RANK = 128
+"""Of the readout head of the text system, if it is not told otherwise."""
+
 Sizes = dict[str, dict]
 """System → argument → its value where none is given."""
 
@@ -86,7 +89,7 @@ def make_student(arguments: argparse.Namespace, teacher: DenoiserTeacher, head: 
     heads: dict[str, Callable[[], StudentHead]] = {
         "token": lambda: SinusoidalToken(1, backbone) if text else Token(1, backbone),
         "late": lambda: Late(1, backbone, blocks=arguments.late_blocks),
-        "readout": lambda: Readout(1, backbone, rank=arguments.rank or arguments.width),
+        "readout": lambda: Readout(1, backbone, rank=arguments.rank or (TEXT_RANK if text else arguments.width)),
     }
     made = heads[head]().to(arguments.device)
     return MixtureStudent(backbone, made, parameterisation=teacher.parameterisation, num_states=teacher.process.num_states)

@@ -1,0 +1,35 @@
+"""One part of tools/gpu_check.sh, or its verdict: python tools/gpu_check.py tests|bench|train FOLDER [--cpu]; … verdict FOLDER PART…"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("part", choices=["tests", "bench", "train", "verdict"])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("parts", nargs="*", help="what the verdict is about")
+    parser.add_argument("--cpu", action="store_true", help="at tiny size on the CPU")
+    arguments = parser.parse_args()
+    folder = arguments.folder.resolve()
+    if arguments.part == "verdict":
+        from gpu_checks.verdict import verdict
+
+        line, well = verdict(folder, tuple(arguments.parts))
+        print(line)
+        return 0 if well else 1
+    if arguments.part == "tests":
+        from gpu_checks.tests import run
+    elif arguments.part == "bench":
+        from gpu_checks.bench import run
+    else:
+        from gpu_checks.training import run
+    run(folder, cpu=arguments.cpu)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
