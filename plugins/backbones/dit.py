@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from di4c.contracts import AffineReadout, Backbone, Context, Reduction
+from di4c_plugins.backbones.rotary import Rotary, Turns
 
 
 class DiT(Backbone):
@@ -42,8 +43,8 @@ class DiT(Backbone):
         self.tokens = nn.Embedding(num_states, width)
         self.positions = nn.Embedding(num_positions, width) if absolute_positions else None
         self.conditioning = Conditioning(width, num_classes, time_conditioning)
-        self.rotary = Rotary(heads, width // heads, grid or [num_positions])
-        self.blocks = nn.ModuleList(Block(width, heads, mlp_ratio, dropout) for _ in range(depth))
+        self.rotary = Rotary(grid_angles(grid or [num_positions], width // heads), heads, "neighbours")
+        self.blocks = nn.ModuleList(Block(width, mlp_ratio, dropout) for _ in range(depth))
         self.final = ModulatedNorm(width)
         self.readout = LinearReadout(width, num_states)
 
@@ -54,16 +55,17 @@ class DiT(Backbone):
             h = h + self.positions(torch.arange(positions, device=x_t.device))
         lam = context if context is not None and context.modulation is None else None
         start = lam.start if lam is not None else self.depth
-        h = self._through(self.blocks[:start], h, c)
+        h = self._through(self.blocks[:start], h, c, positions)
         if lam is not None:
             h, c = enter(h, c, lam)
-            h = self._through(self.blocks[start:], h, c)
-        return self.final(h[:, :positions], c)
+            h = self._through(self.blocks[start:], h, c, positions)
+        return self.final(h[:, :positions], F.silu(c))
 
-    def _through(self, blocks: nn.ModuleList, h: Tensor, c: Tensor) -> Tensor:
+    def _through(self, blocks: nn.ModuleList, h: Tensor, c: Tensor, positions: int) -> Tensor:
+        c, turns = F.silu(c), self.rotary(positions, h.shape[1] - positions, h)
         for block in blocks:
             again = self.recompute and torch.is_grad_enabled()
-            h = checkpoint(block, h, c, self.rotary, use_reentrant=False) if again else block(h, c, self.rotary)
+            h = checkpoint(block, h, c, turns, use_reentrant=False) if again else block(h, c, turns)
         return h
 
 
@@ -105,36 +107,20 @@ def sinusoid(values: Tensor, frequencies: int, longest: float = 10_000.0) -> Ten
     return torch.cat([angles.cos(), angles.sin()], dim=-1).float()
 
 
-class Rotary(nn.Module):
-    """Rotary angles of a sequence or of a grid's rows and columns (each axis takes an equal share of the channels)."""
-
-    def __init__(self, heads: int, head_width: int, grid: list[int]):
-        super().__init__()
-        pairs = head_width // 2 // len(grid)
-        frequencies = 100.0 ** -(torch.arange(pairs, dtype=torch.float64) / pairs)
-        axes = torch.meshgrid(*(torch.arange(n, dtype=torch.float64) for n in grid), indexing="ij")
-        angles = torch.cat([axis.flatten()[:, None] * frequencies for axis in axes], dim=-1)
-        angles = F.pad(angles, (0, head_width // 2 - angles.shape[-1])).repeat(1, heads)
-        self.register_buffer("cos", angles.cos().float(), persistent=False)
-        self.register_buffer("sin", angles.sin().float(), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x [B, D + K, heads · head width] with its first D positions turned, neighbouring channels paired.
-
-        One complex product over all heads: on a CPU several times faster than slices of single heads.
-        """
-        extra = x.shape[1] - len(self.cos)
-        turn = torch.complex(F.pad(self.cos, (0, 0, 0, extra), value=1.0), F.pad(self.sin, (0, 0, 0, extra)))
-        pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)).contiguous())
-        return torch.view_as_real(pairs * turn).flatten(-2).to(x)
+def grid_angles(grid: list[int], head_width: int) -> Tensor:
+    """Rotary angles of a sequence, or of a grid's rows and columns, each axis with an equal share: [D, head_width/2] float64."""
+    pairs = head_width // 2 // len(grid)
+    frequencies = 100.0 ** -(torch.arange(pairs, dtype=torch.float64) / pairs)
+    axes = torch.meshgrid(*(torch.arange(n, dtype=torch.float64) for n in grid), indexing="ij")
+    angles = torch.cat([axis.flatten()[:, None] * frequencies for axis in axes], dim=-1)
+    return F.pad(angles, (0, head_width // 2 - angles.shape[-1]))
 
 
 class Block(nn.Module):
     """Attention and MLP, each scaled, shifted and gated by the conditioning; the gates start open."""
 
-    def __init__(self, width: int, heads: int, mlp_ratio: float, dropout: float):
+    def __init__(self, width: int, mlp_ratio: float, dropout: float):
         super().__init__()
-        self.heads = heads
         self.dropout = nn.Dropout(dropout)  # on what joins the residual stream: SDPA with dropout inside has no fast CPU kernel
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.modulation = nn.Linear(width, 6 * width)
@@ -145,18 +131,16 @@ class Block(nn.Module):
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
 
-    def forward(self, h: Tensor, c: Tensor, rotary: Rotary) -> Tensor:
-        """h [B, D + K, H], conditioning c [B, C] → [B, D + K, H]."""
-        modulation = self.modulation(F.silu(c))[:, None].chunk(6, dim=-1)
+    def forward(self, h: Tensor, c: Tensor, turns: Turns) -> Tensor:
+        """h [B, D + K, H], conditioning c [B, C] after its SiLU → [B, D + K, H]."""
+        modulation = self.modulation(c)[:, None].chunk(6, dim=-1)
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation
-        mixed = self.attend(torch.addcmul(shift_a, self.norm(h), 1 + scale_a), rotary)
+        mixed = self.attend(torch.addcmul(shift_a, self.norm(h), 1 + scale_a), turns)
         h = torch.addcmul(h, 1 + gate_a, self.dropout(mixed))
         return torch.addcmul(h, 1 + gate_m, self.dropout(self.mlp(torch.addcmul(shift_m, self.norm(h), 1 + scale_m))))
 
-    def attend(self, h: Tensor, rotary: Rotary) -> Tensor:
-        q, k, v = self.qkv(h).chunk(3, dim=-1)
-        q, k, v = (rearrange(x, "b d (n w) -> b n d w", n=self.heads) for x in (rotary(q), rotary(k), v))
-        mixed = F.scaled_dot_product_attention(q, k, v)
+    def attend(self, h: Tensor, turns: Turns) -> Tensor:
+        mixed = F.scaled_dot_product_attention(*turns.split(self.qkv(h)))
         return self.out(rearrange(mixed, "b n d w -> b d (n w)"))
 
 
@@ -171,7 +155,8 @@ class ModulatedNorm(nn.Module):
         nn.init.zeros_(self.modulation.bias)
 
     def forward(self, h: Tensor, c: Tensor) -> Tensor:
-        shift, scale = self.modulation(F.silu(c))[:, None].chunk(2, dim=-1)
+        """h [B, D, H], conditioning c [B, C] after its SiLU → [B, D, H]."""
+        shift, scale = self.modulation(c)[:, None].chunk(2, dim=-1)
         return torch.addcmul(shift, self.norm(h), 1 + scale)
 
 

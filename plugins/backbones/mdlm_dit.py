@@ -17,11 +17,12 @@ from torch.nn import functional as F
 from di4c.contracts import Backbone, Context
 from di4c.errors import SpecError
 from di4c_plugins.backbones.dit import LinearReadout, enter
+from di4c_plugins.backbones.rotary import Rotary, Turns
 from di4c_plugins.backbones.sinusoid import sinusoid
 from di4c_plugins.processes.noise import discretised, noise_schedule
 
 PUBLISHED_NAMES = {"output_layer.linear.": "readout.linear."}
-"""Published prefix → prefix here; `rotary_emb.inv_freq` of published files is recomputed and not kept."""
+"""Published prefix → prefix here; `rotary_emb.inv_freq` of published files is not read: the angles follow from `rotary_base`."""
 
 
 class MdlmDiT(Backbone):
@@ -61,11 +62,11 @@ class MdlmDiT(Backbone):
         if width % heads or (width // heads) % 2:
             raise SpecError(f"backbone mdlm-dit: width {width} over {heads} heads must give an even whole number")
         self.width, self.depth, self.embedding_width = width, depth, conditioning_width
-        self.head_width, self.rotary_base = width // heads, rotary_base
+        self.rotary = Rotary(language_angles(num_positions, width // heads, rotary_base), heads, "halves")
         self.time_conditioning, self.noise, self.grid = time_conditioning, noise_schedule(noise), conditioning_grid
         self.vocab_embed = VocabularyEmbedding(num_states, width)
         self.sigma_map = SigmaEmbedding(conditioning_width, sigma_features)
-        self.blocks = nn.ModuleList(Block(width, heads, conditioning_width, mlp_ratio, dropout) for _ in range(depth))
+        self.blocks = nn.ModuleList(Block(width, conditioning_width, mlp_ratio, dropout) for _ in range(depth))
         self.output_layer = FinalNorm(width, conditioning_width)
         self.readout = LinearReadout(width, num_states)
 
@@ -82,34 +83,25 @@ class MdlmDiT(Backbone):
         """Features at a given total noise σ [B]: [B·M, D, H]."""
         h, c = self.vocab_embed(x_t), self.sigma_map(sigma)
         positions = x_t.shape[1]
-        rotary = rotary_angles(positions, self.head_width, self.rotary_base, h)
         lam = context if context is not None and context.modulation is None else None
         start = lam.start if lam is not None else self.depth
-        for block in self.blocks[:start]:
-            h = block(h, F.silu(c), rotary)
+        h = self._through(self.blocks[:start], h, c, positions)
         if lam is not None:
             h, c = enter(h, c, lam)
-            for block in self.blocks[start:]:
-                h = block(h, F.silu(c), rotary)
+            h = self._through(self.blocks[start:], h, c, positions)
         return self.output_layer(h[:, :positions], F.silu(c))
 
-
-def rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-    """x [B, heads, D + K, head width] with its first D positions rotated, halves paired (the published convention)."""
-    cos, sin = (r.to(x) for r in rotary)
-    a, b = x[..., : len(cos), :].chunk(2, dim=-1)
-    turned = torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
-    return torch.cat([turned, x[..., len(cos) :, :]], dim=-2) if x.shape[-2] > len(cos) else turned
+    def _through(self, blocks: nn.ModuleList, h: Tensor, c: Tensor, positions: int) -> Tensor:
+        c, turns = F.silu(c), self.rotary(positions, h.shape[1] - positions, h)
+        for block in blocks:
+            h = block(h, c, turns)
+        return h
 
 
-def rotary_angles(positions: int, head_width: int, base: float, like: Tensor) -> tuple[Tensor, Tensor]:
-    """(cos, sin) of position·base^(−2k/head_width): [D, head_width/2] each, in the dtype and on the device of `like`.
-
-    Recomputed at every call: a buffer would be rounded with the weights where a model is cast to bfloat16.
-    """
-    exponents = torch.arange(0, head_width, 2, dtype=torch.float64, device=like.device) / head_width
-    angles = torch.arange(positions, dtype=torch.float64, device=like.device)[:, None] * base**-exponents
-    return angles.cos().to(like.dtype), angles.sin().to(like.dtype)
+def language_angles(positions: int, head_width: int, base: float) -> Tensor:
+    """Rotary angles position·base^(−2k/head_width): [D, head_width/2] float64."""
+    exponents = torch.arange(0, head_width, 2, dtype=torch.float64) / head_width
+    return torch.arange(positions, dtype=torch.float64)[:, None] * base**-exponents
 
 
 class VocabularyEmbedding(nn.Module):
@@ -140,9 +132,8 @@ class SigmaEmbedding(nn.Module):
 class Block(nn.Module):
     """Attention and MLP without biases in the attention, each scaled, shifted and gated by the conditioning."""
 
-    def __init__(self, width: int, heads: int, conditioning_width: int, mlp_ratio: int, dropout: float):
+    def __init__(self, width: int, conditioning_width: int, mlp_ratio: int, dropout: float):
         super().__init__()
-        self.heads = heads
         self.norm1 = nn.LayerNorm(width, bias=False)
         self.attn_qkv = nn.Linear(width, 3 * width, bias=False)
         self.attn_out = nn.Linear(width, width, bias=False)
@@ -152,16 +143,16 @@ class Block(nn.Module):
         self.adaLN_modulation = zeroed(nn.Linear(conditioning_width, 6 * width))
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, h: Tensor, c: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+    def forward(self, h: Tensor, c: Tensor, turns: Turns) -> Tensor:
         """h [B, D + K, H], conditioning c [B, C] after its SiLU → [B, D + K, H]."""
         modulation = self.adaLN_modulation(c)[:, None].chunk(6, dim=-1)
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation
-        h = h + gate_a * self.dropout(self.attend(self.norm1(h) * (1 + scale_a) + shift_a, rotary))
-        return h + gate_m * self.dropout(self.mlp(self.norm2(h) * (1 + scale_m) + shift_m))
+        mixed = self.attend(torch.addcmul(shift_a, self.norm1(h), 1 + scale_a), turns)
+        h = torch.addcmul(h, gate_a, self.dropout(mixed))
+        return torch.addcmul(h, gate_m, self.dropout(self.mlp(torch.addcmul(shift_m, self.norm2(h), 1 + scale_m))))
 
-    def attend(self, h: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-        q, k, v = rearrange(self.attn_qkv(h), "b d (three n w) -> three b n d w", three=3, n=self.heads)
-        mixed = F.scaled_dot_product_attention(rotate(q, rotary), rotate(k, rotary), v)
+    def attend(self, h: Tensor, turns: Turns) -> Tensor:
+        mixed = F.scaled_dot_product_attention(*turns.split(self.attn_qkv(h)))
         return self.attn_out(rearrange(mixed, "b n d w -> b d (n w)"))
 
 
@@ -175,7 +166,7 @@ class FinalNorm(nn.Module):
 
     def forward(self, h: Tensor, c: Tensor) -> Tensor:
         shift, scale = self.adaLN_modulation(c)[:, None].chunk(2, dim=-1)
-        return self.norm_final(h) * (1 + scale) + shift
+        return torch.addcmul(shift, self.norm_final(h), 1 + scale)
 
 
 def zeroed(layer: nn.Linear) -> nn.Linear:

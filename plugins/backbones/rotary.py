@@ -1,0 +1,89 @@
+"""Rotary positions (Su et al. 2021) in real arithmetic, for the two ways in which networks pair channels."""
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from di4c.errors import SpecError
+
+
+class Rotary(nn.Module):
+    """Turns the k-th pair of channels of every head, at position d, by angles[d, k].
+
+    angles: [D, head width/2] float64. pairs: channels 2k and 2k + 1 ("neighbours"), or k and k + head width/2 ("halves", as in
+    published language models). The tables are float32 whatever the weights are cast to, and not part of the state dict.
+    """
+
+    def __init__(self, angles: Tensor, heads: int, pairs: Literal["neighbours", "halves"]):
+        super().__init__()
+        self.heads = heads
+        self.distance = 1 if pairs == "neighbours" else angles.shape[1]
+        angles = torch.cat([angles, torch.zeros_like(angles[:1])])  # one more row, for tokens that are not turned
+        cos, sin, zero = angles.cos(), angles.sin(), torch.zeros_like(angles)
+        head = [torch.stack([a, b], dim=2 if self.distance == 1 else 1).flatten(1) for a, b in ((cos, cos), (sin, zero))]
+        self.register_buffer("tables", torch.stack(head).float().repeat(1, 1, 2 * heads), persistent=False)
+
+    def forward(self, positions: int, extra: int, like: Tensor) -> "Turns":
+        """The turns of `positions` tokens, and of `extra` ones behind them that stay as they are; in like's dtype.
+
+        Raises SpecError if there are more positions than angles.
+        """
+        most = self.tables.shape[1] - 1
+        if positions > most:
+            raise SpecError(f"backbone: a sequence of {positions} tokens, but the network was built for {most}")
+        rows = self.tables[:, :positions]
+        if extra:
+            rows = torch.cat([rows, self.tables[:, -1:].expand(-1, extra, -1)], dim=1)
+        return Turns(rows.to(like.dtype), self.heads, self.distance)
+
+    def _apply(self, fn: Callable, recurse: bool = True) -> "Rotary":
+        """As nn.Module's, but the tables keep their precision."""
+        exact = self.tables
+        super()._apply(fn, recurse)
+        self.tables = exact.to(self.tables.device)
+        return self
+
+
+class Turns(NamedTuple):
+    """tables: [2, D, 2·H], of every pair of channels cos at both, and sin at the first with 0 at the second; for queries, then keys."""
+
+    tables: Tensor
+    heads: int
+    distance: int
+
+    def split(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values [B, heads, D, head width] of a projection [B, D, 3·H], the first two turned."""
+        width = qkv.shape[-1] // 3
+        both, values = qkv.split([2 * width, width], dim=-1)
+        queries, keys = _Turn.apply(both, self.tables.to(qkv.dtype), self.distance).chunk(2, dim=-1)
+        queries, keys, values = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (queries, keys, values))
+        return queries, keys, values
+
+
+class _Turn(torch.autograd.Function):
+    """(a, b) → (a·cos − b·sin, b·cos + a·sin) for the pairs of channels of x [B, D, C], `distance` apart; tables [2, D, C].
+
+    Three passes over x as it lies in memory: a channel's partner is found by shifting x, which is a view, not by slices that have to
+    be concatenated again. On a CPU this takes about as long as one complex product; Inductor, which has no complex numbers, fuses
+    it. Written by hand because autograd would copy the gradient for every shift: it is the turn the other way.
+    """
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor, tables: Tensor, distance: int) -> Tensor:
+        ctx.save_for_backward(tables)
+        ctx.distance = distance
+        return _turn(x, tables, distance, 1)
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return _turn(gradient, *ctx.saved_tensors, ctx.distance, -1), None, None
+
+
+def _turn(x: Tensor, tables: Tensor, distance: int, sign: int) -> Tensor:
+    cos, sin = tables
+    turned, sin = x * cos, sin[:, :-distance]
+    turned[..., :-distance].addcmul_(x[..., distance:], sin, value=-sign)
+    turned[..., distance:].addcmul_(x[..., :-distance], sin, value=sign)
+    return turned
