@@ -1,14 +1,14 @@
 """CIFAR-10: 60 000 colour images of 32 × 32 pixels in ten classes (Krizhevsky 2009)."""
 
 import codecs
-import io
 import pickle
 from pathlib import Path
 
 import numpy as np
 
 from di4c.errors import DataError
-from di4c_plugins.datasets.pixels import Images, PixelData, hub_images, pooled
+from di4c_plugins.datasets.pixels import Images, PixelData, checked, hub_images, pooled
+from di4c_plugins.datasets.reading import open_plain, reading
 
 BATCHES = {"train": [f"data_batch_{k}" for k in range(1, 6)], "test": ["test_batch"]}
 RECORD = 1 + 3 * 32 * 32
@@ -37,7 +37,7 @@ class CIFAR10(PixelData):
 
     def read(self, name: str) -> Images:
         if self.path is None:
-            images = hub_images(self.dataset, name, "img", "label")
+            images = hub_images(self.dataset, name, "img", "label", channels=3, labels=10)
         else:
             parts = [read_batch(batch_file(Path(self.path).expanduser(), batch)) for batch in BATCHES[name]]
             images = Images(np.concatenate([p.pixels for p in parts]), np.concatenate([p.labels for p in parts]))
@@ -46,10 +46,11 @@ class CIFAR10(PixelData):
 
 def batch_file(folder: Path, name: str) -> Path:
     """The file of that name in the folder or in the one that the archives unpack to."""
-    for parent in (folder, folder / "cifar-10-batches-py", folder / "cifar-10-batches-bin"):
-        for file in (parent / name, parent / f"{name}.bin"):
-            if file.is_file():
-                return file
+    with reading(f"data.path {folder}", "a folder"):
+        for parent in (folder, folder / "cifar-10-batches-py", folder / "cifar-10-batches-bin"):
+            for file in (parent / name, parent / f"{name}.bin"):
+                if file.is_file():
+                    return file
     raise DataError(
         f"data.path {folder}: no {name} and no {name}.bin; expected CIFAR-10's python or binary version, unpacked"
     )
@@ -57,17 +58,17 @@ def batch_file(folder: Path, name: str) -> Path:
 
 def read_batch(file: Path) -> Images:
     """One batch file: records of a label and 3072 bytes (.bin), or a pickle of arrays; nothing in it is executed."""
-    content = file.read_bytes()
-    if file.suffix == ".bin":
-        if not content or len(content) % RECORD:
-            raise DataError(f"{file}: truncated ({len(content)} bytes are no multiple of {RECORD})")
-        records = np.frombuffer(content, dtype=np.uint8).reshape(-1, RECORD)
-        return Images(records[:, 1:].reshape(-1, 3, 32, 32), records[:, 0].astype(np.int64))
-    try:
-        batch = ArraysOnly(io.BytesIO(content), encoding="bytes").load()
-        return Images(np.asarray(batch[b"data"]).reshape(-1, 3, 32, 32), np.asarray(batch[b"labels"], dtype=np.int64))
-    except (pickle.UnpicklingError, EOFError, KeyError, ValueError, TypeError, AttributeError) as error:
-        raise DataError(f"{file}: not a batch of CIFAR-10's python version, or damaged ({error})") from error
+    with reading(file, "a batch of CIFAR-10", "fetch it again"), open_plain(file) as opened:
+        if file.suffix == ".bin":
+            content = opened.read()
+            if not content or len(content) % RECORD:
+                raise DataError(f"{file}: truncated ({len(content)} bytes are no multiple of {RECORD})")
+            records = np.frombuffer(content, dtype=np.uint8).reshape(-1, RECORD)
+            pixels, labels = records[:, 1:], records[:, 0]
+        else:
+            batch = ArraysOnly(opened, encoding="bytes").load()
+            pixels, labels = np.asarray(batch[b"data"]), np.asarray(batch[b"labels"])
+        return checked(Images(pixels.reshape(-1, 3, 32, 32), labels.astype(np.int64)), 10, file)
 
 
 class ArraysOnly(pickle.Unpickler):

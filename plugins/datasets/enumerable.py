@@ -37,7 +37,7 @@ class Enumerable(DataSource):
             table = (spread * Draws(table_seed, path=("table",)).normal(len(self.states))[0]).softmax(0)
         else:
             table = torch.tensor(probs, dtype=torch.float64)
-        if len(table) != len(self.states) or (table < 0).any() or table.sum() <= 0:
+        if len(table) != len(self.states) or not table.isfinite().all() or (table < 0).any() or table.sum() <= 0:
             raise SpecError(f"data.probs: {len(self.states)} non-negative numbers, one a state; found {len(table)}")
         self.probs = table / table.sum()
 

@@ -1,13 +1,15 @@
 """Fashion-MNIST: 70 000 grey images of clothes in ten classes (Xiao et al. 2017)."""
 
 import gzip
+import math
 import struct
 from pathlib import Path
 
 import numpy as np
 
 from di4c.errors import DataError
-from di4c_plugins.datasets.pixels import Images, PixelData, hub_images, pooled
+from di4c_plugins.datasets.pixels import Images, PixelData, checked, hub_images, pooled
+from di4c_plugins.datasets.reading import open_plain, reading
 
 PREFIX = {"train": "train", "test": "t10k"}
 
@@ -35,33 +37,38 @@ class FashionMNIST(PixelData):
 
     def read(self, name: str) -> Images:
         if self.path is None:
-            images = hub_images(self.dataset, name, "image", "label")
+            images = hub_images(self.dataset, name, "image", "label", channels=1, labels=10)
         else:
             folder = Path(self.path).expanduser()
-            pixels = read_idx(idx_file(folder, f"{PREFIX[name]}-images-idx3-ubyte"))[:, None]
-            images = Images(pixels, read_idx(idx_file(folder, f"{PREFIX[name]}-labels-idx1-ubyte")).astype(np.int64))
-        if len(images.pixels) != len(images.labels):
-            raise DataError(f"data.path {self.path}: {len(images.pixels)} images and {len(images.labels)} labels")
+            pixels = idx_file(folder, f"{PREFIX[name]}-images-idx3-ubyte")
+            labels = idx_file(folder, f"{PREFIX[name]}-labels-idx1-ubyte")
+            images = Images(read_idx(pixels, (28, 28))[:, None], read_idx(labels, ()).astype(np.int64))
+            checked(images, 10, f"{pixels} and {labels.name}")
         return Images(pooled(images.pixels, self.size), images.labels)
 
 
 def idx_file(folder: Path, name: str) -> Path:
     """The file of that name in the folder, compressed or not."""
-    for file in (folder / f"{name}.gz", folder / name):
-        if file.is_file():
-            return file
+    with reading(f"data.path {folder}", "a folder"):
+        for file in (folder / f"{name}.gz", folder / name):
+            if file.is_file():
+                return file
     raise DataError(f"data.path {folder}: no {name}.gz; expected the four idx files of (Fashion-)MNIST")
 
 
-def read_idx(file: Path) -> np.ndarray:
-    """The array in an idx file of bytes: magic 0 0 8 n, then n sizes, then the bytes. DataError for anything else."""
-    try:
-        content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
-        zero, kind, dimensions = struct.unpack(">HBB", content[:4])
-        shape = struct.unpack(f">{dimensions}I", content[4 : 4 + 4 * dimensions])
-        values = np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * dimensions)
-    except (OSError, EOFError, ValueError, struct.error) as error:
-        raise DataError(f"{file}: not an idx file, or truncated ({error})") from error
-    if zero or kind != 8 or values.size != int(np.prod(shape)):
-        raise DataError(f"{file}: not an idx file of bytes, or truncated ({values.size} bytes for the sizes {shape})")
-    return values.reshape(shape)
+def read_idx(file: Path, item: tuple[int, ...]) -> np.ndarray:
+    """The array [n, *item] in an idx file of bytes: magic 0 0 8 d, then d sizes, then the bytes. DataError for anything else.
+
+    No more is read than the sizes say, however far a compressed file unpacks.
+    """
+    with reading(file, "an idx file", "fetch it again"), open_plain(file) as opened:
+        source = gzip.GzipFile(fileobj=opened) if file.suffix == ".gz" else opened
+        zero, kind, dimensions = struct.unpack(">HBB", source.read(4))
+        shape = struct.unpack(f">{dimensions}I", source.read(4 * dimensions))
+        if zero or kind != 8 or shape[1:] != item:
+            raise DataError(f"{file}: not an idx file of bytes with sizes (n{''.join(f', {size}' for size in item)})")
+        wanted = math.prod(shape)
+        content = source.read(wanted + 1)
+    if len(content) != wanted:
+        raise DataError(f"{file}: truncated, or longer than it says (sizes {shape}); fetch it again")
+    return np.frombuffer(content, dtype=np.uint8).reshape(shape)

@@ -6,15 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from di4c.contracts import Batch, Draws, Split
 from di4c.errors import DataError, SpecError
+from di4c_plugins.datasets.folders import SPLITS, files_below, split_folders
+from di4c_plugins.datasets.image_file import read_square
 from di4c_plugins.datasets.pixels import Images, PixelData, PixelSplit
+from di4c_plugins.datasets.reading import reading
 
 ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
-HELD_OUT = {"train": ("train",), "test": ("test", "val", "valid", "validation")}
 
 
 class FileSplit(Split):
@@ -28,7 +29,7 @@ class FileSplit(Split):
 
     def batch(self, indices: Tensor, draws: Draws | None = None) -> Batch:
         chosen = indices.tolist()
-        pixels = np.stack([read_image(self.files[index], self.data.shape) for index in chosen])
+        pixels = np.stack([read_square(self.files[index], self.data.shape) for index in chosen])
         conditional = self.data.num_classes is not None
         split = PixelSplit(
             Images(pixels, self.labels[chosen]), self.data.num_states, conditional=conditional, flips=self.flips
@@ -41,7 +42,8 @@ class ImageFolder(PixelData):
 
     size: side of the scaled central square; channels: 1 (grey) or 3. levels: S. conditional: the folders that images
     lie in are their classes, in alphabetical order. The held-out images are chosen by their names, so adding images
-    moves none.
+    moves none. Split folders may be written in capitals. Raises DataError where it is unclear which images are held out,
+    or which class an image has.
     """
 
     def __init__(
@@ -62,12 +64,14 @@ class ImageFolder(PixelData):
             )
         self.path, self.held_out = Path(path).expanduser(), held_out
         self._files_of: dict[str, FileSplit] = {}
+        if conditional:
+            self._check_classes()
         super().__init__(
             (channels, size, size), levels, num_labels=len(self._classes), conditional=conditional, flips=flips
         )
 
     def split(self, name: str) -> FileSplit:
-        if name not in HELD_OUT:
+        if name not in SPLITS:
             raise DataError(f"data: no split {name!r}; the splits are 'train' and 'test'")
         if name not in self._files_of:
             files = self._files[name]
@@ -77,15 +81,22 @@ class ImageFolder(PixelData):
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256(repr((self.shape, self.num_states, self.num_classes)).encode())
-        for name, files in self._files.items():
-            digest.update(repr([(name, str(f.relative_to(self.path)), f.stat().st_size) for f in files]).encode())
+        with reading(self.path, "a folder of images"):
+            for name, files in self._files.items():
+                digest.update(repr([(name, str(f.relative_to(self.path)), f.stat().st_size) for f in files]).encode())
         return digest.hexdigest()[:16]
 
     @cached_property
     def _files(self) -> dict[str, list[Path]]:
-        found = {name: self._below(*folders) for name, folders in HELD_OUT.items()}
+        found = {name: files for name, (_, files) in self._own_splits.items()}
         if not all(found.values()):
             every = images_below(self.path)
+            if found["test"]:
+                held, beside = self._own_splits["test"][0].name, len(every) - len(found["test"])
+                raise DataError(
+                    f"data.path {self.path}: a folder {held} of held-out images and no folder train, but {beside} images beside "
+                    f"it; put those into a folder train, or rename {held} if it is a class"
+                )
             found = {"train": [], "test": []}
             for file in every:
                 found["test" if is_held_out(file.relative_to(self.path), self.held_out) else "train"].append(file)
@@ -96,8 +107,29 @@ class ImageFolder(PixelData):
             )
         return found
 
-    def _below(self, *folders: str) -> list[Path]:
-        return next((files for folder in folders if (files := images_below(self.path / folder))), [])
+    @cached_property
+    def _own_splits(self) -> dict[str, tuple[Path, list[Path]]]:
+        """{split: (its folder, the images in it)} of the folders that are named as splits, the first that holds any."""
+        nothing: tuple[Path, list[Path]] = (self.path, [])
+        return {
+            name: next(((folder, files) for folder in folders if (files := images_below(folder))), nothing)
+            for name, folders in split_folders(self.path).items()
+        }
+
+    def _check_classes(self) -> None:
+        """DataError unless every image lies in a class folder, and every class of a split in one folder."""
+        own = all(files for _, files in self._own_splits.values())
+        for name, files in self._files.items():
+            root, folders = self._own_splits[name][0] if own else self.path, {}
+            for file in files:
+                folder = folders.setdefault(file.parent.name, file.parent)
+                if file.parent == root:
+                    raise DataError(f"{file}: lies in no class folder; sort it into one, or set data.conditional: false")
+                if file.parent != folder:
+                    raise DataError(
+                        f"data.path {self.path}: the folders {folder.relative_to(root)} and {file.parent.relative_to(root)} "
+                        f"would be one class {folder.name!r}; rename one of them"
+                    )
 
     @cached_property
     def _classes(self) -> list[str]:
@@ -106,26 +138,10 @@ class ImageFolder(PixelData):
 
 def images_below(folder: Path) -> list[Path]:
     """The image files in a folder and its folders, in alphabetical order."""
-    return sorted(file for file in folder.rglob("*") if file.suffix.lower() in ENDINGS and file.is_file())
+    return files_below(folder, lambda file: file.suffix.lower() in ENDINGS)
 
 
 def is_held_out(name: Path, share: float) -> bool:
     """Whether the image of this name is among the held-out ones; a hash of the name decides."""
     number = int.from_bytes(hashlib.sha256(name.as_posix().encode()).digest()[:8], "big")
     return number < share * 2**64
-
-
-def read_image(file: Path, shape: tuple[int, int, int]) -> np.ndarray:
-    """The central square scaled to the shape: [C, H, W] uint8. DataError if the file is no image."""
-    channels, height, width = shape
-    try:
-        with Image.open(file) as image:
-            colour = image.convert("L" if channels == 1 else "RGB")
-    except (UnidentifiedImageError, OSError) as error:
-        raise DataError(f"{file}: cannot be read as an image ({error})") from error
-    side = min(colour.size)
-    left, top = (colour.width - side) // 2, (colour.height - side) // 2
-    scaled = colour.resize((width, height), Image.Resampling.BOX if side >= width else Image.Resampling.BICUBIC,
-                           box=(left, top, left + side, top + side))  # fmt: skip
-    pixels = np.asarray(scaled)
-    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from di4c.contracts import Batch, DataSource, Draws, Split
 from di4c.errors import DataError, SpecError
+from di4c_plugins.datasets.image_file import in_channels
 from di4c_plugins.datasets.image_grid import image_grid
+from di4c_plugins.datasets.reading import reading, reason
 
 TILE = 84
 """About how many pixels of a contact sheet a small image is enlarged to."""
@@ -118,21 +120,33 @@ def pooled(pixels: np.ndarray, side: int) -> np.ndarray:
     return np.concatenate([np.floor(part + 0.5).astype(np.uint8) for part in parts])
 
 
-def hub_images(dataset: str, split: str, image: str, label: str) -> Images:
-    """The images of a hub data set's split, through `datasets`. DataError if it cannot be had."""
+def hub_images(dataset: str, split: str, image: str, label: str, *, channels: int, labels: int) -> Images:
+    """The images of a hub data set's split, through `datasets`. DataError if it cannot be had or read."""
     try:
         import datasets
 
         rows = datasets.load_dataset(dataset, split=split)
     except Exception as error:
         raise DataError(
-            f"data: the hub did not give {dataset!r} ({type(error).__name__}: {str(error).splitlines()[0]}); "
-            "data.path names a local folder instead"
+            f"data: the hub did not give {dataset!r} ({reason(error)}); data.path names a local folder instead"
         ) from error
-    pixels = [np.asarray(row[image]) for row in rows]
-    stacked = np.stack(pixels)
-    stacked = stacked[:, None] if stacked.ndim == 3 else stacked.transpose(0, 3, 1, 2)
-    return Images(np.ascontiguousarray(stacked), np.asarray(rows[label], dtype=np.int64))
+    with reading(f"{dataset} ({split})", "images"):
+        pixels = [np.asarray(in_channels(row[image], channels, f"{dataset} ({split}) row {i}")) for i, row in enumerate(rows)]
+        stacked = np.stack(pixels)
+        stacked = stacked[:, None] if stacked.ndim == 3 else stacked.transpose(0, 3, 1, 2)
+        return checked(Images(np.ascontiguousarray(stacked), np.asarray(rows[label], dtype=np.int64)), labels, dataset)
+
+
+def checked(images: Images, labels: int, source: object) -> Images:
+    """The images, if they are bytes and each has one of the labels 0, …, labels − 1; else DataError."""
+    if images.pixels.dtype != np.uint8 or not len(images.pixels) or images.labels.shape != images.pixels.shape[:1]:
+        raise DataError(
+            f"{source}: {len(images.pixels)} images of type {images.pixels.dtype} and {len(images.labels)} labels; expected "
+            "images of bytes, a label each"
+        )
+    if images.labels.min() < 0 or images.labels.max() >= labels:
+        raise DataError(f"{source}: labels {images.labels.min()} to {images.labels.max()}; expected 0 to {labels - 1}")
+    return images
 
 
 def _in_parts(pixels: np.ndarray, size: int = 8192) -> Iterator[np.ndarray]:

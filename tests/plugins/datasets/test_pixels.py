@@ -89,7 +89,7 @@ def test_damaged_files_are_told(fashion_folder):
     with pytest.raises(DataError, match="truncated"):
         FashionMNIST(path=str(fashion_folder)).split("train")
     images.write_bytes(b"nothing")
-    with pytest.raises(DataError, match="not an idx file"):
+    with pytest.raises(DataError, match="cannot be read as an idx file"):
         FashionMNIST(path=str(fashion_folder)).split("train")
     images.unlink()
     with pytest.raises(DataError, match="train-images-idx3-ubyte"):
