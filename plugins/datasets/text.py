@@ -23,7 +23,10 @@ from di4c_plugins.datasets.text_encoding import (
     alphabet_of,
     load_tokenizer,
 )
-from di4c_plugins.datasets.token_cache import TokenCache, cache_root, cached_tokens, encoded
+from di4c_plugins.datasets.token_cache import TokenCache, cache_root, cached_text, cached_tokens, encoded
+
+READING = 2
+"""Rises where the same source is read as other tokens, so that no cache of an earlier reading is used."""
 
 
 class PackedSplit(Split):
@@ -46,7 +49,7 @@ class PackedSplit(Split):
 
 
 class Text(DataSource):
-    """Text from `path` (a file or folder: .txt, .md, .jsonl, .parquet, also .gz) or from a `dataset` of the hub.
+    """Text from `path` (a file or folder: .txt, .md, .jsonl, .ndjson, .parquet, also packed) or from a `dataset` of the hub.
 
     length: D. tokenizer: "characters", a tokenizer.json, a folder with one or with GPT-2's vocab.json and merges.txt,
     or a hub name. separator: the token between documents (default: newline for characters, "<|endoftext|>" for
@@ -54,6 +57,7 @@ class Text(DataSource):
     wrap: every sequence begins and ends with the separator (as MDLM's and SDTT's models were trained).
     normalise, alphabet, most_characters: for characters; without an alphabet the training text's most frequent
     characters.
+    A special token of the tokenizer that stands literally in the text is text. Prompts of unknown words are refused.
     held_out: the share of sequences in the split "test", in runs spread evenly over the text; none if test_path or
     test_split name a held-out source. most_tokens: read no further. documents: what a document is in a plain text file.
 
@@ -95,6 +99,11 @@ class Text(DataSource):
         if test_path is not None or test_split is not None:
             changes = {"path": test_path} if test_path is not None else {"split": test_split}
             self.sources["test"] = replace(self.sources["train"], **changes)
+        elif own := self.sources["train"].own_splits():
+            raise SpecError(
+                f"data.path {path}: holds folders {own['train'].name} and {own['test'].name}, which would be mixed; write "
+                f"path: {own['train']} and test_path: {own['test']}"
+            )
         self.encoding = self._encoding(tokenizer, separator, normalise, alphabet, most_characters)
         self.num_states = self.encoding.size
 
@@ -129,7 +138,7 @@ class Text(DataSource):
 
         prefix stands at the beginning, suffix at the end, inside the separators of sequences that are wrapped; in `infill`,
         which begins after the prefix, each `blank` is one free token. Raises DataError where they do not fit, or have
-        characters without a token.
+        characters or words without a token, which it names.
         """
         inner: list[int] = []
         for i, piece in enumerate(infill.split(blank) if infill else []):
@@ -169,27 +178,19 @@ class Text(DataSource):
         """The alphabet of the training text, counted once and kept with the caches."""
         if normalise == "letters":
             return alphabet_of([], separator, normalise, most)
-        key = _digest([self.sources["train"].identity(), separator, normalise, most])
-        file = self.cache / f"alphabet-{key}.json"
-        if file.is_file():
-            return json.loads(file.read_text())
-        alphabet = alphabet_of((text for text, _ in self.sources["train"]), separator, normalise, most)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = file.with_suffix(f".{id(self)}")
-        unfinished.write_text(json.dumps(alphabet))
-        unfinished.replace(file)
-        return alphabet
+        key = _digest([READING, self.sources["train"].identity(), separator, normalise, most])
+        texts = (text for text, _ in self.sources["train"])
+        return cached_text(self.cache / f"alphabet-{key}.json", lambda: alphabet_of(texts, separator, normalise, most))
 
     @cached_property
     def _caches(self) -> dict[str, TokenCache]:
         return {name: self._cache(source) for name, source in self.sources.items()}
 
     def _cache(self, source: Documents) -> TokenCache:
-        identity = [source.identity(), self.encoding.identity(), self.most_tokens]
-        arrays = encoded(source, self.encoding, self.most_tokens)
-        return cached_tokens(
-            self.cache / f"tokens-{_digest(identity)}", arrays, self.num_states, {"source": identity[0]}
-        )
+        named, identity = source.identity(), self.encoding.identity()
+        folder = self.cache / f"tokens-{_digest([READING, named, identity, self.most_tokens])}"
+        arrays = encoded(source.pieces(), self.encoding, self.most_tokens)
+        return cached_tokens(folder, arrays, self.num_states, {"source": named})
 
     def _packing(self, cache: TokenCache) -> Packing:
         block = self.num_positions - 2 if self.wrap else self.num_positions

@@ -1,26 +1,44 @@
 """Documents of text, one at a time, from files, folders, parquet or a hub data set; a corpus need not fit in memory."""
 
-import gzip
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import Any, Literal, NamedTuple
 
 from di4c.errors import DataError
+from di4c_plugins.datasets.folders import files_below, split_folders
+from di4c_plugins.datasets.reading import check_plain, named_by, open_plain, reading
+from di4c_plugins.datasets.text_file import by_blank_line, by_line, ending, open_text, whole
 
 Division = Literal["file", "blank-line", "line"]
-PLAIN = (".txt", ".md", ".text")
-PIECE = 2**22  # characters of one file in memory at a time
-ENDINGS = (*PLAIN, ".jsonl", ".parquet")
+ROWS = (".jsonl", ".ndjson")
+ENDINGS = (".txt", ".md", ".text", *ROWS, ".parquet")
+LONGEST_ROW = 2**28
+"""Characters of a JSON line; without a limit a file without line ends would be read whole."""
+
+
+class Piece(NamedTuple):
+    """A text, or a part of one; whether a document ends with it; where it stands: the source and its first line or row."""
+
+    text: str
+    ends: bool
+    source: str
+    row: int = 1
+    counted: bool = True
+
+    def place(self, position: int = 0) -> str:
+        """SOURCE:ROW of a character; in a row's text every character has the row's number."""
+        return f"{self.source}:{self.row + (self.text.count(chr(10), 0, position) if self.counted else 0)}"
 
 
 @dataclass(frozen=True)
 class Documents:
     """Where documents lie. path: a file or folder; or else dataset, a name for the `datasets` library with its split.
 
-    division: what a document is in a plain text file: the file, a part between blank lines, or a line. column: the
-    field with the text in .jsonl, .parquet and hub data. Compressed files end in .gz as well.
+    division: what a document is in a plain text file: the file, a part between blank lines, or a line. column: the field
+    with the text in .jsonl, .ndjson, .parquet and hub data; rows where it is null are left out. Endings count in any case;
+    compressed files end in .gz, .bz2, .xz or .zst as well. A file that is named itself may be .json if it holds JSON lines.
     """
 
     path: str | None = None
@@ -31,127 +49,148 @@ class Documents:
     division: Division = "file"
 
     def __iter__(self) -> Iterator[tuple[str, bool]]:
-        """(text, whether a document ends with it), in a fixed order; blank documents are left out.
+        """(text, whether a document ends with it), as `pieces`."""
+        return ((piece.text, piece.ends) for piece in self.pieces())
 
-        Only files that are one document come in several pieces, cut at line ends, so that memory stays bounded. Raises
-        DataError for what is absent or cannot be read.
+    def pieces(self) -> Iterator[Piece]:
+        """The documents in a fixed order; blank ones are left out.
+
+        Only text of plain files comes in several pieces, cut at line ends or, in lines of millions of characters, before a
+        word, so that memory stays bounded. Raises DataError for what is absent or cannot be read.
         """
         inside = False
-        for text, ends in self._pieces():
-            inside = inside or bool(text.strip())
+        for piece in self._pieces():
+            inside = inside or bool(piece.text.strip())
             if inside:
-                yield text, ends
-            inside = inside and not ends
+                yield piece
+            inside = inside and not piece.ends
 
     def identity(self) -> list:
         """What changes with the source, without reading it: names, sizes and times of files, or the hub's name."""
         if self.path is None:
             return [self.dataset, self.configuration, self.split, self.column]
-        stats = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in self.files()]
+        with reading(f"data.path: {self.path}", "text"):
+            stats = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in self.files()]
         return [stats, self.column, self.division]
 
     def files(self) -> list[Path]:
-        """The files under `path`, sorted by name."""
-        root = Path(self.path).expanduser()
-        if root.is_file():
-            return [root]
-        if not root.is_dir():
-            raise DataError(f"data.path: {self.path}: no such file or folder")
-        found = sorted(file for file in root.rglob("*") if file.is_file() and ending(file) in ENDINGS)
+        """The files under `path`, sorted by name. DataError where there are none, or where folders train and test are mixed."""
+        with reading(f"data.path: {self.path}", "a path"), named_by("data.path"):
+            root = Path(self.path).expanduser()
+            if not root.is_dir():
+                check_plain(root)
+                return [root]
+        found = files_below(root, lambda file: ending(file) in ENDINGS)
         if not found:
-            raise DataError(
-                f"data.path: {self.path} holds no file that ends in {', '.join(ENDINGS)} (or these with .gz)"
-            )
+            endings = ", ".join(ENDINGS)
+            raise DataError(f"data.path: {self.path} holds no file that ends in {endings} (or these with .gz, .bz2, .xz, .zst)")
         return found
 
-    def _pieces(self) -> Iterator[tuple[str, bool]]:
+    def own_splits(self) -> dict[str, Path]:
+        """{"train": folder, "test": folder} if the folder `path` has both, with text in them; else {}."""
         if self.path is None:
-            yield from ((text, True) for text in self._from_hub())
+            return {}
+        with reading(f"data.path: {self.path}", "a path"), named_by("data.path"):
+            splits = split_folders(Path(self.path).expanduser())
+        found = {
+            name: next((folder for folder in folders if files_below(folder, lambda file: ending(file) in ENDINGS)), None)
+            for name, folders in splits.items()
+        }
+        return found if all(found.values()) else {}
+
+    def _pieces(self) -> Iterator[Piece]:
+        if self.path is None:
+            yield from self._from_hub()
             return
         for file in self.files():
-            try:
-                if self.division == "file" and ending(file) not in (".jsonl", ".parquet"):
-                    yield from _whole_file(file)
+            with reading(file, "text"):
+                if ending(file) == ".parquet":
+                    yield from self._from_parquet(file)
+                elif ending(file) in (*ROWS, ".json"):
+                    yield from self._from_json(file)
                 else:
-                    yield from ((text, True) for text in self._from_file(file))
-            except (OSError, UnicodeDecodeError, ValueError) as error:
-                raise DataError(f"{file}: cannot be read as text ({type(error).__name__}: {error})") from error
+                    yield from self._from_plain(file)
 
-    def _from_file(self, file: Path) -> Iterator[str]:
-        if ending(file) == ".parquet":
-            yield from self._from_parquet(file)
-            return
-        with opened(file) as lines:
-            if ending(file) == ".jsonl":
-                for number, line in enumerate(lines, 1):
-                    yield self._field(json.loads(line), f"{file}:{number}")
-            elif self.division == "line":
-                yield from (line.rstrip("\n") for line in lines)
-            else:
-                yield from _paragraphs(lines)
+    def _from_plain(self, file: Path) -> Iterator[Piece]:
+        if ending(file) not in ENDINGS:
+            _refuse_rows(file)
+        with open_text(file) as text:
+            parts = {"file": whole, "blank-line": by_blank_line, "line": by_line}[self.division](text)
+            for part, ends, row in parts:
+                if "\0" in part:
+                    raise DataError(f"{file}: holds zero bytes: no text, or text in an encoding without a byte-order mark")
+                yield Piece(part, ends, str(file), row)
 
-    def _from_parquet(self, file: Path) -> Iterator[str]:
-        import pyarrow
+    def _from_json(self, file: Path) -> Iterator[Piece]:
+        with open_text(file) as text:
+            for number, line in enumerate(iter(lambda: text.readline(LONGEST_ROW), ""), 1):
+                if not line.strip():
+                    continue
+                with reading(f"{file}:{number}", "a JSON line", "each line is one JSON object"):
+                    if len(line) == LONGEST_ROW:
+                        raise DataError(f"{file}:{number}: longer than {LONGEST_ROW} characters; one object a line is needed")
+                    row = json.loads(line)
+                yield Piece(self._field(row, f"{file}:{number}"), True, str(file), number, counted=False)
+
+    def _from_parquet(self, file: Path) -> Iterator[Piece]:
         import pyarrow.parquet
 
-        try:
+        row = 1
+        open_plain(file).close()
+        with reading(file, "parquet"):
             table = pyarrow.parquet.ParquetFile(file)
-        except pyarrow.ArrowInvalid as error:
-            raise DataError(f"{file}: not a parquet file ({error})") from error
-        if self.column not in table.schema_arrow.names:
-            there = ", ".join(table.schema_arrow.names)
+            self._check_column(table.schema_arrow, file)
+            for batch in table.iter_batches(batch_size=256, columns=[self.column]):
+                with reading(f"{file}:{row}", f"parquet (one of {len(batch)} rows from here)"):
+                    texts = batch.column(0).to_pylist()
+                for number, text in enumerate(texts, row):
+                    yield Piece(self._field({self.column: text}, f"{file}:{number}"), True, str(file), number, counted=False)
+                row += len(batch)
+
+    def _check_column(self, schema: Any, file: Path) -> None:
+        import pyarrow
+
+        if self.column not in schema.names:
+            there = ", ".join(schema.names)
             raise DataError(f"{file}: no column '{self.column}'; there is {there}. Name the one with the text with data.column")
-        for batch in table.iter_batches(batch_size=256, columns=[self.column]):
-            yield from (text or "" for text in batch.column(0).to_pylist())
+        kind = schema.field(self.column).type
+        kind = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
+        if str(kind) not in ("string", "large_string", "string_view", "null"):
+            raise DataError(f"{file}: column '{self.column}' holds {kind}, no text. Name the one with the text with data.column")
 
-    def _from_hub(self) -> Iterator[str]:
-        import datasets
+    def _from_hub(self) -> Iterator[Piece]:
+        where = f"{self.dataset} ({self.split})"
+        with reading(f"data.dataset: {self.dataset}", "a data set of the hub"):
+            import datasets
 
-        try:
             rows = datasets.load_dataset(self.dataset, self.configuration, split=self.split, streaming=True)
-            for row in rows:
-                yield self._field(row, f"{self.dataset} ({self.split})")
-        except (OSError, ValueError, RuntimeError) as error:
-            reason = str(error).splitlines()[0] if str(error) else ""
-            raise DataError(
-                f"data.dataset: {self.dataset}: cannot be read ({type(error).__name__}: {reason})"
-            ) from error
+            for number, row in enumerate(rows, 1):
+                yield Piece(self._field(row, f"{where}:{number}"), True, where, number, counted=False)
 
     def _field(self, row: object, where: str) -> str:
-        if not isinstance(row, dict) or not isinstance(row.get(self.column), str):
+        """The row's text; "" where it is null."""
+        if not isinstance(row, dict) or not isinstance(row.get(self.column, 0), str | None):
             there = ", ".join(row) if isinstance(row, dict) else type(row).__name__
             raise DataError(
                 f"{where}: no text under '{self.column}'; there is {there}. Name the field with data.column"
             )
-        return row[self.column]
+        text = row[self.column] or ""
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise DataError(f"{where}: half a surrogate pair ({error.reason}) under '{self.column}': no text") from error
+        return text
 
 
-def ending(file: Path) -> str:
-    """The file's suffix, a .gz left aside."""
-    return Path(file.stem).suffix if file.suffix == ".gz" else file.suffix
-
-
-def opened(file: Path) -> TextIO:
-    """The file's text, decompressed if it ends in .gz."""
-    return gzip.open(file, "rt", encoding="utf-8") if file.suffix == ".gz" else open(file, encoding="utf-8")
-
-
-def _whole_file(file: Path) -> Iterator[tuple[str, bool]]:
-    """A file as one document, in pieces that end with a line."""
-    with opened(file) as lines:
-        while piece := lines.read(PIECE):
-            yield piece + lines.readline(), False
-    yield "", True
-
-
-def _paragraphs(lines: Iterator[str]) -> Iterator[str]:
-    """The parts between blank lines."""
-    part: list[str] = []
-    for line in lines:
-        if line.strip():
-            part.append(line)
-        elif part:
-            yield "".join(part).rstrip("\n")
-            part = []
-    if part:
-        yield "".join(part).rstrip("\n")
+def _refuse_rows(file: Path) -> None:
+    """DataError for a table under a name that does not say so: as plain text, its syntax would be learnt."""
+    if ending(file) in (".csv", ".tsv"):
+        raise DataError(f"{file}: a table; convert it to .jsonl or .parquet, or name it .txt if the table itself is the text")
+    with open_text(file) as text:
+        first = text.readline(LONGEST_ROW)
+    try:
+        row = json.loads(first)
+    except (ValueError, RecursionError):
+        return
+    if isinstance(row, dict):
+        raise DataError(f"{file}: holds JSON lines; name it .jsonl, or .txt if the JSON itself is the text")

@@ -1,19 +1,28 @@
 """A long sequence of tokens on disk, written once and read by memory map."""
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from di4c.errors import DataError
+from di4c_plugins.datasets.reading import check_plain, open_plain, reading, reason
+from di4c_plugins.datasets.text_documents import Piece
+from di4c_plugins.datasets.text_encoding import Encoding, UnreadableText
 
 PIECES_AT_A_TIME = 64
+CHARACTERS_AT_A_TIME = 2**22
+DTYPES = {name: np.dtype(name) for name in ("uint8", "uint16", "uint32")}
+DIGEST = 16
+VERIFIED = 2**28
+"""Caches of at most as many bytes are compared with their digest when they are opened: a quarter of a second."""
+DAMAGED = "remove the folder, it will be written again"
 DEFAULT_FOLDER = "~/.cache/di4c/text"
 
 
@@ -27,19 +36,24 @@ class TokenCache:
     @classmethod
     def open(cls, folder: Path) -> "TokenCache":
         """The cache in a folder. Raises DataError if it is damaged."""
-        try:
-            about = json.loads((folder / "about.json").read_text())
-            tokens = np.memmap(folder / "tokens.bin", dtype=about["dtype"], mode="r", shape=(about["length"],))
-        except (OSError, ValueError, KeyError) as error:
-            raise DataError(
-                f"{folder}: a damaged token cache ({error}); remove the folder, it will be written again"
-            ) from error
+        with reading(folder, "a token cache", DAMAGED):
+            with open_plain(folder / "about.json") as file:
+                about = json.loads(file.read())
+            dtype, length = DTYPES[about["dtype"]], about["length"]
+            check_plain(folder / "tokens.bin")
+            if (folder / "tokens.bin").stat().st_size != length * dtype.itemsize or "digest" not in about:
+                raise DataError(f"{folder}: a damaged token cache (tokens.bin has not its {length} tokens); {DAMAGED}")
+            tokens = np.memmap(folder / "tokens.bin", dtype=dtype, mode="r", shape=(length,))
+            if tokens.nbytes <= VERIFIED and _digest(tokens) != about["digest"]:
+                raise DataError(f"{folder}: a damaged token cache (tokens.bin is not what was written); {DAMAGED}")
         return cls(tokens, about)
 
 
-def cache_root(cache: str | None) -> Path:
+def cache_root(cache: str | None, default: str = DEFAULT_FOLDER) -> Path:
     """The folder of caches: the given one, $DI4C_CACHE, or one under the home folder."""
-    return Path(cache or os.environ.get("DI4C_CACHE") or DEFAULT_FOLDER).expanduser()
+    chosen = cache or os.environ.get("DI4C_CACHE") or default
+    with reading(f"data.cache: {chosen}", "a folder"):
+        return Path(chosen).expanduser()
 
 
 def cached_tokens(folder: Path, arrays: Iterable[np.ndarray], num_states: int, about: dict) -> TokenCache:
@@ -48,19 +62,40 @@ def cached_tokens(folder: Path, arrays: Iterable[np.ndarray], num_states: int, a
     Ranks and runs that come at the same time wait for the one that writes; a writer that is killed leaves no cache.
     Only one array at a time is in memory.
     """
+    with _written_once(folder, folder / "about.json") as absent:
+        if absent:
+            _write(folder, arrays, num_states, about)
+    return TokenCache.open(folder)
+
+
+def cached_text(file: Path, make: Callable[[], str]) -> str:
+    """The text that a JSON file of the cache holds, made and written first if it is not there."""
+    with _written_once(file, file) as absent:
+        if absent:
+            unfinished = file.with_suffix(".unfinished")
+            unfinished.write_text(json.dumps(make()))
+            os.replace(unfinished, file)
+    with reading(file, "a cached alphabet", "remove it, it will be written again"), open_plain(file) as opened:
+        text = json.loads(opened.read())
+        if not isinstance(text, str) or not text:
+            raise DataError(f"{file}: no cached alphabet; remove it, it will be written again")
+    return text
+
+
+@contextlib.contextmanager
+def _written_once(path: Path, sign: Path) -> Iterator[bool]:
+    """Whether `path`, which is there if `sign` is, must be written; then no other process writes it meanwhile."""
     from filelock import FileLock
 
-    if not (folder / "about.json").is_file():
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder.with_suffix(".lock")):
-                if not (folder / "about.json").is_file():
-                    _write(folder, arrays, num_states, about)
-        except OSError as error:
-            raise DataError(
-                f"{folder}: cannot write the token cache ({error}); choose a folder with data.cache"
-            ) from error
-    return TokenCache.open(folder)
+    try:
+        if os.path.lexists(sign):
+            yield False
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_suffix(".lock")):
+            yield not os.path.lexists(sign)
+    except (OSError, NotImplementedError) as error:  # filelock's word where a file system has no locks
+        raise DataError(f"{path}: cannot write the cache ({reason(error)}); choose a folder with data.cache") from error
 
 
 def _write(folder: Path, arrays: Iterable[np.ndarray], num_states: int, about: dict) -> None:
@@ -78,21 +113,45 @@ def _write(folder: Path, arrays: Iterable[np.ndarray], num_states: int, about: d
                 length += len(array)
         if length == 0:
             raise DataError(f"{folder.name}: the source holds no text")
-        kept = {**about, "dtype": dtype, "length": length, "digest": digest.hexdigest()[:16]}
+        kept = {**about, "dtype": dtype, "length": length, "digest": digest.hexdigest()[:DIGEST]}
         (unfinished / "about.json").write_text(json.dumps(kept))
         os.replace(unfinished, folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def encoded(pieces: Iterable[tuple[str, bool]], encoding, most: int | None) -> Iterator[np.ndarray]:
-    """The tokens of (text, whether a document ends), a separator after each document; `most` in all (None: all)."""
-    left, pieces = most, iter(pieces)
-    while batch := list(islice(pieces, PIECES_AT_A_TIME)):
-        for ids, (_, ends) in zip(encoding.encode([text for text, _ in batch]), batch, strict=True):
-            array = np.asarray([*ids, encoding.separator] if ends else ids, dtype=np.int64)[:left]
+def encoded(pieces: Iterable[Piece], encoding: Encoding, most: int | None) -> Iterator[np.ndarray]:
+    """The tokens of the pieces, a separator after each document; `most` in all (None: all).
+
+    Raises DataError with the place of a text that cannot be encoded.
+    """
+    left = most
+    for batch in _batches(pieces):
+        try:
+            found = encoding.encode([piece.text for piece in batch])
+        except UnreadableText as error:
+            raise DataError(f"{batch[error.index].place(error.position)}: {error}") from error
+        for ids, piece in zip(found, batch, strict=True):
+            array = np.asarray([*ids, encoding.separator] if piece.ends else ids, dtype=np.int64)[:left]
             yield array
             if left is not None:
                 left -= len(array)
                 if left == 0:
                     return
+
+
+def _batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
+    """Some pieces at a time, not many characters in all."""
+    batch, size = [], 0
+    for piece in pieces:
+        batch.append(piece)
+        size += len(piece.text)
+        if len(batch) == PIECES_AT_A_TIME or size >= CHARACTERS_AT_A_TIME:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _digest(tokens: np.ndarray) -> str:
+    return hashlib.sha256(tokens).hexdigest()[:DIGEST]

@@ -1,7 +1,6 @@
 """Images as the codes of a tokenizer, encoded once and kept on disk."""
 
 import hashlib
-import os
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -13,10 +12,12 @@ from torch import Tensor
 from di4c.contracts import Batch, DataSource, Draws, ImageTokenizer, Split
 from di4c.errors import DataError, SpecError
 from di4c_plugins.datasets.image_grid import image_grid
-from di4c_plugins.datasets.token_cache import cached_tokens
+from di4c_plugins.datasets.token_cache import cache_root, cached_tokens
 from di4c_plugins.tokenizers.pixels import images_of, levels_of
 
 CACHE = "~/.cache/di4c/vq"
+READING = 2
+"""Rises where the same files are read as other images, so that no codes of an earlier reading are used."""
 TILE = 84
 """About how many pixels of a contact sheet a small image is enlarged to."""
 
@@ -66,14 +67,14 @@ class VQTokens(DataSource):
         self.dataset, self.tokenizer = dataset, tokenizer.eval().requires_grad_(False)
         self.num_positions, self.num_states = tokenizer.num_positions, tokenizer.num_codes
         self.num_classes = dataset.num_classes
-        self.cache = Path(cache or os.environ.get("DI4C_CACHE") or CACHE).expanduser()
+        self.cache = cache_root(cache, CACHE)
         self.flips, self.batch_size = flips, batch_size
 
     def split(self, name: str) -> Split:
         """The split of the same name; encodes it first if its codes are not in the cache."""
         source = self.dataset.split(name)
         views = 2 if self.flips and name == "train" else 1
-        folder = self.cache / self.fingerprint() / name
+        folder = self.cache / f"{self.fingerprint()}-{READING}" / name
         tokens = cached_tokens(folder, self._encoded(source, views), self.num_states, {"images": len(source)}).tokens
         if len(tokens) != len(source) * views * self.num_positions:
             raise DataError(f"{folder}: holds {len(tokens)} codes, expected {views} × {self.num_positions} for each of "
@@ -121,7 +122,12 @@ class VQTokens(DataSource):
             return None
         batches = torch.arange(len(source)).split(self.batch_size)
         parts = (source.batch(indices).cond.numpy() for indices in batches)
-        return cached_tokens(folder.with_name(f"{folder.name}-labels"), parts, self.num_classes, {}).tokens
+        kept = folder.with_name(f"{folder.name}-labels")
+        labels = cached_tokens(kept, parts, self.num_classes, {}).tokens
+        if len(labels) != len(source):
+            told = f"{kept}: holds {len(labels)} labels for {len(source)} images"
+            raise DataError(f"{told}; remove the folder, it will be written again")
+        return labels
 
     @cached_property
     def _tokenizer_digest(self) -> str:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from di4c.errors import CheckpointError, SpecError
+from di4c_plugins.datasets.text_file import vocabulary_lines
 from di4c_plugins.teachers.hub import HUB_NAME, read_config
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -51,8 +52,7 @@ def token_ids(folder: Path, trust_remote_code: bool = False) -> Mapping[str, int
 
         return Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab(with_added_tokens=True)
     if (folder / "vocab.txt").is_file():
-        lines = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
-        return {token: i for i, token in enumerate(lines)}
+        return {token: i for i, token in enumerate(vocabulary_lines(folder / "vocab.txt"))}
     if (folder / "vocab.json").is_file():
         return json.loads((folder / "vocab.json").read_text(encoding="utf-8")) | read_config(folder / "added_tokens.json")
     from transformers import AutoTokenizer

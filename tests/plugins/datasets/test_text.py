@@ -137,7 +137,7 @@ def test_sources_of_every_kind_give_the_same_documents(tmp_path, monkeypatch):
 
 
 def test_a_long_file_comes_in_pieces_that_make_one_document(tmp_path, monkeypatch):
-    monkeypatch.setattr("di4c_plugins.datasets.text_documents.PIECE", 100)
+    monkeypatch.setattr("di4c_plugins.datasets.text_file.PIECE", 100)
     (tmp_path / "long.txt").write_text("\n".join(SENTENCES))
     pieces = list(Documents(str(tmp_path / "long.txt")))
     assert len(pieces) > 10 and [ends for _, ends in pieces[:-1]] == [False] * (len(pieces) - 1) and pieces[-1][1]
@@ -225,7 +225,7 @@ def test_what_cannot_be_is_said(corpus, tmp_path, options, error, said):
 
 
 def test_faults_of_sources_are_named(corpus, tmp_path):
-    (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00\x80")
+    (tmp_path / "binary.txt").write_bytes(b"\xff\x00\xfe\x80")
     (tmp_path / "x.parquet").write_bytes(b"no parquet")
     (tmp_path / "x.jsonl").write_text('{"other": 1}')
     for name, said in [
