@@ -236,18 +236,31 @@ def check_sampler(sampler: Sampler, teacher: Teacher, *, steps: int = 3) -> None
         _require((first != teacher.process.mask_index).all(), "samples still hold masks")
 
 
-def check_dataset(data: DataSource) -> None:
-    """Both splits: shapes, dtypes, ranges; the same indices give the same examples."""
+def check_dataset(data: DataSource, process: ForwardProcess | None = None, *, examples: int = 256) -> None:
+    """Both splits: shapes, dtypes, ranges; the same indices give the same examples, alone or together; no mask state of `process`.
+
+    `examples` of each split, evenly spread, are looked at. num_states counts the data's states, without a mask.
+    """
     for name in ("train", "test"):
         split = data.split(name)
-        indices = torch.arange(min(4, len(split)))
+        _require(len(split) > 0, f"{name}: holds no example")
+        indices = (torch.arange(min(examples, len(split))) * (len(split) / min(examples, len(split)))).long()
         batch, again = split.batch(indices), split.batch(indices)
-        _require(batch.x_0.shape == (len(indices), data.num_positions), f"{name}: x_0 must be [B, D]")
-        _require(batch.x_0.dtype == torch.int64, f"{name}: tokens must be int64")
-        _require(0 <= batch.x_0.min() and batch.x_0.max() < data.num_states, f"{name}: tokens leave 0 … num_states − 1")
-        _require(torch.equal(batch.x_0, again.x_0), f"{name}: without draws the same indices must give the same examples")
-        if data.num_classes is not None:
-            _require(batch.cond is not None and batch.cond.max() < data.num_classes, f"{name}: labels leave num_classes")
+        x_0, last = batch.x_0, split.batch(indices[-1:])
+        _require(x_0.shape == (len(indices), data.num_positions), f"{name}: x_0 must be [B, D]")
+        _require(x_0.dtype == torch.int64, f"{name}: tokens must be int64")
+        _require(0 <= x_0.min() and x_0.max() < data.num_states, f"{name}: tokens leave 0 … num_states − 1")
+        if process is not None and process.mask_index is not None:
+            _require((x_0 != process.mask_index).all(), f"{name}: holds state {process.mask_index}, the process's mask")
+        same = torch.equal(x_0, again.x_0) and torch.equal(x_0[-1:], last.x_0)
+        _require(same, f"{name}: without draws the same indices must give the same examples")
+        if data.num_classes is None:
+            continue
+        cond = batch.cond
+        labelled = cond is not None and cond.shape == (len(indices),) and cond.dtype == torch.int64
+        _require(labelled, f"{name}: labels must be [B] int64")
+        _require(0 <= cond.min() and cond.max() < data.num_classes, f"{name}: labels leave num_classes")
+    _require(data.fingerprint() == data.fingerprint(), "the fingerprint must be the same for the same data")
 
 
 def check_tokenizer(tokenizer: ImageTokenizer) -> None:

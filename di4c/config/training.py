@@ -16,5 +16,5 @@ def train_spec(spec: Spec, *, resume: bool) -> Result:
         spec=spec.to_dict(),
         exported_spec=portable(spec, parts.teacher).to_dict(),
     )
-    split = parts.data.split("train")
+    split = parts.data.checked_split("train", parts.process)
     return train(parts.objective, split, run=run, options=spec.train, deepspeed=spec.deepspeed, resume=resume)

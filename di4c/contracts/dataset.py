@@ -6,8 +6,9 @@ from pathlib import Path
 
 from torch import Tensor
 
+from di4c.contracts.process import ForwardProcess
 from di4c.draws import Draws
-from di4c.errors import SpecError
+from di4c.errors import DataError, SpecError
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,35 @@ class Split(ABC):
         """The examples `indices` [B] int64; augmentation, if any, takes its randomness from `draws` (None: none)."""
 
 
+class CheckedSplit(Split):
+    """A split whose tokens are checked as they enter: what is no state of the data never reaches a loss.
+
+    Raises DataError for a token outside 0, …, num_states − 1, and for the process's mask state: there x_0 would be hidden
+    where the loss takes it for seen, and its bound be meaningless.
+    """
+
+    def __init__(self, split: Split, name: str, num_states: int, mask_index: int | None):
+        self.split, self.name, self.num_states, self.mask_index = split, name, num_states, mask_index
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def batch(self, indices: Tensor, draws: Draws | None = None) -> Batch:
+        batch = self.split.batch(indices, draws)
+        outside = (batch.x_0 < 0) | (batch.x_0 >= self.num_states)
+        self._refuse(outside, indices, batch, f"the data has states 0 to {self.num_states - 1}")
+        if self.mask_index is not None:
+            told = "which is the process's mask; leave it out of the data, or let process.mask_index be a state of its own"
+            self._refuse(batch.x_0 == self.mask_index, indices, batch, told)
+        return batch
+
+    def _refuse(self, wrong: Tensor, indices: Tensor, batch: Batch, told: str) -> None:
+        if wrong.any():
+            row, position = wrong.nonzero()[0].tolist()
+            example, token = int(indices[row]), int(batch.x_0[row, position])
+            raise DataError(f"data: {self.name} example {example} has token {token} at position {position}, {told}")
+
+
 class DataSource(ABC):
     """Tokenised data. num_positions D; num_states: states of the data, without a mask; num_classes or None."""
 
@@ -39,6 +69,10 @@ class DataSource(ABC):
     @abstractmethod
     def split(self, name: str) -> Split:
         """The split "train" or "test" (held out)."""
+
+    def checked_split(self, name: str, process: ForwardProcess | None) -> Split:
+        """The split, its tokens checked against the data's states and the process's mask as they enter."""
+        return CheckedSplit(self.split(name), name, self.num_states, process.mask_index if process is not None else None)
 
     def fingerprint(self) -> str:
         """A short digest of the data, kept in checkpoints: a data set that changes under a run is an error."""

@@ -6,7 +6,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from di4c.contracts import LOG_ZERO, Batch, DataSource, Draws, ForwardProcess, Generation, Metric, Prediction
+from di4c.contracts import LOG_ZERO, Batch, DataSource, Draws, ForwardProcess, Generation, Metric, Prediction, Split
 from di4c_plugins.metrics.reference import reference
 
 MAX_REFERENCES = 2000
@@ -51,13 +51,13 @@ class LikelihoodBound(Metric):
 
     @torch.no_grad()
     def __call__(self, generation: Generation) -> dict[str, float]:
-        num = min(self.num_examples, len(self.data.split("test")))
+        num = min(self.num_examples, len(self._test))
         shared = generation.draws.rows(0, 1)
-        order = (torch.arange(num) * (len(self.data.split("test")) / num)).long()[shared.child("order").permutation(num)[0].cpu()]
+        order = (torch.arange(num) * (len(self._test) / num)).long()[shared.child("order").permutation(num)[0].cpu()]
         terms = min(self.terms, generation.steps)
         total = sum(self._one_term(generation, order, term, terms) for term in range(terms)) * generation.steps / terms
         if self.process.mask_index is not None:
-            x_0 = self.data.split("test").batch(order).x_0
+            x_0 = self._test.batch(order).x_0
             total -= float(self._frequencies.gather(1, x_0.T).sum())
         return {"nll_nats_per_token": total / num / self.data.num_positions}
 
@@ -70,7 +70,7 @@ class LikelihoodBound(Metric):
         total = 0.0
         for start, stop in _runs(step, self.batch_size):
             k = int(step[start])
-            batch = self.data.split("test").batch(order[start:stop])
+            batch = self._test.batch(order[start:stop])
             total += float(self._term(generation, batch, times[k], times[k + 1], draws.rows(start, stop)).sum())
         return total
 
@@ -90,6 +90,10 @@ class LikelihoodBound(Metric):
             return value
         baseline = Prediction.from_logits(self._frequencies.to(x_t.device).expand(len(x_t), -1, -1), x_t)
         return value - (log_q - self.process.posterior_log_prob(x_s, x_t, baseline, now, then)[:, 0]).double()
+
+    @cached_property
+    def _test(self) -> Split:
+        return self.data.checked_split("test", self.process)
 
     @cached_property
     def _frequencies(self) -> Tensor:

@@ -65,7 +65,8 @@ class SelfBleu(Metric):
     @torch.no_grad()
     def continuations(self, generation: Generation) -> Tensor:
         """Samples that begin like held-out examples, `group` in a row an example: [prefixes·group, length]."""
-        process, test = generation.sampler.process, self.data.split("test")
+        process = generation.sampler.process
+        test = self.data.checked_split("test", process)
         if process.mask_index is None:
             raise SpecError("metric self-bleu: continuing a prefix needs a process with a mask state")
         count = min(self.prefixes, len(test))
