@@ -171,5 +171,8 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "no permission": _no_permission,
 }
 
-QUICK = {"empty", "cut in the middle", "tail flipped", "noise", "not UTF-8", "git-lfs pointer", "a folder", "a pipe", "a loop of links"}
+QUICK = {
+    "empty", "cut in the middle", "tail flipped", "noise", "not UTF-8", "git-lfs pointer", "a folder", "a pipe",
+    "a loop of links",
+}  # fmt: skip
 """The subset of the default tests."""
