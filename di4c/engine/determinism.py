@@ -17,7 +17,7 @@ WORKSPACES = (":4096:8", ":16:8")
 def deterministic(wanted: bool) -> Iterator[None]:
     """Inside, if `wanted`, torch and cuDNN take deterministic algorithms alone, and an operation that has none raises RuntimeError.
 
-    Changes nothing where it is not wanted, and restores what was set. Raises SpecError for a CUBLAS_WORKSPACE_CONFIG of another kind.
+    torch would also fill every empty tensor, DeepSpeed's buckets of gigabytes too, which no result is read from. Changes nothing where it is not wanted, and restores what was set. Raises SpecError for a CUBLAS_WORKSPACE_CONFIG of another kind.
     """
     if not wanted:
         yield
@@ -27,10 +27,13 @@ def deterministic(wanted: bool) -> Iterator[None]:
     cudnn = torch.backends.cudnn
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     cudnn_before = cudnn.deterministic, cudnn.benchmark
+    filled_before = torch.utils.deterministic.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True)
     cudnn.deterministic, cudnn.benchmark = True, False
+    torch.utils.deterministic.fill_uninitialized_memory = False
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
         cudnn.deterministic, cudnn.benchmark = cudnn_before
+        torch.utils.deterministic.fill_uninitialized_memory = filled_before

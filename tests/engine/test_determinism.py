@@ -14,7 +14,7 @@ from di4c.errors import SpecError
 def state() -> tuple:
     cudnn = torch.backends.cudnn
     algorithms = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    return *algorithms, cudnn.deterministic, cudnn.benchmark
+    return *algorithms, cudnn.deterministic, cudnn.benchmark, torch.utils.deterministic.fill_uninitialized_memory
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def test_it_lasts_as_long_as_the_run_and_leaves_what_was_set(environment):
     try:
         before = state()
         with pytest.raises(KeyError), deterministic(True):
-            assert state() == (True, False, True, False) and environment[WORKSPACE] == ":4096:8"
+            assert state() == (True, False, True, False, False) and environment[WORKSPACE] == ":4096:8"
             raise KeyError
         assert state() == before
         with deterministic(False):
