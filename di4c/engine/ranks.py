@@ -75,7 +75,7 @@ def local_device() -> torch.device:
 
 @contextmanager
 def meeting() -> Iterator[None]:
-    """Around what joins the process group: says for whom it waits, and which variable an error is about (LaunchError)."""
+    """Around what joins the process group: says for whom it waits, and which variable or GPU an error is about (LaunchError)."""
     address, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
     waiting = (
         f"RANK={rank()} of WORLD_SIZE={world_size()} waits for the others at MASTER_ADDR={address}, MASTER_PORT={port} "
@@ -92,20 +92,26 @@ def meeting() -> Iterator[None]:
             ) from error
         reason = str(error).partition("\n")[0]
         raise LaunchError(f"RANK={rank()} cannot meet the others at MASTER_ADDR={address}, MASTER_PORT={port}: {reason}") from error
+    except dist.DistBackendError as error:
+        if "Duplicate GPU" not in str(error):
+            raise
+        raise LaunchError(f"RANK={rank()}: another rank has the same GPU; {_ONE_RANK_A_GPU}") from error
+
+
+_ONE_RANK_A_GPU = (
+    "start one rank a GPU (deepspeed --num_gpus N), or hide the GPUs to train on the CPU: CUDA_VISIBLE_DEVICES= DS_ACCELERATOR=cpu"
+)
 
 
 def _refuse_shared_gpus(device: torch.device) -> None:
-    """Raises TrainingError on all ranks if two have one GPU, which NCCL cannot serve. Collective."""
+    """Raises TrainingError on all ranks if two have one GPU, which NCCL would tell at the first exchange. Collective."""
     store = dist.distributed_c10d._get_default_store()
     store.set(f"di4c/gpu/{rank()}", f"{torch.cuda.get_device_properties(device).uuid} on {socket.gethostname()}")
     first: dict[str, int] = {}
     for number in range(world_size()):
         gpu = store.get(f"di4c/gpu/{number}").decode()
         if gpu in first:
-            raise TrainingError(
-                f"ranks {first[gpu]} and {number} have the same GPU ({gpu}); start one rank a GPU (deepspeed --num_gpus N), or hide the "
-                "GPUs to train on the CPU: CUDA_VISIBLE_DEVICES= DS_ACCELERATOR=cpu"
-            )
+            raise TrainingError(f"ranks {first[gpu]} and {number} have the same GPU ({gpu}); {_ONE_RANK_A_GPU}")
         first[gpu] = number
 
 

@@ -89,6 +89,14 @@ def test_a_rank_that_sees_its_own_gpu_alone_takes_it_and_deepspeed_too(environme
     assert current == [0] and environment["LOCAL_RANK"] == "0"
 
 
+def test_a_gpu_that_nccl_finds_twice_is_one_message(environment):
+    environment.update(ALONE | {"MASTER_PORT": "1"})
+    with pytest.raises(LaunchError, match="another rank has the same GPU; start one rank a GPU"), ranks.meeting():
+        raise dist.DistBackendError("NCCL error\nDuplicate GPU detected : rank 1 and rank 0 both on CUDA device 7000")
+    with pytest.raises(dist.DistBackendError), ranks.meeting():
+        raise dist.DistBackendError("another")
+
+
 @pytest.mark.parametrize(("uuids", "shared"), [("abc", None), ("aba", "ranks 0 and 2 have the same GPU (a on host)")])
 def test_ranks_that_share_a_gpu_are_refused(environment, monkeypatch, uuids, shared):
     known = {f"di4c/gpu/{number}": f"{uuid} on host".encode() for number, uuid in enumerate(uuids)}
