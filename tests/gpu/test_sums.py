@@ -76,7 +76,11 @@ def test_two_runs_give_the_same_bits_though_samples_share_a_token(name, dtype, d
 
 def test_a_chunk_of_all_rows_is_a_chunk_of_each(device):
     """On a GPU more logits than 2³¹: 66 rows of 256 components and 130 000 states."""
-    sizes = {"components": 256, "states": 130_000, "positions": 66} if device == "cuda" else {"components": 4, "states": 50, "positions": 6}
+    sizes = {"components": 4, "states": 50, "positions": 6}
+    if device == "cuda":
+        sizes = {"components": 256, "states": 130_000, "positions": 66}
+        if torch.cuda.get_device_properties(device).total_memory < 40e9:
+            pytest.skip("needs a GPU of 40 GB: logits and their gradient take 18")
     case = Case(batch=1, samples=2, width=32, visible=0.0, scale=0.5, chunk_bytes=10**11, **sizes)
     made = moved(system(case, torch.float32), device)
     some = frozenset({"joint", "marginal", "kl"})
