@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     parts = Parts(model.data, model.process, teacher, model.student, model.latent, None)
     law = build_objective(model.spec, model.registry, parts).options
     draws = Draws(options.seed, count=options.examples)
-    split = model.data.split("train")
+    split = model.data.checked_split("train", model.process)
     batch = split.batch(draws.child("example").integers(len(split)))
     t, _ = law.time.sample(draws.child("t"))
     x_t = model.process.corrupt(batch.x_0, t, draws.child("x_t"))

@@ -99,11 +99,8 @@ class Text(DataSource):
         if test_path is not None or test_split is not None:
             changes = {"path": test_path} if test_path is not None else {"split": test_split}
             self.sources["test"] = replace(self.sources["train"], **changes)
-        elif own := self.sources["train"].own_splits():
-            raise SpecError(
-                f"data.path {path}: holds folders {own['train'].name} and {own['test'].name}, which would be mixed; write "
-                f"path: {own['train']} and test_path: {own['test']}"
-            )
+        else:
+            _refuse_mixed(self.sources["train"])
         self.encoding = self._encoding(tokenizer, separator, normalise, alphabet, most_characters)
         self.num_states = self.encoding.size
 
@@ -195,6 +192,17 @@ class Text(DataSource):
     def _packing(self, cache: TokenCache) -> Packing:
         block = self.num_positions - 2 if self.wrap else self.num_positions
         return Packing(len(cache.tokens), block, self.held_out if "test" not in self.sources else 0.0)
+
+
+def _refuse_mixed(source: Documents) -> None:
+    """SpecError where the folder that is to be read whole has a folder of held-out text, which would be trained on."""
+    own = source.own_splits()
+    if own["test"] is not None:
+        train = own["train"] or "the folder of the training text alone"
+        raise SpecError(
+            f"data.path {source.path}: holds a folder {own['test'].name} of held-out text, which would be mixed with the rest; "
+            f"write path: {train}, and test_path: {own['test']}"
+        )
 
 
 def _digest(values: list) -> str:

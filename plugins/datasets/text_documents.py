@@ -74,29 +74,25 @@ class Documents:
         return [stats, self.column, self.division]
 
     def files(self) -> list[Path]:
-        """The files under `path`, sorted by name. DataError where there are none, or where folders train and test are mixed."""
+        """The files under `path`, sorted by name, one that links lead to counted once. DataError where there are none."""
         with reading(f"data.path: {self.path}", "a path"), named_by("data.path"):
             root = Path(self.path).expanduser()
             if not root.is_dir():
                 check_plain(root)
                 return [root]
-        found = files_below(root, lambda file: ending(file) in ENDINGS)
+        found = text_below(root)
         if not found:
             endings = ", ".join(ENDINGS)
             raise DataError(f"data.path: {self.path} holds no file that ends in {endings} (or these with .gz, .bz2, .xz, .zst)")
-        return found
+        return sorted({file.resolve(): file for file in reversed(found)}.values())
 
-    def own_splits(self) -> dict[str, Path]:
-        """{"train": folder, "test": folder} if the folder `path` has both, with text in them; else {}."""
+    def own_splits(self) -> dict[str, Path | None]:
+        """{"train": folder, "test": folder} of the folders that are named as splits and hold text; None where there is none."""
         if self.path is None:
-            return {}
+            return {"train": None, "test": None}
         with reading(f"data.path: {self.path}", "a path"), named_by("data.path"):
             splits = split_folders(Path(self.path).expanduser())
-        found = {
-            name: next((folder for folder in folders if files_below(folder, lambda file: ending(file) in ENDINGS)), None)
-            for name, folders in splits.items()
-        }
-        return found if all(found.values()) else {}
+        return {name: next((folder for folder in folders if text_below(folder)), None) for name, folders in splits.items()}
 
     def _pieces(self) -> Iterator[Piece]:
         if self.path is None:
@@ -180,6 +176,11 @@ class Documents:
         except UnicodeEncodeError as error:
             raise DataError(f"{where}: half a surrogate pair ({error.reason}) under '{self.column}': no text") from error
         return text
+
+
+def text_below(folder: Path) -> list[Path]:
+    """The files of text in a folder and its folders, sorted by name."""
+    return files_below(folder, lambda file: ending(file) in ENDINGS)
 
 
 def _refuse_rows(file: Path) -> None:

@@ -26,7 +26,7 @@ from tests.trouble.test_text_files import PACKERS
 from tests.trouble.test_tokens import byte_level
 
 from di4c.contracts import DataSource, ImageTokenizer
-from di4c.errors import Di4CError
+from di4c.errors import DataError, Di4CError
 from di4c.testing import check_dataset
 
 WORDS = "the ships of the sea went home, all of them.\n"
@@ -214,6 +214,20 @@ def test_damaged_data_are_read_right_or_refused_by_name(tmp_path, name):
             outcome(reader.read, told=reader.told)
         except Exception as error:
             raise AssertionError(f"{kind}, damage {name!r}: {type(error).__name__}: {error}") from error
+
+
+def test_sizes_that_no_machine_has_are_refused_by_name(tmp_path):
+    reader = fashion("train-images-idx3-ubyte.gz")(tmp_path)
+    reader.file.write_bytes(gzip.compress(struct.pack(">HBBIII", 0, 8, 3, 2**32 - 1, 28, 28) + bytes(784)))
+    with pytest.raises(DataError, match="train-images-idx3-ubyte"):
+        reader.read()
+    (tmp_path / "text").mkdir()
+    reader = text_cache("tokens-*/about.json")(tmp_path / "text")
+    about = json.loads(reader.file.read_text())
+    for length in (10**15, -1, 0.5, "7", None):
+        reader.file.write_text(json.dumps({**about, "length": length}))
+        with pytest.raises(DataError, match=reader.file.parent.name):
+            reader.read()
 
 
 @pytest.mark.parametrize("kind", READERS)

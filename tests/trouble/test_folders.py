@@ -55,6 +55,15 @@ def test_trouble_01_residue_is_no_text(tmp_path, residue):
     assert Documents(str(tmp_path)).files() == [tmp_path / "a.txt"]
 
 
+def test_trouble_01_text_that_links_lead_to_is_read_once(tmp_path):
+    """Twice, its held-out part would be trained on."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "2024.txt").write_text("one text")
+    (tmp_path / "a" / "latest.txt").symlink_to("2024.txt")
+    (tmp_path / "b").symlink_to("a")
+    assert Documents(str(tmp_path)).files() == [tmp_path / "a" / "2024.txt"]
+
+
 def test_a_hidden_folder_may_be_the_data_itself(tmp_path):
     (tmp_path / ".data").mkdir()
     (tmp_path / ".data" / "a.txt").write_text("text")
@@ -153,5 +162,9 @@ def test_trouble_29_text_in_split_folders_is_not_mixed(tmp_path):
     options = {"length": 8, "cache": str(tmp_path / "cache"), "normalise": "letters"}
     with pytest.raises(SpecError, match=r"test_path: .*Test"):
         Text(path=str(tmp_path), **options)
+    (tmp_path / "Train").rename(tmp_path / "others")
+    with pytest.raises(SpecError, match="a folder Test of held-out text"):
+        Text(path=str(tmp_path), **options)
+    (tmp_path / "others").rename(tmp_path / "Train")
     data = Text(path=str(tmp_path / "Train"), test_path=str(tmp_path / "Test"), **options)
     assert "train" in "".join(data.decode(data.split("train").batch(torch.arange(4)).x_0))
