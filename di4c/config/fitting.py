@@ -8,6 +8,7 @@ from di4c.config.construct import Construction
 from di4c.config.registry import Registry
 from di4c.config.spec import Spec
 from di4c.config.trained import TrainedRun
+from di4c.contracts import Backbone, Sampler
 from di4c.errors import Di4CError, RegistryError, SpecError
 
 MADE_OF_A_STUDENT = {"student", "latent"}
@@ -48,6 +49,15 @@ def check_head(registry: Registry, name: str, needs: frozenset, backbone: type, 
         f"student.head: {name!r} needs {_listed(needs)}, but {backbone.__name__} accepts {_listed(accepts)}. "
         f"Heads that fit: {', '.join(fitting) or 'none'}."
     )
+
+
+def check_keeps_predictions(sampler: Sampler, backbone: Backbone, where: str) -> None:
+    """SpecError where a sampler that keeps predictions meets a network that would give others at another time."""
+    if sampler.keeps_predictions and backbone.reads_time:
+        raise SpecError(
+            f"{where}: {type(sampler).__name__} keeps predictions over steps (cached: true), but {type(backbone).__name__} reads the "
+            "time: they would be stale; use cached: false, or a network that ignores t (`reads_time = False`)"
+        )
 
 
 def check_head_class(registry: Registry, spec: Spec, planned: Mapping[str, Construction]) -> None:

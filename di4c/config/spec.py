@@ -146,7 +146,7 @@ def read_spec(path: str | Path, overrides: Iterable[str] = ()) -> Spec:
     except IsADirectoryError as error:
         raise SpecError(f"{path}: is a folder; expected a spec, a YAML file") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
-        raise SpecError(f"{path}: cannot be read as YAML: {error}") from error
+        raise SpecError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from error
     if not OmegaConf.is_dict(config):
         raise SpecError(f"{path}: expected a mapping of {', '.join(_sections())}, found a {type(config).__name__}")
     try:

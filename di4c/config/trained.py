@@ -1,10 +1,10 @@
 """`teacher.run`: a run of this project as teacher. A pretrained one gives options and weights, a distilled one its student."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from di4c.engine.exported import export_config
 from di4c.errors import CheckpointError, SpecError
 
 
@@ -42,11 +42,9 @@ def trained_entry(entry: Mapping) -> tuple[dict, TrainedRun | None]:
 
 def _trained(run: Path) -> TrainedRun:
     folder = _export_of(run)
-    try:
-        spec = dict(json.loads((folder / "config.json").read_text(encoding="utf-8"))["spec"])
-        spec["teacher"] = dict(spec["teacher"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder / 'config.json'}: not the configuration of an export ({error!r})") from error
+    spec = dict(export_config(folder)["spec"])
+    if not isinstance(spec.get("teacher"), dict):
+        raise CheckpointError(f"{folder / 'config.json'}: its spec has no teacher; teacher.run names a run of `pretrain` or `distill`")
     return TrainedRun(run, folder, spec)
 
 

@@ -62,6 +62,7 @@ class Backbone(nn.Module):
         width: H, the last dimension of the features.
         depth: number of blocks (what `Context.start` counts).
         embedding_width: C, width of the time or conditioning embedding (0 if there is none).
+        reads_time: whether its features depend on t; one that ignores t says False, and samplers may keep its predictions.
         accepts: the names of the `Context` fields it takes, of {"tokens", "embedding", "start"}.
         readout: a child module, called as readout(h, positions, x_t): features h [P, M, H], positions d [P] int64
             and visible tokens x_t [P] int64 → logits [P, M, S]. If it is affine, logits = h·Wᵀ + b, let it say so
@@ -74,6 +75,7 @@ class Backbone(nn.Module):
     width: int
     depth: int = 0
     embedding_width: int = 0
+    reads_time: bool = True
     accepts: frozenset = frozenset()
     readout: nn.Module
 

@@ -1,8 +1,9 @@
-"""Weights into a module: all of them or none."""
+"""Weights into a module: all of them or none, and every one a number."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 
+import torch
 from torch import Tensor, nn
 
 from di4c.errors import CheckpointError
@@ -15,27 +16,56 @@ def strict_load(
 ) -> None:
     """Loads `state` into `module`; every key and shape must agree, or nothing is loaded and CheckpointError is raised.
 
-    The message lists the first differences and the likely reason: a prefix, other names for the same shapes, a part of a model,
+    Of tensors that are one in the module (a head tied to the embedding) the file may hold any: formats leave the others
+    out. NaN or infinite weights are refused by name. The message lists the first differences and the likely reason: a prefix, other names for the same shapes, a part of a model,
     another depth, width or vocabulary. `reasons` adds a plugin's own: {fragment of a differing key: what it means}.
     """
     own = module.state_dict()
+    state = _with_tied(module, state, source)
     missing = [key for key in own if key not in state]
     unexpected = [key for key in state if key not in own]
     shapes = [key for key in own if key in state and state[key].shape != own[key].shape]
     if not (missing or unexpected or shapes):
+        require_finite(state, source, dict(module.named_buffers()))
         module.load_state_dict(dict(state), strict=True)
         return
-    lines = [f"{source}: does not fit {type(module).__name__}"]
-    lines += _listed("missing from the file", missing)
+    lines = _listed("missing from the file", missing)
     lines += _listed("not known to the model", unexpected)
     lines += _listed("of another shape", [f"{k} {tuple(state[k].shape)}, expected {tuple(own[k].shape)}" for k in shapes])
-    lines += [f"  likely: {reason}" for reason in _likely(own, state, missing, unexpected, shapes, reasons or {})]
-    raise CheckpointError("\n".join(lines))
+    lines += [f"likely: {reason}" for reason in _likely(own, state, missing, unexpected, shapes, reasons or {})]
+    raise CheckpointError(f"{source}: does not fit {type(module).__name__}: {'; '.join(lines)}")
+
+
+def require_finite(state: Mapping[str, Tensor], source: str, buffers: Container[str] = ()) -> None:
+    """Raises CheckpointError that names the first tensor with a NaN or, unless it is one of the buffers (masks), an infinity."""
+    for name, value in state.items():
+        if not value.is_floating_point() or not value.numel() or value.is_meta:
+            continue
+        extremes = torch.stack((value if value.itemsize > 1 else value.float()).aminmax())  # a NaN is both of them
+        if extremes.isnan().any() or (name not in buffers and extremes.isinf().any()):
+            raise CheckpointError(f"{source}: '{name}' holds NaN or infinite weights; the file is damaged, or its training diverged")
+
+
+def _with_tied(module: nn.Module, state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """The state with every name of a tensor that the module has under several; CheckpointError where the file's differ."""
+    names: dict[int, list[str]] = {}
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        names.setdefault(id(tensor), []).append(name)
+    completed = dict(state)
+    for tied in (group for group in names.values() if len(group) > 1):
+        held = [name for name in tied if name in state]
+        for other in held[1:]:
+            if not torch.equal(state[held[0]], state[other]):
+                raise CheckpointError(
+                    f"{source}: '{held[0]}' and '{other}' are one tensor in {type(module).__name__}, and differ in the file"
+                )
+        completed |= {name: state[held[0]] for name in tied if held and name not in state}
+    return completed
 
 
 def _listed(what: str, items: list[str]) -> list[str]:
     more = f" and {len(items) - MAX_SHOWN} more" if len(items) > MAX_SHOWN else ""
-    return [f"  {len(items)} {what}: {', '.join(items[:MAX_SHOWN])}{more}"] if items else []
+    return [f"{len(items)} {what}: {', '.join(items[:MAX_SHOWN])}{more}"] if items else []
 
 
 def _likely(own: Mapping, state: Mapping, missing: list, unexpected: list, shapes: list, reasons: Mapping) -> list[str]:

@@ -23,6 +23,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from di4c.contracts.weight_files import read_mapping
 from di4c.engine import ranks
 from di4c.engine.archive import Entry, write_safetensors
 from di4c.engine.files import replace_file, sha256_of, sync_folder, write_bytes
@@ -32,6 +33,8 @@ from di4c.errors import CheckpointError, TrainingError
 
 FORMAT = 1
 _MANIFEST = "manifest.json"
+_NEEDED = ("model.safetensors", "optimizer.safetensors", "state.json")
+"""The files that every checkpoint has."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +70,15 @@ def newest(folder: Path, warn) -> Checkpoint | None:
 
     `warn` is given a message for every damaged one that is passed over. Raises CheckpointError if all are damaged.
     """
-    found = candidates(folder)
+    found, faults = candidates(folder), []
     for path in found:
         fault = damage(path)
         if fault is None:
-            return Checkpoint(path, json.loads((path / "state.json").read_text()))
+            return Checkpoint(path, read_mapping(path / "state.json"))
+        faults.append(f"{path.name}: {fault}")
         warn(f"checkpoint {path} is damaged ({fault}); looking for an older one")
     if found:
-        raise CheckpointError(f"every checkpoint in {folder} is damaged; restore one, or train in a new folder")
+        raise CheckpointError(f"every checkpoint in {folder} is damaged ({faults[0]}); restore one, or train in a new folder")
     return None
 
 
@@ -86,18 +90,23 @@ def candidates(folder: Path) -> list[Path]:
 def damage(path: Path) -> str | None:
     """What is wrong with the files of a checkpoint, or None."""
     try:
-        manifest = json.loads((path / _MANIFEST).read_text())
-        listed = manifest["files"].items()
+        manifest = read_mapping(path / _MANIFEST)
+        listed = dict(manifest["files"])
         if manifest["format"] != FORMAT:
             return f"format {manifest['format']}, this version reads {FORMAT}"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return f"{_MANIFEST}: {error!r}"
-    for name, digest in listed:
+    except (CheckpointError, KeyError, TypeError, ValueError) as error:
+        return str(error) if isinstance(error, CheckpointError) else f"{_MANIFEST}: {error!r}"
+    for name in (*_NEEDED, *(name for name in listed if name not in _NEEDED)):
+        if name not in listed:
+            return f"{_MANIFEST} does not list {name}"
         file = path / name
         if not file.is_file():
             return f"{name} is missing"
-        if sha256_of(file) != digest:
-            return f"{name} does not match its checksum"
+        try:
+            if sha256_of(file) != listed[name]:
+                return f"{name} does not match its checksum"
+        except OSError as error:
+            return f"{name} cannot be read ({error.strerror})"
     return None
 
 

@@ -4,7 +4,6 @@
 """
 
 import datetime
-import fcntl
 import functools
 import json
 import platform
@@ -16,10 +15,10 @@ from typing import Any
 import yaml
 
 import di4c
+from di4c.contracts.weight_files import first_line, read_mapping, require_whole
 from di4c.engine.files import replace_file
-from di4c.errors import TrainingError
-
-_LOCK = ".lock"
+from di4c.engine.locks import LOCK, OWNER, FolderLock
+from di4c.errors import CheckpointError, TrainingError
 
 
 class RunFolder:
@@ -32,13 +31,9 @@ class RunFolder:
         self.path = Path(path)
         used = _used(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = open(self.path / _LOCK, "w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise TrainingError(f"run folder {self.path} is in use by another run; wait or choose another") from error
+        self._lock = FolderLock(self.path)
         if used and not resume:
-            self._lock.close()
+            self._lock.release()
             refuse_used(self.path)
         self._started = time.time()
 
@@ -46,7 +41,7 @@ class RunFolder:
         """Writes spec.yaml and begins an entry of run.json; the spec's keys that a resumed run has changed."""
         file = self.path / "spec.yaml"
         text = yaml.safe_dump(spec, sort_keys=False, allow_unicode=True)
-        before = yaml.safe_load(file.read_text()) if file.exists() else spec
+        before = _recorded_spec(file) if file.exists() else spec
         replace_file(file, text)
         history = self._history()
         history.append({"start": _now(), **environment(), **facts})
@@ -61,21 +56,37 @@ class RunFolder:
 
     def close(self) -> None:
         """Lets another process use the folder."""
-        self._lock.close()
+        self._lock.release()
 
     def _history(self) -> list[dict[str, Any]]:
         file = self.path / "run.json"
-        return json.loads(file.read_text())["sessions"] if file.exists() else []
+        if not file.exists():
+            return []
+        sessions = read_mapping(file).get("sessions")
+        if not isinstance(sessions, list) or not all(isinstance(session, dict) for session in sessions):
+            raise CheckpointError(f"{file}: has no list of `sessions`; it is damaged: restore it, or remove it to begin a new record")
+        return sessions
 
     def _write_history(self, sessions: list[dict[str, Any]]) -> None:
         total = sum(s.get("wall_clock_s", 0) for s in sessions)
         replace_file(self.path / "run.json", json.dumps({"wall_clock_s": total, "sessions": sessions}, indent=1) + "\n")
 
 
+def _recorded_spec(file: Path) -> Any:
+    require_whole(file)
+    try:
+        return yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        raise CheckpointError(f"{file}: cannot be read as YAML ({first_line(error)}); restore it, or remove it") from error
+
+
 def trained_seconds(path: Path) -> float | None:
-    """Wall-clock seconds of a run's sessions; None where its run.json is not at hand."""
+    """Wall-clock seconds of a run's sessions; None where its run.json is not at hand. Raises CheckpointError for a damaged one."""
     file = path / "run.json"
-    return json.loads(file.read_text(encoding="utf-8"))["wall_clock_s"] if file.is_file() else None
+    seconds = read_mapping(file).get("wall_clock_s") if file.is_file() else None
+    if file.is_file() and not isinstance(seconds, int | float):
+        raise CheckpointError(f"{file}: has no number `wall_clock_s`; it is damaged")
+    return seconds
 
 
 def refuse_used(path: Path) -> None:
@@ -87,7 +98,7 @@ def refuse_used(path: Path) -> None:
 def _used(path: Path) -> bool:
     if path.exists() and not path.is_dir():
         raise TrainingError(f"run folder {path} is a file; choose another train.run")
-    return path.is_dir() and any(p.name != _LOCK for p in path.iterdir())
+    return path.is_dir() and any(p.name not in (LOCK, OWNER) for p in path.iterdir())
 
 
 def environment() -> dict[str, Any]:

@@ -50,6 +50,7 @@ class WithoutAdapters(Backbone):
         super().__init__()
         self.width, self.depth = backbone.width, backbone.depth
         self.embedding_width, self.accepts = backbone.embedding_width, backbone.accepts
+        self.reads_time = backbone.reads_time
         self._shared = (backbone, _adapted(backbone))
 
     @property

@@ -1,12 +1,10 @@
 """Trained models from a run or export folder, ready to sample."""
 
 import hashlib
-import json
 import re
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +12,12 @@ from torch import Tensor, nn
 from di4c.mixture.student import MixtureStudent
 from di4c.config.build import build, build_data, build_sampler, build_teacher
 from di4c.config.eval_spec import mixture_size as checked_mixture_size
+from di4c.config.fitting import check_keeps_predictions, located
 from di4c.config.registry import Registry
 from di4c.config.spec import Spec, changed, read_spec
 from di4c.contracts import DataSource, Denoiser, Draws, LambdaSampler, Prediction, Sampler, Teacher
 from di4c.engine.compiling import compile_backbones
-from di4c.engine.exported import load_into
+from di4c.engine.exported import export_config, load_into
 from di4c.engine.run_folder import trained_seconds
 from di4c.errors import CheckpointError, SpecError
 from di4c.evaluation.arguments import device_of, draws_of, folder_of, known_tokens, labels_of, override_list
@@ -71,7 +70,10 @@ class LoadedModel:
     def sampler(self) -> Sampler:
         """The sampler of the spec's eval section; the run's own teacher, if it takes one, is loaded when it is first asked."""
         teacher = self._teacher if self.student is None else TeacherOnDemand(lambda: self.teacher()._teacher)
-        return build_sampler(self.spec, self.registry, self.process, teacher, self.data, self.device)
+        sampler = build_sampler(self.spec, self.registry, self.process, teacher, self.data, self.device)
+        with located(self.spec):
+            check_keeps_predictions(sampler, (self._teacher if self.student is None else self.student).backbone, "eval.sampler")
+        return sampler
 
     @cached_property
     def digest(self) -> str:
@@ -227,13 +229,4 @@ def inner_runs(path: Path) -> list[Path]:
 
 def _carried_spec(folder: Path) -> Spec:
     """The spec in an export's config.json, which rebuilds the architecture without any file of weights."""
-    config: Any = None
-    file = folder / "config.json"
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-        if config["format"] != "di4c-export":
-            raise KeyError("format")
-        values = config["spec"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{file}: not the configuration of an export of this project ({error!r})") from error
-    return Spec.from_dict(values, source=str(file))
+    return Spec.from_dict(export_config(folder)["spec"], source=str(folder / "config.json"))

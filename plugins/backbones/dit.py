@@ -39,7 +39,7 @@ class DiT(Backbone):
     ):
         super().__init__()
         self.width, self.depth, self.embedding_width = width, depth, width
-        self.recompute = recompute
+        self.recompute, self.reads_time = recompute, time_conditioning
         self.tokens = nn.Embedding(num_states, width)
         self.positions = nn.Embedding(num_positions, width) if absolute_positions else None
         self.conditioning = Conditioning(width, num_classes, time_conditioning)

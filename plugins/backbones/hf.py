@@ -14,6 +14,10 @@ from di4c.contracts import AffineReadout, Backbone, Context, IdentityReadout, Re
 from di4c.errors import SpecError
 
 
+POSITION_TABLES = ("position_embeddings", "embed_positions")
+"""How transformers' classes call a table of positions."""
+
+
 class MaskedLM(Backbone):
     """A transformers network that gives one feature vector a token; it is told neither the time nor a label.
 
@@ -23,6 +27,8 @@ class MaskedLM(Backbone):
     λ tokens stand at the end, with the next positions; `accepts` holds "tokens" where the network takes embeddings of the
     features' width.
     """
+
+    reads_time = False
 
     def __init__(
         self,
@@ -58,7 +64,7 @@ class MaskedLM(Backbone):
 
     def check_length(self, num_positions: int, extra: int = 1) -> None:
         """Raises SpecError if the network has no position for D tokens, their frame and `extra` λ tokens."""
-        most = getattr(self.network.config, "max_position_embeddings", None)
+        most = usable_positions(self.network)
         framed = num_positions + sum(self.frame)
         if most is not None and framed + extra > most:
             raise SpecError(
@@ -94,6 +100,20 @@ class MaskedLM(Backbone):
         if begin:
             return h[:, begin - 1 : begin - 1 + positions]
         return torch.cat([h[:, :1], h[:, : positions - 1]], dim=1)
+
+
+def usable_positions(network: nn.Module) -> int | None:
+    """The length of the longest sequence that a network takes; None if its configuration names no bound.
+
+    Tables with a padding row (RoBERTa's, MPNet's, ESM's) are read from the row after it: the rows up to there are no positions.
+    """
+    stated = getattr(network.config, "max_position_embeddings", None)
+    bounds = [stated] if isinstance(stated, int) else []
+    for name, table in network.named_modules():
+        padding, weight = getattr(table, "padding_idx", None), getattr(table, "weight", None)
+        if name.endswith(POSITION_TABLES) and padding is not None and weight is not None:
+            bounds.append(weight.shape[0] - padding - 1)
+    return min(bounds, default=None)
 
 
 class VocabularyReadout(AffineReadout):

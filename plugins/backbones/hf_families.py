@@ -4,13 +4,16 @@ LLaDA (Nie et al. 2025): Llama's blocks under OLMo's names. Dream (Ye et al. 202
 the hidden state of d − 1.
 """
 
+import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
+from di4c.contracts.weight_files import first_line
 from di4c.errors import SpecError
 
 
@@ -52,6 +55,7 @@ LLADA = Family(
     shifted=False,
 )
 DREAM = Family("Qwen2", ((r"^lm_head\.", "readout."), (r"^model\.", "")), shifted=True)
+NEEDED = "install transformers 5: older versions read other names of these options"
 FAMILIES: Mapping[str, Family] = {"llada": LLADA, "Dream": DREAM}
 """By the `model_type` of config.json."""
 
@@ -68,24 +72,58 @@ def family_network(config: Mapping[str, Any]) -> tuple[Family, nn.Module, nn.Lin
 
     Raises SpecError for a configuration that is not of the published layout.
     """
-    from transformers import LlamaConfig, LlamaModel, Qwen2Config, Qwen2Model
-
     family = FAMILIES[config["model_type"]]
-    if family is LLADA:
-        network = LlamaModel(LlamaConfig(**_llada_options(config)))
-    else:
-        network = Qwen2Model(Qwen2Config(**_dream_options(config)))
+    try:
+        options = _llada_options(config) if family is LLADA else _dream_options(config)
+        network = _bidirectional(family.network, options)
+        theta = float(config["rope_theta"])
+    except KeyError as error:
+        raise SpecError(f"teacher: the configuration of {config['model_type']} does not say {error.args[0]}") from error
+    except (TypeError, ValueError, ZeroDivisionError, RuntimeError) as error:
+        raise SpecError(f"teacher: no network can be made of the configuration of {config['model_type']} ({first_line(error)})") from error
+    _check_transformers(family.network)
+    check_rotation(network, theta)
+    return family, network, nn.Linear(network.config.hidden_size, network.config.vocab_size, bias=False)
+
+
+def check_rotation(network: nn.Module, theta: float) -> None:
+    """Raises SpecError unless the network turns pair i of a head of width W by θ^(−2i/W) a position, with this θ."""
+    table = network.rotary_emb.inv_freq
+    if table.is_meta:
+        return
+    expected = theta ** (-torch.arange(len(table), dtype=torch.float64) / len(table))
+    if not torch.allclose(table.double().cpu(), expected, rtol=1e-5, atol=0):
+        found = float(table[1].double() ** -len(table)) if len(table) > 1 else float("nan")
+        raise SpecError(f"teacher: rope_theta is {theta:g}, but the network was built with {found:g}; {NEEDED}")
+
+
+def _bidirectional(name: str, options: Mapping[str, Any]) -> nn.Module:
+    import transformers
+
+    network = getattr(transformers, f"{name}Model")(getattr(transformers, f"{name}Config")(**options))
     network.config.is_causal = False
     for layer in network.layers:
         layer.self_attn.is_causal = False
-    return family, network, nn.Linear(network.config.hidden_size, network.config.vocab_size, bias=False)
+    return network
+
+
+@functools.cache
+def _check_transformers(name: str) -> None:
+    """Raises SpecError unless the first position of a small network of this kind sees the second: seen by running it."""
+    sizes = {"vocab_size": 4, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    rotation = {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"), torch.no_grad():
+        network = _bidirectional(name, sizes | {"num_key_value_heads": 2, "use_cache": False} | rotation).eval()
+        a, b = (network(input_ids=torch.tensor([[0, other]])).last_hidden_state[0, 0] for other in (1, 2))
+    if torch.equal(a, b):
+        raise SpecError(f"teacher: {name} of the installed transformers attends to earlier positions alone; {NEEDED}")
 
 
 def _llada_options(config: Mapping[str, Any]) -> dict[str, Any]:
     for key, expected in LLADA_LAYOUT.items():
         if config.get(key, expected) != expected:
             raise SpecError(f"teacher: LLaDA's {key} is {config[key]!r}; only {expected!r} (the published models') is known here")
-    width = config["d_model"]
+    width = int(config["d_model"])
     return {
         "vocab_size": config.get("embedding_size") or config["vocab_size"],
         "hidden_size": width,

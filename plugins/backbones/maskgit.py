@@ -100,6 +100,7 @@ class MaskGITBackbone(Backbone):
     """
 
     accepts = frozenset({"tokens", "start"})
+    reads_time = False
 
     def __init__(
         self, num_positions: int, num_states: int, *, num_classes: int | None = None, width: int = 768, depth: int = 24,

@@ -63,6 +63,7 @@ class MdlmDiT(Backbone):
             raise SpecError(f"backbone mdlm-dit: width {width} over {heads} heads must give an even whole number")
         self.width, self.depth, self.embedding_width = width, depth, conditioning_width
         self.rotary = Rotary(language_angles(num_positions, width // heads, rotary_base), heads, "halves")
+        self.reads_time = time_conditioning
         self.time_conditioning, self.noise, self.grid = time_conditioning, noise_schedule(noise), conditioning_grid
         self.vocab_embed = VocabularyEmbedding(num_states, width)
         self.sigma_map = SigmaEmbedding(conditioning_width, sigma_features)

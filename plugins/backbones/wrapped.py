@@ -28,7 +28,7 @@ class WrappedModule(Backbone):
         super().__init__()
         if time not in TIME_CONVENTIONS:
             raise SpecError(f"teacher.time: one of {', '.join(TIME_CONVENTIONS)}; found {time!r}")
-        self.time, self.takes_cond = time, takes_cond
+        self.time, self.takes_cond, self.reads_time = time, takes_cond, TIME_CONVENTIONS[time] is not None
         self.readout: nn.Module = IdentityReadout()
         self.width = num_states
         if readout is not None:

@@ -23,7 +23,7 @@ class Hybrid(Sampler):
         if teacher_steps < 0:
             raise SpecError(f"sampler hybrid: teacher_steps is {teacher_steps}; it must not be negative")
         self.process, self.sampler, self.teacher, self.teacher_steps = process, sampler, teacher, teacher_steps
-        self.evaluations = sampler.evaluations
+        self.evaluations, self.keeps_predictions = sampler.evaluations, sampler.keeps_predictions
 
     def step(self, denoiser: Denoiser, x_t: Tensor, t: Tensor, s: Tensor, cond: Tensor | None, draws: Draws) -> Tensor:
         """The inner sampler's step: which step it is, and so whose, is known to `sample` alone."""

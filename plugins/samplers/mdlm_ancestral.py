@@ -37,6 +37,7 @@ class MdlmAncestral(Sampler):
         if not 0 <= end < 1:
             raise SpecError(f"sampler mdlm-ancestral: end is {end}; it lies in [0, 1)")
         self.process, self.cached, self.final, self.draw, self.end = process, cached, final, draw, end
+        self.keeps_predictions = cached
 
     def step(self, denoiser: Denoiser, x_t: Tensor, t: Tensor, s: Tensor, cond: Tensor | None, draws: Draws) -> Tensor:
         return self._step(denoiser(x_t, t, cond), x_t, t, s, draws)

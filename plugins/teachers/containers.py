@@ -7,11 +7,16 @@ import torch
 from torch import Tensor
 
 from di4c.contracts import strict_load
+from di4c.contracts.weight_files import first_line, read_tensors, require_whole
 from di4c.errors import CheckpointError
 
-__all__ = ["Inert", "below", "not_found", "read_file", "strict_load", "tensors_at", "with_shadows", "without"]
+__all__ = ["Inert", "below", "named_as", "not_found", "read_file", "strict_load", "tensors_at", "with_shadows", "without"]
 
 MAX_SHOWN = 4
+WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
+"""The parts of a name that torch.compile, FSDP and recomputation add, anywhere in it."""
+PARALLEL = "module."
+"""What DataParallel and DistributedDataParallel put before every name."""
 
 
 class Inert:
@@ -32,26 +37,11 @@ def read_file(path: str | Path) -> dict:
     their tensors become `Inert`. Raises CheckpointError for a file that is absent, truncated or of another format.
     """
     path = Path(path).expanduser()
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file")
-    try:
-        content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-    except CheckpointError:
-        raise
-    except Exception as error:
-        raise CheckpointError(
-            f"{path}: cannot be read as a {'safetensors' if path.suffix == '.safetensors' else 'torch'} file; it is "
-            f"truncated, or of another format ({type(error).__name__}: {str(error).partition(chr(10))[0]})"
-        ) from error
+    require_whole(path)
+    content = read_tensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, expected a mapping with tensors")
     return dict(content)
-
-
-def _read_safetensors(path: Path) -> dict:
-    from safetensors.torch import load_file
-
-    return load_file(str(path))
 
 
 def _read_torch(path: Path) -> object:
@@ -59,8 +49,24 @@ def _read_torch(path: Path) -> object:
         foreign = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
     except ValueError:  # the older, not zipped format cannot be listed; it is read without stand-ins
         foreign = []
-    with torch.serialization.safe_globals([(Inert, name) for name in foreign]):
-        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise CheckpointError(f"{path}: {_why_not_torch(error)}") from error
+    try:
+        with torch.serialization.safe_globals([(Inert, name) for name in foreign]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise CheckpointError(f"{path}: {_why_not_torch(error)}") from error
+
+
+def _why_not_torch(error: Exception) -> str:
+    """In this project's words: torch's own message advises to run the code in a file."""
+    text = str(error)
+    if "TorchScript" in text:
+        return "is a TorchScript archive; save the network's state dict instead (torch.save(network.state_dict(), FILE))"
+    if "Unsupported" in text:
+        return "holds objects that are no tensors; save the state dict alone (torch.save(network.state_dict(), FILE))"
+    said = type(error).__name__ if "eights" in text and "only" in text else first_line(error)
+    return f"cannot be read as a torch file; it is truncated, or of another format ({said})"
 
 
 def tensors_at(content: Mapping, key: str | None, source: str) -> dict[str, Tensor]:
@@ -71,24 +77,47 @@ def tensors_at(content: Mapping, key: str | None, source: str) -> dict[str, Tens
     if key is not None and key not in content:
         raise CheckpointError(f"{source}: no entry '{key}'; there are: {_shown(content)}")
     inside = content if key is None else content[key]
-    tensors = {k: v for k, v in inside.items() if isinstance(v, Tensor)} if isinstance(inside, Mapping) else {}
+    entries = inside.items() if isinstance(inside, Mapping) else ()
+    tensors = {k: v for k, v in entries if isinstance(k, str) and isinstance(v, Tensor)}
     if not tensors:
         where = f"entry '{key}'" if key else "the file"
         raise CheckpointError(f"{source}: {where} holds no tensors; there are: {_shown(content)}")
     return tensors
 
 
-def without(state: Mapping[str, Tensor], *fragments: str) -> dict[str, Tensor]:
-    """The same tensors, every occurrence of the fragments cut out of their names, one fragment after the other.
+def without(state: Mapping[str, Tensor], source: str, *prefixes: str) -> dict[str, Tensor]:
+    """The same tensors without WRAPPERS in their names, and without the prefixes at the start, in any order and number.
 
-    `without(state, "_orig_mod.", "backbone.")` undoes torch.compile's and any number of wrappers' prefixes.
+    `without(state, source, "backbone.", PARALLEL)` undoes any number of these wrappers. CheckpointError where two become one.
     """
     renamed = {}
     for key, value in state.items():
-        for fragment in fragments:
-            key = key.replace(fragment, "")
-        renamed[key] = value
+        name = ".".join(part for part in key.split(".") if part not in WRAPPERS)
+        while prefix := next((p for p in prefixes if p and name.startswith(p)), None):
+            name = name[len(prefix):]
+        if name in renamed:
+            raise CheckpointError(f"{source}: two tensors are called '{name}' once the prefixes of wrappers are cut off")
+        renamed[name] = value
     return renamed
+
+
+def named_as(module: torch.nn.Module, state: Mapping[str, Tensor], source: str, prefix: str = "") -> dict[str, Tensor]:
+    """The tensors under the module's own names where they can be had: `prefix`, and what DDP, torch.compile and FSDP add, cut off.
+
+    Of the ways to read the names the one with most in common with the module is taken, first the plainest; the others are
+    strict_load's to refuse.
+    """
+    own = module.state_dict().keys()
+    bare = without(state, source)
+    ways = [_cut(names, prefix) for names in (state, bare, _cut(bare, PARALLEL))]
+    ways += [_cut(names, PARALLEL) for names in ways]
+    return max(ways, key=lambda names: len(own & names.keys()))
+
+
+def _cut(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors, `prefix` cut off once from the names that begin with it; as they are where two would become one."""
+    cut = {key.removeprefix(prefix): value for key, value in state.items()}
+    return cut if len(cut) == len(state) else dict(state)
 
 
 def below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -104,6 +133,8 @@ def with_shadows(
     A state dict keeps registration order, so its entries without the `buffers` (name endings) are the parameters in
     order. Raises CheckpointError where number or shapes do not agree.
     """
+    if not isinstance(shadows, list | tuple) or not all(isinstance(shadow, Tensor) for shadow in shadows):
+        raise CheckpointError(f"{source}: its EMA shadows are not a list of tensors")
     shadows, endings = list(shadows), tuple(buffers)
     names = [key for key in state if not (endings and key.endswith(endings))]
     if len(shadows) != len(names):

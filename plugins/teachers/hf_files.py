@@ -1,17 +1,19 @@
 """Folders of the transformers library: configuration, vocabulary, and sharded weights read tensor by tensor."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from di4c.contracts.weight_files import first_line, read_mapping, require_whole
+from di4c.contracts.weights import require_finite
 from di4c.errors import CheckpointError, SpecError
 from di4c_plugins.datasets.text_file import vocabulary_lines
-from di4c_plugins.teachers.hub import HUB_NAME, read_config
+from di4c_plugins.teachers.hub import HUB_NAME, local_path, read_config
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+WEIGHT_FILES = (SINGLE, INDEX, "pytorch_model.bin", "pytorch_model.bin.index.json")
 DATA_FILES = ["*.json", "*.safetensors", "*.bin", "*.txt", "*.model"]
 """What is fetched of a hub repository: never its code."""
 USUAL_MASKS = ("[MASK]", "<mask>", "<|mask|>", "<|mdm_mask|>")
@@ -19,7 +21,7 @@ USUAL_MASKS = ("[MASK]", "<mask>", "<|mask|>", "<|mdm_mask|>")
 
 def folder_of(path: str, revision: str | None = None) -> Path:
     """The local folder that `path` names, or the local copy of a hub repository's data files (not of its code)."""
-    local = Path(path).expanduser()
+    local = local_path(path)
     if local.is_dir():
         return local
     if not HUB_NAME.fullmatch(path):
@@ -29,8 +31,7 @@ def folder_of(path: str, revision: str | None = None) -> Path:
     try:
         return Path(snapshot_download(path, revision=revision, allow_patterns=DATA_FILES))
     except Exception as error:  # the hub's client raises many kinds, offline ones among them
-        told = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        raise CheckpointError(f"{path}: no such local folder, and the hub did not give it ({told})") from error
+        raise CheckpointError(f"{path}: no such local folder, and the hub did not give it ({first_line(error)})") from error
 
 
 def model_config(folder: Path, model_type: str | None) -> dict:
@@ -40,27 +41,44 @@ def model_config(folder: Path, model_type: str | None) -> dict:
         raise CheckpointError(f"{folder}: no config.json")
     if model_type is not None:
         config["model_type"] = model_type
-    if "model_type" not in config:
+    if not isinstance(config.get("model_type"), str):
         raise SpecError(f"teacher.model_type: {folder / 'config.json'} does not say what it is; say it here, e.g. bert")
     return config
 
 
 def token_ids(folder: Path, trust_remote_code: bool = False) -> Mapping[str, int]:
     """{token: id} of the folder's tokenizer: tokenizer.json, vocab.txt or vocab.json, else what transformers finds."""
-    if (folder / "tokenizer.json").is_file():
-        from tokenizers import Tokenizer
-
-        return Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab(with_added_tokens=True)
-    if (folder / "vocab.txt").is_file():
-        return {token: i for i, token in enumerate(vocabulary_lines(folder / "vocab.txt"))}
-    if (folder / "vocab.json").is_file():
-        return json.loads((folder / "vocab.json").read_text(encoding="utf-8")) | read_config(folder / "added_tokens.json")
+    for name, read in (("tokenizer.json", _fast), ("vocab.txt", _lines), ("vocab.json", _merged)):
+        if (folder / name).exists():
+            require_whole(folder / name)
+            return read(folder / name)
     from transformers import AutoTokenizer
 
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code).get_vocab()
-    except (OSError, ValueError, ImportError) as error:
-        raise CheckpointError(f"{folder}: no tokenizer that can be read ({str(error).splitlines()[0]})") from error
+    except Exception as error:  # each tokenizer reads its files in its own way
+        raise CheckpointError(f"{folder}: no tokenizer that can be read ({first_line(error)})") from error
+
+
+def _fast(file: Path) -> Mapping[str, int]:
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_file(str(file)).get_vocab(with_added_tokens=True)
+    except Exception as error:  # the library raises nothing narrower
+        raise CheckpointError(f"{file}: cannot be read as a tokenizer ({first_line(error)})") from error
+
+
+def _lines(file: Path) -> Mapping[str, int]:
+    return {token: i for i, token in enumerate(vocabulary_lines(file))}
+
+
+def _merged(file: Path) -> Mapping[str, int]:
+    vocabulary = read_mapping(file) | read_config(file.with_name("added_tokens.json"))
+    wrong = next((token for token, number in vocabulary.items() if type(number) is not int), None)
+    if wrong is not None:
+        raise CheckpointError(f"{file}: the id of {wrong!r} is {vocabulary[wrong]!r}, no whole number")
+    return vocabulary
 
 
 def mask_id(folder: Path, config: Mapping, vocabulary: Mapping[str, int], mask_token: str | None) -> int:
@@ -68,11 +86,13 @@ def mask_id(folder: Path, config: Mapping, vocabulary: Mapping[str, int], mask_t
     if mask_token is not None:
         return token_id(mask_token, vocabulary, "mask_token")
     if config.get("mask_token_id") is not None:
-        return int(config["mask_token_id"])
+        if type(config["mask_token_id"]) is not int:
+            raise CheckpointError(f"{folder / 'config.json'}: mask_token_id is {config['mask_token_id']!r}, no whole number")
+        return config["mask_token_id"]
     told = [read_config(folder / name).get("mask_token") for name in ("special_tokens_map.json", "tokenizer_config.json")]
-    names = [entry["content"] if isinstance(entry, Mapping) else entry for entry in told if entry]
+    names = [entry.get("content") if isinstance(entry, Mapping) else entry for entry in told if entry]
     for name in (*names, *USUAL_MASKS):
-        if name in vocabulary:
+        if isinstance(name, str) and name in vocabulary:
             return vocabulary[name]
     raise SpecError(f"teacher.mask_token: the tokenizer of {folder} names no mask token; name one of its tokens")
 
@@ -96,6 +116,7 @@ def load_streamed(module: nn.Module, folder: Path, rename: Callable[[str], str],
         if name not in expected or value.shape != expected[name].shape:
             there = tuple(expected[name].shape) if name in expected else "no such tensor"
             raise CheckpointError(f"{folder}: {name} has shape {tuple(value.shape)}; the network of config.json has {there}")
+        require_finite({name: value}, str(folder))
         parent, _, last = name.rpartition(".")
         owner = module.get_submodule(parent)
         setattr(owner, last, nn.Parameter(value.to(dtype), requires_grad=True))
@@ -108,17 +129,24 @@ def _tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
     """(name, tensor) of all safetensors files that belong together, one tensor in memory at a time."""
     from safetensors import SafetensorError, safe_open
 
-    if (folder / INDEX).is_file():
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        files = sorted(set(index["weight_map"].values()))
-    else:
-        files = [SINGLE]
-    for name in files:
-        if not (folder / name).is_file():
+    for name in _shards(folder):
+        file = folder / name
+        if not file.exists():
             raise CheckpointError(f"{folder}: no {name}")
+        require_whole(file)
         try:
-            with safe_open(folder / name, "pt") as file:
-                for key in file.keys():  # noqa: SIM118 (a safe_open is no mapping)
-                    yield key, file.get_tensor(key)
-        except SafetensorError as error:
-            raise CheckpointError(f"{folder / name}: cannot be read as safetensors ({error})") from error
+            with safe_open(file, "pt") as opened:
+                for key in opened.keys():  # noqa: SIM118 (a safe_open is no mapping)
+                    yield key, opened.get_tensor(key)
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{file}: cannot be read as safetensors ({first_line(error)})") from error
+
+
+def _shards(folder: Path) -> list[str]:
+    """The names of the safetensors files that belong together."""
+    if not (folder / INDEX).exists():
+        return [SINGLE]
+    files = read_mapping(folder / INDEX).get("weight_map")
+    if not isinstance(files, dict) or not files or not all(isinstance(name, str) for name in files.values()):
+        raise CheckpointError(f"{folder / INDEX}: has no weight_map from tensors to files")
+    return sorted(set(files.values()))

@@ -9,11 +9,13 @@ import torch
 from torch import nn
 
 from di4c.contracts import ForwardProcess, Parameterisation, Teacher
-from di4c.errors import CheckpointError, SpecError
+from di4c.contracts.weight_files import first_line, require_whole
+from di4c.contracts.weights import require_finite
+from di4c.errors import CheckpointError, Di4CError, SpecError
 from di4c_plugins.backbones.hf import MaskedLM, split_readout
-from di4c_plugins.backbones.hf_families import FAMILIES, family_network
+from di4c_plugins.backbones.hf_families import FAMILIES, check_rotation, family_network
 from di4c_plugins.parameterisations.subs import Subs
-from di4c_plugins.teachers.hf_files import folder_of, load_streamed, mask_id, model_config, token_id, token_ids
+from di4c_plugins.teachers.hf_files import WEIGHT_FILES, folder_of, load_streamed, mask_id, model_config, token_id, token_ids
 
 
 class HFMaskedLM(Teacher):
@@ -58,6 +60,8 @@ class HFMaskedLM(Teacher):
         folder = None if path is None else folder_of(path, revision)
         self.config = dict(config) if folder is None else model_config(folder, model_type)
         vocabulary = {} if folder is None else token_ids(folder, trust_remote_code is not None)
+        if not isinstance(self.config.get("model_type"), str):
+            raise SpecError("teacher.config: model_type is missing: a name such as bert")
         self._check_mask(folder, vocabulary, mask_token)
         self.frame = [_ids(tokens, vocabulary, key) for key, tokens in (("before", before), ("after", after))]
         files = folder if weights else None
@@ -95,12 +99,12 @@ class HFMaskedLM(Teacher):
         return backbone
 
     def _check_mask(self, folder: Path | None, vocabulary: Mapping[str, int], mask_token: str | None) -> None:
-        if folder is None and self.config.get("mask_token_id") is None:
-            raise SpecError("teacher.config: mask_token_id is missing")
-        mask = int(self.config["mask_token_id"]) if folder is None else mask_id(folder, self.config, vocabulary, mask_token)
+        if folder is None and type(self.config.get("mask_token_id")) is not int:
+            raise SpecError("teacher.config: mask_token_id is missing: a whole number")
+        mask = self.config["mask_token_id"] if folder is None else mask_id(folder, self.config, vocabulary, mask_token)
         if self.process.mask_index != mask:
             raise SpecError(
-                f"process.mask_index: {self.process.mask_index}, but the teacher's mask token is {mask}; "
+                f"process.mask_index: {self.process.mask_index}, but the teacher's mask token is {mask} ({folder or 'config'}); "
                 f"write process: {{name: absorbing, mask_index: {mask}}}"
             )
 
@@ -131,6 +135,7 @@ def _family(config: Mapping[str, Any], folder: Path | None, dtype: torch.dtype) 
     with torch.device("meta"):
         family, network, readout = family_network(config)
     network.rotary_emb = type(network.rotary_emb)(network.config)  # its tables are computed, not loaded
+    check_rotation(network, float(config["rope_theta"]))
     both = nn.ModuleDict({"network": network, "readout": readout})
 
     def rename(name: str) -> str:
@@ -146,6 +151,7 @@ def _transformers(
 ) -> tuple[nn.Module, nn.Linear | None, bool]:
     """Any model that transformers has for masked language modelling: (network, output layer or None, False)."""
     from transformers import AutoConfig, AutoModelForMaskedLM
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
     options = {key: value for key, value in config.items() if key not in ("model_type", "mask_token_id")}
     try:
@@ -156,12 +162,17 @@ def _transformers(
         else:
             options.pop("auto_map", None)
             made = _strictly(folder, dtype, config=AutoConfig.for_model(config["model_type"], **options))
-    except (ValueError, KeyError) as error:
+        require_finite(made.state_dict(), str(folder or "teacher.config"), dict(made.named_buffers()))
+        return made, split_readout(made), False
+    except Di4CError:
+        raise
+    except Exception as error:  # each model class checks its options in its own way
+        known = config["model_type"] in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+        told = "cannot be built of its configuration" if known else "is unknown as a masked language model to transformers"
         raise SpecError(
-            f"teacher: transformers has no masked language model of type {config['model_type']!r} ({str(error).splitlines()[0]}); "
-            "if its repository brings code of its own, name it in trust_remote_code"
+            f"teacher: {folder or 'config'}: type {config['model_type']!r} {told} ({first_line(error)})"
+            + ("" if known else "; if its repository brings code of its own, name it in trust_remote_code")
         ) from error
-    return made, split_readout(made), False
 
 
 @contextlib.contextmanager
@@ -181,13 +192,17 @@ def _quiet() -> Iterator[None]:
 
 def _strictly(folder: Path, dtype: torch.dtype, **options: Any) -> nn.Module:
     """transformers' from_pretrained, which streams shards; a weight that the files lack is an error, not a random one."""
+    from safetensors import SafetensorError
     from transformers import AutoModelForMaskedLM
 
+    for file in WEIGHT_FILES:
+        if (folder / file).exists():
+            require_whole(folder / file)
     try:
         with _quiet():
             made, info = AutoModelForMaskedLM.from_pretrained(folder, dtype=dtype, output_loading_info=True, **options)
-    except (OSError, RuntimeError) as error:
-        raise CheckpointError(f"{folder}: transformers cannot load it ({str(error).splitlines()[0]})") from error
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(f"{folder}: transformers cannot load it ({first_line(error)})") from error
     lacking = [*info.get("missing_keys", ()), *(key for key, *_ in info.get("mismatched_keys", ()))]
     if lacking:
         raise CheckpointError(f"{folder}: {len(lacking)} weights of the network are missing or misshapen, first {min(lacking)}")

@@ -1,10 +1,10 @@
 """Where a checkpoint lies: a local file or folder, or a repository of the Hugging Face hub."""
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from di4c.contracts.weight_files import first_line, read_mapping, require_whole
 from di4c.errors import CheckpointError
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -25,7 +25,7 @@ def locate(path: str, revision: str | None = None) -> Located:
 
     Hub files are fetched once into the hub's own cache. Raises CheckpointError that says what was looked for.
     """
-    local = Path(path).expanduser()
+    local = local_path(path)
     if local.is_file():
         return Located(local, {})
     if local.is_dir():
@@ -44,8 +44,10 @@ def locate_file(path: str, revision: str | None = None) -> Path:
     The hub is asked only where the path says so: a mistyped local path is an error at once.
     """
     if not path.startswith(INSIDE_HUB):
-        if Path(path).expanduser().is_file():
-            return Path(path).expanduser()
+        local = local_path(path)
+        if local.exists():
+            require_whole(local)
+            return local
         raise CheckpointError(
             f"{path}: no such file (a file of a hub repository is written as {INSIDE_HUB}owner/name/path/in/it)"
         )
@@ -59,15 +61,19 @@ def locate_file(path: str, revision: str | None = None) -> Path:
     return found
 
 
-def read_config(path: Path) -> dict:
-    """The mapping in a config.json; {} if the file is not there."""
-    if not path.is_file():
-        return {}
+def local_path(path: str) -> Path:
+    """The path on this machine that `path` would be. Raises CheckpointError for what can be none: too long, say."""
+    local = Path(path).expanduser()
     try:
-        config = json.loads(path.read_text())
-    except ValueError as error:
-        raise CheckpointError(f"{path}: not JSON ({error})") from error
-    return config if isinstance(config, dict) else {}
+        local.exists()
+    except OSError as error:
+        raise CheckpointError(f"{path}: is no path ({error.strerror})") from error
+    return local
+
+
+def read_config(path: Path) -> dict:
+    """The mapping in a config.json; {} if the file is not there. Raises CheckpointError for a damaged one."""
+    return read_mapping(path) if path.exists() else {}
 
 
 def _from_hub(name: str, revision: str | None) -> Located:
@@ -88,10 +94,10 @@ def _fetch(name: str, file: str, revision: str | None) -> Path | None:
         raise CheckpointError(f"{name}: no such file, and hub names need `pip install huggingface_hub`") from error
     try:
         return Path(hf_hub_download(repo_id=name, filename=file, revision=revision))
-    except (OSError, ValueError, EntryNotFoundError) as error:
+    except Exception as error:  # the hub's client raises many kinds, its transport's among them
         if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
             return None
         raise CheckpointError(
             f"{name}: no such local file, and the hub did not give revision {revision or 'main'} "
-            f"({type(error).__name__}: {str(error).splitlines()[0]})"
+            f"({first_line(error)})"
         ) from error

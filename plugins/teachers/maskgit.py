@@ -9,7 +9,7 @@ from di4c.errors import CheckpointError, SpecError
 from di4c_plugins.backbones.maskgit import MaskGITBackbone, with_tied_readout
 from di4c_plugins.heads.sinusoidal_token import SinusoidalToken
 from di4c_plugins.teachers.averaged import PUBLISHED_LAW, AveragedStudent, Steps
-from di4c_plugins.teachers.containers import below, not_found, read_file, strict_load, tensors_at, without
+from di4c_plugins.teachers.containers import PARALLEL, below, not_found, read_file, strict_load, tensors_at, without
 from di4c_plugins.teachers.hub import locate_file
 
 PROJECTION = "latent_projection."
@@ -111,7 +111,7 @@ class Di4CMaskGIT(MaskGITTeacher, AveragedStudent):
 def network_state(content: Mapping, source: str) -> dict[str, Tensor]:
     """The network's tensors of a published .pth ({iter, global_epoch, model_state_dict, …}) or of a state dict."""
     key = "model_state_dict" if "model_state_dict" in content else None
-    return without(tensors_at(content, key, source), "_orig_mod.", "module.")
+    return without(tensors_at(content, key, source), source, PARALLEL)
 
 
 def sizes_of(state: Mapping[str, Tensor], source: str) -> dict:
@@ -119,7 +119,7 @@ def sizes_of(state: Mapping[str, Tensor], source: str) -> dict:
     try:
         width = state["tok_emb.weight"].shape[1]
         mlp_width = state["transformer.layers.0.1.fn.net.0.weight"].shape[0]
-    except KeyError as error:
+    except (KeyError, IndexError) as error:
         raise CheckpointError(
             f"{source}: not MaskGIT's network: {not_found(str(error.args[0]), state)}"
         ) from error

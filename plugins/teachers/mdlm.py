@@ -8,7 +8,7 @@ from di4c.contracts import Backbone, ForwardProcess, Parameterisation, Teacher
 from di4c.errors import CheckpointError, SpecError
 from di4c_plugins.backbones.mdlm_dit import PUBLISHED_NAMES, MdlmDiT
 from di4c_plugins.parameterisations.subs import Subs
-from di4c_plugins.teachers.containers import below, not_found, read_file, strict_load, tensors_at, with_shadows, without
+from di4c_plugins.teachers.containers import PARALLEL, below, not_found, read_file, strict_load, tensors_at, with_shadows, without
 from di4c_plugins.teachers.hub import locate
 
 BUFFERS = ("rotary_emb.inv_freq",)
@@ -80,18 +80,18 @@ def network_state(content: Mapping, source: str, *, ema: bool, required: bool = 
     """The network's tensors under their published names, without prefixes, buffers and foreign entries.
 
     content: a Lightning checkpoint (its `state_dict`, and `ema` if asked for) or a state dict. Wrappers' prefixes (any
-    number of "backbone.", "_orig_mod.") are cut off; where there is a "backbone." anywhere, entries without it
+    number of "backbone.", and what DDP and torch.compile add) are cut off; where there is a "backbone." anywhere, entries without it
     (metrics, noise schedules) are left out. ema: take the averaged weights, which must be there if `required`.
     """
     lightning = "state_dict" in content
-    state = without(tensors_at(content, "state_dict" if lightning else None, source), "_orig_mod.")
+    state = without(tensors_at(content, "state_dict" if lightning else None, source), source, PARALLEL)
     shadows = content.get("ema") if lightning else None
     if ema and isinstance(shadows, Mapping) and "shadow_params" in shadows:
         state = _averaged(state, shadows["shadow_params"], source)
     elif ema and required:
         raise CheckpointError(f"{source}: ema was asked for, and the file has no EMA shadows")
     wrapped = below(state, "backbone.")
-    state = without(wrapped or state, "backbone.")
+    state = without(wrapped or state, source, "backbone.", PARALLEL)
     return {key: value for key, value in state.items() if not key.endswith(BUFFERS)}
 
 

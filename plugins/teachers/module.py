@@ -3,7 +3,7 @@
 import importlib
 
 from di4c_plugins.backbones.wrapped import WrappedModule
-from di4c_plugins.teachers.containers import read_file, strict_load, tensors_at, without
+from di4c_plugins.teachers.containers import named_as, read_file, strict_load, tensors_at
 
 from di4c.contracts import ForwardProcess, Parameterisation, Teacher
 from di4c.errors import SpecError
@@ -13,7 +13,7 @@ class ModuleTeacher(Teacher):
     """Any nn.Module f(x_t[, t | σ | r][, cond]) → logits [B, D, S], named as "pkg.module:Class".
 
     options: the class's own keyword arguments. checkpoint: a torch or safetensors file with its state dict (under
-    checkpoint_key, names prefixed by checkpoint_prefix, if so). time: "t", "sigma",
+    checkpoint_key, names beginning with checkpoint_prefix, if so; what DDP and torch.compile add to names is cut off). time: "t", "sigma",
     "r" or "none". takes_cond: whether labels are its next argument. readout: dotted name of its output layer, if it has one that
     maps features to logits; else the generic path reads whole logits.
     """
@@ -37,7 +37,7 @@ class ModuleTeacher(Teacher):
         network = import_class(module)(**(options or {}))
         if checkpoint is not None:
             state = tensors_at(read_file(checkpoint), checkpoint_key, checkpoint)
-            strict_load(network, without(state, checkpoint_prefix) if checkpoint_prefix else state, checkpoint)
+            strict_load(network, named_as(network, state, checkpoint, checkpoint_prefix), checkpoint)
         self.backbone = WrappedModule(
             network, process.num_states, time=time, takes_cond=takes_cond, readout=readout
         )

@@ -6,11 +6,12 @@ from typing import Literal
 from torch import Tensor
 
 from di4c.contracts import Backbone, ForwardProcess, Parameterisation, Raw, Teacher
+from di4c.contracts.weights import require_finite
 from di4c.errors import CheckpointError, SpecError
 from di4c_plugins.backbones.tauldr_unet import TauLDRUNet
 from di4c_plugins.heads.sinusoidal_embedding import SinusoidalEmbedding
 from di4c_plugins.teachers.averaged import PUBLISHED_LAW, AveragedStudent, Steps
-from di4c_plugins.teachers.containers import below, read_file, strict_load, tensors_at, with_shadows, without
+from di4c_plugins.teachers.containers import PARALLEL, below, read_file, strict_load, tensors_at, with_shadows, without
 
 CIFAR10 = {
     "shape": [3, 32, 32],
@@ -65,6 +66,7 @@ class TauLDR(Teacher):
         strict_load(self.backbone, network_state(content, path, ema=ema), path, self.reasons)
         if ema != (student_from == "ema"):
             self._student_state = network_state(content, path, ema=not ema)
+            require_finite(self._student_state, path)
 
     def student_backbone(self) -> Backbone:
         """A trainable copy with λ layers, on the weights that `student_from` names."""
@@ -118,7 +120,8 @@ def network_state(content: Mapping, source: str, *, ema: bool) -> dict[str, Tens
     ema: the averaged weights, a list in parameter order beside the parameters.
     """
     inside = content["model"] if isinstance(content.get("model"), Mapping) else {}
-    state = below(without(tensors_at(content, "model", source), "module."), "net.")
+    wrapped = below(without(tensors_at(content, "model", source), source, PARALLEL), "net.")
+    state = without(wrapped, source, PARALLEL)
     if not state:
         raise CheckpointError(f"{source}: no tensors named 'net.…' in its entry 'model': not a tauLDR checkpoint")
     if not ema:

@@ -3,7 +3,6 @@
 A path is a local file or folder, or a folder of a hub repository, written as hub:owner/name/path/in/it.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import yaml
 from torch import Tensor, nn
 
+from di4c.contracts.weight_files import first_line, read_mapping, require_whole
 from di4c.errors import CheckpointError
 from di4c_plugins.teachers.containers import read_file, strict_load, tensors_at
 from di4c_plugins.teachers.hub import INSIDE_HUB, locate_file
@@ -24,9 +24,9 @@ PARTS = ("encoder.", "decoder.", "quantize.", "quant_conv.", "post_quant_conv.")
 def recorded_options(path: str) -> dict[str, Any]:
     """VQGAN's options that lie beside its weights, in config.json or model.yaml; {} if neither is there."""
     folder = weights_file(path).parent
-    if (folder / EXPORTED[1]).is_file():
+    if (folder / EXPORTED[1]).exists():
         return _exported_options(folder / EXPORTED[1])
-    if (folder / PUBLISHED[1]).is_file():
+    if (folder / PUBLISHED[1]).exists():
         return _published_options(folder / PUBLISHED[1])
     return {}
 
@@ -61,6 +61,7 @@ def published_state(module: nn.Module, state: Mapping[str, Tensor], source: str)
 
 def _published_options(file: Path) -> dict[str, Any]:
     """model.yaml's model.params in this class's words."""
+    require_whole(file)
     try:
         params = yaml.safe_load(file.read_text(encoding="utf-8"))["model"]["params"]
         network = params["ddconfig"]
@@ -73,15 +74,16 @@ def _published_options(file: Path) -> dict[str, Any]:
             "embed_dim": params["embed_dim"],
             **{key: network[key] for key in ("ch", "ch_mult", "num_res_blocks", "attn_resolutions", "z_channels")},
         }
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{file}: not a VQGAN's model.yaml with model.params.ddconfig ({error!r})") from error
+    except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{file}: not a VQGAN's model.yaml with model.params.ddconfig ({first_line(error)})") from error
 
 
 def _exported_options(file: Path) -> dict[str, Any]:
     """The tokenizer entry of the spec that an export was trained with."""
+    content = read_mapping(file)
     try:
-        entry = json.loads(file.read_text(encoding="utf-8"))["spec"]["objective"]["tokenizer"]
+        entry = dict(content["spec"]["objective"]["tokenizer"])
         earlier = recorded_options(entry["path"]) if entry.get("path") else {}
         return {**earlier, **{key: value for key, value in entry.items() if key not in ("name", "path")}}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{file}: not the configuration of a tokenizer's export ({error!r})") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{file}: not the configuration of a tokenizer's export ({first_line(error)})") from error

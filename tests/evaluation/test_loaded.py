@@ -153,7 +153,13 @@ def test_sampler_and_data_can_be_changed(runs):
 
     by_argmax = ("eval.sampler={name: mdlm-ancestral, end: 0.5}", "data.split_seed=3")
     assert not torch.equal(samples(""), samples("", *by_argmax))
-    assert torch.equal(samples("", *by_argmax), samples("export", *by_argmax, "eval.sampler.cached=true"))
+    assert torch.equal(samples("", *by_argmax), samples("export", *by_argmax, "eval.sampler.final=argmax"))
+
+
+def test_a_sampler_that_keeps_predictions_is_refused_for_a_network_that_reads_the_time(runs):
+    overrides = ["eval.sampler={name: mdlm-ancestral, cached: true}"]
+    with pytest.raises(SpecError, match="eval.sampler: MdlmAncestral keeps predictions.*DiT reads the time.*cached: false"):
+        di4c.load(runs["student"], device="cpu", overrides=overrides).sample(1, 2, cond=0, seed=0)
 
 
 @pytest.mark.parametrize(

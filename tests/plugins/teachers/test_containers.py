@@ -61,9 +61,31 @@ def test_an_absent_file_and_an_absent_entry(tmp_path):
         containers.tensors_at({"model": {}, "step": 3}, "state_dict", "f.pt")
 
 
-def test_prefixes_are_cut_wherever_they_stand():
-    state = {"backbone._orig_mod.backbone.a.weight": torch.zeros(1)}
-    assert list(containers.without(state, "_orig_mod.", "backbone.")) == ["a.weight"]
+def named(*names: str) -> dict[str, torch.Tensor]:
+    return {name: torch.full((1,), float(i)) for i, name in enumerate(names)}
+
+
+@pytest.mark.parametrize(
+    ("name", "left"),
+    [
+        ("backbone._orig_mod.backbone.a.weight", "a.weight"),
+        ("_orig_mod.module.backbone.a", "a"),
+        ("module.backbone._orig_mod.a", "a"),
+        ("blocks.0._orig_mod.a", "blocks.0.a"),
+        ("_fsdp_wrapped_module.blocks.0._checkpoint_wrapped_module.a", "blocks.0.a"),
+        ("submodule.a", "submodule.a"),
+        ("a.module.b", "a.module.b"),
+        ("my_backbone.a", "my_backbone.a"),
+        ("a.not_orig_mod.b", "a.not_orig_mod.b"),
+    ],
+)
+def test_trouble_b05_prefixes_are_cut_at_the_start_alone_and_wrappers_as_whole_parts(name, left):
+    assert list(containers.without(named(name), "f", "backbone.", containers.PARALLEL)) == [left]
+
+
+def test_trouble_b05_names_that_become_one_are_refused():
+    with pytest.raises(CheckpointError, match="f.pt: two tensors are called 'a'"):
+        containers.without(named("module.a", "a"), "f.pt", containers.PARALLEL)
 
 
 def test_shadows_replace_parameters_in_order_and_leave_buffers():
@@ -77,6 +99,65 @@ def test_shadows_replace_parameters_in_order_and_leave_buffers():
     assert averaged["1.running_var"] is state["1.running_var"]
     with pytest.raises(CheckpointError, match="3 EMA shadows for 4 parameters"):
         containers.with_shadows(state, shadows[:3], "f", buffers)
+
+
+@pytest.mark.parametrize("shadows", [torch.ones(3), {"a": torch.ones(1)}, [1.0, 2.0], "none"])
+def test_shadows_of_another_kind_are_refused(shadows):
+    with pytest.raises(CheckpointError, match="f: its EMA shadows are not a list"):
+        containers.with_shadows(network().state_dict(), shadows, "f")
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+
+
+@pytest.mark.parametrize("name", ["a.safetensors", "a.ckpt", "a.pt"])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(POINTER, "git-lfs pointer.*fetch the file"), (b"", "is empty"), (b"\n<!DOCTYPE html><html>", "a web page")],
+)
+def test_trouble_31_what_lies_in_a_files_place_is_named(tmp_path, name, content, said):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match=f"{name}: .*{said}"):
+        containers.read_file(tmp_path / name)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_trouble_31_torchs_advice_to_run_code_is_not_passed_on(tmp_path, zipped):
+    torch.save({"model": network(), "w": torch.ones(1)}, tmp_path / "whole.pt", _use_new_zipfile_serialization=zipped)
+    try:
+        containers.read_file(tmp_path / "whole.pt")
+    except CheckpointError as error:
+        assert "weights_only" not in str(error) and "\n" not in str(error) and "torch.save(network.state_dict()" in str(error)
+    else:
+        assert zipped  # a module in a zipped file becomes Inert
+
+
+@pytest.mark.parametrize(
+    "content", [b"no checkpoint", b"\x80\x02}q\x00.", b"\x80\x04N.", b"PK\x03\x04", b"\x00" * 64, b"(lp0\ncos\nsystem\n."]
+)
+def test_trouble_31_damage_is_told_in_one_line(tmp_path, content):
+    (tmp_path / "a.pt").write_bytes(content)
+    with pytest.raises(CheckpointError) as told:
+        containers.tensors_at(containers.read_file(tmp_path / "a.pt"), None, "a.pt")
+    assert "a.pt" in str(told.value) and "weights_only" not in str(told.value) and "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+def test_trouble_31_weights_that_are_no_numbers_are_refused_by_name(value, dtype):
+    module, state = network(), {k: v.to(dtype) for k, v in network().state_dict().items()}
+    state["out.weight"][2, 1] = value
+    with pytest.raises(CheckpointError, match="f.pt: 'out.weight' holds NaN or infinite"):
+        containers.strict_load(module, state, "f.pt")
+    assert all(p.isfinite().all() for p in module.parameters())
+
+
+def test_trouble_31_a_mask_among_the_buffers_may_be_infinite_and_not_nan():
+    module = network()
+    module.register_buffer("mask", torch.tensor([0.0, -torch.inf]))
+    containers.strict_load(module, module.state_dict(), "f")
+    with pytest.raises(CheckpointError, match="'mask' holds NaN"):
+        containers.strict_load(module, module.state_dict() | {"mask": torch.tensor([0.0, torch.nan])}, "f")
 
 
 def test_strict_load_loads():
@@ -122,6 +203,32 @@ def test_a_reason_for_one_tensor_is_not_given_for_another_width():
     with pytest.raises(CheckpointError) as told:
         containers.strict_load(network(), network(width=5).state_dict(), "f", reasons)
     assert "another width" in str(told.value) and "vocabulary" not in str(told.value)
+
+
+def tied() -> nn.Module:
+    module = nn.Sequential(OrderedDict(embed=nn.Embedding(6, 4), out=nn.Linear(4, 6, bias=False)))
+    module.out.weight = module.embed.weight
+    return module
+
+
+@pytest.mark.parametrize("left_out", ["embed.weight", "out.weight"])
+def test_trouble_23_a_tied_tensor_may_be_left_out_under_either_name(left_out):
+    module, state = tied(), tied().state_dict()
+    del state[left_out]
+    containers.strict_load(module, state, "f")
+    assert torch.equal(module.embed.weight, next(iter(state.values()))) and module.out.weight is module.embed.weight
+
+
+def test_trouble_23_tied_tensors_that_differ_or_lack_altogether_are_refused():
+    state = tied().state_dict()
+    with pytest.raises(CheckpointError, match="'embed.weight' and 'out.weight' are one tensor.*differ in the file"):
+        containers.strict_load(tied(), {name: value + i for i, (name, value) in enumerate(state.items())}, "f")
+    with pytest.raises(CheckpointError, match="2 missing from the file"):
+        containers.strict_load(tied(), {}, "f")
+    untied = network().state_dict()
+    del untied["out.weight"]
+    with pytest.raises(CheckpointError, match="1 missing from the file: out.weight"):
+        containers.strict_load(network(), untied, "f")
 
 
 def test_a_missing_name_is_told_with_its_prefix():

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from einops import rearrange
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
@@ -29,9 +30,12 @@ from tests.plugins.teachers.hf_folders import (  # noqa: E402
 from di4c.contracts import Draws, strict_load  # noqa: E402
 from di4c.errors import CheckpointError, SpecError  # noqa: E402
 from di4c.testing import check_backbone, check_head, check_teacher  # noqa: E402
+from di4c_plugins.backbones import hf_families  # noqa: E402
+from di4c_plugins.backbones.hf import usable_positions  # noqa: E402
 from di4c_plugins.heads.readout import Readout  # noqa: E402
 from di4c_plugins.heads.token import Token  # noqa: E402
 from di4c_plugins.processes.absorbing import Absorbing  # noqa: E402
+from di4c_plugins.teachers.hf_files import token_ids  # noqa: E402
 from di4c_plugins.teachers.hf_masked_lm import HFMaskedLM  # noqa: E402
 
 D, S = 8, len(VOCABULARY)
@@ -127,6 +131,45 @@ def test_other_architectures_read_out_their_own_logits(name):
     assert teacher.backbone.width == (30 if whole else 16)
 
 
+POSITIONED = {
+    "roberta": 32, "bert": 34, "camembert": 32, "mpnet": 32, "esm": 32, "ibert": 32, "data2vec-text": 32, "luke": 32,
+    "longformer": 32, "xlm-roberta": 32, "xlm-roberta-xl": 32, "roberta-prelayernorm": 32, "distilbert": 34, "albert": 34,
+    "electra": 34, "deberta-v2": 34, "convbert": 34, "mobilebert": 34, "xlm": 34, "layoutlm": 34, "fnet": 34, "bart": 34,
+}  # fmt: skip
+"""The longest sequence of each kind of network with 34 positions, as its forward pass has it."""
+USUAL = ("roberta", "bert", "mpnet", "esm")
+
+
+@pytest.mark.parametrize("name", [n if n in USUAL else pytest.param(n, marks=pytest.mark.slow) for n in POSITIONED])
+def test_trouble_18_the_longest_sequence_is_what_the_forward_pass_takes(name):
+    from transformers import AutoConfig, AutoModelForMaskedLM
+
+    config = {"vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
+    config |= {"dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 24, "embedding_size": 16, "max_position_embeddings": 34}
+    config |= {"pad_token_id": 1, "token_dropout": False, "mask_token_id": 7, "emb_dim": 16, "d_model": 16, "encoder_layers": 1}
+    config |= {"decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2, "bos_token_id": 0, "eos_token_id": 2}
+    config |= {"position_embedding_type": "absolute"} if name == "esm" else {}
+    network = AutoModelForMaskedLM.from_config(AutoConfig.for_model(name, **config)).eval()
+    most = POSITIONED[name]
+    assert usable_positions(network) == most
+    with torch.no_grad():
+        assert network(input_ids=torch.full((1, most), 5)).logits.shape[1] >= most
+        with pytest.raises((IndexError, RuntimeError)):
+            network(input_ids=torch.full((1, most + 1), 5))
+
+
+@pytest.mark.parametrize(("length", "frame"), [(33, 0), (32, 0), (31, 1)])
+def test_trouble_18_a_sequence_that_is_too_long_is_refused_with_the_usable_number(length, frame):
+    config = {
+        "model_type": "roberta", "vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "intermediate_size": 24, "max_position_embeddings": 34, "pad_token_id": 1, "mask_token_id": 7,
+    }  # fmt: skip
+    process = Absorbing(40, mask_index=7)
+    with pytest.raises(SpecError, match=f"{length + frame} tokens a sequence and 1 for λ, but the network has 32 positions"):
+        HFMaskedLM(process, length, config=config, before=[0] * frame)
+    assert HFMaskedLM(process, 31 - frame, config=config, before=[0] * frame).backbone.depth == 1
+
+
 def test_dream_reads_position_d_from_the_hidden_state_before_it(tmp_path):
     model = dream_folder(tmp_path)
     assert len(list(tmp_path.glob("*.safetensors"))) > 2
@@ -199,6 +242,77 @@ def test_rotary_tables_stay_exact_when_the_weights_are_cast():
     teacher.backbone.bfloat16()
     assert teacher.backbone.network.norm.weight.dtype == torch.bfloat16
     assert torch.equal(teacher.backbone.network.rotary_emb.inv_freq, table) and table.dtype == torch.float32
+
+
+@pytest.mark.parametrize("config", [LLADA, DREAM])
+def test_trouble_b01_a_transformers_that_drops_theta_is_told(config, monkeypatch):
+    """Version 4 knows rope_theta and not rope_parameters: what it does not know it ignores."""
+    family = "_llada_options" if config is LLADA else "_dream_options"
+    options = getattr(hf_families, family)
+
+    def older(config):
+        made = options(config)
+        rotation = made.pop("rope_parameters")
+        return made | {"rope_parameters": rotation | {"rope_theta": 20000.0}}
+
+    monkeypatch.setattr(hf_families, family, older)
+    with pytest.raises(SpecError, match=f"rope_theta is {config['rope_theta']:g}, but .* with 20000; install transformers 5"):
+        HFMaskedLM(Absorbing(22, mask_index=20), D, config=config)
+
+
+def test_trouble_b01_theta_is_checked_after_weights_are_streamed_too(tmp_path, monkeypatch):
+    llada_folder(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({**LLADA, "rope_theta": 12345.0}))
+    teacher = HFMaskedLM(Absorbing(22, mask_index=20), D, path=str(tmp_path))
+    expected = 12345.0 ** (-torch.arange(2) / 2)
+    torch.testing.assert_close(teacher.backbone.network.rotary_emb.inv_freq, expected)
+
+
+@pytest.mark.parametrize("name", ["Llama", "Qwen2"])
+def test_trouble_b01_a_transformers_that_stays_causal_is_told(name, monkeypatch):
+    import transformers
+
+    def causal(name, options):
+        return getattr(transformers, f"{name}Model")(getattr(transformers, f"{name}Config")(**options))
+
+    hf_families._check_transformers.cache_clear()
+    monkeypatch.setattr(hf_families, "_bidirectional", causal)
+    with pytest.raises(SpecError, match=f"{name} of the installed transformers attends to earlier positions alone"):
+        hf_families._check_transformers(name)
+    monkeypatch.undo()
+    hf_families._check_transformers(name)
+
+
+def test_the_random_numbers_of_a_family_do_not_depend_on_its_checks():
+    drawn = []
+    for clear in (True, False):
+        if clear:
+            hf_families._check_transformers.cache_clear()
+        torch.manual_seed(0)
+        drawn.append(HFMaskedLM(Absorbing(22, mask_index=20), D, config=LLADA).backbone.readout.weight)
+    assert torch.equal(*drawn)
+
+
+def test_trouble_24_a_line_of_vocab_txt_ends_at_a_line_feed_alone(tmp_path):
+    bert_folder(tmp_path)
+    tokens = [*VOCABULARY[:5], "\u2028", "\x85", "\x0c", *VOCABULARY[8:]]
+    (tmp_path / "vocab.txt").write_text("\n".join(tokens) + "\n", newline="")
+    assert token_ids(tmp_path) == {token: i for i, token in enumerate(tokens)}
+
+
+@pytest.mark.parametrize("make", [bert_folder, dream_folder, llada_folder])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_trouble_31_weights_that_are_no_numbers_are_refused_by_name(tmp_path, make, value):
+    make(tmp_path)
+    shard = max(tmp_path.glob("*.safetensors"), key=lambda file: file.stat().st_size)
+    with safe_open(shard, "pt") as file:
+        held = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    name = max(held, key=lambda key: held[key].numel())
+    held[name].view(-1)[3] = value
+    save_file(held, shard, {"format": "pt"})
+    states, mask = (S, MASK) if make is bert_folder else (22, 20)
+    with pytest.raises(CheckpointError, match="holds NaN or infinite"):
+        HFMaskedLM(Absorbing(states, mask_index=mask), D, path=str(tmp_path))
 
 
 def test_a_lacking_shard_and_a_foreign_tensor_are_named(tmp_path):

@@ -209,3 +209,20 @@ def test_ema_that_is_asked_for_must_be_there(tmp_path):
     torch.save({"state_dict": published(random_network())}, tmp_path / "x.ckpt")
     with pytest.raises(CheckpointError, match="no EMA shadows"):
         Mdlm(process(), LENGTH, path=str(tmp_path / "x.ckpt"), ema=True)
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["", "module.", "_orig_mod.", "module.backbone.", "backbone.module.", "backbone._orig_mod.", "_orig_mod.module.backbone."],
+)
+@pytest.mark.parametrize("kind", ["safetensors", "ckpt"])
+def test_trouble_23_wrappers_around_the_published_network_are_cut_off(tmp_path, prefix, kind):
+    network = random_network()
+    state = prefixed(published(network), prefix)
+    file = tmp_path / f"mdlm.{kind}"
+    if kind == "ckpt":
+        torch.save(lightning(state, [2 * value for value in parameters(published(network))]), file)
+    else:
+        save_file(state, file)
+    teacher = Mdlm(process(), LENGTH, path=str(file), backbone=backbone())
+    assert agree(teacher.backbone, network, 2.0 if kind == "ckpt" else 1.0)

@@ -6,6 +6,7 @@ from di4c_plugins.heads.readout import Readout
 from di4c_plugins.parameterisations.subs import Subs
 from di4c_plugins.processes.absorbing import Absorbing
 from di4c_plugins.teachers.module import ModuleTeacher
+from safetensors.torch import load_file, save_model
 from torch import nn
 
 from di4c import testing
@@ -74,6 +75,57 @@ def test_a_checkpoint_is_loaded_strictly(tmp_path):
     assert torch.equal(made.backbone.module.embed.weight, saved.embed.weight)
     with pytest.raises(CheckpointError, match="prefix 'net.'"):
         teacher(checkpoint=str(tmp_path / "theirs.pt"), checkpoint_key="model")
+
+
+class Nested(TheirModel):
+    """Has names that a wrapper's prefix could be taken for."""
+
+    def __init__(self):
+        super().__init__()
+        self.subnet, self.module = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+        self.net = torch.nn.Linear(2, 2)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "option"),
+    [
+        ("", ""), ("net.", "net."), ("module.", ""), ("_orig_mod.", ""), ("module._orig_mod.", ""), ("_orig_mod.module.", ""),
+        ("module.net.", "net."), ("net.module.", "net."), ("_orig_mod.net.", "net."), ("_fsdp_wrapped_module.", ""),
+        ("subnet.", "subnet."), ("module.", "module."), ("module.module.", "module."),
+    ],
+)  # fmt: skip
+def test_trouble_22_and_23_prefixes_and_wrappers_are_cut_from_the_start(tmp_path, prefix, option):
+    saved = Nested()
+    torch.save({prefix + k: v for k, v in saved.state_dict().items()}, tmp_path / "theirs.pt")
+    made = teacher(module=f"{__name__}:Nested", checkpoint=str(tmp_path / "theirs.pt"), checkpoint_prefix=option)
+    assert all(torch.equal(v, made.backbone.module.state_dict()[k]) for k, v in saved.state_dict().items())
+
+
+@pytest.mark.parametrize("extra", ["module.loss.weight", "other"])
+def test_trouble_23_the_rest_stays_strict(tmp_path, extra):
+    state = {f"module.{k}": v for k, v in TheirModel().state_dict().items()} | {extra: torch.zeros(1)}
+    torch.save(state, tmp_path / "theirs.pt")
+    with pytest.raises(CheckpointError, match=f"not known to the model: .*{extra.removeprefix('module.')}"):
+        teacher(checkpoint=str(tmp_path / "theirs.pt"))
+
+
+class Tied(TheirModel):
+    def __init__(self):
+        super().__init__()
+        self.lm_head.weight = self.embed.weight
+
+
+@pytest.mark.parametrize("readout", [None, "lm_head"])
+def test_trouble_23_a_tied_head_that_safetensors_leaves_out_is_read(tmp_path, readout):
+    saved = Tied()
+    save_model(saved, str(tmp_path / "theirs.safetensors"))
+    assert len(load_file(tmp_path / "theirs.safetensors")) == len(saved.state_dict()) - 1
+    made = teacher(module=f"{__name__}:Tied", checkpoint=str(tmp_path / "theirs.safetensors"), readout=readout)
+    x, t = torch.tensor([[6, 6, 1, 2, 6]]), torch.tensor([0.5])
+    assert torch.equal(made.backbone.module.embed.weight, saved.embed.weight)
+    with torch.no_grad():
+        found = made.predict(x, t).log_p0().exp()
+        torch.testing.assert_close(found[0, 0, :6], saved(x, t)[0, 0, :6].softmax(-1))
 
 
 def test_mistakes_are_named():
