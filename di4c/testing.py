@@ -129,7 +129,7 @@ def _inputs(num_positions: int, num_states: int, num_classes: int | None) -> tup
 
 def check_teacher(teacher: Teacher, *, num_classes: int | None = None) -> None:
     """Its process and backbone hold their contracts; predictions normalise, carry no gradient and do not change; students
-    start from it without sharing its weights."""
+    start from it without sharing its weights, and work in bfloat16."""
     check_process(teacher.process, positions=teacher.num_positions)
     teacher.freeze()
     draws = Draws(0, count=3)
@@ -149,6 +149,30 @@ def check_teacher(teacher: Teacher, *, num_classes: int | None = None) -> None:
     _require(all(p.requires_grad for p in student.parameters()), "student_backbone must be trainable")
     shared = {p.data_ptr() for p in student.parameters()} & {p.data_ptr() for p in teacher.backbone.parameters()}
     _require(not shared, "student_backbone shares weights with the teacher; copy them")
+    _check_in_bfloat16(student.eval(), teacher, x_t, cond)
+
+
+@torch.no_grad()
+def _check_in_bfloat16(backbone: Backbone, teacher: Teacher, x_t: Tensor, cond: Tensor | None) -> None:
+    """A student's backbone, its parameters cast as `train.precision: bf16` casts them, gives normalised log-probabilities near those in float32."""
+    rows = torch.arange(x_t.numel())
+
+    def probs() -> Tensor:
+        h = backbone(x_t, _times(len(x_t), 0.7), cond)
+        prediction = Prediction(h, x_t, backbone.readout, teacher.parameterisation, teacher.process.num_states)
+        return prediction.log_probs(rows).double().exp()
+
+    expected = probs()
+    for parameter in backbone.parameters():
+        parameter.data = parameter.data.to(torch.bfloat16)
+    try:
+        found = probs()
+    except RuntimeError as error:
+        raise AssertionError(f"a backbone whose weights are bfloat16 must take float64 times: {error}") from error
+    normalised = found.isfinite().all() and ((found.sum(-1) - 1).abs() < 1e-3).all()
+    _require(normalised, "in bfloat16 probabilities are not finite, or do not sum to 1")
+    distance = (found - expected).abs().sum(-1).mean() / 2
+    _require(distance < 0.1, f"in bfloat16 predictions differ by {distance:.2f} in total variation: keep tables and times in float32")
 
 
 def check_head(head: StudentHead, backbone: Backbone, *, latent_dim: int, teacher: Teacher) -> None:
