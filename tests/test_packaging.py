@@ -11,7 +11,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 from tests.pinned import needs
+from tests.test_imports import imported
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -86,6 +88,53 @@ def test_every_dependency_has_a_reason_and_a_pin():
     for dependency in PROJECT["project"]["dependencies"] + extras:
         assert re.search(rf'^ +"{re.escape(dependency)}", +# \w', text, re.MULTILINE), f"{dependency} has no reason"
         assert re.split("[<>=]", dependency)[0] in pins, f"{dependency} is not pinned"
+
+
+IMPORTED_AS = {"PIL": "pillow", "yaml": "pyyaml", "sklearn": "scikit-learn"}
+"""Import name → name in the registry, where they differ."""
+OPTIONAL = {"triton"}
+"""What may be imported without being declared: it comes with the builds of torch that can use it."""
+TOOLS = {path.stem for path in (ROOT / "tools").rglob("*") if path.suffix == ".py" or path.is_dir()}
+OWN = {"di4c", "di4c_plugins", "tests", "tools", "neighbour_of_the_plugin", *TOOLS, *sys.stdlib_module_names}
+
+
+def foreign(folder: str) -> set[str]:
+    """The distributions that the Python files of a folder import, wherever in a file."""
+    files = list((ROOT / folder).rglob("*.py"))
+    names = {name.partition(".")[0] for path in files for name in imported(path, folder)} - OWN
+    return {IMPORTED_AS.get(name, name).lower() for name in names}
+
+
+def declared(dependencies: list[str]) -> set[str]:
+    return {re.split("[<>=]", dependency)[0].lower() for dependency in dependencies}
+
+
+def test_what_is_imported_is_declared():
+    extras = PROJECT["project"]["optional-dependencies"]
+    needed = declared(PROJECT["project"]["dependencies"])
+    optional = declared([*extras["hf"], *extras["lora"]]) | OPTIONAL
+    everything = needed | optional | declared(extras["test"])
+    found = {folder: foreign(folder) for folder in ("di4c", "plugins", "tools", "tests")}
+    assert {"torch", "pillow", "pyarrow", "pyyaml", "huggingface_hub", "filelock"} <= found["di4c"] | found["plugins"]
+    for folder, allowed in {"di4c": needed | optional, "plugins": needed | optional, "tools": everything, "tests": everything}.items():
+        assert found[folder] <= allowed, f"{folder} imports what pyproject.toml does not declare: {found[folder] - allowed}"
+
+
+def test_every_range_has_both_ends_and_holds_the_pinned_version():
+    lines = (ROOT / "tools/constraints.txt").read_text().lower().splitlines()
+    pins = dict(line.split("==") for line in lines if line and line[0] != "#")
+    extras = [name for names in PROJECT["project"]["optional-dependencies"].values() for name in names]
+    for requirement in map(Requirement, PROJECT["project"]["dependencies"] + extras):
+        assert {clause.operator for clause in requirement.specifier} == {">=", "<"}, requirement
+        assert requirement.specifier.contains(pins[requirement.name.lower()]), requirement
+
+
+@pytest.mark.parametrize("line", ["torch 2.11.0", "triton 3.6.0", "transformers 5.17.0"])
+def test_the_versions_of_gpu_machines_are_admitted(line):
+    name, version = line.split()
+    extras = [name for names in PROJECT["project"]["optional-dependencies"].values() for name in names]
+    ranges = {r.name: r.specifier for r in map(Requirement, PROJECT["project"]["dependencies"] + extras)}
+    assert name not in ranges or ranges[name].contains(version)
 
 
 @pytest.mark.parametrize(
