@@ -11,7 +11,7 @@ pinned() { sed -n "s/^$1==//p" tools/constraints.txt; }
 torch="${TORCH:-$(pinned torch)}"
 [ -x "$folder/bin/python" ] || "$(find_python)" -m venv "$folder"
 export PATH="$PWD/$folder/bin:$PATH" PIP_DISABLE_PIP_VERSION_CHECK=1 OMP_NUM_THREADS=1
-[[ "$folder" = /* ]] && export PATH="$folder/bin:$PATH"
+if [[ "$folder" = /* ]]; then export PATH="$folder/bin:$PATH"; fi
 unset VIRTUAL_ENV CONDA_PREFIX PYTHONPATH
 
 lowest="$(python - <<'PY'
