@@ -1,5 +1,6 @@
 """A user's own network as a backbone."""
 
+import contextlib
 from collections.abc import Callable
 
 import torch
@@ -43,8 +44,14 @@ class WrappedModule(Backbone):
             arguments.append(TIME_CONVENTIONS[self.time](t).float())
         if self.takes_cond:
             arguments.append(cond)
-        output = self.module(*arguments)
+        with self._autocast(x_t.device.type):
+            output = self.module(*arguments)
         return getattr(output, "logits", output)
+
+    def _autocast(self, device: str) -> contextlib.AbstractContextManager:
+        """torch.autocast where the weights are of half precision: times stay float32, which such weights refuse to multiply."""
+        dtype = next((p.dtype for p in self.module.parameters() if p.is_floating_point()), torch.float32)
+        return torch.autocast(device, dtype=dtype) if dtype.itemsize == 2 else contextlib.nullcontext()
 
 
 class RowReadout(nn.Module):
@@ -58,7 +65,10 @@ class RowReadout(nn.Module):
     def forward(
         self, h: Tensor, positions: Tensor | None = None, x_t: Tensor | None = None, *, reduction: Reduction | None = None
     ) -> Tensor | tuple[Tensor, ...]:
-        return self.layer(h) if reduction is None else reduction(h, self.layer.weight, self.layer.bias)
+        if reduction is not None:
+            return reduction(h, self.layer.weight, self.layer.bias)
+        dtype = next((p.dtype for p in self.layer.parameters() if p.is_floating_point()), h.dtype)
+        return self.layer(h.to(dtype))
 
 
 def detach_submodule(module: nn.Module, name: str) -> nn.Module:

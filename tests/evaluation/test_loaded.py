@@ -116,7 +116,7 @@ def test_foreign_configuration(copied):
 def test_truncated_weights(copied):
     file = copied / "export" / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(CheckpointError, match="not a readable export"):
+    with pytest.raises(CheckpointError, match="cannot be read as safetensors"):
         di4c.load(copied)
 
 
