@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-CONTRACTS = ("di4c.contracts", "di4c.errors", "di4c.draws")
+CONTRACTS = ("di4c.contracts", "di4c.errors", "di4c.draws", "di4c.paths")
 """All that a plugin may import of di4c."""
 
 ROOMS = (
@@ -106,9 +106,9 @@ def test_every_room_has_its_place():
     assert rooms == set(ROOMS)
 
 
-def test_only_the_spec_knows_omegaconf():
+def test_only_the_reader_of_yaml_knows_omegaconf():
     users = [p for p in sources("di4c") + sources("plugins") if any(within(m, ("omegaconf",)) for m in imported(p, ""))]
-    assert [p.relative_to(ROOT) for p in users] == [Path("di4c/config/spec.py")]
+    assert [p.relative_to(ROOT) for p in users] == [Path("di4c/yaml_text.py")]
 
 
 def test_relative_imports_are_seen(tmp_path):

@@ -17,6 +17,7 @@ import tempfile
 from pathlib import Path
 
 from di4c.errors import RegistryError
+from di4c.paths import real_path, user_path
 
 DECLARATION = "DI4C_PLUGINS"
 
@@ -28,7 +29,7 @@ def is_file(plugin: str) -> bool:
 
 def file_of(plugin: str) -> Path | None:
     """The absolute path of a plugin file; None for a module."""
-    return Path(plugin).expanduser().resolve() if is_file(plugin) else None
+    return real_path(user_path(plugin)) if is_file(plugin) else None
 
 
 def declared(plugin: str) -> dict[str, dict[str, str]]:

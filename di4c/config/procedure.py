@@ -1,13 +1,13 @@
 """`procedure:`, which runs a spec makes: the named plugin, and the specs of its runs."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from di4c.config.registry import Registry
 from di4c.config.spec import Spec
 from di4c.contracts import Procedure, merged
 from di4c.errors import Di4CError, SpecError
+from di4c.paths import is_plain_name
 
 TAKEN = ("export", "checkpoints", "measured")
 """What the framework calls its own folders inside a run folder."""
@@ -38,7 +38,7 @@ def planned_specs(spec: Spec, procedure: Procedure) -> dict[str, Spec]:
 def run_spec(spec: Spec, name: str, values: Mapping[str, Any]) -> Spec:
     """The validated spec of one run of a spec's procedure, from plain values; it trains in a folder inside the spec's."""
     where = f"{spec.source}: {name}"
-    if Path(name).name != name or name.startswith(".") or name in TAKEN:
+    if not is_plain_name(name) or name in TAKEN:
         raise SpecError(f"{where}: a run is called by the name of its folder, other than {', '.join(TAKEN)}")
     if "procedure" in values:
         raise SpecError(f"{where}: procedure: a run of a procedure has none of its own")

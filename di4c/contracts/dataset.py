@@ -87,5 +87,8 @@ class DataSource(ABC):
         raise SpecError(f"{type(self).__name__} has no prompts")
 
     def save_grid(self, x: Tensor, path: Path, cond: Tensor | None = None) -> Path:
-        """Writes samples x [n, D] for a person to look at (a PNG for images, a .txt for text); returns the file written."""
+        """Writes samples x [n, D] for a person to look at (a PNG for images, a .txt for text); returns the file written.
+
+        Its ending is added to `path` (`di4c.paths.with_ending`), so that two paths are two files.
+        """
         raise NotImplementedError(f"{type(self).__name__} does not say how its samples look")

@@ -34,7 +34,7 @@ class Cell:
         text = json.dumps(asdict(self) | {"settings": dict(self.settings)}, sort_keys=True, default=str)
         digest = hashlib.sha256(text.encode()).hexdigest()[:12]
         mixture = "" if self.mixture_size is None else f"-{self.mixture_size}"
-        return f"{self.model}{mixture}-{self.steps}steps-seed{self.seed}-{self.kind}-{digest}"
+        return f"{self.model.replace('.', '_')}{mixture}-{self.steps}steps-seed{self.seed}-{self.kind}-{digest}"
 
 
 class CellStore:

@@ -23,6 +23,7 @@ from di4c.errors import CheckpointError, SpecError
 from di4c.evaluation.arguments import device_of, draws_of, folder_of, known_tokens, labels_of, override_list
 from di4c.evaluation.generation import generate_batches, training_labels
 from di4c.evaluation.models import MixtureSize, Model, ProductModel, student_model
+from di4c.paths import user_path
 from di4c.whole import whole_number
 
 DEFAULT_BATCH = 256
@@ -180,7 +181,7 @@ def load(
     Raises CheckpointError where the folder is absent, holds no export, or its weights are damaged or of another model, SpecError for
     overrides that cannot be.
     """
-    path, device, overrides = Path(folder_of(path)), device_of(device), override_list(overrides)
+    path, device, overrides = user_path(folder_of(path)), device_of(device), override_list(overrides)
     folder = export_folder(path)
     run_spec = path / "spec.yaml"
     carried = changed(_carried_spec(folder), overrides)

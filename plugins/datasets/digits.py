@@ -10,6 +10,7 @@ from torch import Tensor
 
 from di4c.contracts import Batch, DataSource, Draws, Split
 from di4c.errors import DataError
+from di4c.paths import with_ending
 from di4c_plugins.datasets.image_grid import image_grid
 
 HELD_OUT = 600
@@ -61,7 +62,7 @@ class Digits(DataSource):
         """Writes x [n, 64] as a PNG of dark ink on white tiles; with labels cond [n], one row a class."""
         darkness = x.cpu().clamp(0, self.num_states - 1).float() / (self.num_states - 1)
         pixels = ((1 - darkness) * 255).round().to(torch.uint8).unflatten(1, (self.side, self.side)).numpy()
-        path = Path(path).with_suffix(".png")
+        path = with_ending(path, ".png")
         image_grid(pixels, None if cond is None else cond.cpu().numpy(), scale=5).save(path, optimize=True)
         return path
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from di4c.contracts import DataSource, Draws, Split
 from di4c.errors import DataError, SpecError
+from di4c.paths import with_ending
 from di4c_plugins.datasets.digits import TensorSplit
 from di4c_plugins.processes.enumeration import every_state
 
@@ -51,7 +52,7 @@ class Enumerable(DataSource):
 
     def save_grid(self, x: Tensor, path: Path, cond: Tensor | None = None) -> Path:
         """Writes every state with its probability and its frequency among x [n, D]."""
-        path = Path(path).with_suffix(".txt")
+        path = with_ending(path, ".txt")
         frequency = (x.cpu()[:, None] == self.states).all(-1).double().mean(0)
         rows = zip(self.states.tolist(), self.probs.tolist(), frequency.tolist(), strict=True)
         lines = [f"{' '.join(map(str, state))}  {p:.4f}  {f:.4f}" for state, p, f in rows]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from di4c.contracts import Batch, DataSource, Draws, Split
 from di4c.errors import DataError, SpecError
+from di4c.paths import with_ending
 from di4c_plugins.datasets.image_file import in_channels
 from di4c_plugins.datasets.image_grid import image_grid
 from di4c_plugins.datasets.reading import reading, reason
@@ -95,7 +96,7 @@ class PixelData(DataSource):
         x = x.cpu().clamp(0, self.num_states - 1).double() * (255 / (self.num_states - 1))
         pixels = x.round().to(torch.uint8).unflatten(1, self.shape).numpy()
         tiles = pixels[:, 0] if self.shape[0] == 1 else pixels.transpose(0, 2, 3, 1)
-        path = Path(path).with_suffix(".png")
+        path = with_ending(path, ".png")
         scale = max(1, TILE // self.shape[1])
         image_grid(tiles, None if cond is None else cond.cpu().numpy(), scale=scale).save(path, optimize=True)
         return path

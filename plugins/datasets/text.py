@@ -13,6 +13,7 @@ from torch import Tensor
 
 from di4c.contracts import Batch, DataSource, Draws, Split
 from di4c.errors import DataError, SpecError
+from di4c.paths import with_ending
 from di4c_plugins.datasets.packing import Packing
 from di4c_plugins.datasets.text_documents import Documents
 from di4c_plugins.datasets.text_encoding import (
@@ -150,7 +151,7 @@ class Text(DataSource):
 
     def save_grid(self, x: Tensor, path: Path, cond: Tensor | None = None) -> Path:
         """Writes samples x [n, D] as a text file, numbered."""
-        path = Path(path).with_suffix(".txt")
+        path = with_ending(path, ".txt")
         texts = self.decode(x.cpu())
         path.write_text("".join(f"[{i}]\n{text}\n\n" for i, text in enumerate(texts, 1)), encoding="utf-8")
         return path

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from di4c.contracts import Batch, DataSource, Draws, ImageTokenizer, Split
 from di4c.errors import DataError, SpecError
+from di4c.paths import with_ending
 from di4c_plugins.datasets.image_grid import image_grid
 from di4c_plugins.datasets.token_cache import cache_root, cached_tokens
 from di4c_plugins.tokenizers.pixels import images_of, levels_of
@@ -89,7 +90,7 @@ class VQTokens(DataSource):
         """Decodes samples x [n, D] and writes them as a PNG; with labels cond [n], one row a class."""
         images = self.pixels(x, 256).unflatten(1, self.tokenizer.image_shape).to(torch.uint8).numpy()
         tiles = images[:, 0] if images.shape[1] == 1 else images.transpose(0, 2, 3, 1)
-        path = Path(path).with_suffix(".png")
+        path = with_ending(path, ".png")
         scale = max(1, TILE // self.tokenizer.image_shape[1])
         image_grid(tiles, None if cond is None else cond.cpu().numpy(), scale=scale).save(path, optimize=True)
         return path
