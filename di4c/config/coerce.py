@@ -5,11 +5,17 @@ import dataclasses
 import math
 import types
 import typing
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, Literal, Union
 
+from di4c.config.annotations import hints_of
 from di4c.config.suggest import suggestion
 from di4c.errors import SpecError
+from di4c.paths import user_path
+
+LONGEST_NUMBER = 4000
+"""Decimal places of a whole number; Python refuses to write longer ones."""
 
 _SEQUENCES = {list: list, tuple: tuple, set: set, frozenset: frozenset, collections.abc.Sequence: list,
               collections.abc.Iterable: list}
@@ -48,7 +54,8 @@ def from_mapping(cls: type, value: Any, where: str) -> Any:
     for key in value:
         if key not in fields:
             raise SpecError(f"{_join(where, key)}: unknown key.{suggestion(key, fields, 'Allowed')}")
-    hints = typing.get_type_hints(cls)
+    hints = hints_of(cls)
+    hints = {name: hints.get(name, Any) for name in fields}
     for name, field in fields.items():
         if name not in value and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             expected = "" if hints[name] is Any else f", expected {describe(hints[name])}"
@@ -126,28 +133,46 @@ def _mapping(value: Any, annotation: Any, where: str) -> dict:
 def _scalar(value: Any, annotation: Any, where: str) -> Any:
     if annotation not in (bool, int, float, str, Path, type(None)):
         return value
-    number = _number(value)
-    if annotation is float and number is not None:
-        return float(number)
-    if annotation is int and number is not None and math.isfinite(number) and number == int(number):
-        return int(number)
-    if annotation is Path and isinstance(value, str | Path) and str(value):
-        return Path(value)
-    if annotation in (bool, str, type(None)) and isinstance(value, annotation):
+    if annotation in (int, float):
+        number = _whole(value) if annotation is int else _real(value)
+        if number is not None:
+            return number
+    elif annotation is Path and isinstance(value, str | Path) and str(value):
+        try:
+            return user_path(value)
+        except SpecError as error:
+            raise SpecError(f"{where}: {error}.") from error
+    elif annotation is not Path and isinstance(value, annotation):
         return value
     raise SpecError(f"{where}: expected {describe(annotation)}, found {value!r}.")
 
 
-def _number(value: Any) -> int | float | None:
-    """The number that a value or its text stands for ("1e-4" is text to YAML 1.1), or None."""
+def _whole(value: Any) -> int | None:
+    """The whole number that a value or its text stands for exactly (1e3 and "1e3" are 1000), or None: nothing is cut off or rounded."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
-    if not isinstance(value, str):
+    if isinstance(value, float):  # above 2⁵³ a float is no longer what was written
+        return int(value) if abs(value) <= 2**53 and value == int(value) else None
+    if isinstance(value, int):
         return value
     try:
-        return float(value)
-    except ValueError:
+        number = Decimal(value.strip())
+        exact = number.is_finite() and number.adjusted() < LONGEST_NUMBER and number == number.to_integral_value()
+        return int(number) if exact else None
+    except (InvalidOperation, ValueError):
         return None
+
+
+def _real(value: Any) -> float | None:
+    """The number that a value or its text stands for ("1e-4" is text to YAML 1.1), or None; inf is one, nan is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    overflowed = math.isinf(number) and isinstance(value, str) and "inf" not in value.lower()
+    return None if math.isnan(number) or overflowed else number
 
 
 def _allowed(cls: type) -> str:

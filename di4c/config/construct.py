@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from di4c.config.annotations import hints_of
 from di4c.config.coerce import coerce
 from di4c.config.suggest import suggestion
 from di4c.errors import Di4CError, RegistryError, SpecError
@@ -143,7 +144,7 @@ def _plan_call(
     parameters = _parameters(factory)
     own = provided if takes_provided else set()
     _check_keys(options, parameters, own, told)
-    hints = _hints(factory)
+    hints = hints_of(factory)
     plain, nested = {}, {}
     for key, value in options.items():
         annotation, path = hints.get(key, Any), f"{where}.{key}"
@@ -163,7 +164,7 @@ def _plan_call(
 
 def _dataclass_of(annotation: Any) -> type | None:
     """The dataclass that an annotation is, or holds beside None."""
-    arms = _arms(annotation)
+    arms = arms_of(annotation)
     return arms[0] if len(arms) == 1 and isinstance(arms[0], type) and dataclasses.is_dataclass(arms[0]) else None
 
 
@@ -176,7 +177,7 @@ def _is_part(key: str, value: Any, annotation: Any) -> bool:
         return False
     if isinstance(value, Mapping):
         return name_key(NESTED[key]) in value or _asks_for(NESTED[key], annotation)
-    takes_text = any(a is str or typing.get_origin(a) is typing.Literal for a in _arms(annotation))
+    takes_text = any(a is str or typing.get_origin(a) is typing.Literal for a in arms_of(annotation))
     return isinstance(value, str) and not takes_text
 
 
@@ -185,10 +186,10 @@ def _asks_for(kind: str, annotation: Any) -> bool:
     from di4c import contracts
 
     contract = getattr(contracts, CONTRACTS[kind])
-    return any(isinstance(arm, type) and issubclass(arm, contract) for arm in _arms(annotation))
+    return any(isinstance(arm, type) and issubclass(arm, contract) for arm in arms_of(annotation))
 
 
-def _arms(annotation: Any) -> tuple:
+def arms_of(annotation: Any) -> tuple:
     """The alternatives of a union, None left out; else the annotation alone."""
     union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
     return tuple(a for a in (typing.get_args(annotation) if union else (annotation,)) if a is not type(None))
@@ -218,13 +219,3 @@ def _check_keys(options: Mapping, parameters: Mapping, provided: set[str], told:
     missing = [k for k, p in own.items() if p.default is inspect.Parameter.empty and k not in options]
     if missing:
         raise RegistryError(f"{told} misses {', '.join(map(repr, missing))}.{allowed}")
-
-
-def _hints(factory: Any) -> dict[str, Any]:
-    """The parameters' annotations; those that cannot be evaluated (imported for type checkers only) are left out."""
-    function = factory.__init__ if isinstance(factory, type) and not dataclasses.is_dataclass(factory) else factory
-    try:
-        return typing.get_type_hints(function)
-    except (NameError, AttributeError, TypeError):
-        annotations = getattr(function, "__annotations__", {})
-        return {key: value for key, value in annotations.items() if not isinstance(value, str)}
