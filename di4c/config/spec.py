@@ -1,4 +1,4 @@
-"""spec.yaml → a validated Spec of plain values. Imports neither torch nor any part; OmegaConf stops in this file.
+"""spec.yaml → a validated Spec of plain values. Imports neither torch nor any part.
 
 Paths in a spec (train.run, teacher.run, data.path) start at the current directory; files under `plugins:` at the spec's
 folder.
@@ -11,18 +11,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
 from di4c.config.coerce import from_mapping
 from di4c.config.construct import NESTED, full_entry, name_key
 from di4c.config.eval_spec import EvalSpec
+from di4c.config.overrides import overridden
 from di4c.config.plugin_modules import is_file
 from di4c.config.registry import Registry
-from di4c.config.suggest import suggestion
 from di4c.config.train_spec import TrainSpec
 from di4c.errors import RegistryError, SpecError
+from di4c.paths import real_path, user_path
+from di4c.yaml_text import dump, escaped, plain, read_yaml, resolved
 
 Entry = dict
 """{"name": …, **options}: a part by its registry name, with its constructor's options."""
@@ -111,6 +109,10 @@ class Spec:
     deepspeed: dict[str, Any] = field(default_factory=dict)
     source: str = field(default="spec", compare=False, metadata={"spec": False})
 
+    def __post_init__(self):
+        if self.seed < 0:
+            raise SpecError(f"seed: expected a whole number ≥ 0, found {self.seed}.")
+
     @classmethod
     def from_dict(cls, values: Mapping, source: str = "spec", folder: Path | None = None) -> "Spec":
         """The validated spec of plain values; `folder` is where relative plugin files start (the current directory).
@@ -118,6 +120,7 @@ class Spec:
         Raises SpecError or RegistryError with `source`, the key path, what was found and what is allowed.
         """
         try:
+            values = plain(values)
             _check_moved(values)
             spec = from_mapping(cls, values, "")
             spec = dataclasses.replace(_normalised(spec, folder or Path.cwd()), source=str(source))
@@ -129,32 +132,23 @@ class Spec:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values that `from_dict` turns into the same spec; sections that are absent are left out."""
-        values = _plain({f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "source"})
-        return {key: value for key, value in values.items() if value is not None}
+        values = plain(dataclasses.asdict(self))
+        return {key: value for key, value in values.items() if value is not None and key != "source"}
 
 
 def read_spec(path: str | Path, overrides: Iterable[str] = ()) -> Spec:
-    """The spec of a YAML file, with overrides "a.b=c" (values in YAML) and ${a.b} interpolation resolved.
+    """The spec of a YAML file, with overrides "a.b=c" (see `overridden`) and ${a.b} interpolation resolved.
 
-    Raises SpecError or RegistryError; nothing heavier than OmegaConf is imported.
+    Raises SpecError or RegistryError; imports nothing heavier than OmegaConf, and that only where something is interpolated.
     """
-    path = Path(path)
+    path = user_path(path)
+    values = read_yaml(path)
+    if not isinstance(values, Mapping):
+        raise SpecError(f"{path}: expected a mapping of {', '.join(_sections())}, found {_shown(values)}")
     try:
-        config = OmegaConf.load(path)
-    except FileNotFoundError as error:
-        raise SpecError(f"{path}: no such file") from error
-    except IsADirectoryError as error:
-        raise SpecError(f"{path}: is a folder; expected a spec, a YAML file") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
-        raise SpecError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from error
-    if not OmegaConf.is_dict(config):
-        raise SpecError(f"{path}: expected a mapping of {', '.join(_sections())}, found a {type(config).__name__}")
-    try:
-        for override in overrides:
-            _override(config, override)
-        values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        raise SpecError(f"{path}: {_told(error)}") from error
+        values = resolved(overridden(values, overrides, _sections()))
+    except SpecError as error:
+        raise SpecError(f"{path}: {error}") from error
     return Spec.from_dict(values, source=str(path), folder=path.parent)
 
 
@@ -163,18 +157,19 @@ def changed(spec: Spec, overrides: Iterable[str]) -> Spec:
 
     Raises SpecError for any other section, or as `read_spec` does.
     """
-    config, given = OmegaConf.create(spec.to_dict()), list(overrides)
+    given = list(overrides)
     for override in given:
         if override.partition("=")[0].split(".")[0] not in CHANGEABLE:
             raise SpecError(f"--set {override}: a trained model is as its spec says; only {' and '.join(CHANGEABLE)} can be changed")
-        _override(config, override)
-    return Spec.from_dict(OmegaConf.to_container(config), source=spec.source) if given else spec
+    if not given:
+        return spec
+    return Spec.from_dict(resolved(overridden(escaped(spec.to_dict()), given, _sections())), source=spec.source)
 
 
 def save_spec(spec: Spec, path: str | Path) -> None:
     """Writes the resolved spec, atomically; `read_spec` gives it back."""
     path = Path(path)
-    text = OmegaConf.to_yaml(OmegaConf.create(spec.to_dict()))
+    text = dump(spec.to_dict())
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         unfinished.write_text(text, encoding="utf-8")
@@ -216,11 +211,12 @@ def _normalised(spec: Spec, folder: Path) -> Spec:
         student=spec.student and dataclasses.replace(spec.student, head=full_entry(spec.student.head, "student.head")),
         eval=spec.eval and spec.eval.normalised(),
         plugins=[_absolute(plugin, folder) for plugin in spec.plugins],
+        deepspeed=_at_home(spec.deepspeed),
     )
 
 
 def _absolute(plugin: str, folder: Path) -> str:
-    return str((folder / Path(plugin).expanduser()).resolve()) if is_file(plugin) else plugin
+    return str(real_path(folder / user_path(plugin))) if is_file(plugin) else plugin
 
 
 def _check_names(spec: Spec, registry: Registry) -> None:
@@ -251,36 +247,35 @@ def _check_deepspeed(config: Mapping) -> None:
     for key in config:
         if key in OWNED_BY_TRAIN:
             raise SpecError(f"deepspeed.{key}: set by the trainer; use {OWNED_BY_TRAIN[key]} instead.")
+    zero = _mapping(config, "zero_optimization", "deepspeed")
+    for key in ("offload_optimizer", "offload_param"):
+        _mapping(zero, key, "deepspeed.zero_optimization")
+    stage = zero.get("stage", 0)
+    if isinstance(stage, bool) or not isinstance(stage, int) or not 0 <= stage <= 3:
+        raise SpecError(f"deepspeed.zero_optimization.stage: expected 0, 1, 2 or 3, found {stage!r}.")
 
 
-def _override(config: Any, override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise SpecError(f"--set {override}: expected KEY=VALUE, e.g. train.steps=100")
-    if key.split(".")[0] not in _sections():
-        raise SpecError(f"--set {override}: unknown key.{suggestion(key.split('.')[0], _sections(), 'Allowed')}")
-    try:
-        value = OmegaConf.to_container(OmegaConf.create(f"value: {text}"), resolve=False)["value"]
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
-        raise SpecError(f"--set {override}: the value is not YAML: {error}") from error
-    OmegaConf.update(config, key, value, merge=False, force_add=True)
+def _mapping(config: Mapping, key: str, where: str) -> Mapping:
+    """The mapping at a key, empty if there is none."""
+    found = config.get(key) or {}
+    if not isinstance(found, Mapping):
+        raise SpecError(f"{where}.{key}: expected a mapping, found {found!r}.")
+    return found
 
 
-def _told(error: OmegaConfBaseException) -> str:
-    key = getattr(error, "full_key", None)
-    return f"{key}: {str(error).splitlines()[0]}" if key else str(error).splitlines()[0]
+def _at_home(value: Any) -> Any:
+    """Plain values whose texts that begin with ~/ lie in the home folder: DeepSpeed takes paths as they stand."""
+    if isinstance(value, Mapping):
+        return {key: _at_home(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_at_home(item) for item in value]
+    return str(user_path(value)) if isinstance(value, str) and value.startswith("~/") else value
+
+
+def _shown(values: Any) -> str:
+    """What a file holds that is no mapping, in a few words."""
+    return "nothing" if values is None else f"a {'list' if isinstance(values, list) else type(values).__name__}"
 
 
 def _sections() -> list[str]:
     return [f.name for f in dataclasses.fields(Spec) if f.name != "source"]
-
-
-def _plain(value: Any) -> Any:
-    """Dataclasses → dicts, paths → strings, tuples → lists, all the way down."""
-    if dataclasses.is_dataclass(value):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from di4c.engine.exported import export_config
 from di4c.errors import CheckpointError, SpecError
+from di4c.paths import user_path
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,19 @@ def trained_entry(entry: Mapping) -> tuple[dict, TrainedRun | None]:
     run = entry.pop("run", None)
     if run is None:
         return entry, None
-    trained = _trained(Path(run))
+    trained = _trained(_run_folder(run))
     if trained.is_student:
         return entry, trained
     teacher = trained.spec["teacher"]
     if teacher.get("name") != entry["name"]:
         raise SpecError(f"teacher.name: {entry['name']!r}, but {run} trained a {teacher.get('name')!r}; name that one")
     return teacher | entry, trained
+
+
+def _run_folder(run: object) -> Path:
+    if not isinstance(run, str | Path) or not str(run):
+        raise SpecError(f"teacher.run: expected the folder of a run, found {run!r}")
+    return user_path(run)
 
 
 def _trained(run: Path) -> TrainedRun:

@@ -1,9 +1,14 @@
 """Files that are whole or absent, and durable; needs no torch."""
 
 import hashlib
+import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+from di4c.errors import CheckpointError
 
 
 def write_bytes(path: Path, content: bytes) -> str:
@@ -20,6 +25,18 @@ def replace_file(path: Path, content: str) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     write_bytes(temporary, content.encode())
     os.replace(temporary, path)
+
+
+def read_json(path: Path, expected: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON object of a file that a run recorded. Raises CheckpointError where it is none, or lacks an expected {key: type}."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        wrong = [key for key, kind in expected.items() if not isinstance(found[key], kind)]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"{path}: damaged; expected a JSON object with {', '.join(expected)} ({error!r})") from error
+    if wrong:
+        raise CheckpointError(f"{path}: damaged; {', '.join(wrong)} is of another type than was recorded")
+    return found
 
 
 def replace_folder(path: Path, made: Path) -> None:

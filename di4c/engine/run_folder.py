@@ -6,19 +6,19 @@
 import datetime
 import functools
 import json
+import os
 import platform
 import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 import di4c
-from di4c.contracts.weight_files import first_line, read_mapping, require_whole
+from di4c.contracts.weight_files import read_mapping
 from di4c.engine.files import replace_file
 from di4c.engine.locks import LOCK, OWNER, FolderLock
-from di4c.errors import CheckpointError, TrainingError
+from di4c.errors import CheckpointError, SpecError, TrainingError
+from di4c.yaml_text import dump, plain, read_yaml, resolved
 
 
 class RunFolder:
@@ -40,13 +40,12 @@ class RunFolder:
     def record_start(self, spec: dict[str, Any], facts: dict[str, Any]) -> list[str]:
         """Writes spec.yaml and begins an entry of run.json; the spec's keys that a resumed run has changed."""
         file = self.path / "spec.yaml"
-        text = yaml.safe_dump(spec, sort_keys=False, allow_unicode=True)
-        before = _recorded_spec(file) if file.exists() else spec
-        replace_file(file, text)
+        before = recorded_spec(self.path)
+        replace_file(file, dump(spec))
         history = self._history()
         history.append({"start": _now(), **environment(), **facts})
         self._write_history(history)
-        return changed_keys(before or {}, yaml.safe_load(text) or {})
+        return [] if before is None else changed_keys(before, plain(spec))
 
     def record_end(self, **facts: Any) -> None:
         """Completes the entry of run.json."""
@@ -72,12 +71,13 @@ class RunFolder:
         replace_file(self.path / "run.json", json.dumps({"wall_clock_s": total, "sessions": sessions}, indent=1) + "\n")
 
 
-def _recorded_spec(file: Path) -> Any:
-    require_whole(file)
+def recorded_spec(path: Path) -> Any:
+    """The spec that a run folder records, in plain values; None where it records none. Raises CheckpointError for a damaged one."""
+    file = path / "spec.yaml"
     try:
-        return yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        raise CheckpointError(f"{file}: cannot be read as YAML ({first_line(error)}); restore it, or remove it") from error
+        return resolved(read_yaml(file)) if os.path.lexists(file) else None
+    except SpecError as error:
+        raise CheckpointError(f"{'' if str(file) in str(error) else f'{file}: '}{error}; restore it, or remove it") from error
 
 
 def trained_seconds(path: Path) -> float | None:
@@ -98,6 +98,9 @@ def refuse_used(path: Path) -> None:
 def _used(path: Path) -> bool:
     if path.exists() and not path.is_dir():
         raise TrainingError(f"run folder {path} is a file; choose another train.run")
+    for parent in path.parents:
+        if parent.exists() and not parent.is_dir():
+            raise TrainingError(f"run folder {path}: {parent} is a file, and no folder can be in it; choose another train.run")
     return path.is_dir() and any(p.name not in (LOCK, OWNER) for p in path.iterdir())
 
 
@@ -129,7 +132,7 @@ def changed_keys(before: Any, after: Any, where: str = "") -> list[str]:
         keys = list(dict.fromkeys([*before, *after]))
         paths = ((k, f"{where}.{k}" if where else str(k)) for k in keys)
         return [c for k, path in paths for c in changed_keys(before.get(k), after.get(k), path)]
-    return [] if before == after else [where]
+    return [] if before == after or dump(before) == dump(after) else [where]  # nan, which is not equal to itself, stays the same
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from di4c.config.build import build_metrics
 from di4c.config.eval_spec import EvalSpec, mixture_size
@@ -24,6 +23,8 @@ from di4c.evaluation.ranks import Ranks
 from di4c.evaluation.report import Report
 from di4c.evaluation.sweep import Entrant, Measurement, Sweep, grid_examples
 from di4c.evaluation.table import REFERENCE, Row, rows_of, spread, write_csv, write_json
+from di4c.paths import is_plain_name
+from di4c.yaml_text import dump
 
 Progress = Callable[[int, int, str], None]
 
@@ -163,7 +164,7 @@ def _write(
         grids=grids,
         data_grid=_data_grid(run.data, out) if grids else None,
         curves=training_figure(_curves(run, also)),
-        spec=yaml.safe_dump(spec, sort_keys=False, allow_unicode=True),
+        spec=dump(spec),
         facts=_facts(run, settings, models, made),
         metrics=metrics,
     ).write(out / "report.html")
@@ -174,7 +175,7 @@ def _data_grid(data: DataSource, out: Path) -> Path:
     test = data.split("test")
     batch = test.batch(torch.arange(min(len(test), 1000)))
     rows = grid_examples(batch.cond, len(batch.x_0))
-    return data.save_grid(batch.x_0[rows], out / "grids" / "data.png", None if batch.cond is None else batch.cond[rows])
+    return data.save_grid(batch.x_0[rows], out / "grids" / "data", None if batch.cond is None else batch.cond[rows])
 
 
 def _curves(run: LoadedModel, also: Mapping[str, LoadedModel]) -> dict[str, Path]:
@@ -216,5 +217,9 @@ def load_also(pairs: Sequence[str], device: str, overrides: Sequence[str] = ()) 
         name, equals, path = pair.partition("=")
         if not (name and equals and path):
             raise SpecError(f"--also {pair}: expected NAME=RUN, e.g. one-component=runs/one-component")
+        if not is_plain_name(name):
+            raise SpecError(f"--also {pair}: files are called by the name, so it is letters without /, of at most 100 bytes; found {name!r}")
+        if name in found:
+            raise SpecError(f"--also {pair}: the name is taken; choose another")
         found[name] = load(path, device=device, overrides=overrides)
     return found
