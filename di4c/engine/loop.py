@@ -182,7 +182,7 @@ class Trainer:
     def _backward(self, batch: Batch, draws: Draws) -> dict[str, torch.Tensor]:
         """Adds the gradient of a micro-batch; its terms [B]."""
         # Dropout is the one draw made inside networks; by step and example, it is the same for any ranks and resumption.
-        torch.manual_seed(self.run.seed * 1_000_003 + self.step)
+        torch.manual_seed((self.run.seed * 1_000_003 + self.step) % 2**64)
         self.examples.first, self.examples.count = draws.first, draws.count
         terms = self.engine(batch, draws, self.step)
         self.guard.observe(terms["loss"], self.step)
