@@ -2,12 +2,19 @@
 
 from di4c.config.build import build, portable
 from di4c.config.registry import Registry
+from di4c.config.resuming import refuse_edited
 from di4c.config.spec import Spec
+from di4c.engine import ranks
 from di4c.engine.loop import Result, Run, train
 
 
 def train_spec(spec: Spec, *, resume: bool) -> Result:
-    """Trains the one run that a spec without `procedure` describes, in its run folder. Collective; raises as `build` and `train` do."""
+    """Trains the one run that a spec without `procedure` describes, in its run folder. Collective; raises as `build` and `train` do.
+
+    A finished run whose spec was edited since is refused; see `refuse_edited`.
+    """
+    if resume:
+        ranks.on_rank_zero(lambda: refuse_edited(spec, inner=False))
     parts = build(spec, Registry.default(spec.plugins))
     run = Run(
         spec.train.run,

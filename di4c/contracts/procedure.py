@@ -113,7 +113,9 @@ def merged(spec: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
     result = dict(spec)
     for key, change in changes.items():
         old = result.get(key)
+        if isinstance(old, str) and isinstance(change, Mapping):  # the bare name of a part, which keeps it
+            old = {"law" if key.endswith("time") else "name": old}
         both = isinstance(change, Mapping) and isinstance(old, Mapping)
-        same_part = both and change.get("name", old.get("name")) == old.get("name")
+        same_part = both and all(change.get(name, old.get(name)) == old.get(name) for name in ("name", "law"))
         result[key] = merged(old, change) if same_part else change
     return result

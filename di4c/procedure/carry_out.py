@@ -8,8 +8,9 @@
 import torch
 
 from di4c.config.check import check
-from di4c.config.procedure import build_procedure
+from di4c.config.procedure import build_procedure, planned_specs
 from di4c.config.registry import Registry
+from di4c.config.resuming import refuse_edited
 from di4c.config.spec import Spec
 from di4c.config.training import train_spec
 from di4c.contracts import Procedure
@@ -41,6 +42,7 @@ def carry_out(spec: Spec, *, device: torch.device, resume: bool) -> Result:
 
 def _carried_out(spec: Spec, procedure: Procedure, runs: SpecRuns, folder: RunFolder | None) -> Result:
     """The procedure from its beginning; folder: of the whole, on rank 0."""
+    ranks.on_rank_zero(lambda: [refuse_edited(run, inner=True) for run in planned_specs(spec, procedure).values()] and None)
     changed = ranks.on_rank_zero(
         lambda: folder.record_start(spec.to_dict(), {"seed": spec.seed, "world_size": ranks.world_size()})
     )

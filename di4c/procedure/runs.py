@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-import yaml
 
 from di4c.config.build import build_data, build_process, build_teacher
 from di4c.config.procedure import run_spec, shared_values
 from di4c.config.registry import Registry
+from di4c.config.resuming import refuse_edited, refuse_orphans
 from di4c.config.spec import Spec
 from di4c.config.training import train_spec
 from di4c.contracts import Measured, Runs
 from di4c.engine import ranks
 from di4c.engine.exported import exported_step
 from di4c.engine.files import replace_file
-from di4c.engine.run_folder import changed_keys, trained_seconds
+from di4c.engine.run_folder import changed_keys, recorded_spec, trained_seconds
 from di4c.errors import SpecError
 from di4c.evaluation.comparison import entrant, sweep_of
 from di4c.evaluation.loaded import LoadedModel, load
@@ -45,7 +45,7 @@ class SpecRuns(Runs):
 
     def train(self, name: str, spec: Mapping[str, Any]) -> None:
         run = run_spec(self._spec, name, spec)
-        if ranks.on_rank_zero(lambda: _is_trained(run)):
+        if ranks.on_rank_zero(lambda: self._is_done(run)):
             return
         finished = train_spec(run, resume=True).finished
         gc.collect()  # the run's engine and teacher, before the next ones are built
@@ -83,6 +83,13 @@ class SpecRuns(Runs):
         if self._ranks.first:
             print(text, flush=True)
 
+    def _is_done(self, run: Spec) -> bool:
+        """Whether nothing is left to train of a run. Raises SpecError where what was trained is not what its spec says now."""
+        refuse_edited(run, inner=True)
+        if exported_step(run.train.run / "export") < run.train.steps:
+            refuse_orphans(run.train.run, (file.parent for file in self.folder.glob("*/spec.yaml")))
+        return _is_trained(run)
+
     def steps(self) -> int:
         """Updates of all runs together."""
         return sum(exported_step(export) for export in self.folder.glob("*/export"))
@@ -97,10 +104,10 @@ class SpecRuns(Runs):
 
 def _is_trained(run: Spec) -> bool:
     """Whether a run of just this spec has made all its updates."""
-    file = run.train.run / "spec.yaml"
-    if not file.exists() or exported_step(run.train.run / "export") < run.train.steps:
+    before = recorded_spec(run.train.run)
+    if before is None or exported_step(run.train.run / "export") < run.train.steps:
         return False
-    return not changed_keys(yaml.safe_load(file.read_text()), yaml.safe_load(yaml.safe_dump(run.to_dict())))
+    return not changed_keys(before, run.to_dict())
 
 
 def _measured(found: list[Measurement]) -> dict[str, Measured]:

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from di4c.contracts import Runs
-from di4c.errors import CheckpointError
 from di4c_plugins.procedures.stop_rule import Round, StopRule, Verdict, verdict
 
 FILE = "rounds.json"
@@ -21,23 +20,6 @@ class Record:
     stop: StopRule | None
     rounds: list[Round] = field(default_factory=list)
     higher_is_better: bool = False
-
-    @classmethod
-    def read(cls, runs: Runs, most: int, stop: StopRule | None) -> "Record":
-        """The record on disk, an empty one if there is none. Raises CheckpointError where it is damaged."""
-        text = runs.read(FILE)
-        if text is None:
-            return cls(most, stop)
-        try:
-            stored = json.loads(text)
-            return cls(most, stop, [Round(**entry) for entry in stored["rounds"]], stored["higher_is_better"])
-        except (ValueError, KeyError, TypeError) as error:
-            told = f"not a record of rounds ({error!r}); delete it, and --resume measures again"
-            raise CheckpointError(f"{runs.folder / FILE}: {told}") from error
-
-    def finished(self, number: int) -> bool:
-        """Whether a round is trained and measured."""
-        return any(entry.number == number for entry in self.rounds)
 
     @property
     def last(self) -> int:

@@ -43,8 +43,9 @@ class Rounds(Procedure):
         return {f"round-{number}": self._spec(number, spec) for number in range(1, min(self.max, 2) + 1)}
 
     def carry_out(self, runs: Runs) -> str:
-        record = Record.read(runs, self.max, self.stop)
-        if self._samples and not record.finished(0):  # first, since it tells a mistake in the rule before anything is trained
+        # Every time from the first round on: what is trained and measured is not done again, and no record can be out of date.
+        record = Record(self.max, self.stop)
+        if self._samples:  # first, since it tells a mistake in the rule before anything is trained
             record = self._noted(runs, record, Round(0), runs.evaluate(None, self.stop.steps))
         while not (found := record.verdict()).over:
             number = record.last + 1

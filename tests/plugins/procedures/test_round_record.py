@@ -6,7 +6,6 @@ import math
 
 import pytest
 
-from di4c.errors import CheckpointError
 from di4c_plugins.procedures.round_record import Record
 from di4c_plugins.procedures.stop_rule import Round, StopRule, Verdict, verdict
 
@@ -69,19 +68,12 @@ def test_a_larger_limit_goes_on():
     assert found(done, 2).over and not found(done, 3).over
 
 
-def test_the_record_says_why_and_reads_back(tmp_path):
+def test_the_record_says_why(tmp_path):
     stop = StopRule("fd", 0.1, steps=2)
     record = Record(5, stop, rounds(20.0, 19.0, teacher=50.0))
     record.write(Folder(tmp_path))
     stored = json.loads((tmp_path / "rounds.json").read_text())
     assert stored["over"] and stored["chosen"] == 2 and "round 2 gains 5.00% in fd, less than 10.00%" in stored["reason"]
-    assert Record.read(Folder(tmp_path), 5, stop) == record
     rows = list(csv.DictReader(open(tmp_path / "rounds.csv")))
     assert [row["round"] for row in rows] == ["0", "1", "2"] and [row["chosen"] for row in rows] == ["0", "0", "1"]
     assert float(rows[2]["gain"]) == pytest.approx(0.05) and rows[1]["fd"] == "20.0"
-
-
-def test_a_damaged_record_is_told(tmp_path):
-    (tmp_path / "rounds.json").write_text("{")
-    with pytest.raises(CheckpointError, match="not a record of rounds"):
-        Record.read(Folder(tmp_path), 5, None)
