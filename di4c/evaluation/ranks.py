@@ -12,6 +12,7 @@ from torch import Tensor
 
 from di4c.engine.launchers import rank_environment
 from di4c.engine.ranks import local_device, meeting
+from di4c.evaluation.arguments import device_of
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,8 @@ class Ranks:
         return self.rank == 0
 
     def share(self, count: int) -> range:
-        """This rank's contiguous part of `count` batches."""
-        return range(self.rank * count // self.size, (self.rank + 1) * count // self.size)
+        """This rank's contiguous part of `count` batches; the first rank, which tells of the time they take, has one if any has."""
+        return range(-(-self.rank * count // self.size), -(-(self.rank + 1) * count // self.size))
 
     def broadcast(self, value: object) -> object:
         """The first rank's value, on every rank."""
@@ -65,7 +66,7 @@ def launched_ranks(device: str | None = None, timeout: timedelta = timedelta(hou
     place = rank_environment(os.environ)
     if int((os.environ | place)["WORLD_SIZE"]) > 1:
         os.environ |= place
-    chosen = str(local_device()) if device in (None, "cuda") else device
+    chosen = str(local_device()) if device in (None, "cuda") else str(device_of(device))
     if chosen.startswith("cuda"):
         torch.cuda.set_device(chosen)
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:

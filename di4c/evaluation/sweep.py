@@ -1,7 +1,7 @@
 """Models × mixture sizes × steps × seeds, each cell sampled and measured once and kept on disk."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -138,8 +138,8 @@ class Sweep:
 
     def _shares(self, number: int) -> list[int]:
         """How many of the samples each rank makes."""
-        edges = [r * number // self.ranks.size * self.batch_size for r in range(self.ranks.size + 1)]
-        return [min(b, self.samples) - min(a, self.samples) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        shares = [replace(self.ranks, rank=rank).share(number) for rank in range(self.ranks.size)]
+        return [min(s.stop * self.batch_size, self.samples) - min(s.start * self.batch_size, self.samples) for s in shares]
 
     def _cell(self, kind: str, entrant: Entrant, steps: int, seed: int) -> Cell:
         with_samples = kind == "samples"
@@ -174,7 +174,7 @@ class Sweep:
     def _save_grid(self, cell: Cell, x_0: Tensor, cond: Tensor | None) -> str | None:
         """Name of the picture, or None for data that have none."""
         rows = grid_examples(cond, len(x_0))
-        path = self.store.folder / f"{cell.key}.png"
+        path = self.store.folder / cell.key
         try:
             with writing(path):
                 return self.data.save_grid(x_0[rows], path, None if cond is None else cond[rows]).name

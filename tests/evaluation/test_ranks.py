@@ -52,6 +52,17 @@ def test_shares_cover_every_batch_once(size):
         assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
+@pytest.mark.parametrize(("samples", "size"), [(1, 2), (4, 3), (5, 3), (9, 8), (21, 5)])
+def test_trouble_b08_fewer_batches_than_ranks(tmp_path, samples, size):
+    """Every rank in turn: the first one, which stores the cell, has seconds and calls to tell of, and the rows add up."""
+    made = [Sweep(data=Data(), metrics=[], store=CellStore(tmp_path), steps=[1], seeds=[0], samples=samples, batch_size=4,
+                  ranks=Ranks(rank, size)) for rank in range(size)]  # fmt: skip
+    number = -(-samples // 4)
+    assert len(made[0].ranks.share(number)) >= 1
+    rows = [[min(i * 4 + 4, samples) - i * 4 for i in sweep.ranks.share(number)] for sweep in made]
+    assert [sum(of_rank) for of_rank in rows] == made[0]._shares(number) and sum(map(sum, rows)) == samples
+
+
 def test_without_a_launcher_there_is_one_rank(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with launched_ranks("cpu") as ranks:
