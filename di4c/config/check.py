@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from di4c.config.fitting import MADE_OF_A_STUDENT, check_head_class, check_takes_student, located, parameters_of
+from di4c.config.fitting import MADE_OF_A_STUDENT, check_head_class, check_samplers, check_takes_student, located, parameters_of
 from di4c.config.procedure import build_procedure, planned_specs
 from di4c.config.registry import Registry
 from di4c.config.spec import Spec, entries
@@ -43,6 +43,7 @@ def check(spec: Spec, registry: Registry) -> list[tuple[str, str]]:
                 shown += f" ({_checked_without_run(registry, entry, where)}; {error})"
             told.append((where, shown))
         check_head_class(registry, spec, planned)
+        check_samplers(registry, planned)
     if spec.procedure is not None:
         for name, run in planned_specs(spec, build_procedure(spec, registry)).items():
             told += [(f"{name}: {where}", shown) for where, shown in check(run, registry) if (where, shown) not in told]

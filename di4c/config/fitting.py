@@ -4,11 +4,12 @@ import contextlib
 import inspect
 from collections.abc import Iterator, Mapping
 
-from di4c.config.construct import Construction
+from di4c.config.annotations import hints_of
+from di4c.config.construct import Construction, arms_of
 from di4c.config.registry import Registry
 from di4c.config.spec import Spec
 from di4c.config.trained import TrainedRun
-from di4c.contracts import Backbone, Sampler
+from di4c.contracts import Backbone, ForwardProcess, Sampler
 from di4c.errors import Di4CError, RegistryError, SpecError
 
 MADE_OF_A_STUDENT = {"student", "latent"}
@@ -68,6 +69,41 @@ def check_head_class(registry: Registry, spec: Spec, planned: Mapping[str, Const
     needs, accepts = getattr(head, "needs", None), getattr(backbone, "accepts", None)
     if isinstance(needs, frozenset) and isinstance(accepts, frozenset) and accepts:
         check_head(registry, spec.student.head["name"], needs, backbone, accepts)
+
+
+def check_samplers(registry: Registry, planned: Mapping[str, Construction]) -> None:
+    """SpecError where a sampler, one inside another part too, is not made for the process.
+
+    The annotation of its constructor's `process` says for which ones it is; where it is no class, or the process is made by a
+    function, nothing is known.
+    """
+    if "process" not in planned or not isinstance(planned["process"].factory, type):
+        return
+    for where, construction in planned.items():
+        _check_samplers(registry, construction, where, planned["process"].factory)
+
+
+def _check_samplers(registry: Registry, construction: Construction, where: str, process: type) -> None:
+    factory = construction.factory
+    if isinstance(factory, type) and issubclass(factory, Sampler):
+        allowed = tuple(arm for arm in arms_of(hints_of(factory).get("process", ForwardProcess)))
+        if all(isinstance(arm, type) and issubclass(arm, ForwardProcess) for arm in allowed) and not issubclass(process, allowed):
+            fitting = [t.name for t in registry.targets("processes") if _is_one(registry, t.name, allowed)]
+            raise SpecError(
+                f"{where}: {factory.__name__} works with {' or '.join(arm.__name__ for arm in allowed)}, and process is a "
+                f"{process.__name__}. Processes that fit: {', '.join(fitting) or 'none'}."
+            )
+    for key, inner in construction.nested.items():
+        _check_samplers(registry, inner, f"{where}.{key}", process)
+
+
+def _is_one(registry: Registry, name: str, allowed: tuple[type, ...]) -> bool:
+    """Whether a process is of one of the classes; one that cannot be imported is of none."""
+    try:
+        found = registry.resolve("processes", name)
+    except RegistryError:
+        return False
+    return isinstance(found, type) and issubclass(found, allowed)
 
 
 def _needs(registry: Registry, name: str) -> frozenset:
