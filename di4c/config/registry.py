@@ -125,7 +125,7 @@ class Registry:
         declare_missing_operators()
         try:
             found: Any = importlib.import_module(module)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise RegistryError(f"{told}, but its import failed: {type(error).__name__}: {error}") from error
         for part in attribute.split("."):
             if not hasattr(found, part):
@@ -184,14 +184,7 @@ def _file_targets(path: Path) -> list[Target]:
 
 def _entry_point_targets() -> list[Target]:
     """Entry points `name = "module:Class"` in groups di4c.teachers, di4c.backbones, … of installed distributions."""
-    prefix, targets, seen = ENTRY_POINT_GROUP + ".", [], set()
-    for distribution in importlib.metadata.distributions():
-        if distribution.name in seen:  # an older copy, further down the import path
-            continue
-        seen.add(distribution.name)
-        targets += [
-            Target(point.group.removeprefix(prefix), point.name, point.value, f"entry point of {distribution.name}")
-            for point in distribution.entry_points
-            if point.group.startswith(prefix)
-        ]
-    return targets
+    prefix = ENTRY_POINT_GROUP + "."
+    found = importlib.metadata.entry_points()  # of two copies of a distribution, those of the first on the import path
+    points = [point for group in sorted(found.groups) if group.startswith(prefix) for point in found.select(group=group)]
+    return [Target(p.group.removeprefix(prefix), p.name, p.value, f"entry point of {p.dist.name}") for p in points]
