@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from di4c.command import command
+from di4c.command import command, number
 from di4c.config.describe import first_docstring_line
 from di4c.config.registry import KINDS, SINGULAR, SPEC_KEYS, Registry
 from di4c.config.spec import Spec, read_spec
@@ -29,7 +29,7 @@ def _parser() -> argparse.ArgumentParser:
     planning = commands.add_parser("plan", help="estimate memory and FLOPs of a spec, and what fits")
     planning.add_argument("spec")
     planning.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. objective.components=64")
-    planning.add_argument("--gpus", type=int, default=1, help="how many, over all nodes")
+    planning.add_argument("--gpus", type=number(1), default=1, help="how many, over all nodes")
     planning.add_argument("--gpu-memory", metavar="SIZE", help="of each, e.g. 80GB")
     planning.set_defaults(run=_plan)
     return parser

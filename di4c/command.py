@@ -1,14 +1,16 @@
-"""What every command-line tool has in common: a user's mistake ends it with one message and exit code 2."""
+"""What every command-line tool has in common: the types of its arguments, and its end with one message on a user's mistake."""
 
 import argparse
 import functools
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import ParamSpec
 
 from di4c.engine.launchers import told_rank
-from di4c.errors import Di4CError, RegistryError, SpecError
+from di4c.errors import Di4CError, RegistryError, SpecError, file_error
+from di4c.paths import user_path
 from di4c.whole import whole_number_of_text
 
 USER_ERROR = 2
@@ -30,11 +32,16 @@ def command(main: Callable[P, int | None]) -> Callable[P, int]:
         except Di4CError as error:
             _tell(error)
             return USER_ERROR
+        except OSError as error:
+            if isinstance(error, BrokenPipeError):  # the reader has seen enough (… | head); let the interpreter's last flush go nowhere
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                return 0
+            if error.filename is None:
+                raise
+            _tell(file_error(error))
+            return USER_ERROR
         except KeyboardInterrupt:
             return INTERRUPTED
-        except BrokenPipeError:  # the reader has seen enough (… | head); let the interpreter's last flush go nowhere
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
 
     return guarded
 
@@ -49,6 +56,31 @@ def number(least: int | None = None) -> Callable[[str], int]:
             raise argparse.ArgumentTypeError(str(error).removeprefix(": ").rstrip(".")) from error
 
     return convert
+
+
+def path_argument(text: str) -> Path:
+    """An argument that is a path; see `user_path`."""
+    try:
+        return user_path(text)
+    except SpecError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def numbers(least: int) -> Callable[[str], list[int]]:
+    """Whole numbers with commas between them, as argparse's `type`."""
+    one = number(least)
+    return lambda text: [one(part) for part in text.split(",")]
+
+
+def amount_argument(text: str) -> float:
+    """An argument that is a number ≥ 0, not inf or nan."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number ≥ 0, found {text!r}")
+    return number
 
 
 def _tell(error: Di4CError) -> None:

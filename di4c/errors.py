@@ -2,7 +2,15 @@
 
 
 class Di4CError(Exception):
-    """Base of every error that a user can mend; command-line tools print it without a traceback."""
+    """Base of every error that a user can mend; command-line tools print it without a traceback, in one line."""
+
+    def __str__(self) -> str:
+        return " ".join(super().__str__().splitlines())  # what a user wrote, or a library says, may hold line ends
+
+
+def file_error(error: OSError) -> Di4CError:
+    """The error of a file that could not be read or written, for whom nothing in the code has answered."""
+    return Di4CError(f"{error.filename}: {error.strerror or error}")
 
 
 class SpecError(Di4CError):

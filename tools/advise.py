@@ -15,7 +15,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from di4c.diagnostics.advice import TOLERANCE_NATS, gradients, mixture_nll, size_curve, standard_deviation, suggested_components  # noqa: E402
-from di4c.command import command  # noqa: E402
+from di4c.command import amount_argument, command, number, numbers, path_argument  # noqa: E402
 from di4c.config.build import Parts, build_objective  # noqa: E402
 from di4c.contracts import Batch, Draws  # noqa: E402
 from di4c.errors import SpecError  # noqa: E402
@@ -25,16 +25,16 @@ from di4c.evaluation.loaded import load  # noqa: E402
 @command
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
-    sizes = sorted({int(size) for size in options.sizes.split(",")})
+    sizes = sorted(set(options.sizes))
     model = load(options.run)
     if model.student is None:
         raise SpecError(f"{options.run}: a model without λ has no components")
     teacher = model.teacher()._teacher
     parts = Parts(model.data, model.process, teacher, model.student, model.latent, None)
     law = build_objective(model.spec, model.registry, parts).options
-    draws = Draws(options.seed, count=options.examples)
+    draws = Draws(options.seed, count=options.examples, device=model.device)
     split = model.data.checked_split("train", model.process)
-    batch = split.batch(draws.child("example").integers(len(split)))
+    batch = batch_on(split.batch(draws.child("example").integers(len(split)).cpu()), model.device)
     t, _ = law.time.sample(draws.child("t"))
     x_t = model.process.corrupt(batch.x_0, t, draws.child("x_t"))
     curve = size_curve(model.student, model.latent, batch.x_0, x_t, t, batch.cond, sizes, draws.child("sizes"))
@@ -49,6 +49,11 @@ def main(arguments: list[str] | None = None) -> int:
     found = suggested_components(curve, options.tolerance)
     print(f"suggested: components: {found}" + (" or more" if found == sizes[-1] else "") + f" (the run has {law.components})")
     return 0
+
+
+def batch_on(batch: Batch, device: torch.device | str) -> Batch:
+    """The examples where the model is."""
+    return Batch(batch.x_0.to(device), None if batch.cond is None else batch.cond.to(device))
 
 
 def _nll(model, batch: Batch, x_t: torch.Tensor, t: torch.Tensor, components: int, draws: Draws) -> torch.Tensor:
@@ -69,12 +74,12 @@ def _between_examples(model, batch: Batch, x_t: torch.Tensor, t: torch.Tensor, c
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--run", required=True, help="run folder of a student")
-    parser.add_argument("--sizes", default="4,8,16,32,64", help="the M to try")
-    parser.add_argument("--tolerance", type=float, default=TOLERANCE_NATS, help="nats that doubling M may still gain")
-    parser.add_argument("--examples", type=int, default=32)
-    parser.add_argument("--repeats", type=int, default=12, help="draws of λ for the gradient's spread, at least 2")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--run", required=True, type=path_argument, help="run folder of a student")
+    parser.add_argument("--sizes", type=numbers(1), default=[4, 8, 16, 32, 64], metavar="M,M…", help="the M to try")
+    parser.add_argument("--tolerance", type=amount_argument, default=TOLERANCE_NATS, help="nats that doubling M may still gain")
+    parser.add_argument("--examples", type=number(2), default=32)
+    parser.add_argument("--repeats", type=number(2), default=12, help="draws of λ for the gradient's spread, at least 2")
+    parser.add_argument("--seed", type=number(0), default=0)
     return parser
 
 

@@ -15,6 +15,11 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from di4c.command import command as reported
+from di4c.command import number, path_argument
+from di4c.engine.files import read_json
+from di4c.errors import DataError
+
 TOOLS = Path(__file__).resolve().parent
 CONTROL = "one-component"
 ABOUT = (
@@ -44,10 +49,11 @@ CHAINS = {
 }  # fmt: skip
 
 
+@reported
 def main() -> None:
     arguments = _arguments()
     if arguments.collect:
-        collect([Path(folder) for folder in arguments.collect], arguments.out, arguments.note)
+        collect(arguments.collect, arguments.out, arguments.note)
     else:
         run(arguments)
 
@@ -70,8 +76,10 @@ def collect(folders: list[Path], file: Path, note: str) -> None:
     """Writes {"about", "runs": [{"system", "seed", "commit", "seconds": {part: {"wall", "cpu"}}, "verdict"}]}."""
     found = []
     for folder in folders:
-        judged = json.loads((folder / "verdict.json").read_text(encoding="utf-8"))
+        judged = read_json(folder / "verdict.json", {"commit": str | None, "seconds": dict, "verdict": dict})
         system, _, seed = folder.name.rpartition("-")
+        if not seed.isdecimal() or "parts" not in judged["seconds"]:
+            raise DataError(f"{folder}: no folder NAME-SEED of a finished chain")
         found.append({
             "system": system, "seed": int(seed), "commit": judged["commit"], "seconds": judged["seconds"]["parts"],
             "verdict": judged["verdict"],
@@ -92,7 +100,7 @@ def training(arguments: argparse.Namespace, part: str, runs: Path) -> list:
 def timed(runs: Path, part: str, words: list) -> None:
     """Runs a part and adds its seconds to what runs/chain.json holds of it."""
     file = runs / "chain.json"
-    stored = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"cpu_count": os.cpu_count(), "parts": {}}
+    stored = read_json(file, {"parts": dict}) if file.exists() else {"cpu_count": os.cpu_count(), "parts": {}}
     before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     command(words)
     after, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic() - begin
@@ -114,12 +122,12 @@ def command(words: list) -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", nargs="?", choices=CHAINS)
-    parser.add_argument("--seed", type=int, default=0, help="of the training (0); the evaluation has seeds of its own")
+    parser.add_argument("--seed", type=number(0), default=0, help="of the training (0); the evaluation has seeds of its own")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="in every spec, e.g. data.path=FOLDER")
     parser.add_argument("--control", action="store_true", help="also train the one-component student, and compare it")
-    parser.add_argument("--runs", help="the folder of the runs (runs/NAME-SEED)")
-    parser.add_argument("--collect", nargs="+", metavar="RUNS", help="folders NAME-SEED of finished chains")
-    parser.add_argument("--out", type=Path, default=Path("tools/results/small-seeds.json"), help="the file that --collect writes")
+    parser.add_argument("--runs", type=path_argument, help="the folder of the runs (runs/NAME-SEED)")
+    parser.add_argument("--collect", nargs="+", type=path_argument, metavar="RUNS", help="folders NAME-SEED of finished chains")
+    parser.add_argument("--out", type=path_argument, default=Path("tools/results/small-seeds.json"), help="the file that --collect writes")
     parser.add_argument("--note", default="", help="what else the collected file says of itself")
     arguments = parser.parse_args()
     if (arguments.name is None) != bool(arguments.collect):
@@ -128,4 +136,4 @@ def _arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

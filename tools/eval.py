@@ -7,14 +7,12 @@ import argparse
 import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 
-from di4c.command import number
+from di4c.command import number, numbers, path_argument
 from di4c.engine.launchers import rank_environment
 from di4c.engine.reporting import reporting
 
 SECONDS_BETWEEN_LINES = 5
-_number = number(1)
 SET = "changes eval or data of the runs' specs, e.g. eval.sampler.guidance=3; repeatable"
 
 
@@ -82,13 +80,13 @@ def _lines() -> Callable[[int, int, str], None]:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog="What is not given is taken from the spec's eval section.")
-    parser.add_argument("--run", required=True, type=Path, help="a run folder (distilled, or a pretrained teacher)")
-    parser.add_argument("--out", required=True, type=Path, help="folder of the results")
-    parser.add_argument("--steps", type=_numbers, metavar="N,N…", help="numbers of sampling steps, e.g. 1,2,4,8,16")
+    parser.add_argument("--run", required=True, type=path_argument, help="a run folder (distilled, or a pretrained teacher)")
+    parser.add_argument("--out", required=True, type=path_argument, help="folder of the results")
+    parser.add_argument("--steps", type=numbers(1), metavar="N,N…", help="numbers of sampling steps, e.g. 1,2,4,8,16")
     parser.add_argument("--mixture-sizes", type=_words, metavar="K,K…", help="atoms of λ, inf, product, e.g. 1,16,inf,product")
-    parser.add_argument("--samples", type=_number, metavar="N", help="samples a cell")
-    parser.add_argument("--seeds", type=_number, metavar="K", help="number of sampling seeds")
-    parser.add_argument("--batch-size", type=_number, metavar="N", help="samples at a time")
+    parser.add_argument("--samples", type=number(1), metavar="N", help="samples a cell")
+    parser.add_argument("--seeds", type=number(1), metavar="K", help="number of sampling seeds")
+    parser.add_argument("--batch-size", type=number(1), metavar="N", help="samples at a time")
     parser.add_argument("--metrics", type=_words, metavar="NAME,NAME…", help="metrics to compute")
     parser.add_argument("--also", action="append", default=[], metavar="NAME=RUN", help="a further run to compare; repeatable")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=SET)
@@ -96,10 +94,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--device", help="cpu, cuda, … (default: a GPU if there is one)")
     parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)
     return parser.parse_args()
-
-
-def _numbers(text: str) -> list[int]:
-    return [_number(part) for part in text.split(",")]
 
 
 def _words(text: str) -> list[str]:

@@ -11,16 +11,17 @@ import os
 import shutil
 from pathlib import Path
 
+from di4c.command import path_argument
 from di4c.engine.reporting import reporting
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--spec", required=True, type=Path, help="a spec whose teacher is a published student")
+    parser.add_argument("--spec", required=True, type=path_argument, help="a spec whose teacher is a published student")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="changes a value of the spec; repeatable"
     )
-    parser.add_argument("--out", required=True, type=Path, help="the run folder to make")
+    parser.add_argument("--out", required=True, type=path_argument, help="the run folder to make")
     arguments = parser.parse_args()
     with reporting():
         print(import_student(arguments.spec, arguments.set, arguments.out))

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from di4c.command import amount_argument, numbers, path_argument
+from di4c.engine.files import read_json
 from di4c.engine.reporting import reporting
 from di4c.errors import DataError
 
@@ -25,14 +27,14 @@ def store(arguments: argparse.Namespace) -> None:
     """Writes --out and prints a line a number of steps."""
     from di4c.evaluation.table import write_json
 
-    found = json.loads(arguments.eval.read_text(encoding="utf-8"))
+    found = read_json(arguments.eval, {"rows": list})
     rows = found.pop("rows")
     outcome = verdict(rows, judged=arguments.judged, guarded=arguments.guarded, steps=arguments.steps)
     more = {"about": arguments.about, "verdict": outcome, "cpu_seconds": dict(arguments.cpu_seconds)}
     if arguments.seconds is not None:
-        more["seconds"] = json.loads(arguments.seconds.read_text(encoding="utf-8"))
+        more["seconds"] = read_json(arguments.seconds, {})
     if arguments.tried is not None:
-        more["tried"] = json.loads(arguments.tried.read_text(encoding="utf-8"))
+        more["tried"] = _json(arguments.tried)
     write_json(arguments.out, rows, **more, **found)
     for case in outcome["at"]:
         for kind, kept in (("judged", "beats"), ("guarded", "no_worse")):
@@ -71,32 +73,41 @@ def margin(rows: Sequence[dict[str, Any]], metric: str, steps: int) -> dict[str,
 
 def _values(rows: Sequence[dict[str, Any]], key: tuple, metric: str, steps: int) -> Mapping[str, float]:
     for row in rows:
-        if (row["model"], row["mixture_size"]) == key and row["steps"] == steps and metric in row["metrics"]:
-            return row["metrics"][metric]
+        try:
+            if (row["model"], row["mixture_size"]) == key and row["steps"] == steps and metric in row["metrics"]:
+                return {name: float(row["metrics"][metric][name]) for name in ("mean", "std")}
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"a row is none of tools/eval.py's ({error!r}): {str(row)[:80]}") from error
     raise DataError(f"no {metric} of the {key[0]} at {steps} steps among the results; evaluate with that metric and number of steps")
+
+
+def _json(file: Path) -> Any:
+    """Whatever a JSON file holds."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{file}: is no JSON: {error}") from error
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("eval", type=Path, help="eval.json of tools/eval.py")
+    parser.add_argument("eval", type=path_argument, help="eval.json of tools/eval.py")
     parser.add_argument("--judged", required=True, help="the metric named beforehand, a distance")
     parser.add_argument("--guarded", required=True, help="the metric that must not suffer, a distance")
-    parser.add_argument("--steps", type=_numbers, default=[2, 4], metavar="N,N…", help="judged at these numbers of steps (2,4)")
+    parser.add_argument("--steps", type=numbers(1), default=[2, 4], metavar="N,N…", help="judged at these numbers of steps (2,4)")
     parser.add_argument("--about", required=True, help="what the file says of itself: what was run, and where")
     parser.add_argument("--cpu-seconds", type=_named, action="append", default=[], metavar="NAME=SECONDS", help="repeatable")
-    parser.add_argument("--seconds", type=Path, metavar="JSON", help="chain.json of tools/chain.py: wall-clock and CPU seconds, to be kept")
-    parser.add_argument("--tried", type=Path, metavar="JSON", help="what was tried before, to be kept in the file")
-    parser.add_argument("--out", required=True, type=Path, help="the file to write")
+    parser.add_argument("--seconds", type=path_argument, metavar="JSON", help="chain.json of tools/chain.py: wall-clock and CPU seconds, to be kept")
+    parser.add_argument("--tried", type=path_argument, metavar="JSON", help="what was tried before, to be kept in the file")
+    parser.add_argument("--out", required=True, type=path_argument, help="the file to write")
     return parser.parse_args()
 
 
-def _numbers(text: str) -> list[int]:
-    return [int(part) for part in text.split(",")]
-
-
 def _named(text: str) -> tuple[str, float]:
-    name, seconds = text.split("=")
-    return name, float(seconds)
+    name, equals, seconds = text.rpartition("=")
+    if not equals or not name:
+        raise argparse.ArgumentTypeError(f"expected NAME=SECONDS, found {text!r}")
+    return name, amount_argument(seconds)
 
 
 if __name__ == "__main__":

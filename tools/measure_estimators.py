@@ -24,6 +24,7 @@ sys.path[:0] = [str(TOP), str(TOP / "tools")]
 
 from estimator_cases import digits, enumerated  # noqa: E402
 
+from di4c.command import path_argument  # noqa: E402
 from di4c.config.build import build  # noqa: E402
 from di4c.config.registry import Registry  # noqa: E402
 from di4c.config.spec import read_spec  # noqa: E402
@@ -79,7 +80,7 @@ def system(latent: dict, seed: int = 0) -> "Parts":  # noqa: F821
 
 def trained_student(law: str) -> LoadedModel:
     """The run runs/estimators-LAW: digits-student with --set latent=LAWS[law], train.steps=300."""
-    model = load(TOP / f"runs/estimators-{law}")
+    model = load(TOP / f"runs/estimators-{law}", device="cpu")
     model.student.requires_grad_(True)
     return model
 
@@ -217,7 +218,7 @@ PARTS = {"enumerated": measure_enumerated, "gradient": measure_gradient, "target
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="+", choices=PARTS)
-    parser.add_argument("--out", type=Path, default=TOP / "tools/results/estimators.json")
+    parser.add_argument("--out", type=path_argument, default=TOP / "tools/results/estimators.json")
     parser.add_argument("--trainings", type=int, nargs="*", default=[], help="numbers of the short trainings, which are added to FILE")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1], help="of the short trainings")
     options = parser.parse_args()

@@ -17,6 +17,7 @@ from pathlib import Path
 TOP = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(TOP))
 
+from di4c.command import path_argument  # noqa: E402
 from tools.measure_memory import measure  # noqa: E402
 
 BERT = {
@@ -97,7 +98,7 @@ def _planned(values: dict, ranks: int, measured: int) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cells", help=f"of {', '.join([*STAGES, *BASES])}; default: all")
-    parser.add_argument("--out", type=Path, default=TOP / "tools/results/memory.json")
+    parser.add_argument("--out", type=path_argument, default=TOP / "tools/results/memory.json")
     parser.add_argument("--replan", action="store_true", help="renew the plans of the cells in the file")
     arguments = parser.parse_args()
     names = arguments.cells.split(",") if arguments.cells else [*STAGES, *BASES]

@@ -1,10 +1,10 @@
 """Draws samples of a trained model: python tools/sample.py --run RUN --steps 2 --num 64 --out x.png"""
 
 import argparse
-from pathlib import Path
 
-from di4c.command import number
+from di4c.command import number, path_argument
 from di4c.engine.reporting import reporting
+from di4c.errors import SpecError
 
 
 def main() -> None:
@@ -34,15 +34,17 @@ def sample(arguments: argparse.Namespace) -> None:
 def _prompt(data, arguments: argparse.Namespace):
     """The known tokens of --prefix, --suffix and --infill, or None without any of them."""
     given = {name: getattr(arguments, name) for name in ("prefix", "suffix", "infill") if getattr(arguments, name)}
+    if given and not hasattr(data, "prompt"):
+        raise SpecError(f"--{', --'.join(given)}: only data that are text take a prompt; these are {type(data).__name__}")
     return data.prompt(**given) if given else None
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--run", required=True, type=Path, help="a run folder or an export folder")
+    parser.add_argument("--run", required=True, type=path_argument, help="a run folder or an export folder")
     parser.add_argument("--steps", required=True, type=number(1), help="sampling steps")
     parser.add_argument("--num", type=number(1), default=64, help="number of samples (64)")
-    parser.add_argument("--out", required=True, type=Path, help="the file to write")
+    parser.add_argument("--out", required=True, type=path_argument, help="the file to write; .png or .txt is added where it is missing")
     parser.add_argument("--label", type=number(), help="the class of all samples (default: as frequent as in the training data)")
     parser.add_argument("--prefix", default="", help="text that every sample begins with")
     parser.add_argument("--suffix", default="", help="text that every sample ends with")

@@ -1,9 +1,14 @@
 """Sets pictures of samples side by side under titles: python tools/side_by_side.py "real=REPORT/grids/data.png" … --out PNG"""
 
 import argparse
+import sys
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
+
+from di4c.command import amount_argument, command, number, path_argument
+from di4c.errors import DataError
+from di4c.paths import with_ending
 
 INK = (35, 39, 47)
 GAP = 14
@@ -25,30 +30,47 @@ def side_by_side(pictures: list[tuple[str, Image.Image]], *, columns: int) -> Im
     return sheet
 
 
+def opened_picture(file: Path) -> Image.Image:
+    """The picture of a file. Raises DataError where it is none."""
+    try:
+        return Image.open(file).convert("RGB")
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{file}: cannot be read as a picture: {error}") from error
+
+
+@command
 def main() -> None:
     arguments = _arguments()
-    opened = [(name, Image.open(path).convert("RGB")) for name, path in arguments.pictures]
+    opened = [(name, opened_picture(file)) for name, file in arguments.pictures]
     if arguments.scale != 1:
-        opened = [(name, p.resize([round(side * arguments.scale) for side in p.size], Image.Resampling.BOX)) for name, p in opened]
-    side_by_side(opened, columns=arguments.columns).save(arguments.out, optimize=True)
-    print(arguments.out)
+        opened = [(name, p.resize([max(1, round(side * arguments.scale)) for side in p.size], Image.Resampling.BOX)) for name, p in opened]
+    out = with_ending(arguments.out, ".png")
+    side_by_side(opened, columns=arguments.columns).save(out, optimize=True)
+    print(out)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("pictures", nargs="+", type=_titled, metavar="TITLE=PNG", help="row by row")
-    parser.add_argument("--columns", type=int, default=4, metavar="N", help="pictures a row (4)")
-    parser.add_argument("--scale", type=float, default=1.0, metavar="X", help="shrink the pictures to this share of their size (1)")
-    parser.add_argument("--out", required=True, type=Path, metavar="PNG", help="the file to write")
+    parser.add_argument("--columns", type=number(1), default=4, metavar="N", help="pictures a row (4)")
+    parser.add_argument("--scale", type=_scale, default=1.0, metavar="X", help="shrink the pictures to this share of their size (1)")
+    parser.add_argument("--out", required=True, type=path_argument, metavar="PNG", help="the file to write")
     return parser.parse_args()
 
 
+def _scale(text: str) -> float:
+    scale = amount_argument(text)
+    if not 0.001 <= scale <= 100:
+        raise argparse.ArgumentTypeError(f"expected a share between 0.001 and 100, found {text!r}")
+    return scale
+
+
 def _titled(text: str) -> tuple[str, Path]:
-    title, _, path = text.partition("=")
-    if not Path(path).is_file():
+    title, _, given = text.partition("=")
+    if not given or not path_argument(given).is_file():
         raise argparse.ArgumentTypeError(f"expected TITLE=PNG with a picture that is there, found {text!r}")
-    return title, Path(path)
+    return title, path_argument(given)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -4,7 +4,10 @@ Models of reactions (rxnfp's, for one) publish the vocabulary alone. FOLDER hold
 """
 
 import argparse
+import sys
 from pathlib import Path
+
+from di4c.command import command, path_argument
 
 PATTERN = r"\[[^\]]+\]|Br|Cl|%\d\d|>>|."
 """A bracket atom, a halogen of two letters, a ring closure of two digits, a reaction's arrow, or one character."""
@@ -23,11 +26,12 @@ def write_tokenizer(folder: Path) -> Path:
     return folder / "tokenizer.json"
 
 
+@command
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=path_argument)
     print(write_tokenizer(parser.parse_args().folder))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -16,6 +16,7 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
+from di4c.command import path_argument  # noqa: E402
 from di4c.errors import DataError, Di4CError, SpecError  # noqa: E402
 
 
@@ -134,11 +135,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     case = commands.add_parser("golden", help="reference cases in a folder")
-    case.add_argument("folder", type=Path)
+    case.add_argument("folder", type=path_argument)
     case.add_argument("--only", default="", metavar="TEXT", help="cases whose name contains TEXT")
     case.add_argument("--verbose", action="store_true", help="a line a check too")
     laboratory = commands.add_parser("theory", help="theorems and estimators on small spaces")
-    laboratory.add_argument("--out", type=Path, metavar="DIR", help="folder for theory.html, .png and .json")
+    laboratory.add_argument("--out", type=path_argument, metavar="DIR", help="folder for theory.html, .png and .json")
     laboratory.add_argument("--only", default="", metavar="NAMES", help="claims, e.g. bound,samplers")
     laboratory.add_argument("--small", action="store_true", help="small sizes: checks the program only")
     arguments = parser.parse_args()

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from di4c.engine.launchers import told_rank
-from di4c.errors import Di4CError, LaunchError
+from di4c.errors import Di4CError, LaunchError, file_error
 
 
 @contextmanager
 def reporting() -> Iterator[None]:
-    """Turns errors into exits with code 1: a Di4CError prints one message (of one rank, but for a LaunchError), others their trace.
+    """Turns errors into exits with code 1: a Di4CError prints one message (of one rank, but for a LaunchError), so does a file that
+    cannot be read or written, others their trace.
 
     Imports nothing heavy, so that a mistake in a spec is told at once.
     """
@@ -22,7 +23,10 @@ def reporting() -> Iterator[None]:
         if isinstance(error, LaunchError) or _first_to_report():
             print(f"error: {error}", file=sys.stderr, flush=True)
         leave(1)
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            print(f"error: {file_error(error)}", file=sys.stderr, flush=True)
+            leave(1)
         traceback.print_exc()
         leave(1)
 

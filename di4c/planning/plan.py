@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from di4c.losses.terms import number_of_components
+from di4c.losses.checks import number_of_components
 from di4c.config.build import build_data, build_latent
 from di4c.config.registry import Registry
 from di4c.config.spec import Spec
@@ -163,5 +163,5 @@ def parsed_bytes(text: str) -> int:
     unit = number.lstrip("0123456789.").strip()
     try:
         return int(float(number[: len(number) - len(unit)].strip() if unit else number) * units[unit])
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, OverflowError) as error:
         raise SpecError(f"--gpu-memory: expected a size such as 80GB or 40GiB, found {text!r}") from error

@@ -48,3 +48,38 @@ def test_a_trained_run_is_advised(tmp_path):
     told = run(ROOT / "tools/advise.py", "--run", "student", "--sizes", "1,2,4", "--examples", "4", "--repeats", "3").splitlines()
     assert [line.split()[0] for line in told[1:4]] == ["1", "2", "4"] and told[-1].startswith("suggested: components: ")
     assert told[-1].endswith("(the run has 2)")
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_trouble_b09_the_data_are_where_the_model_is(device, tmp_path, monkeypatch, capsys):
+    """Everything that a model is given lies on its device, wherever the data set gives it."""
+    import torch
+
+    from di4c.evaluation import loaded
+    from tests.evaluation.conftest import PRETRAIN, distill, write_run
+    from tools import advise
+
+    run = write_run(tmp_path / "student", distill(write_run(tmp_path / "teacher", PRETRAIN)))
+    made, seen = [], []
+
+    def load(path):
+        made.append(loaded.load(path, device=device))
+        made[0].student.register_forward_pre_hook(lambda module, given: seen.extend(x for x in given if torch.is_tensor(x)))
+        return made[0]
+
+    moved = []
+    monkeypatch.setattr(advise, "load", load)
+    monkeypatch.setattr(advise, "batch_on", lambda batch, where, real=advise.batch_on: (moved.append(str(where)), real(batch, where))[1])
+    assert advise.main(["--run", str(run), "--sizes", "1,2", "--examples", "2", "--repeats", "2"]) == 0
+    assert moved == [device] and {x.device.type for x in seen} <= {device}
+    assert "suggested: components" in capsys.readouterr().out
+
+
+def test_trouble_b09_a_batch_is_moved():
+    import torch
+
+    from di4c.contracts import Batch
+    from tools import advise
+
+    moved = advise.batch_on(Batch(torch.zeros(2, 3), torch.zeros(2)), "meta")
+    assert moved.x_0.device.type == moved.cond.device.type == "meta" and advise.batch_on(Batch(torch.zeros(1)), "meta").cond is None
