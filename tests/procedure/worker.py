@@ -36,8 +36,8 @@ def dying(action, moment, die: str | None):
 
 
 def signalled(update, die: str | None):
-    def wrapped(trainer):
-        update(trainer)
+    def wrapped(trainer, *arguments):
+        update(trainer, *arguments)
         if die == f"signal {trainer.run.folder.name}":
             os.kill(os.getpid(), signal.SIGTERM)
 
