@@ -117,7 +117,7 @@ def _tile_for(rows: int, states: int, multiprocessors: int) -> int:
 
 
 def _tile(z: Tensor, rows: int) -> int:
-    return _tile_for(rows, z.shape[-1], _multiprocessors(z)) if z.is_cuda else 16 * (1 + (z.shape[-1] > 64))
+    return _tile_for(rows, z.shape[-1], _multiprocessors(z)) if z.is_cuda else (16 if z.shape[-1] <= 64 else SMALLEST_TILE)
 
 
 def _splits(z: Tensor, lines: int, tiles: int) -> int:

@@ -25,7 +25,7 @@ def kernels(monkeypatch):
     monkeypatch.setattr(backend, "kernels_apply", lambda like: like.dtype != torch.float64)
 
 
-some = settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+some = settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
 
 def compare(case: Case, relative: float = 1e-5, dtype: torch.dtype = torch.float32) -> None:
@@ -102,6 +102,33 @@ def test_half_precision_is_reduced_in_single(dtype, bias):
         torch.testing.assert_close(ours.double(), theirs, rtol=2e-2, atol=2e-2 * theirs.abs().max().item())
 
 
+def of_the_same_numbers(case: Case, dtype: torch.dtype):
+    """The case in a narrow dtype, and in float64 with the same rounded numbers."""
+    narrow, truth = system(case, dtype), system(case, torch.float64)
+    for one, other in zip(truth.parameters, narrow.parameters, strict=True):
+        one.data.copy_(other.data.double())
+    return narrow, truth
+
+
+SEEN = [
+    Case(batch=1, components=5, samples=3, positions=7, states=130, width=64, bias="per position", modulated=True, scale=0.3, visible=0.0),
+    Case(batch=1, components=16, samples=3, positions=7, states=300, width=96, bias="padded", scale=0.1),
+]  # fmt: skip
+"""Cases in which bfloat16 gradients were once off by more than their own length."""
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("case", SEEN, ids=lambda case: case.bias)
+def test_trouble_b14_narrow_gradients_are_within_a_hundredth_by_norm(case, dtype):
+    made, truth = of_the_same_numbers(case, dtype)
+    got, want = project_sums(made), oracle_sums(truth)
+    for ours, theirs in zip(gradients(made, got), gradients(truth, want), strict=True):
+        assert (ours.double() - theirs).norm() <= 0.01 * theirs.norm()
+    if not case.modulated:  # a modulation is rounded to the narrow dtype before it is read out
+        for name in SUMS:
+            close(got[name], want[name], 1e-5)
+
+
 @pytest.mark.parametrize("needs", [{"joint"}, {"kl"}, {"componentwise_kl"}])
 def test_any_subset_of_the_sums_can_be_asked_for(needs):
     made, truth = system(Case(), torch.float32), system(Case(), torch.float64)
@@ -121,11 +148,12 @@ def test_frozen_weights_get_no_gradient():
     assert all(p.grad is None for p in made.prediction.readout.parameters())
 
 
-def test_a_whole_objective_gives_the_same_losses_and_gradients():
+def test_a_whole_objective_gives_the_same_losses_and_gradients(monkeypatch):
     losses, grads = [], []
     for fused in (False, True):
+        monkeypatch.setattr(backend, "kernels_apply", lambda like, fused=fused: fused)
         torch.manual_seed(0)
-        objective = make(fused=fused)
+        objective = make()
         loss = objective(batch(), Draws(3, count=6), 0)["loss"]
         loss.mean().backward()
         losses.append(loss.detach())

@@ -1,0 +1,118 @@
+"""The row functions themselves, in torch operators and by Triton's interpreter: draws by enumeration, means, repeated tokens."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from di4c.contracts import LOG_ZERO
+from di4c.kernels import torch_rows
+from di4c.kernels.backend import triton_rows
+from di4c.kernels.rows import Against, Lines, Logits, RowGradients
+from di4c.mixture.reference import dense_sums
+
+needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
+KERNELS = [pytest.param(lambda: torch_rows, id="torch"), pytest.param(triton_rows, id="triton", marks=needs_triton)]
+
+
+def logits_of(kernels, z: Tensor, bias: Tensor | None = None, position: Tensor | None = None) -> Logits:
+    """z with a bias that is still to be added, where the kernels add it."""
+    if bias is None or kernels.ADDS_BIAS:
+        return Logits(z.clone(), bias, position)
+    return Logits(z + (bias if bias.dim() == 1 else bias[position, None]))
+
+
+def drawn(kernels, p: Tensor, uniform: Tensor) -> Tensor:
+    """The states that p [S] gives for each of the uniforms [K]: [K]."""
+    z = p.log().clamp_min(LOG_ZERO).float().expand(len(uniform), 1, -1).contiguous()
+    return kernels.row_draw(Logits(z), Lines(torch.ones(1), uniform[:, None]), torch.empty_like(z))[:, 0]
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize("states", [2, 33, 200])
+def test_draws_by_inversion_give_every_state_its_mass(kernels, states):
+    """Uniforms just inside and just outside every boundary of the cumulative masses."""
+    p = torch.rand(states, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 1e-3
+    p /= p.sum()
+    # the masses that the functions see are those of float32 logits
+    p = p.log().float().double().softmax(0)
+    upper, width, some = p.cumsum(0), p / 100, slice(None, None, 1 + states // 12)
+    uniform = torch.cat([(upper - width)[some], (upper - p + width)[some]])
+    assert torch.equal(drawn(kernels(), p, uniform), torch.arange(states)[some].repeat(2))
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_a_rare_state_is_drawn_and_one_without_mass_never(kernels):
+    states = 150
+    p = torch.zeros(states, dtype=torch.float64)
+    p[[3, 40, 120]] = torch.tensor([1e-9, 0.5, 0.5 - 1e-9], dtype=torch.float64)
+    uniform = torch.tensor([0.0, 5e-10, 2e-9, 0.6, 1 - 2.0**-53], dtype=torch.float64)
+    assert drawn(kernels(), p, uniform).tolist() == [3, 3, 40, 120, 120]
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize("bias", ["none", "shared", "per position"])
+def test_means_and_certain_lines(kernels, bias):
+    g = torch.Generator().manual_seed(1)
+    rows, each, states = 3, 4, 70
+    z = torch.randn(rows, each, states, generator=g)
+    b = {"none": None, "shared": torch.randn(states, generator=g), "per position": torch.randn(5, states, generator=g)}[bias]
+    position, weights = torch.tensor([4, 0, 4]), torch.tensor([0.1, 0.2, 0.3, 0.4])
+    certain = torch.tensor([[-1, -1, 7, -1], [69, 69, 69, 69], [-1, -1, -1, -1]])
+    module, mean = kernels(), torch.empty(rows, states)
+    uniform = torch.rand(rows, each, generator=g, dtype=torch.float64)
+    found = module.row_draw(logits_of(module, z, b, position), Lines(weights, uniform, certain), torch.empty_like(z), mean)
+    p = (z if b is None else z + (b if b.dim() == 1 else b[position, None])).softmax(-1)
+    p = torch.where((certain >= 0)[..., None], torch.nn.functional.one_hot(certain.clamp_min(0), states).float(), p)
+    torch.testing.assert_close(mean, torch.einsum("c,pcs->ps", weights, p), rtol=1e-5, atol=1e-7)
+    assert torch.equal(found[certain >= 0], certain[certain >= 0])
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize("components, samples, states", [(2, 6, 40), (1, 1, 2), pytest.param(256, 2, 6, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("equal", [False, True])
+def test_values_and_gradients_with_tokens_that_repeat(kernels, components, samples, states, equal):
+    """All N tokens of a row equal, too: each adds its gradient."""
+    g = torch.Generator().manual_seed(2)
+    rows, module = 2, kernels()
+    z = torch.randn(rows, components, states, generator=g)
+    q = [torch.randn(rows, states, generator=g).softmax(-1) for _ in range(2)]
+    tokens = torch.randint(states, (rows, samples), generator=g)
+    tokens = tokens[:, :1].expand(-1, samples).contiguous() if equal else tokens
+    against = Against(torch.rand(components, generator=g).log_softmax(0), tokens, q, kl=True, componentwise=True)
+    given = RowGradients(*(torch.randn(s, generator=g) for s in ((rows, components, samples), (2, rows), (2, rows))))
+    found = module.row_values(Logits(z.clone()), against, torch.empty_like(z))
+    gradient = module.row_gradient(Logits(z.clone()), against, found.kept, given, torch.empty_like(z), z.dtype)
+    wide = z.double().requires_grad_()
+    every, stacked = torch.ones(rows, 1, dtype=torch.bool), torch.stack(q).double()[:, :, None]
+    truth = dense_sums(wide.log_softmax(-1)[:, :, None], every, against.log_weights, tokens[..., None], stacked)
+    total = (truth["joint"].mT * given.chosen).sum() + (truth["kl"] * given.kl).sum() + (truth["componentwise_kl"] * given.componentwise).sum()
+    (expected,) = torch.autograd.grad(total, wide)
+    close = {"rtol": 1e-5, "atol": 1e-5}
+    torch.testing.assert_close(found.chosen.double(), truth["joint"].mT, **close)
+    torch.testing.assert_close(found.kl.double(), truth["kl"], **close)
+    torch.testing.assert_close(found.componentwise.double(), truth["componentwise_kl"], **close)
+    assert (gradient - expected).norm() <= 1e-5 * expected.norm()
+
+
+@needs_triton
+@pytest.mark.parametrize("rows, states", [(1, 50258), (41, 50258), (512, 50258), (10, 130_000), (512, 1025)])
+def test_sweeps_fill_the_card(rows, states):
+    """Two programs a multiprocessor of an H100 at least, whatever the number of components: it is no axis of a sweep's grid."""
+    assert triton_rows().programs(rows, states, 132) >= 2 * 132
+
+
+@needs_triton
+def test_kernels_compile_for_an_h100_without_spilling():
+    worker = Path(__file__).parent / "compile_for_gpu.py"
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run([sys.executable, str(worker), "1", "16", "64", "256"], capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(found) == 4 * 6 and not [each for each in found if each["spilled"]]
