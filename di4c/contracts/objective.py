@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 
+import torch
 from torch import Tensor, nn
 
 from di4c.contracts.dataset import Batch
@@ -26,6 +27,13 @@ class Objective(nn.Module):
     def teacher(self) -> Teacher | None:
         """The frozen teacher, no submodule."""
         return None
+
+    def device_settings(self, device: torch.device) -> dict[str, int]:
+        """What the objective would choose by the device alone. The ranks agree on the least, and a run keeps its own on any other device."""
+        return {}
+
+    def use_settings(self, settings: dict[str, int]) -> None:
+        """Called before the first step with what was agreed on."""
 
     def prepare(self, draws: Draws, *, rank: int = 0, ranks: int = 1) -> None:
         """Called once on every rank before training, the teacher still whole and on the host.

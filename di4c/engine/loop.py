@@ -123,6 +123,9 @@ class Trainer:
             ranks.on_rank_zero(lambda: self._export(restored))
             self.reporter.say(f"{self.run.folder}: the run is complete ({self.step} steps); nothing to do")
             return Result(self.step, finished=True, already=True)
+        wanted = ranks.least(self.engine.module.device_settings(self.device), self.device)
+        self.settings = wanted | (ranks.on_rank_zero(lambda: self.record.settings()) if resume else {})
+        self.engine.module.use_settings(self.settings)
         ranks.on_rank_zero(self._begin)
         self.reporter.open(self.step)
         try:
@@ -256,6 +259,7 @@ class Trainer:
     def _begin(self) -> None:
         """Opens the record of this session. Rank 0."""
         facts = {"seed": self.run.seed, "world_size": ranks.world_size(), "from_step": self.step}
+        facts["settings"] = self.settings
         facts["deterministic"] = torch.are_deterministic_algorithms_enabled()
         changed = self.record.record_start(self.run.spec, facts | {"zero_stage": int(self.engine.zero_optimization_stage())})
         if changed:

@@ -123,6 +123,15 @@ def finish() -> None:
         dist.destroy_process_group()
 
 
+def least(values: dict[str, int], device: torch.device) -> dict[str, int]:
+    """The least of all ranks' values, by name. Collective; the ranks name the same."""
+    if not values or world_size() == 1:
+        return values
+    found = torch.tensor([values[name] for name in sorted(values)], device=device)
+    dist.all_reduce(found, op=dist.ReduceOp.MIN)
+    return dict(zip(sorted(values), found.tolist(), strict=True))
+
+
 def on_rank_zero(action: Callable[[], T]) -> T:
     """`action()` of rank 0, its result given to all ranks; a Di4CError or OSError there is raised on all."""
     result: Any = None

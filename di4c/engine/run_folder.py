@@ -53,6 +53,10 @@ class RunFolder:
         history[-1] |= {"end": _now(), "wall_clock_s": round(time.time() - self._started, 1), **facts}
         self._write_history(history)
 
+    def settings(self) -> dict[str, int]:
+        """What the run chose by its first device, which later sessions keep; {} where none is recorded."""
+        return next((entry["settings"] for entry in self._history() if "settings" in entry), {})
+
     def close(self) -> None:
         """Lets another process use the folder."""
         self._lock.release()

@@ -41,7 +41,9 @@ def triton_is_there() -> bool:
 def chunk_budget(device: torch.device | str) -> int:
     """The default budget in bytes for a chunk's logits on a device, from its total memory (never from what is free: runs repeat)."""
     device = torch.device(device)
-    if device.type != "cuda":
-        return CPU_BYTES
-    total = torch.cuda.get_device_properties(device).total_memory
-    return LARGE_GPU_BYTES if total >= LARGE_GPU else SMALL_GPU_BYTES
+    return gpu_budget(torch.cuda.get_device_properties(device).total_memory) if device.type == "cuda" else CPU_BYTES
+
+
+def gpu_budget(total_memory: int) -> int:
+    """The same for a GPU of so many bytes."""
+    return LARGE_GPU_BYTES if total_memory >= LARGE_GPU else SMALL_GPU_BYTES

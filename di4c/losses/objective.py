@@ -1,6 +1,7 @@
 """The module that trains a mixture student on Di4C's losses."""
 
 import warnings
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -17,7 +18,7 @@ from di4c.losses.inputs import InputOptions, draw_inputs
 from di4c.losses.loss import Di4CLoss
 from di4c.losses.rollouts import Rollouts, load_or_roll_out
 from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm
-from di4c.losses.times import StepLaw
+from di4c.losses.terms import StepLaw
 from di4c.mixture.student import MixtureStudent
 
 
@@ -84,6 +85,14 @@ class Di4C(Objective):
     @property
     def teacher(self) -> Teacher:
         return self._frozen[0]
+
+    def device_settings(self, device: torch.device) -> dict[str, int]:
+        """The budget of a chunk's logits, unless the spec says it."""
+        return {} if self.options.chunk_bytes else {"chunk_bytes": chunk_budget(device)}
+
+    def use_settings(self, settings: dict[str, int]) -> None:
+        chunk_bytes = self.options.chunk_bytes or settings["chunk_bytes"]
+        self.options, self.loss = replace(self.options, chunk_bytes=chunk_bytes), replace(self.loss, chunk_bytes=chunk_bytes)
 
     def prepare(self, draws: Draws, *, rank: int = 0, ranks: int = 1) -> None:
         """Draws or loads the teacher's samples, where they are the reference."""

@@ -28,18 +28,31 @@ Heads = dict[int, Affine]
 
 
 @dataclass(frozen=True)
-class RowsAgainst:
+class Scored:
+    """What a mixture with these log-weights [M] is scored against: samples [B, ΣN, D] or None, J targets, and which divergences."""
+
+    log_weights: Tensor
+    samples: Tensor | None
+    targets: list[Marginals]
+    kl: bool
+    componentwise: bool
+
+    def tokens(self, number: Tensor) -> Tensor | None:
+        """The samples' tokens at rows b·D + d: [P, ΣN]."""
+        if self.samples is None:
+            return None
+        positions = self.samples.shape[-1]
+        return self.samples[number // positions, :, number % positions]
+
+
+@dataclass(frozen=True)
+class RowsAgainst(Scored):
     """The R rows that a pass goes over, and what they are scored against: `Against` before it is cut into chunks.
 
     autocast: its dtype where the pass was called, None where it is off. Targets are read in it, in the backward pass as well.
     """
 
     rows: Rows
-    log_weights: Tensor
-    tokens: Tensor | None
-    targets: list[Marginals]
-    kl: bool
-    componentwise: bool
     excluded: tuple[int, ...]
     at_a_time: int
     head: torch.nn.Module
@@ -50,7 +63,7 @@ class RowsAgainst:
         number = self.rows.number[chunk]
         with torch.autocast(number.device.type, dtype=self.autocast, enabled=self.autocast is not None):
             q = [self._marginals(target, number, heads, buffers) for target in self.targets]
-        return Against(self.log_weights, None if self.tokens is None else self.tokens[chunk], q, self.kl, self.componentwise)
+        return Against(self.log_weights, self.tokens(number), q, self.kl, self.componentwise)
 
     def logits(self, chunk: slice, affine: Affine, buffers: Buffers) -> tuple[Tensor, Logits]:
         """(h [P, M, H], its logits) of a chunk."""
@@ -87,15 +100,13 @@ class RowsAgainst:
 
 
 @run_eagerly
-def row_values_of(
-    prediction: Prediction, rows: Rows, log_weights: Tensor, tokens: Tensor | None, targets: list[Marginals],
-    kl: bool, componentwise: bool, chunk_bytes: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(chosen [R, M, N], kl [J, R], componentwise [J, R]) of `rows`; float32 at least; 0 where a divergence is not wanted."""
-    room = _bytes_for_logits(targets, chunk_bytes) if kernels_for(prediction.features).BUFFERED else chunk_bytes
+def row_values_of(prediction: Prediction, rows: Rows, scored: Scored, chunk_bytes: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(chosen [R, M, ΣN], kl [J, R], componentwise [J, R]) of `rows`; float32 at least; 0 where a divergence is not wanted."""
+    room = _bytes_for_logits(scored.targets, chunk_bytes) if kernels_for(prediction.features).BUFFERED else chunk_bytes
+    log_weights = scored.log_weights.detach().to(prediction.wide)
     against = RowsAgainst(
-        rows, log_weights.detach().to(prediction.wide), tokens, targets, kl, componentwise, prediction.parameterisation.excluded,
-        rows_at_a_time(prediction, room), prediction.readout, autocast_dtype(rows.features),
+        **(vars(scored) | {"log_weights": log_weights}), rows=rows, excluded=prediction.parameterisation.excluded,
+        at_a_time=rows_at_a_time(prediction, room), head=prediction.readout, autocast=autocast_dtype(rows.features),
     )  # fmt: skip
 
     def read(features: Tensor, affine: Affine) -> tuple[Tensor, ...]:
@@ -113,7 +124,7 @@ class _RowValues(torch.autograd.Function):
         ctx.num_states, ctx.against, ctx.kept = num_states, against, []
         affine, against = Affine(weight, bias, num_states), _with_features(against, features)
         wide, targets, rows = against.log_weights, len(against.targets), len(against.rows)
-        samples = 0 if against.tokens is None else against.tokens.shape[1]
+        samples = 0 if against.samples is None else against.samples.shape[1]
         chosen = wide.new_zeros(rows, len(wide), samples)
         kl, componentwise = wide.new_zeros(2, targets, rows)
 

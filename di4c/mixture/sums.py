@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from di4c.contracts import Prediction, Statistics
 from di4c.kernels.backend import chunk_budget
 from di4c.mixture.affine import as_given, is_affine
-from di4c.mixture.chunked import row_values_of
+from di4c.mixture.chunked import Scored, row_values_of
 from di4c.mixture.marginals import Marginals, mixture_log_weights
 from di4c.mixture.reference import dense_sums
 from di4c.mixture.rows import Rows, sum_by_example, uncertain_rows
@@ -54,10 +54,11 @@ def statistics(prediction: Prediction, queries: list[Query], *, chunk_bytes: int
     log_weights = mixture_log_weights(prediction)
     sources = {id(query.target): query.target for query in queries if query.target is not None}
     targets = [target if isinstance(target, Marginals) else Marginals(target) for target in sources.values()]
-    wanted = [any(name in query.needs for query in queries) for name in ("kl", "componentwise_kl")]
     samples = [query.samples for query in queries if query.number]
+    kl, componentwise = (any(name in query.needs for query in queries) for name in ("kl", "componentwise_kl"))
+    scored = Scored(log_weights, torch.cat(samples, 1) if samples else None, targets, kl, componentwise)
     read = _affine_values if is_affine(prediction) and not log_weights.requires_grad else _generic_values
-    number, chosen, *divergences = read(prediction, log_weights, torch.cat(samples, 1) if samples else None, targets, *wanted, chunk_bytes)
+    number, chosen, *divergences = read(prediction, scored, chunk_bytes)
     start, found = 0, []
     for query in queries:
         own = list(sources).index(id(query.target)) if query.target is not None else None
@@ -67,34 +68,27 @@ def statistics(prediction: Prediction, queries: list[Query], *, chunk_bytes: int
     return found
 
 
-def _affine_values(
-    prediction: Prediction, log_weights: Tensor, samples: Tensor | None, targets: list[Marginals],
-    kl: bool, componentwise: bool, chunk_bytes: int,
-) -> tuple[Tensor, ...]:
-    """(rows [R], chosen [R, M, N], kl [J, R], componentwise [J, R])."""
+def _affine_values(prediction: Prediction, scored: Scored, chunk_bytes: int) -> tuple[Tensor, ...]:
+    """(rows [R], chosen [R, M, ΣN], kl [J, R], componentwise [J, R])."""
     number = uncertain_rows(prediction)
-    rows = Rows.at(prediction, number, chunk_bytes)
-    tokens = _at_rows(samples, number)
-    return number, *row_values_of(prediction, rows, log_weights, tokens, targets, kl, componentwise, chunk_bytes)
+    return number, *row_values_of(prediction, Rows.at(prediction, number, chunk_bytes), scored, chunk_bytes)
 
 
-def _generic_values(
-    prediction: Prediction, log_weights: Tensor, samples: Tensor | None, targets: list[Marginals],
-    kl: bool, componentwise: bool, chunk_bytes: int,
-) -> tuple[Tensor, ...]:
+def _generic_values(prediction: Prediction, scored: Scored, chunk_bytes: int) -> tuple[Tensor, ...]:
     """The same for any output head: the reference, a checkpoint a chunk."""
-    needs = {"joint": samples is not None, "kl": kl, "componentwise_kl": componentwise}
+    wanted = {"joint": scored.samples is not None, "kl": scored.kl, "componentwise_kl": scored.componentwise}
+    needs, targets, log_weights = frozenset(name for name, here in wanted.items() if here), scored.targets, scored.log_weights
 
     def read(number: Tensor, h: Tensor, log_weights: Tensor) -> tuple[Tensor, ...]:
         log_p = prediction.log_probs_from(h, number)  # [P, M, S]
         q = torch.stack([target.probs(number).to(log_p) for target in targets])[:, :, None] if targets else None
-        tokens = _at_rows(samples, number)
+        tokens = scored.tokens(number)
         with as_given(log_p):
             every = torch.ones(len(number), 1, dtype=torch.bool, device=number.device)
             x = None if tokens is None else tokens[..., None]
-            found = dense_sums(log_p[:, :, None], every, log_weights, x, q, frozenset(name for name, here in needs.items() if here))
+            found = dense_sums(log_p[:, :, None], every, log_weights, x, q, needs)
         nothing = log_p.new_zeros(len(targets), len(number))
-        chosen = rearrange(found["joint"], "p n m -> p m n") if samples is not None else log_p.new_zeros(*log_p.shape[:2], 0)
+        chosen = rearrange(found["joint"], "p n m -> p m n") if tokens is not None else log_p.new_zeros(*log_p.shape[:2], 0)
         return chosen, found.get("kl", nothing), found.get("componentwise_kl", nothing)
 
     numbers, parts = [], []
@@ -106,14 +100,6 @@ def _generic_values(
         numbers.append(number)
     chosen, *divergences = zip(*parts, strict=True)
     return torch.cat(numbers), torch.cat(chosen), *(torch.cat(each, 1) for each in divergences)
-
-
-def _at_rows(samples: Tensor | None, number: Tensor) -> Tensor | None:
-    """The samples' tokens at rows b·D + d: [P, N], from [B, N, D]."""
-    if samples is None:
-        return None
-    positions = samples.shape[-1]
-    return samples[number // positions, :, number % positions]
 
 
 def _summed(

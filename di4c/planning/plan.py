@@ -9,7 +9,7 @@ from di4c.losses.checks import number_of_components
 from di4c.config.build import build_data, build_latent
 from di4c.config.registry import Registry
 from di4c.config.spec import Spec
-from di4c.contracts import CHUNK_BYTES
+from di4c.kernels.backend import CPU_BYTES, gpu_budget
 from di4c.errors import SpecError
 from di4c.planning.activations import Trace, inference_trace, training_trace
 from di4c.planning.memory import BUCKET, LIVE, Engine, Memory, Passes, memory
@@ -54,7 +54,8 @@ class Plan:
         self.components, self.targets = int(components), int(objective.get("targets", 0))
         at_a_time = objective.get("components_at_a_time")
         self.at_a_time = None if at_a_time is None else int(at_a_time)
-        self.chunk_bytes = int(objective.get("chunk_bytes", CHUNK_BYTES))
+        budget = CPU_BYTES if gpu_memory is None else gpu_budget(gpu_memory)
+        self.chunk_bytes = int(objective.get("chunk_bytes") or budget)
         self.bf16 = spec.train.precision == "bf16"
 
     def memory(self, engine: Engine, *, micro: int | None = None, components: int | None = None) -> Memory:

@@ -6,7 +6,7 @@ import torch
 from di4c_plugins.processes.schedules import SCHEDULES
 from torch import Tensor
 
-from di4c.contracts import LOG_ZERO, Draws, ForwardProcess, Prediction, categorical
+from di4c.contracts import LOG_ZERO, Draws, ForwardProcess, Prediction
 from di4c.errors import SpecError
 
 
@@ -37,7 +37,7 @@ class Absorbing(ForwardProcess):
         revealed = (x_t == self.mask_index) & (choice >= self._stays_masked(t, s)[:, None])
         x_s, u = x_t.flatten().clone(), uniform.flatten()
         for rows in prediction.chunks(where=revealed):
-            x_s[rows] = categorical(prediction.log_probs(rows)[:, 0].exp(), u[rows])
+            x_s[rows] = prediction.draw(rows, u[rows])
         return x_s.view_as(x_t)
 
     def posterior_log_prob(self, x_s: Tensor, x_t: Tensor, prediction: Prediction, t: Tensor, s: Tensor) -> Tensor:

@@ -65,7 +65,7 @@ class ContinuousTimeChain(ForwardProcess):
         x_0 = x_t.flatten().clone()
         uniform = draws.child("x_0").uniform(x_t.shape[1]).flatten()
         for rows in prediction.chunks():
-            x_0[rows] = categorical(prediction.log_probs(rows)[:, 0].exp(), uniform[rows])
+            x_0[rows] = prediction.draw(rows, uniform[rows])
         x_0 = x_0.view_as(x_t)
         return torch.where(s[:, None] == 0, x_0, self.bridge(x_t, x_0, t, s, draws.child("x_s")))
 

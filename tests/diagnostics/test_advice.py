@@ -15,7 +15,7 @@ from di4c.mixture.sums import Query, statistics
 from di4c.losses.objective import Di4C
 from di4c.losses.terms import DataTerm
 from di4c_plugins.times.laws import UniformTime
-from di4c.losses.times import Gate
+from di4c.losses.terms import Gate
 from di4c.contracts import Batch, Context, Draws
 from di4c_plugins.estimators.monte_carlo import MonteCarlo
 

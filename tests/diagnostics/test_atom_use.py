@@ -16,7 +16,7 @@ from di4c.diagnostics.atom_use import LARGEST_CENSUS, census_examples, unused_at
 from di4c.losses.objective import Di4C
 from di4c.losses.terms import DataTerm
 from di4c_plugins.times.laws import UniformTime
-from di4c.losses.times import Gate
+from di4c.losses.terms import Gate
 from di4c.contracts import Batch, Prediction
 from di4c.draws import Draws
 from di4c.engine.report import Reporter

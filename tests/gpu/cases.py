@@ -21,7 +21,7 @@ from di4c.contracts import Batch, Draws, Modulation
 from di4c.losses.inputs import LossInputs, draw_inputs
 from di4c.losses.objective import Di4C
 from di4c.losses.terms import ConsistencyTerm, DataTerm
-from di4c.losses.times import Gate, StepLaw
+from di4c.losses.terms import Gate, StepLaw
 from di4c.mixture.student import MixtureStudent
 from tests.mixture.mixture_cases import Case, system
 

@@ -18,7 +18,7 @@ from di4c.losses.objective import Di4C
 from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm
 from di4c.losses.pretraining import NELBO
 from di4c_plugins.times.laws import LowDiscrepancyTime, SplitTime, TimeGrid, UniformTime
-from di4c.losses.times import Gate, StepLaw
+from di4c.losses.terms import Gate, StepLaw
 from di4c.contracts import Batch, Statistics
 from di4c.draws import Draws
 from di4c.engine.report import Reporter

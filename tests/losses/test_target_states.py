@@ -23,7 +23,7 @@ from di4c.losses.objective import Di4C
 from di4c.losses.terms import ConsistencyTerm, DataTerm
 from di4c.losses.inputs import draw_inputs
 from di4c_plugins.times.laws import TimeGrid
-from di4c.losses.times import Gate, StepLaw
+from di4c.losses.terms import Gate, StepLaw
 from di4c.mixture.buffers import Buffers
 from di4c.contracts import Batch, Draws, Prediction
 from di4c.errors import SpecError

@@ -18,7 +18,7 @@ from di4c.losses.objective import Di4C
 from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm
 from di4c.mixture.student import MixtureStudent
 from di4c_plugins.times.laws import UniformTime
-from di4c.losses.times import Gate, StepLaw
+from di4c.losses.terms import Gate, StepLaw
 from di4c.contracts import Batch, Draws
 from di4c.engine.dropout import insert_example_dropout
 from di4c.errors import SpecError

@@ -22,7 +22,7 @@ from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm
 from di4c.losses.pretraining import NELBO
 from di4c.mixture.student import MixtureStudent, mixture_denoiser
 from di4c_plugins.times.laws import LowDiscrepancyTime, TimeAboveStep
-from di4c.losses.times import Gate, StepLaw
+from di4c.losses.terms import Gate, StepLaw
 from di4c.contracts import Draws, Raw
 from di4c.testing import (
     check_backbone,

@@ -13,7 +13,7 @@ from benchmarks.measure import Work
 from benchmarks.terms import plain_terms
 from di4c.losses.objective import Di4C
 from di4c.losses.terms import ConsistencyTerm, DataTerm
-from di4c.losses.times import Gate, StepLaw
+from di4c.losses.terms import Gate, StepLaw
 from di4c_plugins.times.laws import TimeGrid
 from di4c.contracts import Batch, Draws
 from di4c.engine.compiling import compile_backbones

@@ -12,7 +12,7 @@ from di4c.losses.terms import ConsistencyTerm, DataTerm
 from di4c.losses.inputs import draw_inputs
 from di4c.mixture.student import MixtureStudent
 from di4c_plugins.times.laws import TimeGrid
-from di4c.losses.times import Gate, StepLaw
+from di4c.losses.terms import Gate, StepLaw
 from di4c.contracts import Batch, DataSource, Draws, LambdaSampler, LossEstimator, Sampler, Teacher
 
 

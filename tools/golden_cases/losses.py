@@ -10,7 +10,7 @@ from di4c.losses.loss import Di4CLoss
 from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm
 from di4c.losses.inputs import LossInputs
 from di4c_plugins.times.laws import TimeAboveStep
-from di4c.losses.times import Gate, StepLaw
+from di4c.losses.terms import Gate, StepLaw
 from di4c.contracts import LossEstimator, Prediction
 from di4c_plugins.estimators.control_variate import ControlVariate
 from di4c_plugins.estimators.monte_carlo import MonteCarlo

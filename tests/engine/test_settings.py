@@ -1,0 +1,36 @@
+"""What an objective chooses by the device: one value for all ranks, recorded, and kept by later sessions."""
+
+import json
+
+import torch
+from tests.losses.test_objective import make
+
+from di4c.engine import ranks
+from di4c.engine.run_folder import RunFolder
+from di4c.kernels.backend import CPU_BYTES
+
+
+def test_the_budget_of_the_device_unless_the_spec_says_it():
+    objective = make()
+    settings = objective.device_settings(torch.device("cpu"))
+    assert settings == {"chunk_bytes": CPU_BYTES}
+    objective.use_settings({"chunk_bytes": 12345})
+    assert objective.options.chunk_bytes == objective.loss.chunk_bytes == 12345
+    said = make(chunk_bytes=99)
+    assert said.device_settings(torch.device("cpu")) == {}
+    said.use_settings({})
+    assert said.loss.chunk_bytes == 99
+
+
+def test_one_rank_takes_its_own():
+    assert ranks.least({"chunk_bytes": 7}, torch.device("cpu")) == {"chunk_bytes": 7}
+
+
+def test_a_run_keeps_what_its_first_session_chose(tmp_path):
+    folder = RunFolder(tmp_path / "run", resume=False)
+    assert folder.settings() == {}
+    folder.record_start({}, {"settings": {"chunk_bytes": 1}})
+    folder.record_start({}, {"settings": {"chunk_bytes": 2}})
+    assert folder.settings() == {"chunk_bytes": 1}
+    folder.close()
+    assert json.loads((tmp_path / "run/run.json").read_text())["sessions"][0]["settings"] == {"chunk_bytes": 1}
