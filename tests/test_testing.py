@@ -4,13 +4,16 @@ import math
 
 import pytest
 import torch
+from di4c_plugins.backbones.dit import DiT
 from di4c_plugins.datasets.digits import Digits
 from di4c_plugins.estimators.monte_carlo import MonteCarlo
 from di4c_plugins.latents.categorical import Categorical
 from di4c_plugins.latents.gaussian import Gaussian
 from di4c_plugins.latents.unit_cube import Sobol, Stratified, Uniform
+from di4c_plugins.parameterisations.subs import Subs
 from di4c_plugins.processes.absorbing import Absorbing
 from di4c_plugins.samplers.ancestral import Ancestral
+from di4c_plugins.teachers.denoiser import DenoiserTeacher
 from tests.systems import HEADS, tiny_teacher
 
 from di4c import testing
@@ -130,3 +133,37 @@ def test_a_procedure_that_forgets_what_a_kill_has_cut_off_is_caught():
     testing.check_procedure(Twice("other note"), spec, {})
     with pytest.raises(AssertionError, match="killed at call 2 and carried out again, it ends otherwise"):
         testing.check_procedure(Twice("note"), spec, {})
+
+
+class Mixing(DiT):
+    """Multiplies float32 times with its weights, whatever type these have."""
+
+    def __init__(self):
+        super().__init__(6, 6, width=16, depth=1, heads=2)
+        self.of_time = torch.nn.Linear(1, 16)
+
+    def forward(self, x_t, t, cond=None, context=None):
+        return super().forward(x_t, t, cond, context) + self.of_time(t.float()[:, None])[:, None]
+
+
+class Coarse(DiT):
+    """Tells tokens apart by a number that bfloat16 rounds away."""
+
+    def forward(self, x_t, t, cond=None, context=None):
+        h = super().forward(x_t, t, cond, context)
+        return h * (1 - 4e3 * ((1 + 1e-4 * x_t[..., None].to(h)) - 1))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "told"),
+    [(Mixing(), "must take float64 times"), (Coarse(6, 6, width=16, depth=1, heads=2), "differ by .* in total variation")],
+    ids=["fails", "drifts"],
+)
+def test_a_backbone_that_does_not_work_in_bfloat16_is_caught(backbone, told):
+    torch.manual_seed(0)
+    for parameter in backbone.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    process = Absorbing(5)
+    teacher = DenoiserTeacher(process, 6, backbone=backbone, parameterisation=Subs(process))
+    with pytest.raises(AssertionError, match=told):
+        testing.check_teacher(teacher)
