@@ -19,6 +19,7 @@ from di4c.contracts import (
     Backbone,
     Batch,
     DataSource,
+    Denoiser,
     Draws,
     ForwardProcess,
     Generation,
@@ -248,16 +249,46 @@ def _estimate(estimator: LossEstimator, logits: Tensor) -> tuple[Tensor, Tensor,
     return *estimator(found), found.joint[..., 0].mean(-1), found.kl
 
 
-def check_sampler(sampler: Sampler, teacher: Teacher, *, steps: int = 3) -> None:
-    """The grid runs from 1 down; samples are data states; the same draws give the same tokens."""
-    times = sampler.times(steps)
-    _require(times[0] == 1.0 and all(a > b for a, b in zip(times[:-1], times[1:], strict=True)), "times must fall from 1")
-    x_1 = teacher.process.prior(teacher.num_positions, Draws(0, count=4))
-    first, second = (sampler.sample(teacher.predict, x_1, steps, None, Draws(1, count=4)) for _ in range(2))
-    _require(torch.equal(first, second), "the same draws must give the same tokens")
-    _require(first.shape == x_1.shape, "samples must be [B, D]")
-    if teacher.process.mask_index is not None:
-        _require((first != teacher.process.mask_index).all(), "samples still hold masks")
+def check_sampler(sampler: Sampler, teacher: Teacher, *, steps: int = 3, num_classes: int | None = None) -> None:
+    """The grid runs from 1 down; samples in 1 to 2·D steps are data states; the same draws give the same tokens. Under a process
+    with a mask visible tokens stay and no mask is left, whatever probability a network gives the mask."""
+    process, positions = teacher.process, teacher.num_positions
+    denoisers = [teacher.predict] if process.mask_index is None else [teacher.predict, _fond_of_masks(process, positions)]
+    x_1 = process.prior(positions, Draws(0, count=4))
+    cond = Draws(2, count=4).integers(num_classes) if num_classes else None
+    for number in sorted({1, 2, steps, 2 * positions}):
+        times = sampler.times(number)
+        falling = all(a > b for a, b in zip(times[:-1], times[1:], strict=True))
+        _require(times[0] == 1.0 and falling and len(times) == number + 1, f"times({number}) must fall from 1, in {number} steps")
+        for denoiser in denoisers:
+            _check_samples(sampler, denoiser, x_1, number, cond)
+    if process.mask_index is not None:
+        x_0 = sampler.step(denoisers[-1], x_1, _times(4, 1.0), _times(4, 0.0), cond, Draws(1, count=4))
+        _require((x_0 != process.mask_index).all(), "a step to s = 0 left masks")
+
+
+def _check_samples(sampler: Sampler, denoiser: Denoiser, x_1: Tensor, steps: int, cond: Tensor | None) -> None:
+    process, draws = sampler.process, Draws(1, count=len(x_1))
+    first, second = (sampler.sample(denoiser, x_1.clone(), steps, cond, draws.child("sample")) for _ in range(2))
+    told = f"in {steps} steps"
+    _require(torch.equal(first, second), f"the same draws must give the same tokens, {told}")
+    _require(first.shape == x_1.shape and first.dtype == torch.int64, "samples must be [B, D] int64")
+    _require(0 <= first.min() and first.max() < process.num_states, f"samples left the states 0 … num_states − 1, {told}")
+    if process.mask_index is None:
+        return
+    _require((first != process.mask_index).all(), f"samples still hold masks, {told}")
+    visible = draws.child("visible").uniform(x_1.shape[1]) < torch.linspace(0, 1, len(x_1))[:, None]
+    prompted = torch.where(visible, _data_tokens(process, draws.child("prompt"), x_1.shape[1]), x_1)
+    x_0 = sampler.sample(denoiser, prompted.clone(), steps, cond, draws.child("sample"))
+    _require(torch.equal(x_0[visible], prompted[visible]), f"visible tokens of x_1, a prompt, must stay, {told}")
+    _require((x_0 != process.mask_index).all(), f"samples with a prompt still hold masks, {told}")
+
+
+def _fond_of_masks(process: ForwardProcess, positions: int) -> Denoiser:
+    """A network that reads visible positions anew and gives most probability to the mask, as a `raw` one may."""
+    logits = Draws(3, path=("logits",)).normal(positions, process.num_states)[0].float()
+    logits[:, process.mask_index] += 6.0
+    return lambda x_t, t, cond: Prediction.from_logits(logits.expand(len(x_t), -1, -1), x_t)
 
 
 def check_dataset(data: DataSource, process: ForwardProcess | None = None, *, examples: int = 256) -> None:

@@ -27,6 +27,23 @@ class Parameterisation(ABC):
         """The positions whose log-probabilities depend on the network: bool [B, D], from x_t [B, D]."""
 
 
+class WithoutState(Parameterisation):
+    """Another parameterisation's law of x_0 given that it is not one state: p(v)/(1 − p(state)) for v ≠ state."""
+
+    def __init__(self, inner: Parameterisation, state: int):
+        self.inner, self.state = inner, state
+        self.excluded = None if inner.excluded is None else (*inner.excluded, state)
+
+    def log_probs(self, logits: Tensor, x_t: Tensor) -> Tensor:
+        log_p = self.inner.log_probs(logits, x_t)
+        index = torch.tensor([self.state], device=log_p.device)
+        # Twice as far down as the other impossible states, so that it does not come out where all but it are impossible.
+        return log_p.index_fill(-1, index, 2 * LOG_ZERO).log_softmax(-1)
+
+    def active(self, x_t: Tensor) -> Tensor:
+        return self.inner.active(x_t)
+
+
 class Raw(Parameterisation):
     """log-softmax over all states; every position counts, the visible ones too (MaskGIT's convention)."""
 

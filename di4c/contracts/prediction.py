@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from di4c.contracts.backbone import IdentityReadout, Modulation
-from di4c.contracts.parameterisation import LOG_ZERO, Parameterisation, Raw
+from di4c.contracts.parameterisation import LOG_ZERO, Parameterisation, Raw, WithoutState
 from di4c.draws import categorical
 from di4c.kernels.backend import CPU_BYTES, chunk_budget, kernels_for
 from di4c.kernels.rows import Lines, Logits
@@ -51,6 +51,12 @@ class Prediction:
         """The prediction that is certain of x_0 [B, D]."""
         one_hot = torch.nn.functional.one_hot(x_0, num_states).bool()
         return cls.from_logits(torch.where(one_hot, 0.0, LOG_ZERO), x_t)
+
+    def without(self, state: int) -> "Prediction":
+        """Given that x_0 is nowhere `state` (the mask, say), each component by itself; itself where it is never that state."""
+        if state in (self.parameterisation.excluded or ()):
+            return self
+        return replace(self, parameterisation=WithoutState(self.parameterisation, state))
 
     @property
     def shape(self) -> tuple[int, int, int]:

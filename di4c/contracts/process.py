@@ -13,7 +13,8 @@ class ForwardProcess(ABC):
 
     `num_states` is S, the mask included where there is one. `mask_index` is that state, or None: any of the S, and the data
     hold none of it. Where there is one, `posterior` leaves every other state as it is, so that a prompt's tokens, put into x_1,
-    stay through any sampler's steps.
+    stay through any sampler's steps; and what it reveals is never the mask, whatever probability a network gives that state
+    (`prediction.without(mask_index)`), so that s = 0 leaves none.
 
     Constructed with `data_states`, the number of the data's states, by keyword if it asks for it.
     """

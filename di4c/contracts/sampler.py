@@ -23,7 +23,8 @@ class Sampler(ABC):
 
     teacher: a second model, to guide or to finish with: the one of `eval.sampler.teacher`, else the run's own; None where neither
     is at hand. It may be loaded no earlier than it is first asked.
-    Under a process with a mask `sample` takes an x_1 of which some positions are visible (a prompt), and leaves those as they are.
+    Under a process with a mask `sample` takes an x_1 of which some positions are visible (a prompt), leaves those as they are, and
+    leaves no mask. The annotation of the constructor's `process` says which processes it works with: `check` refuses the others.
     keeps_predictions: whether `sample` may use a prediction again at a later time, which is exact only for networks that ignore t.
     evaluations: the most calls of the denoiser that a step makes. Where the losses step, calls are made up to that number:
     ranks that share a teacher's weights call it equally often, whatever times they draw.

@@ -31,10 +31,14 @@ class Absorbing(ForwardProcess):
         return torch.where(masked, self.mask_index, x_0)
 
     def posterior(self, x_t: Tensor, prediction: Prediction, t: Tensor, s: Tensor, draws: Draws) -> Tensor:
-        """Each masked position is revealed with probability 1 − m(s)/m(t); only the revealed ones are read out."""
+        """Each masked position is revealed with probability 1 − m(s)/m(t), as a data state; only these are read out.
+
+        A network that gives the mask state some probability (`raw`) is taken at its word for the data states alone, in proportion.
+        """
         positions = x_t.shape[1]
         choice, uniform = draws.uniform(2, positions).unbind(1)
         revealed = (x_t == self.mask_index) & (choice >= self._stays_masked(t, s)[:, None])
+        prediction = prediction.without(self.mask_index)
         x_s, u = x_t.flatten().clone(), uniform.flatten()
         for rows in prediction.chunks(where=revealed):
             x_s[rows] = prediction.draw(rows, u[rows])
@@ -48,7 +52,7 @@ class Absorbing(ForwardProcess):
         log_go = torch.where(stays < 1, (1 - stays).clamp_min(1e-300).log(), LOG_ZERO)
         changed = ~was_masked & (x_s != x_t)  # impossible: what is visible stays
         pattern = revealed.sum(1) * log_go + (was_masked & ~revealed).sum(1) * log_stay + changed.sum(1) * LOG_ZERO
-        log_p = prediction.log_prob_of(x_s, revealed)
+        log_p = prediction.without(self.mask_index).log_prob_of(x_s, revealed)
         return log_p + pattern[:, None].to(log_p)
 
     def transition(self, t: Tensor) -> Tensor:

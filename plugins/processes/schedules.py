@@ -12,6 +12,10 @@ class MaskSchedule(ABC):
     def masked(self, t: Tensor) -> Tensor:
         """m(t): [B]."""
 
+    def fraction(self, r: Tensor) -> Tensor:
+        """γ(r) = m(1 − r), in the time of confidence samplers, which runs from 0 to 1: the shape of r."""
+        return self.masked(1 - r)
+
     @abstractmethod
     def log_rate(self, t: Tensor) -> Tensor:
         """m′(t)/m(t), the weight of the bound: [B]."""

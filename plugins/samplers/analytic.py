@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
-from di4c.contracts import Denoiser, Draws, ForwardProcess, Sampler, categorical
-from di4c.errors import SpecError
+from di4c.contracts import Denoiser, Draws, Sampler, categorical
+from di4c_plugins.processes.absorbing import Absorbing
+from di4c_plugins.samplers.masked import need_mask
 
 LARGEST_SIGMA = 36.0  # e^(−36) is float64's spacing at 1: beyond it everything is masked
 
@@ -14,16 +15,16 @@ class Analytic(Sampler):
 
     With SUBS log-probabilities, which sum to one, it has the law of the ancestral step; it is here because published
     figures are given for it, and it differs where a model's probabilities do not sum to one. The published code gives
-    the network σ = 0, i.e. uses it with networks that ignore t.
+    the network σ = 0, i.e. uses it with networks that ignore t. The mask is no clean state, and none is left at s = 0.
     """
 
-    def __init__(self, process: ForwardProcess):
-        if process.mask_index is None:
-            raise SpecError("sampler analytic: the process has no mask state; use it with absorbing or mdlm")
+    def __init__(self, process: Absorbing):
+        need_mask(process, "analytic")
         self.process = process
 
     def step(self, denoiser: Denoiser, x_t: Tensor, t: Tensor, s: Tensor, cond: Tensor | None, draws: Draws) -> Tensor:
-        prediction, positions = denoiser(x_t, t, cond), x_t.shape[1]
+        prediction, positions = denoiser(x_t, t, cond).without(self.process.mask_index), x_t.shape[1]
+        is_mask = torch.arange(self.process.num_states, device=x_t.device) == self.process.mask_index
         sigma_t, sigma_s = self._sigma(t), self._sigma(s)
         x_s, uniform = x_t.flatten().clone(), draws.uniform(positions).flatten()
         for rows in prediction.chunks():
@@ -32,7 +33,8 @@ class Analytic(Sampler):
             probs = analytic_probs(
                 log_p, x_t.flatten()[rows], sigma_t[example], sigma_s[example], self.process.mask_index
             )
-            x_s[rows] = categorical(probs.clamp_min(0), uniform[rows])
+            left_over = is_mask & (s[example] == 0)[:, None]  # what rounding leaves of a probability that is 0
+            x_s[rows] = categorical(probs.clamp_min(0).masked_fill(left_over, 0), uniform[rows])
         return x_s.view_as(x_t)
 
     def _sigma(self, t: Tensor) -> Tensor:

@@ -1,13 +1,20 @@
 """Classifier-free guidance of confidence- and order-based samplers."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from di4c.contracts import LOG_ZERO, Denoiser, Teacher
+from di4c.contracts import Denoiser, Teacher
 from di4c.errors import SpecError
+
+SHARP = 1e3
+"""Above this scale differences of log-probabilities are scaled, in float64: nothing overflows, and in the limit it is greedy."""
+
+LARGEST = 1e6
+"""A guidance weight beyond which float32 keeps nothing of the log-probabilities."""
 
 
 @dataclass(frozen=True)
@@ -26,17 +33,26 @@ class Guidance:
     def __post_init__(self):
         if self.guide == "teacher" and self.teacher is None:
             raise SpecError("sampler: guide 'teacher' needs a teacher; with none, use guide: self or guidance: 0")
-        if self.scale <= 0:
-            raise SpecError(f"sampler: logit_scale is {self.scale}; it must be positive")
+        if not 0 < self.scale < math.inf:
+            raise SpecError(f"sampler: logit_scale is {self.scale}; it must be positive and finite")
+
+    @classmethod
+    def of(cls, mask_index: int, weight: float, guide: Literal["self", "teacher"], scale: float, teacher: Teacher | None) -> "Guidance":
+        """The guidance of a sampler's options, which holds a teacher only if it is asked. Raises SpecError."""
+        if not abs(weight) <= LARGEST:
+            raise SpecError(f"sampler: guidance is {weight}; it lies between -{LARGEST:g} and {LARGEST:g}")
+        asked = guide if weight else "self"
+        return cls(mask_index, asked, scale, teacher if asked == "teacher" else None)
 
     def log_probs(
         self, denoiser: Denoiser, x_t: Tensor, t: Tensor, cond: Tensor | None, weight: Tensor | None
     ) -> Tensor:
         """Guided log p(x_0 | x_t, c) over the data states: [B, D, S]; weight w [B], or None for no guidance at all."""
         log_p = denoiser(x_t, t, cond).log_p0() if weight is None else self._combined(denoiser, x_t, t, cond, weight)
-        index = torch.tensor([self.mask_index], device=log_p.device)
-        # Scaled before the mask is ruled out, so that its LOG_ZERO stays finite and far below.
-        return (log_p * self.scale).index_fill(-1, index, LOG_ZERO).log_softmax(-1)
+        log_p = log_p.index_fill(-1, torch.tensor([self.mask_index], device=log_p.device), -torch.inf)
+        if self.scale > SHARP:
+            log_p = log_p.double() - log_p.double().amax(-1, keepdim=True)
+        return (log_p * self.scale).log_softmax(-1)
 
     def _combined(self, denoiser: Denoiser, x_t: Tensor, t: Tensor, cond: Tensor | None, weight: Tensor) -> Tensor:
         if cond is None:

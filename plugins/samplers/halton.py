@@ -9,8 +9,9 @@ from torch import Tensor
 
 from di4c.contracts import Denoiser, Draws, Sampler, Teacher, categorical
 from di4c.errors import SpecError
-from di4c_plugins.processes.maskgit import MaskGITProcess
+from di4c_plugins.processes.absorbing import Absorbing
 from di4c_plugins.samplers.guidance import Guidance
+from di4c_plugins.samplers.masked import need_mask
 
 
 @lru_cache(maxsize=8)
@@ -40,13 +41,14 @@ class HaltonSampler(Sampler):
     """Reveals the next ⌊(1 − γ(s))·D⌋ − (visible) positions along the Halton order, at least one a step.
 
     `guidance` is constant over steps. `redraw`: draw the visible tokens of the order anew at every step, as the
-    published code does (its network predicts visible tokens too); without it they stay. `shift` begins the order of
-    each example at a random point of the sequence.
+    published code does (its network predicts visible tokens too); without it they stay, and those that `sample` finds
+    visible at the start, a prompt, stay in any case. `shift` begins the order of each example at a random point of the
+    sequence.
     """
 
     def __init__(
         self,
-        process: MaskGITProcess,
+        process: Absorbing,
         *,
         teacher: Teacher | None = None,
         guidance: float = 0.0,
@@ -55,35 +57,39 @@ class HaltonSampler(Sampler):
         redraw: bool = False,
         shift: bool = False,
     ):
+        need_mask(process, "halton")
         self.process = process
         self.weight = guidance
-        self.guidance = Guidance(process.mask_index, guide if guidance else "self", logit_scale, teacher)
+        self.guidance = Guidance.of(process.mask_index, guidance, guide, logit_scale, teacher)
         self.redraw = redraw
         self.shift = shift
 
     def step(
         self, denoiser: Denoiser, x_t: Tensor, t: Tensor, s: Tensor, cond: Tensor | None, draws: Draws
     ) -> Tensor:
-        return self._step(denoiser, x_t, t, s, cond, draws, self._rank(x_t, draws.child("order")))
+        """x_s; with `redraw` of all visible tokens, since a step alone cannot tell a prompt."""
+        prompt = torch.zeros_like(x_t, dtype=torch.bool)
+        return self._step(denoiser, x_t, t, s, cond, draws, self._rank(x_t, draws.child("order")), prompt)
 
     @torch.no_grad()
     def sample(self, denoiser: Denoiser, x_1: Tensor, steps: int, cond: Tensor | None, draws: Draws) -> Tensor:
         """x_0: [B, D]; the order of an example is the same in all steps."""
-        rank = self._rank(x_1, draws.child("order"))
+        rank, prompt = self._rank(x_1, draws.child("order")), x_1 != self.process.mask_index
         grid = torch.linspace(1, 0, steps + 1, dtype=torch.float64, device=x_1.device)
         x = x_1
         for n in range(steps):
             t, s = grid[n].expand(len(x)), grid[n + 1].expand(len(x))
-            x = self._step(denoiser, x, t, s, cond, draws.child("step", n), rank)
+            x = self._step(denoiser, x, t, s, cond, draws.child("step", n), rank, prompt)
         return x
 
     def _step(
-        self, denoiser: Denoiser, x_t: Tensor, t: Tensor, s: Tensor, cond: Tensor | None, draws: Draws, rank: Tensor
+        self, denoiser: Denoiser, x_t: Tensor, t: Tensor, s: Tensor, cond: Tensor | None, draws: Draws, rank: Tensor,
+        prompt: Tensor,
     ) -> Tensor:
         weight = torch.full_like(t, self.weight) if self.weight else None
         log_p = self.guidance.log_probs(denoiser, x_t, t, cond, weight)
         x_0 = categorical(log_p.exp(), draws.child("token").uniform(x_t.shape[1]))
-        revealed = self._revealed(x_t, s, rank)
+        revealed = self._revealed(x_t, s, rank) & ~prompt
         return torch.where(revealed, x_0, x_t)
 
     def _revealed(self, x_t: Tensor, s: Tensor, rank: Tensor) -> Tensor:

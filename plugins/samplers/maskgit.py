@@ -1,16 +1,20 @@
 """MaskGIT's confidence sampler, and its one-step form that makes x_u in the consistency loss."""
 
+import math
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from di4c.contracts import Denoiser, Draws, Sampler, Teacher, categorical
-from di4c_plugins.processes.maskgit import MaskGITProcess, RatioSchedule
+from di4c.errors import SpecError
+from di4c_plugins.processes.absorbing import Absorbing
+from di4c_plugins.processes.schedules import MaskSchedule
 from di4c_plugins.samplers.guidance import Guidance
+from di4c_plugins.samplers.masked import need_mask
 
 
-def reveal_counts(schedule: RatioSchedule, tokens: int, steps: int) -> Tensor:
+def reveal_counts(schedule: MaskSchedule, tokens: int, steps: int) -> Tensor:
     """How many tokens each of n steps reveals: int64 [n], summing to `tokens`.
 
     Differences of round(γ(i/n)·tokens); a difference of 0 becomes 1, and the last step takes what is left over (which
@@ -28,7 +32,8 @@ class MaskGITSampler(Sampler):
 
     confidence = log p(drawn token) + τ·(1 − progress)·Gumbel noise ("linear" annealing), a uniform number ("random"),
     or log p alone ("none"); progress = i/(n − 1) in step i of n, and 0 when n = 1. τ is `gumbel_temperature`. The
-    weight of classifier-free guidance grows as guidance·progress. The mask state is never drawn.
+    weight of classifier-free guidance grows as guidance·progress. The mask state is never drawn. Of the process it needs
+    the schedule alone: any masked one will do.
 
     `step` is the form used in training: progress = r·n/(n − 1) with n = `horizon` (above 1, hence a negative noise
     scale, for r > (n − 1)/n), and ⌊(1 − γ(s))·D⌋ tokens are visible after it, as in Hayakawa et al. 2025's code.
@@ -36,7 +41,7 @@ class MaskGITSampler(Sampler):
 
     def __init__(
         self,
-        process: MaskGITProcess,
+        process: Absorbing,
         *,
         teacher: Teacher | None = None,
         annealing: Literal["linear", "random", "none"] = "linear",
@@ -46,11 +51,17 @@ class MaskGITSampler(Sampler):
         logit_scale: float = 1.0,
         horizon: int = 8,
     ):
+        need_mask(process, "maskgit")
+        if not 0 <= gumbel_temperature < math.inf or horizon < 1:
+            raise SpecError(
+                f"sampler maskgit: gumbel_temperature is {gumbel_temperature} and horizon {horizon}; "
+                "a finite number ≥ 0 and a whole number ≥ 1 are needed"
+            )
         self.process = process
         self.annealing = annealing
         self.gumbel_temperature = gumbel_temperature
         self.weight = guidance
-        self.guidance = Guidance(process.mask_index, guide if guidance else "self", logit_scale, teacher)
+        self.guidance = Guidance.of(process.mask_index, guidance, guide, logit_scale, teacher)
         self.horizon = horizon
 
     def step(

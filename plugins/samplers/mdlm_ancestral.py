@@ -5,8 +5,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from di4c.contracts import Denoiser, Draws, ForwardProcess, Prediction, Sampler
+from di4c.contracts import Denoiser, Draws, Prediction, Sampler
 from di4c.errors import SpecError
+from di4c_plugins.processes.absorbing import Absorbing
+from di4c_plugins.samplers.masked import need_mask
 
 GUMBEL_EPSILON = 1e-10
 
@@ -25,15 +27,14 @@ class MdlmAncestral(Sampler):
 
     def __init__(
         self,
-        process: ForwardProcess,
+        process: Absorbing,
         *,
         cached: bool = False,
         final: Literal["argmax", "draw"] = "argmax",
         draw: Literal["exact", "gumbel"] = "exact",
         end: float = 1e-5,
     ):
-        if process.mask_index is None:
-            raise SpecError("sampler mdlm-ancestral: the process has no mask state; use it with absorbing or mdlm")
+        need_mask(process, "mdlm-ancestral")
         if not 0 <= end < 1:
             raise SpecError(f"sampler mdlm-ancestral: end is {end}; it lies in [0, 1)")
         self.process, self.cached, self.final, self.draw, self.end = process, cached, final, draw, end
@@ -67,13 +68,14 @@ class MdlmAncestral(Sampler):
     def _step(self, prediction: Prediction, x_t: Tensor, t: Tensor, s: Tensor, draws: Draws) -> Tensor:
         if self.draw == "exact":
             return self.process.posterior(x_t, prediction, t, s, draws)
-        positions, masked = x_t.shape[1], self.process.schedule.masked
+        positions, masked, mask = x_t.shape[1], self.process.schedule.masked, self.process.mask_index
+        prediction = prediction.without(mask)
         x_s = x_t.flatten().clone()
         uniform = draws.uniform(positions, self.process.num_states).float().flatten(0, 1)
         m_t, m_s = masked(t).float(), masked(s).float()
-        for rows in prediction.chunks():
+        for rows in prediction.chunks(where=x_t == mask):
             example = rows // positions
-            q_xs = reverse_probs(prediction.log_probs(rows)[:, 0], m_t[example], m_s[example], self.process.mask_index)
+            q_xs = reverse_probs(prediction.log_probs(rows)[:, 0], m_t[example], m_s[example], mask)
             x_s[rows] = gumbel_argmax(q_xs, uniform[rows])
         return x_s.view_as(x_t)
 
@@ -83,7 +85,7 @@ class MdlmAncestral(Sampler):
             now = torch.full((len(x),), max(self.end, 1e-5), dtype=torch.float64, device=x.device)
             return self.process.posterior(x, prediction, now, torch.zeros_like(now), draws)
         filled = x.flatten().clone()
-        for rows in prediction.chunks():
+        for rows in prediction.chunks(where=x == self.process.mask_index):
             filled[rows] = most_likely(prediction.log_probs(rows)[:, 0], self.process.mask_index)
         return filled.view_as(x)
 

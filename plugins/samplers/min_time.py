@@ -43,10 +43,12 @@ class MinTimeSampler(Sampler):
         raise NotImplementedError
 
     def clean(self, prediction: Prediction, x_t: Tensor, t: Tensor, draws: Draws) -> Tensor:
-        """x_0 by the final rule: [B, D]."""
+        """x_0 by the final rule: [B, D]. Under a process with a mask only masks are replaced, and by none."""
         if self.final == "draw":
             return self.process.posterior(x_t, prediction, t, torch.zeros_like(t), draws)
-        x_0 = x_t.flatten().clone()
-        for rows in prediction.chunks():
+        mask, x_0 = self.process.mask_index, x_t.flatten().clone()
+        if mask is not None:
+            prediction = prediction.without(mask)
+        for rows in prediction.chunks(where=None if mask is None else x_t == mask):
             x_0[rows] = prediction.log_probs(rows)[:, 0].argmax(-1)
         return x_0.view_as(x_t)
