@@ -19,6 +19,7 @@ from di4c.contracts import (
     Draws,
     ForwardProcess,
     LambdaSampler,
+    LentTeacher,
     Metric,
     Objective,
     Sampler,
@@ -158,7 +159,7 @@ def build_sampler(
     if named is not None:
         other = dataclasses.replace(spec, teacher=named, task="distill")
         teacher = build_teacher(other, registry, data or build_data(spec, registry), process).to(device)
-    provided = {"process": process, "teacher": teacher}
+    provided = {"process": process, "teacher": None if teacher is None else LentTeacher.of(teacher)}
     return _create(spec, registry, "samplers", entry, "eval.sampler", provided)
 
 

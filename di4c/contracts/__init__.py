@@ -9,6 +9,7 @@ from di4c.contracts.dataset import Batch, DataSource, Split
 from di4c.contracts.estimator import LossEstimator, Statistics
 from di4c.contracts.head import StudentHead
 from di4c.contracts.latent import LambdaSampler
+from di4c.contracts.lent import LentTeacher
 from di4c.contracts.metric import Generation, Metric
 from di4c.contracts.objective import Objective
 from di4c.contracts.parameterisation import LOG_ZERO, Parameterisation, Raw
@@ -25,7 +26,7 @@ from di4c.draws import Draws, categorical, cumulated, placed
 __all__ = [
     "CHUNK_BYTES", "LOG_ZERO", "AffineReadout", "Backbone", "Batch", "Context", "DataSource", "Denoiser", "Draws",
     "ForwardProcess", "Generation", "IdentityReadout", "ImageTokenizer", "IntervalLaw", "LambdaSampler",
-    "LossEstimator", "Measured", "Metric", "Modulation", "Objective", "Parameterisation", "Prediction", "Procedure",
+    "LentTeacher", "LossEstimator", "Measured", "Metric", "Modulation", "Objective", "Parameterisation", "Prediction", "Procedure",
     "Raw", "Reduction", "Runs", "Sampler", "Split", "Statistics", "StudentHead", "Teacher", "TimeLaw",
     "categorical", "cumulated", "merged", "placed", "strict_load",
 ]

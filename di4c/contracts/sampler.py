@@ -22,7 +22,7 @@ class Sampler(ABC):
     """One reverse step, and the loop over steps. Constructed with `process` by keyword, and `teacher` if it asks for it.
 
     teacher: a second model, to guide or to finish with: the one of `eval.sampler.teacher`, else the run's own; None where neither
-    is at hand. It may be loaded no earlier than it is first asked.
+    is at hand. It may be loaded no earlier than it is first asked, and is then whatever that teacher is, its calls counted.
     Under a process with a mask `sample` takes an x_1 of which some positions are visible (a prompt), leaves those as they are, and
     leaves no mask. The annotation of the constructor's `process` says which processes it works with: `check` refuses the others.
     keeps_predictions: whether `sample` may use a prediction again at a later time, which is exact only for networks that ignore t.

@@ -13,6 +13,7 @@ from di4c.config.build import build_metrics
 from di4c.config.eval_spec import EvalSpec, mixture_size
 from di4c.config.spec import Spec
 from di4c.contracts import DataSource, Metric
+from di4c.contracts.fingerprint import fingerprint, lent_teachers
 from di4c.engine.run_folder import code_commit, environment
 from di4c.errors import DataError, SpecError
 from di4c.evaluation.cells import CellStore, write_atomically, writing
@@ -105,12 +106,14 @@ def entrants(run: LoadedModel, sizes: Sequence[MixtureSize], also: Mapping[str, 
 
 def entrant(name: str, size: MixtureSize, model: LoadedModel) -> Entrant:
     """A loaded model under one law of λ as a sweep takes it."""
+    identity = {"weights": model.digest, "sampler": model.spec.eval.sampler, "latent": model.spec.latent if size else None}
+    guides = [fingerprint(teacher) for teacher in lent_teachers(model.sampler)]
     return Entrant(
         name=name,
         mixture_size=size,
         model=lambda draws: model.model(size, draws),
         sampler=model.sampler,
-        identity={"weights": model.digest, "sampler": model.spec.eval.sampler, "latent": model.spec.latent if size else None},
+        identity=identity | ({"guides": guides} if guides else {}),
     )
 
 

@@ -6,30 +6,34 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from di4c.contracts import DataSource, Denoiser, Draws, ForwardProcess, Prediction, Sampler
+from di4c.contracts import DataSource, Draws, ForwardProcess, Sampler
+from di4c.contracts.lent import counted, counted_rows
+from di4c.errors import TrainingError
 from di4c.evaluation.arguments import known_tokens
 from di4c.evaluation.models import Model
 
 
 @dataclass(frozen=True)
 class Samples:
-    """x_0 [n, D] int64 on the CPU; nfe: calls of the network for a sequence; seconds: a sequence's share of each batch's time."""
+    """x_0 [n, D] int64 on the CPU; seconds: a sequence's share of each batch's time.
+
+    rows: of all calls of the model and of the sampler's own teacher together, so that a doubled batch counts twice.
+    """
 
     x_0: Tensor
-    nfe: int
+    rows: int
     seconds: list[float]
 
+    @property
+    def nfe(self) -> float:
+        """Calls of networks for a sequence, in the mean."""
+        return mean_calls(self.rows, len(self.x_0))
 
-class CountedDenoiser:
-    """A denoiser that counts its calls."""
 
-    def __init__(self, denoiser: Denoiser):
-        self.denoiser = denoiser
-        self.calls = 0
-
-    def __call__(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
-        self.calls += 1
-        return self.denoiser(x_t, t, cond)
+def mean_calls(rows: int, samples: int) -> float:
+    """Rows a sample, as an int where it is whole; 0 without samples."""
+    mean = rows / max(samples, 1)
+    return int(mean) if mean == int(mean) else mean
 
 
 @torch.inference_mode()
@@ -42,14 +46,19 @@ def generate(
     draws: Draws,
     known: Tensor | None = None,
 ) -> tuple[Tensor, int]:
-    """(x_0 [B, D] on the draws' device, calls of the denoiser): `steps` steps of the sampler from its process's prior.
+    """(x_0 [B, D] on the draws' device, rows of all calls of networks): `steps` steps of the sampler from its process's prior.
 
-    known: see `prompted`.
+    known: see `prompted`. Raises TrainingError where a mask is left: the network's probabilities are no numbers, or the
+    sampler breaks its contract.
     """
-    counted = CountedDenoiser(model.denoiser(draws.child("lambda")))
     x_1 = prompted(sampler.process, sampler.process.prior(num_positions, draws.child("prior")), known)
-    x_0 = sampler.sample(counted, x_1, steps, cond, draws.child("sampler"))
-    return x_0, counted.calls
+    with counted_rows() as rows:
+        x_0 = sampler.sample(counted(model.denoiser(draws.child("lambda"))), x_1, steps, cond, draws.child("sampler"))
+    masks = 0 if sampler.process.mask_index is None else int((x_0 == sampler.process.mask_index).sum())
+    if masks:
+        told = f"{masks} of {x_0.numel()} positions are masks after {steps} steps"
+        raise TrainingError(f"sampler {type(sampler).__name__}: {told}; are the network's outputs finite numbers?")
+    return x_0, sum(rows)
 
 
 def generate_batches(
@@ -68,15 +77,16 @@ def generate_batches(
 
     Batch i holds the examples i·batch_size, …; its samples depend on the draws and on i alone, so that ranks can share them.
     """
-    parts, seconds, nfe = [torch.empty(0, num_positions, dtype=torch.int64)], [], 0
+    parts, seconds, total = [torch.empty(0, num_positions, dtype=torch.int64)], [], 0
     for i in range(-(-draws.count // batch_size)) if batches is None else batches:
         rows = slice(i * batch_size, min((i + 1) * batch_size, draws.count))
         part = draws.rows(rows.start, rows.stop)
         start = _now(draws.device)
-        x_0, nfe = generate(model, sampler, num_positions, steps, None if cond is None else cond[rows], part, known)
+        x_0, rows_called = generate(model, sampler, num_positions, steps, None if cond is None else cond[rows], part, known)
         seconds.append((_now(draws.device) - start) / part.count)
+        total += rows_called
         parts.append(x_0.cpu())
-    return Samples(torch.cat(parts), nfe, seconds)
+    return Samples(torch.cat(parts), total, seconds)
 
 
 def prompted(process: ForwardProcess, x_1: Tensor, known: Tensor | None) -> Tensor:

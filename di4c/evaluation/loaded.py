@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from di4c.config.eval_spec import mixture_size as checked_mixture_size
 from di4c.config.fitting import check_keeps_predictions, located
 from di4c.config.registry import Registry
 from di4c.config.spec import Spec, changed, read_spec
-from di4c.contracts import DataSource, Denoiser, Draws, LambdaSampler, Prediction, Sampler, Teacher
+from di4c.contracts import DataSource, Draws, LambdaSampler, LentTeacher, Sampler, Teacher
 from di4c.engine.compiling import compile_backbones
 from di4c.engine.exported import export_config, load_into
 from di4c.engine.run_folder import trained_seconds
@@ -70,7 +70,7 @@ class LoadedModel:
     @cached_property
     def sampler(self) -> Sampler:
         """The sampler of the spec's eval section; the run's own teacher, if it takes one, is loaded when it is first asked."""
-        teacher = self._teacher if self.student is None else TeacherOnDemand(lambda: self.teacher()._teacher)
+        teacher = self._teacher if self.student is None else LentTeacher(lambda: self.teacher()._teacher)
         sampler = build_sampler(self.spec, self.registry, self.process, teacher, self.data, self.device)
         with located(self.spec):
             check_keeps_predictions(sampler, (self._teacher if self.student is None else self.student).backbone, "eval.sampler")
@@ -142,30 +142,6 @@ class LoadedModel:
     def trained_seconds(self) -> float | None:
         """Wall-clock seconds of training, all sessions together; None where the run folder is not at hand."""
         return trained_seconds(self.path)
-
-
-class TeacherOnDemand(Teacher):
-    """A teacher that is loaded when it first predicts: most samplers that may use one do not."""
-
-    def __init__(self, load: Callable[[], Teacher]):
-        self._load = load
-
-    @cached_property
-    def _loaded(self) -> Teacher:
-        return self._load()
-
-    def predict(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
-        return self._loaded.predict(x_t, t, cond)
-
-    def denoiser(self, draws: Draws) -> Denoiser:
-        made: list[Denoiser] = []
-
-        def denoise(x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
-            if not made:
-                made.append(self._loaded.denoiser(draws))
-            return made[0](x_t, t, cond)
-
-        return denoise
 
 
 def load(

@@ -50,6 +50,14 @@ class Ranks:
         dist.all_gather(parts, padded)
         return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)]).cpu()
 
+    def total(self, count: int) -> int:
+        """The sum of all ranks' counts, on every rank."""
+        if self.size == 1:
+            return count
+        counts = torch.tensor(count, device=self.device)
+        dist.all_reduce(counts)
+        return int(counts)
+
     def barrier(self) -> None:
         """Waits for all ranks."""
         if self.size > 1:

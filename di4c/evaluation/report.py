@@ -98,7 +98,7 @@ class Report:
 
     def _row(self, row: Row, names: Sequence[str]) -> str:
         label = escape(model_label(row["model"], row["mixture_size"]))
-        plain = f'<td class="name">{label}</td><td>{row["nfe"]}</td><td>{number(row["latency_ms_per_sample"])}</td>'
+        plain = f'<td class="name">{label}</td><td>{row["nfe"]:.4g}</td><td>{number(row["latency_ms_per_sample"])}</td>'
         return plain + "".join(f"<td>{self._value(row['metrics'].get(name), name)}{self._ratio(row, name)}</td>" for name in names)
 
     def _value(self, value: Mapping[str, float] | None, name: str) -> str:

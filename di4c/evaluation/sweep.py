@@ -12,7 +12,7 @@ from torch import Tensor
 from di4c.contracts import DataSource, Draws, Generation, Metric, Sampler
 from di4c.errors import SpecError
 from di4c.evaluation.cells import Cell, CellStore, writing
-from di4c.evaluation.generation import generate_batches, training_labels
+from di4c.evaluation.generation import generate_batches, mean_calls, training_labels
 from di4c.evaluation.models import MixtureSize, Model
 from di4c.evaluation.ranks import Ranks
 
@@ -41,7 +41,7 @@ class Measurement:
     mixture_size: MixtureSize
     steps: int
     seed: int
-    nfe: int
+    nfe: float
     seconds: list[float]
     metrics: dict[str, float]
     higher_is_better: dict[str, bool | None] = field(default_factory=dict)
@@ -101,14 +101,14 @@ class Sweep:
             model, entrant.sampler, self.data.num_positions, steps, cond, draws,
             batch_size=self.batch_size, batches=self.ranks.share(number),
         )  # fmt: skip
-        x_0 = self.ranks.gather_rows(made.x_0, self._shares(number))
+        x_0, rows = self.ranks.gather_rows(made.x_0, self._shares(number)), self.ranks.total(made.rows)
         if not self.ranks.first:
             return
         cond = None if cond is None else cond.cpu()
         generation = self._generation(entrant, model, x_0, cond, steps, draws)
         grid = self._save_grid(cell, x_0, cond) if seed == self.seeds[0] else None
         values = self._values(generation, needs_samples=True)
-        self.store.save(cell, {"nfe": made.nfe, "seconds": made.seconds, "grid": grid, **values})
+        self.store.save(cell, {"nfe": mean_calls(rows, len(x_0)), "seconds": made.seconds, "grid": grid, **values})
 
     def _measure_likelihood(self, entrant: Entrant, steps: int, seed: int, cell: Cell) -> None:
         """What needs no samples, by one rank alone."""

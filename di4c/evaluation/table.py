@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from di4c.evaluation.cells import write_atomically
+from di4c.evaluation.generation import mean_calls
 from di4c.evaluation.sweep import Measurement
 
 Row = dict[str, Any]
@@ -32,7 +33,7 @@ def rows_of(measurements: Iterable[Measurement]) -> list[Row]:
             "model": model,
             "steps": steps,
             "mixture_size": mixture_size,
-            "nfe": group[0].nfe,
+            "nfe": mean_calls(sum(m.nfe for m in group), len(group)),
             "latency_ms_per_sample": latency_ms(m.seconds for m in group),
             "metrics": {name: spread(m.metrics[name] for m in group) for name in group[0].metrics},
         }

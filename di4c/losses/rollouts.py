@@ -1,6 +1,5 @@
 """Data-free distillation: the reference law r_t is the teacher's own samples, noised, instead of the data."""
 
-import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor
 
 from di4c.contracts import Batch, Draws, Sampler, Teacher
+from di4c.contracts.fingerprint import fingerprint
 from di4c.errors import DataError, SpecError
 
 
@@ -42,12 +42,14 @@ class Pool:
 def load_or_roll_out(
     options: Rollouts, teacher: Teacher, sampler: Sampler, num_classes: int | None, draws: Draws, rank: int = 0, ranks: int = 1
 ) -> Pool:
-    """The pool of the cache if it is there and of this teacher, else a new one; all ranks return the same pool.
+    """The pool of the cache if it is there and made just so, else a new one; all ranks return the same pool.
 
-    Each rank draws its share; they are gathered by torch.distributed. Labels are uniform over the classes. DataError if the
-    cache holds another teacher's or otherwise made samples.
+    Each rank draws its share, which is empty where there are fewer samples than ranks; they are gathered by torch.distributed. Labels
+    are uniform over the classes. DataError if the cache holds samples of another teacher (network, λ head, law, process), by another
+    sampler or with other options.
     """
-    made_by = _fingerprint(options, teacher, sampler, draws.seed)
+    # Steps, seed and labels decide as well; the batch size does not.
+    made_by = fingerprint(options.number, options.steps, draws.seed, draws.path, num_classes, teacher, sampler)
     if options.cache is not None and options.cache.is_file():
         return _read(options.cache, made_by)
     share = range(options.number * rank // ranks, options.number * (rank + 1) // ranks)
@@ -56,7 +58,8 @@ def load_or_roll_out(
                                                               draws.path, draws.device))
         for first in range(share.start, share.stop, options.batch_size)
     ]
-    x_0, cond = _gathered(torch.cat([x for x, _ in parts]).cpu(), torch.cat([c for _, c in parts]).cpu(), ranks)
+    nothing = torch.empty(0, teacher.num_positions, dtype=torch.int64), torch.empty(0, dtype=torch.int64)  # of a rank without a share
+    x_0, cond = _gathered(*(torch.cat([part.cpu() for part in column]) for column in zip(nothing, *parts, strict=True)), ranks)
     pool = Pool(x_0, cond if num_classes else None)
     if options.cache is not None and rank == 0:
         _write(options.cache, pool, made_by)
@@ -84,27 +87,24 @@ def _gathered(x_0: Tensor, cond: Tensor, ranks: int) -> tuple[Tensor, Tensor]:
     return torch.cat([x for x, _ in shares]), torch.cat([c for _, c in shares])
 
 
-def _fingerprint(options: Rollouts, teacher: Teacher, sampler: Sampler, seed: int) -> str:
-    """What the samples depend on: the teacher's weights, the sampler, steps, number and seed."""
-    digest = hashlib.sha256(repr((options.number, options.steps, type(sampler).__name__, seed)).encode())
-    for name, value in sorted(teacher.backbone.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().float().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
 def _read(path: Path, made_by: str) -> Pool:
     try:
         content = torch.load(path, weights_only=True)
-    except Exception as error:
-        raise DataError(f"{path}: not a readable cache of rollouts ({error}); remove it to draw them again") from error
-    if content.get("made_by") != made_by:
-        raise DataError(f"{path}: rollouts of another teacher, sampler, seed or number; remove it, or name another cache")
-    return Pool(content["x_0"], content["cond"])
+        pool, found = Pool(content["x_0"], content["cond"]), content["made_by"]
+    except Exception as error:  # a pickle can fail in any way
+        raise DataError(f"{path}: not a readable cache of rollouts ({error!r}); remove it to draw them again") from error
+    if found != made_by:
+        raise DataError(f"{path}: rollouts of another teacher, process, sampler, seed or number; remove it, or name another cache")
+    return pool
 
 
 def _write(path: Path, pool: Pool, made_by: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    torch.save({"x_0": pool.x_0, "cond": pool.cond, "made_by": made_by}, unfinished)
-    os.replace(unfinished, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({"x_0": pool.x_0, "cond": pool.cond, "made_by": made_by}, unfinished)
+        os.replace(unfinished, path)
+    except (OSError, RuntimeError) as error:  # torch's own error, where its file cannot be opened or written
+        raise DataError(f"{path}: the rollouts cannot be kept there ({error}); name another cache, or none") from error
+    finally:
+        unfinished.unlink(missing_ok=True)

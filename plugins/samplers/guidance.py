@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from di4c.contracts import Denoiser, Teacher
+from di4c.contracts import Denoiser, LentTeacher, Teacher
 from di4c.errors import SpecError
 
 SHARP = 1e3
@@ -42,7 +42,7 @@ class Guidance:
         if not abs(weight) <= LARGEST:
             raise SpecError(f"sampler: guidance is {weight}; it lies between -{LARGEST:g} and {LARGEST:g}")
         asked = guide if weight else "self"
-        return cls(mask_index, asked, scale, teacher if asked == "teacher" else None)
+        return cls(mask_index, asked, scale, LentTeacher.of(teacher) if asked == "teacher" and teacher is not None else None)
 
     def log_probs(
         self, denoiser: Denoiser, x_t: Tensor, t: Tensor, cond: Tensor | None, weight: Tensor | None

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from di4c.contracts import Denoiser, Draws, ForwardProcess, Prediction, Sampler, Teacher
+from di4c.contracts import Denoiser, Draws, ForwardProcess, LentTeacher, Prediction, Sampler, Teacher
 from di4c.errors import SpecError
 
 
@@ -22,7 +22,9 @@ class Hybrid(Sampler):
             )
         if teacher_steps < 0:
             raise SpecError(f"sampler hybrid: teacher_steps is {teacher_steps}; it must not be negative")
-        self.process, self.sampler, self.teacher, self.teacher_steps = process, sampler, teacher, teacher_steps
+        self.process, self.sampler, self.teacher_steps = process, sampler, teacher_steps
+        self.teacher = LentTeacher.of(teacher)
+        self.evaluations = sampler.evaluations
         self.evaluations, self.keeps_predictions = sampler.evaluations, sampler.keeps_predictions
 
     def step(self, denoiser: Denoiser, x_t: Tensor, t: Tensor, s: Tensor, cond: Tensor | None, draws: Draws) -> Tensor:

@@ -1,0 +1,102 @@
+"""The teacher that a sampler is given: loaded when it is first asked, its work counted."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from di4c.contracts.backbone import Backbone
+from di4c.contracts.head import StudentHead
+from di4c.contracts.prediction import Prediction
+from di4c.contracts.sampler import Denoiser
+from di4c.contracts.teacher import Teacher
+from di4c.draws import Draws
+
+_ROWS: ContextVar[list[int] | None] = ContextVar("rows", default=None)
+
+
+@contextmanager
+def counted_rows() -> Iterator[list[int]]:
+    """Inside, the list gets the number of rows of every call of a denoiser or a lent teacher: a doubled batch counts twice."""
+    rows: list[int] = []
+    token = _ROWS.set(rows)
+    try:
+        yield rows
+    finally:
+        _ROWS.reset(token)
+
+
+def counted(denoiser: Denoiser) -> Denoiser:
+    """The denoiser, whose calls are counted where they are made inside `counted_rows`."""
+
+    def denoise(x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
+        rows = _ROWS.get()
+        if rows is not None:
+            rows.append(len(x_t))
+        return denoiser(x_t, t, cond)
+
+    return denoise
+
+
+class LentTeacher(Teacher):
+    """Another teacher in all that it can be asked, loaded no earlier: most samplers that may use one do not."""
+
+    def __init__(self, load: Callable[[], Teacher]):
+        self._load = load
+
+    @classmethod
+    def of(cls, teacher: Teacher) -> "LentTeacher":
+        """The teacher, lent; one that is so already, as it is."""
+        return teacher if isinstance(teacher, LentTeacher) else cls(lambda: teacher)
+
+    @cached_property
+    def loaded(self) -> Teacher:
+        """The teacher itself."""
+        return self._load()
+
+    def __getattr__(self, name: str) -> Any:
+        """process, parameterisation, backbone, num_positions, and whatever a plugin's teacher has besides."""
+        if name.startswith("__") or name in ("_load", "loaded"):
+            raise AttributeError(name)
+        return getattr(self.loaded, name)
+
+    def predict(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
+        return counted(self.loaded.predict)(x_t, t, cond)
+
+    def denoiser(self, draws: Draws) -> Denoiser:
+        made: list[Denoiser] = []
+
+        def denoise(x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
+            if not made:
+                made.append(self.loaded.denoiser(draws))
+            return made[0](x_t, t, cond)
+
+        return counted(denoise)
+
+    def components(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
+        return counted(self.loaded.components)(x_t, t, cond)
+
+    @property
+    def network(self) -> nn.Module:
+        return self.loaded.network
+
+    def student_backbone(self) -> Backbone:
+        return self.loaded.student_backbone()
+
+    def warm_start(self, head: StudentHead) -> None:
+        self.loaded.warm_start(head)
+
+    def to(self, device: torch.device | str) -> "LentTeacher":
+        self.loaded.to(device)
+        return self
+
+    def freeze(self) -> "LentTeacher":
+        self.loaded.freeze()
+        return self
+
+    def portable_entry(self, entry: dict) -> dict:
+        return self.loaded.portable_entry(entry)
