@@ -6,7 +6,6 @@ kept. The folder can be sampled from and evaluated as if it had been trained her
 
 import argparse
 import dataclasses
-import json
 import os
 import shutil
 from pathlib import Path
@@ -32,6 +31,7 @@ def import_student(spec_file: Path, overrides: list[str], out: Path) -> Path:
     from di4c.config.build import build_data, build_latent, build_process, build_student, build_teacher, portable
     from di4c.config.registry import Registry
     from di4c.config.spec import read_spec, save_spec
+    from di4c.engine.export import write_export
     from di4c.errors import SpecError
 
     spec = dataclasses.replace(read_spec(spec_file, [*overrides, f"train.run={out}"]), procedure=None)
@@ -44,7 +44,9 @@ def import_student(spec_file: Path, overrides: list[str], out: Path) -> Path:
     _check_same(spec_file, teacher, student)
     temporary = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    _write_export(temporary / "export", student, portable(spec, teacher).to_dict())
+    facts = {"step": 0, "weights": "published", "commit": None}
+    exported = portable(spec, teacher).to_dict()
+    write_export(temporary / "export", exported, facts, lambda folder: _write(folder, student), data=data, told=spec.to_dict())
     save_spec(spec, temporary / "spec.yaml")
     os.replace(temporary, out)
     return out
@@ -67,19 +69,11 @@ def _check_same(spec_file: Path, teacher, student) -> None:
         )
 
 
-def _write_export(folder: Path, student, exported_spec: dict) -> None:
+def _write(folder: Path, student) -> None:
     from safetensors.torch import save_file
 
-    folder.mkdir(parents=True)
-    save_file(
-        {key: value.detach().clone().contiguous() for key, value in student.state_dict().items()},
-        folder / "model.safetensors",
-    )
-    config = {
-        "format": "di4c-export", "version": 1, "task": "distill", "spec": exported_spec, "step": 0,
-        "weights": "published", "commit": None,
-    }  # fmt: skip
-    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+    weights = {key: value.detach().clone().contiguous() for key, value in student.state_dict().items()}
+    save_file(weights, folder / "model.safetensors")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ import argparse
 
 from di4c.command import number, path_argument
 from di4c.engine.reporting import reporting
-from di4c.errors import SpecError
 
 
 def main() -> None:
@@ -23,20 +22,18 @@ def sample(arguments: argparse.Namespace) -> None:
     model = di4c.load(arguments.run, device=arguments.device, compile=arguments.compile, overrides=arguments.set)
     x_0 = model.sample(
         arguments.num, arguments.steps, arguments.label, mixture_size=arguments.mixture_size, seed=arguments.seed,
-        batch_size=arguments.batch_size, known=_prompt(model.data, arguments),
+        batch_size=arguments.batch_size, known=_prompt(model, arguments),
     )  # fmt: skip
     cond = None if arguments.label is None else torch.full((arguments.num,), arguments.label)
     with writing(arguments.out):
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        print(model.data.save_grid(x_0, arguments.out, cond))
+        print(model.save_grid(x_0, arguments.out, cond))
 
 
-def _prompt(data, arguments: argparse.Namespace):
+def _prompt(model, arguments: argparse.Namespace):
     """The known tokens of --prefix, --suffix and --infill, or None without any of them."""
     given = {name: getattr(arguments, name) for name in ("prefix", "suffix", "infill") if getattr(arguments, name)}
-    if given and not hasattr(data, "prompt"):
-        raise SpecError(f"--{', --'.join(given)}: only data that are text take a prompt; these are {type(data).__name__}")
-    return data.prompt(**given) if given else None
+    return model.prompt(**given) if given else None
 
 
 def _arguments() -> argparse.Namespace:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,7 @@ from di4c.contracts import (
     Sampler,
     Teacher,
 )
+from di4c.engine.carried import Carried
 from di4c.engine.exported import load_into
 from di4c.errors import SpecError
 
@@ -38,8 +40,11 @@ class DataShape:
     num_classes: int | None = None
 
     @classmethod
-    def of(cls, data: "DataSource | DataShape") -> "DataShape":
+    def of(cls, data: "DataSource | DataShape | Carried") -> "DataShape":
         return cls(data.num_positions, data.num_states, data.num_classes)
+
+    def __str__(self) -> str:
+        return f"{self.num_positions} positions, {self.num_states} states, {self.num_classes or 'no'} classes"
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class Parts:
     A tokenizer is trained with neither process nor teacher.
     """
 
-    data: DataSource | DataShape
+    data: DataSource | DataShape | Carried
     process: ForwardProcess | None
     teacher: Teacher | None
     student: MixtureStudent | None
@@ -57,7 +62,7 @@ class Parts:
     objective: Objective | None
 
 
-def build(spec: Spec, registry: Registry, *, weights: bool = True, data: DataSource | DataShape | None = None) -> Parts:
+def build(spec: Spec, registry: Registry, *, weights: bool = True, data: DataSource | DataShape | Carried | None = None) -> Parts:
     """Every part of a run, on the CPU.
 
     With weights=False a skeleton to load an export into: entries as they stand (see `portable`), no objective, and a
@@ -81,13 +86,13 @@ def build_data(spec: Spec, registry: Registry) -> DataSource:
     return _create(spec, registry, "datasets", spec.data, "data", {})
 
 
-def build_process(spec: Spec, registry: Registry, data: DataSource | DataShape) -> ForwardProcess:
+def build_process(spec: Spec, registry: Registry, data: DataSource | DataShape | Carried) -> ForwardProcess:
     """The forward process of `process:` on the data's states."""
     return _create(spec, registry, "processes", spec.process, "process", {"data_states": data.num_states})
 
 
 def build_teacher(
-    spec: Spec, registry: Registry, data: DataSource | DataShape, process: ForwardProcess, *, weights: bool = True
+    spec: Spec, registry: Registry, data: DataSource | DataShape | Carried, process: ForwardProcess, *, weights: bool = True
 ) -> Teacher:
     """The teacher of `teacher:`; in training mode of its own when it is pretrained, frozen when it is distilled.
 
@@ -112,6 +117,16 @@ def build_teacher(
     if trained is not None and weights and not trained.is_student:
         load_into(teacher.backbone, trained.folder)
     return teacher.freeze() if spec.task == "distill" else teacher
+
+
+def teacher_needs_data(spec: Spec, registry: Registry) -> bool:
+    """Whether the teacher's constructor wants the data themselves and not their sizes: its `data` is annotated with a data set."""
+    try:
+        factory = registry.resolve("teachers", spec.teacher["name"])
+        wanted = inspect.signature(factory, eval_str=True).parameters["data"].annotation
+    except (KeyError, TypeError, ValueError, NameError, AttributeError):
+        return False
+    return isinstance(wanted, type) and issubclass(wanted, DataSource)
 
 
 def build_latent(spec: Spec, registry: Registry) -> LambdaSampler:
@@ -147,7 +162,7 @@ def build_sampler(
     registry: Registry,
     process: ForwardProcess,
     teacher: Teacher | None = None,
-    data: DataSource | DataShape | None = None,
+    data: DataSource | DataShape | Carried | None = None,
     device: torch.device | str = "cpu",
 ) -> Sampler:
     """The sampler of `eval.sampler`; one that guides or finishes with a teacher is given it, if it is at hand.
@@ -193,7 +208,7 @@ def _create(spec: Spec, registry: Registry, kind: str, entry: Mapping, where: st
         return registry.create(kind, entry, provided, where)
 
 
-def _student_of(trained: TrainedRun, data: DataSource | DataShape) -> dict[str, Any]:
+def _student_of(trained: TrainedRun, data: DataSource | DataShape | Carried) -> dict[str, Any]:
     """{"student": the run's student with its weights, "latent": its law of λ}."""
     carried = Spec.from_dict(trained.spec, source=str(trained.folder / "config.json"))
     if shares_base(carried):

@@ -22,6 +22,7 @@ def train_spec(spec: Spec, *, resume: bool) -> Result:
         fingerprint=parts.data.fingerprint(),
         spec=spec.to_dict(),
         exported_spec=portable(spec, parts.teacher).to_dict(),
+        data=parts.data,
     )
     split = parts.data.checked_split("train", parts.process)
     return train(parts.objective, split, run=run, options=spec.train, deepspeed=spec.deepspeed, resume=resume)

@@ -6,6 +6,7 @@
 
 from di4c.contracts.backbone import AffineReadout, Backbone, Context, IdentityReadout, Modulation, Reduction
 from di4c.contracts.dataset import Batch, DataSource, Split
+from di4c.contracts.decoder import Decoder
 from di4c.contracts.estimator import LossEstimator, Statistics
 from di4c.contracts.head import StudentHead
 from di4c.contracts.latent import LambdaSampler
@@ -24,7 +25,7 @@ from di4c.contracts.weights import strict_load
 from di4c.draws import Draws, categorical, cumulated, placed
 
 __all__ = [
-    "CHUNK_BYTES", "LOG_ZERO", "AffineReadout", "Backbone", "Batch", "Context", "DataSource", "Denoiser", "Draws",
+    "CHUNK_BYTES", "LOG_ZERO", "AffineReadout", "Backbone", "Batch", "Context", "DataSource", "Decoder", "Denoiser", "Draws",
     "ForwardProcess", "Generation", "IdentityReadout", "ImageTokenizer", "IntervalLaw", "LambdaSampler",
     "LentTeacher", "LossEstimator", "Measured", "Metric", "Modulation", "Objective", "Parameterisation", "Prediction", "Procedure",
     "Raw", "Reduction", "Runs", "Sampler", "Split", "Statistics", "StudentHead", "Teacher", "TimeLaw",

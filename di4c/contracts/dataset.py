@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from di4c.contracts.decoder import Decoder
 from di4c.contracts.process import ForwardProcess
 from di4c.draws import Draws
 from di4c.errors import DataError, SpecError
@@ -28,6 +29,10 @@ class Split(ABC):
     @abstractmethod
     def batch(self, indices: Tensor, draws: Draws | None = None) -> Batch:
         """The examples `indices` [B] int64; augmentation, if any, takes its randomness from `draws` (None: none)."""
+
+    def labels(self) -> Tensor | None:
+        """All labels [n] int64 in order, where they are at hand without reading the examples; else None."""
+        return None
 
 
 class CheckedSplit(Split):
@@ -60,11 +65,15 @@ class CheckedSplit(Split):
 
 
 class DataSource(ABC):
-    """Tokenised data. num_positions D; num_states: states of the data, without a mask; num_classes or None."""
+    """Tokenised data. num_positions D; num_states: states of the data, without a mask; num_classes or None.
+
+    label_names: of the classes, in order, or None. Sizes, names, the training labels and `decoder` go into a model's export.
+    """
 
     num_positions: int
     num_states: int
     num_classes: int | None = None
+    label_names: list[str] | None = None
 
     @abstractmethod
     def split(self, name: str) -> Split:
@@ -84,11 +93,21 @@ class DataSource(ABC):
         told: what a person says of a sample, in words of the data's own: text has prefix, suffix and infill. Raises SpecError
         where there is no such thing, DataError where it does not fit.
         """
-        raise SpecError(f"{type(self).__name__} has no prompts")
+        decoder = self.decoder()
+        if decoder is None or type(decoder).prompt is Decoder.prompt:
+            raise SpecError(f"{type(self).__name__} has no prompts")
+        return decoder.prompt(**told)
+
+    def decoder(self) -> Decoder | None:
+        """What makes samples visible without these data; None where nothing does."""
+        return None
 
     def save_grid(self, x: Tensor, path: Path, cond: Tensor | None = None) -> Path:
         """Writes samples x [n, D] for a person to look at (a PNG for images, a .txt for text); returns the file written.
 
         Its ending is added to `path` (`di4c.paths.with_ending`), so that two paths are two files.
         """
-        raise NotImplementedError(f"{type(self).__name__} does not say how its samples look")
+        decoder = self.decoder()
+        if decoder is None:
+            raise NotImplementedError(f"{type(self).__name__} does not say how its samples look")
+        return decoder.save_grid(x, path, cond)

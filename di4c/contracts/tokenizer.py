@@ -9,12 +9,14 @@ from torch import Tensor, nn
 class ImageTokenizer(nn.Module):
     """A network that turns images into codes and codes into images: what task `tokenizer` trains, and data of codes encode with.
 
-    image_shape: (C, H, W). num_codes: K. num_positions: D, the cells of the code grid in raster order.
+    image_shape: (C, H, W). num_codes: K. num_positions: D, the cells of the code grid in raster order. options: plain keyword
+    arguments that build it again without reading weights, which lets its decoder travel in exports; None if it keeps none.
     """
 
     image_shape: tuple[int, int, int]
     num_codes: int
     num_positions: int
+    options: dict | None = None
 
     @abstractmethod
     def encode(self, images: Tensor) -> Tensor:

@@ -1,15 +1,20 @@
-"""The trained model as two files that load without DeepSpeed: model.safetensors and config.json."""
+"""The trained model as a folder that loads without DeepSpeed and without its data: model.safetensors, config.json, what the data
+left behind (carried.py) and a model card (card.py)."""
 
 import json
 import os
 import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
 from torch import Tensor
 
+from di4c.contracts import DataSource
 from di4c.engine.archive import write_safetensors
+from di4c.engine.card import write_card
+from di4c.engine.carried import write_carried
 from di4c.engine.checkpoint import Checkpoint
 from di4c.engine.files import replace_folder, sync_folder, write_bytes
 
@@ -17,22 +22,53 @@ PREFIX = "model."
 """Of an objective only this submodule is exported."""
 
 
-def export(checkpoint: Checkpoint, out: Path, spec: dict[str, Any], commit: str | None) -> Path:
-    """Writes the averaged weights of a checkpoint (the raw ones if it has no average) to the folder `out`; `out`."""
+def export(
+    checkpoint: Checkpoint,
+    out: Path,
+    spec: dict[str, Any],
+    commit: str | None,
+    *,
+    data: DataSource | None = None,
+    told: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, float] | None = None,
+) -> Path:
+    """Writes the averaged weights of a checkpoint (the raw ones if it has no average) to the folder `out`; `out`.
+
+    spec: rebuilds the model. data: of which sizes, label names, labels and decoder go along. told: the spec that the model card
+    speaks of, if it is another one; metrics: its numbers.
+    """
     weights, names = _exported(checkpoint)
     averaged = (checkpoint.path / "ema.safetensors").exists()
-    config = {
-        "format": "di4c-export", "version": 1, "task": spec.get("task"), "spec": spec, "step": checkpoint.step,
-        "weights": "ema" if averaged else "raw", "commit": commit,
-    }  # fmt: skip
+    facts = {"step": checkpoint.step, "weights": "ema" if averaged else "raw", "commit": commit}
+    write_export(
+        out, spec, facts, lambda folder: _write_model(folder / "model.safetensors", weights, names),
+        data=data, told=told, metrics=metrics,
+    )  # fmt: skip
+    return out
+
+
+def write_export(
+    out: Path,
+    spec: dict[str, Any],
+    facts: Mapping[str, Any],
+    write_model: Callable[[Path], None],
+    *,
+    data: DataSource | None = None,
+    told: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, float] | None = None,
+) -> None:
+    """Writes an export whose weights `write_model` puts into a folder, in one move; see `export`. facts: step, weights, commit."""
     temporary = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    _write_model(temporary / "model.safetensors", weights, names)
+    config = {"format": "di4c-export", "version": 1, "task": spec.get("task"), "spec": spec, **facts}
+    if data is not None:
+        config["data"] = write_carried(data, temporary)
+    write_model(temporary)
     write_bytes(temporary / "config.json", (json.dumps(config, indent=1) + "\n").encode())
+    write_card(temporary, config if told is None else {**config, "spec": told}, metrics or {})
     sync_folder(temporary)
     replace_folder(out, temporary)
-    return out
 
 
 def copy_export(source: Path, out: Path) -> None:

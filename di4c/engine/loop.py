@@ -11,11 +11,12 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from di4c.contracts.dataset import Batch, Split
+from di4c.contracts.dataset import Batch, DataSource, Split
 from di4c.contracts.objective import Objective
 from di4c.draws import Draws
 from di4c.engine import checkpoint as checkpoints
 from di4c.engine import ranks
+from di4c.engine.card import last_metrics
 from di4c.engine.determinism import deterministic
 from di4c.engine.dropout import insert_example_dropout
 from di4c.engine.ema import MovingAverage
@@ -50,7 +51,8 @@ class Result:
 class Run:
     """A run's folder, and what is recorded of how it came about.
 
-    fingerprint: of the data. spec: the resolved spec. exported_spec: what rebuilds the exported model.
+    fingerprint: of the data. spec: the resolved spec. exported_spec: what rebuilds the exported model. data: leave with it what
+    samples are told by.
     """
 
     folder: Path
@@ -58,6 +60,7 @@ class Run:
     fingerprint: str = ""
     spec: dict[str, Any] = field(default_factory=dict)
     exported_spec: dict[str, Any] = field(default_factory=dict)
+    data: DataSource | None = None
 
 
 def train(
@@ -267,7 +270,9 @@ class Trainer:
         checkpoints.clear_unfinished(self.run.folder / "checkpoints")
 
     def _export(self, saved: checkpoints.Checkpoint) -> None:
-        export(saved, self.run.folder / "export", self.run.exported_spec, code_commit())
+        run = self.run
+        metrics = last_metrics(run.folder / "metrics.csv")
+        export(saved, run.folder / "export", run.exported_spec, code_commit(), data=run.data, told=run.spec, metrics=metrics)
 
 
 def _due(step: int, every: int, last: bool) -> bool:

@@ -105,6 +105,11 @@ def training_labels(data: DataSource, draws: Draws) -> Tensor | None:
     return train.batch(draws.child("labels").integers(len(train)).cpu()).cond.to(draws.device)
 
 
+def labels_at_random(labels: Tensor, draws: Draws) -> Tensor:
+    """As training_labels, from the labels of all training examples [n]."""
+    return labels[draws.child("labels").integers(len(labels)).cpu()].to(draws.device)
+
+
 def _now(device: torch.device | str) -> float:
     """The clock in seconds, read when the device has done its work and not only queued it."""
     if torch.device(device).type == "cuda":

@@ -5,23 +5,25 @@ import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from di4c.mixture.student import MixtureStudent
-from di4c.config.build import build, build_data, build_sampler, build_teacher
+from di4c.config.build import DataShape, build, build_data, build_sampler, build_teacher, teacher_needs_data
 from di4c.config.eval_spec import mixture_size as checked_mixture_size
 from di4c.config.fitting import check_keeps_predictions, located
 from di4c.config.registry import Registry
 from di4c.config.spec import Spec, changed, read_spec
-from di4c.contracts import DataSource, Draws, LambdaSampler, LentTeacher, Sampler, Teacher
+from di4c.contracts import DataSource, Decoder, Draws, LambdaSampler, LentTeacher, Sampler, Teacher
+from di4c.engine.carried import Carried, read_carried
 from di4c.engine.compiling import compile_backbones
 from di4c.engine.exported import export_config, load_into
 from di4c.engine.run_folder import trained_seconds
-from di4c.errors import CheckpointError, SpecError
-from di4c.evaluation.arguments import device_of, draws_of, folder_of, known_tokens, labels_of, override_list
-from di4c.evaluation.generation import generate_batches, training_labels
+from di4c.errors import CheckpointError, DataError, SpecError
+from di4c.evaluation.arguments import device_of, draws_of, folder_of, known_tokens, labels_of, override_list, tokens_of
+from di4c.evaluation.generation import generate_batches, labels_at_random, training_labels
 from di4c.evaluation.models import MixtureSize, Model, ProductModel, student_model
 from di4c.paths import user_path
 from di4c.whole import whole_number
@@ -32,7 +34,8 @@ DEFAULT_BATCH = 256
 class LoadedModel:
     """A trained teacher, or a trained student with its law of λ; `network` is what was loaded, on `device`, in eval mode.
 
-    spec: of the run if its folder is at hand, else the one that the export carries.
+    spec: of the run if its folder is at hand, else the one that the export carries. carried: what the export keeps of the data, which
+    then are built no earlier than they are asked for; None for an export of before it kept any.
     """
 
     def __init__(
@@ -44,8 +47,11 @@ class LoadedModel:
         student: MixtureStudent | None = None,
         latent: LambdaSampler | None = None,
         device: torch.device | str = "cpu",
+        carried: Carried | None = None,
+        data: DataSource | None = None,
     ):
         self.path, self.spec, self.device = path, spec, device
+        self.carried, self._data = carried, data
         self.student, self.latent = student, latent
         self.process = teacher.process
         self._teacher = teacher
@@ -64,14 +70,36 @@ class LoadedModel:
 
     @cached_property
     def data(self) -> DataSource:
-        """The data set that it was trained on."""
-        return build_data(self.spec, self.registry)
+        """The data set that it was trained on. DataError where what lies there now has other sizes."""
+        data = build_data(self.spec, self.registry) if self._data is None else self._data
+        found, wanted = DataShape.of(data), DataShape.of(self.carried or data)
+        if found != wanted:
+            raise DataError(f"{self.path}: was trained on {wanted}, but the data of its spec are {found}")
+        return data
+
+    @property
+    def sizes(self) -> Carried | DataSource:
+        """num_positions, num_states and num_classes of its data, which need not be at hand."""
+        return self.carried or self.data
+
+    @property
+    def label_names(self) -> list[str] | None:
+        """What the labels 0, 1, … stand for; None where the data have none or give them no names."""
+        return self.sizes.label_names
+
+    @property
+    def decoder(self) -> Decoder:
+        """What makes its samples visible. Raises SpecError where nothing does."""
+        found = self.data.decoder() if self.carried is None else self.carried.decoder
+        if found is None:
+            raise SpecError(f"{self.path}: its data do not say how samples look")
+        return found
 
     @cached_property
     def sampler(self) -> Sampler:
         """The sampler of the spec's eval section; the run's own teacher, if it takes one, is loaded when it is first asked."""
         teacher = self._teacher if self.student is None else LentTeacher(lambda: self.teacher()._teacher)
-        sampler = build_sampler(self.spec, self.registry, self.process, teacher, self.data, self.device)
+        sampler = build_sampler(self.spec, self.registry, self.process, teacher, self.sizes, self.device)
         with located(self.spec):
             check_keeps_predictions(sampler, (self._teacher if self.student is None else self.student).backbone, "eval.sampler")
         return sampler
@@ -109,7 +137,7 @@ class LoadedModel:
 
         cond: one label or `num` of them (−1: none); if not given, labels of training examples drawn at random.
         mixture_size: K restricts λ to K atoms, "product" samples the λ-averaged marginals; default: the whole law of λ.
-        known: a prompt [D], tokens that stay and −1 where the model is free (text data make one: `data.prompt`).
+        known: a prompt [D], tokens that stay and −1 where the model is free (`prompt` makes one of text).
         Randomness comes from `seed`, else from `generator` (None: torch's global one).
         Whole numbers may be those of numpy or torch; SpecError for everything that is none, or out of its range.
         """
@@ -119,16 +147,29 @@ class LoadedModel:
         if mixture_size is not None:
             mixture_size = checked_mixture_size(mixture_size, "mixture_size")
         if known is not None:
-            known = known_tokens(known, self.data.num_positions, self.process)
+            known = known_tokens(known, self.sizes.num_positions, self.process)
         draws = draws_of(seed, generator, num, self.device)
-        if cond is None:
-            labels = training_labels(self.data, draws)
-        else:
-            labels = labels_of(cond, num, self.data.num_classes).to(self.device)
+        labels = self._training_labels(draws) if cond is None else labels_of(cond, num, self.sizes.num_classes).to(self.device)
         model = self.model(mixture_size, draws.child("model"))
         return generate_batches(
-            model, self.sampler, self.data.num_positions, steps, labels, draws, batch_size=batch_size, known=known
+            model, self.sampler, self.sizes.num_positions, steps, labels, draws, batch_size=batch_size, known=known
         ).x_0
+
+    def decode(self, tokens: Any) -> list[Any]:
+        """What samples [n, D] (or one [D]) are: a list of n strings for text, of n PIL images for images.
+
+        Needs neither data nor network. Raises SpecError for tokens that are none of its data's, and where nothing says how they look.
+        """
+        return self.decoder.decode(tokens_of(tokens, self.sizes.num_positions, self.sizes.num_states))
+
+    def prompt(self, **told: str) -> Tensor:
+        """Known tokens for `sample`: [D] int64, −1 where the model is free; text takes prefix, suffix and infill."""
+        return self.decoder.prompt(**told)
+
+    def save_grid(self, tokens: Tensor, path: Path, cond: Tensor | None = None) -> Path:
+        """Writes samples for a person to look at, a picture or a text file; returns the file written."""
+        has_own = self.carried is None or self.carried.entry is None
+        return (self.data if has_own else self.decoder).save_grid(tokens, path, cond)
 
     def teacher(self) -> "LoadedModel":
         """The teacher that a distilled student learnt from. Raises CheckpointError where its weights are not at hand."""
@@ -136,12 +177,20 @@ class LoadedModel:
             raise SpecError(f"{self.path}: a pretraining run has no teacher; it is one")
         if not (self.path / "spec.yaml").is_file():
             raise CheckpointError(f"{self.path}: an export does not carry its teacher; give the run folder instead")
-        teacher = build_teacher(self.spec, self.registry, self.data, self.process)
-        return LoadedModel(self.path, self.spec, teacher=teacher, device=self.device)
+        data = self.data if teacher_needs_data(self.spec, self.registry) else self.sizes
+        teacher = build_teacher(self.spec, self.registry, data, self.process)
+        return LoadedModel(self.path, self.spec, teacher=teacher, device=self.device, carried=self.carried, data=self._data)
 
     def trained_seconds(self) -> float | None:
         """Wall-clock seconds of training, all sessions together; None where the run folder is not at hand."""
         return trained_seconds(self.path)
+
+    def _training_labels(self, draws: Draws) -> Tensor | None:
+        """Labels of training examples at random: of those that the export carries, else of the data."""
+        carried = self.carried
+        if carried is None or (carried.num_classes is not None and carried.labels is None):
+            return training_labels(self.data, draws)
+        return None if carried.labels is None else labels_at_random(carried.labels, draws)
 
 
 def load(
@@ -153,6 +202,8 @@ def load(
 ) -> LoadedModel:
     """The model of a run folder or of an export folder, on the given device (a GPU if there is one); compile: its networks.
 
+    Neither data nor network nor the run's spec need be at hand: an export carries what sampling and decoding need. An older export
+    does not, and builds its data.
     overrides: changes of the spec's `eval` or `data`, as "eval.sampler.guidance=3" or "data.path=/elsewhere".
     Raises CheckpointError where the folder is absent, holds no export, or its weights are damaged or of another model, SpecError for
     overrides that cannot be.
@@ -160,19 +211,24 @@ def load(
     path, device, overrides = user_path(folder_of(path)), device_of(device), override_list(overrides)
     folder = export_folder(path)
     run_spec = path / "spec.yaml"
-    carried = changed(_carried_spec(folder), overrides)
-    registry = Registry.default(carried.plugins)
-    parts = build(carried, registry, weights=False, data=build_data(carried, registry))
+    spec, carried = changed(_carried_spec(folder), overrides), read_carried(folder)
+    if spec.task == "tokenizer":
+        raise CheckpointError(f"{path}: a run of task tokenizer; its codes are sampled by a model that was trained on them")
+    registry = Registry.default(spec.plugins)
+    data = build_data(spec, registry) if carried is None or teacher_needs_data(spec, registry) else None
+    parts = build(spec, registry, weights=False, data=carried if data is None else data)
     load_into(parts.teacher.backbone if parts.student is None else parts.student, folder)
     if compile:
         compile_backbones(parts.teacher.network, *([] if parts.student is None else [parts.student]))
     return LoadedModel(
         path,
-        changed(read_spec(run_spec), overrides) if run_spec.is_file() else carried,
+        changed(read_spec(run_spec), overrides) if run_spec.is_file() else spec,
         teacher=parts.teacher,
         student=parts.student,
         latent=parts.latent,
         device=device,
+        carried=carried,
+        data=data,
     )
 
 

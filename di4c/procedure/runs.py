@@ -99,7 +99,7 @@ class SpecRuns(Runs):
         spec = self._spec
         data = build_data(spec, self._registry)
         teacher = build_teacher(spec, self._registry, data, build_process(spec, self._registry, data))
-        return LoadedModel(self.folder, spec, teacher=teacher, device=self._ranks.device)
+        return LoadedModel(self.folder, spec, teacher=teacher, device=self._ranks.device, data=data)
 
 
 def _is_trained(run: Spec) -> bool:

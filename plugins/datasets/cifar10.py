@@ -14,6 +14,9 @@ BATCHES = {"train": [f"data_batch_{k}" for k in range(1, 6)], "test": ["test_bat
 RECORD = 1 + 3 * 32 * 32
 
 
+NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+
+
 class CIFAR10(PixelData):
     """50 000 training and 10 000 held-out images, from a folder of batch files or from the hub.
 
@@ -33,6 +36,7 @@ class CIFAR10(PixelData):
         flips: bool = False,
     ):
         super().__init__((3, size, size), levels, num_labels=10, conditional=conditional, flips=flips)
+        self.label_names = NAMES
         self.path, self.dataset, self.size = path, dataset, size
 
     def read(self, name: str) -> Images:

@@ -2,7 +2,6 @@
 
 import hashlib
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,8 +9,7 @@ from torch import Tensor
 
 from di4c.contracts import Batch, DataSource, Draws, Split
 from di4c.errors import DataError
-from di4c.paths import with_ending
-from di4c_plugins.datasets.image_grid import image_grid
+from di4c_plugins.datasets.decoders import Levels
 
 HELD_OUT = 600
 
@@ -30,6 +28,9 @@ class TensorSplit(Split):
         indices = indices.cpu()
         return Batch(self.x_0[indices], None if self.cond is None else self.cond[indices])
 
+    def labels(self) -> Tensor | None:
+        return self.cond
+
 
 class Digits(DataSource):
     """1797 handwritten digits, 8 × 8 pixels in raster order (D = 64), 17 grey levels 0, …, 16, ten classes.
@@ -42,6 +43,7 @@ class Digits(DataSource):
     num_positions = 64
     num_states = 17
     side = 8
+    label_names = [str(digit) for digit in range(10)]
 
     def __init__(self, *, conditional: bool = True, split_seed: int = 0):
         self.num_classes = 10 if conditional else None
@@ -58,13 +60,9 @@ class Digits(DataSource):
             digest.update(self._splits[name].x_0.numpy().astype("<i8").tobytes())
         return digest.hexdigest()[:16]
 
-    def save_grid(self, x: Tensor, path: Path, cond: Tensor | None = None) -> Path:
-        """Writes x [n, 64] as a PNG of dark ink on white tiles; with labels cond [n], one row a class."""
-        darkness = x.cpu().clamp(0, self.num_states - 1).float() / (self.num_states - 1)
-        pixels = ((1 - darkness) * 255).round().to(torch.uint8).unflatten(1, (self.side, self.side)).numpy()
-        path = with_ending(path, ".png")
-        image_grid(pixels, None if cond is None else cond.cpu().numpy(), scale=5).save(path, optimize=True)
-        return path
+    def decoder(self) -> Levels:
+        """Dark ink on white tiles."""
+        return Levels((1, self.side, self.side), self.num_states, ink=True, scale=5)
 
     @cached_property
     def _splits(self) -> dict[str, TensorSplit]:

@@ -22,7 +22,7 @@ class FileSplit(Split):
     """Images that are read, cropped to their central square and scaled when they are asked for."""
 
     def __init__(self, files: list[Path], labels: np.ndarray, data: "ImageFolder", *, flips: bool):
-        self.files, self.labels, self.data, self.flips = files, labels, data, flips
+        self.files, self.labels_of_files, self.data, self.flips = files, labels, data, flips
 
     def __len__(self) -> int:
         return len(self.files)
@@ -32,9 +32,12 @@ class FileSplit(Split):
         pixels = np.stack([read_square(self.files[index], self.data.shape) for index in chosen])
         conditional = self.data.num_classes is not None
         split = PixelSplit(
-            Images(pixels, self.labels[chosen]), self.data.num_states, conditional=conditional, flips=self.flips
+            Images(pixels, self.labels_of_files[chosen]), self.data.num_states, conditional=conditional, flips=self.flips
         )
         return split.batch(torch.arange(len(chosen)), draws)
+
+    def labels(self) -> Tensor | None:
+        return torch.from_numpy(self.labels_of_files) if self.data.num_classes is not None else None
 
 
 class ImageFolder(PixelData):
@@ -69,6 +72,7 @@ class ImageFolder(PixelData):
         super().__init__(
             (channels, size, size), levels, num_labels=len(self._classes), conditional=conditional, flips=flips
         )
+        self.label_names = self._classes if conditional else None
 
     def split(self, name: str) -> FileSplit:
         if name not in SPLITS:

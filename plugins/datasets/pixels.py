@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,13 +10,9 @@ from torch import Tensor
 
 from di4c.contracts import Batch, DataSource, Draws, Split
 from di4c.errors import DataError, SpecError
-from di4c.paths import with_ending
+from di4c_plugins.datasets.decoders import Levels
 from di4c_plugins.datasets.image_file import in_channels
-from di4c_plugins.datasets.image_grid import image_grid
 from di4c_plugins.datasets.reading import reading, reason
-
-TILE = 84
-"""About how many pixels of a contact sheet a small image is enlarged to."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +40,9 @@ class PixelSplit(Split):
             pixels = torch.where(mirrored[:, None, None, None], pixels.flip(-1), pixels)
         cond = torch.from_numpy(self.images.labels[chosen]) if self.conditional else None
         return Batch(levels(pixels, self.num_states).flatten(1), cond)
+
+    def labels(self) -> Tensor | None:
+        return torch.from_numpy(self.images.labels) if self.conditional else None
 
 
 class PixelData(DataSource):
@@ -91,15 +89,8 @@ class PixelData(DataSource):
             digest.update(images.labels.tobytes())
         return digest.hexdigest()[:16]
 
-    def save_grid(self, x: Tensor, path: Path, cond: Tensor | None = None) -> Path:
-        """Writes samples x [n, D] as a PNG; with labels cond [n], one row a class."""
-        x = x.cpu().clamp(0, self.num_states - 1).double() * (255 / (self.num_states - 1))
-        pixels = x.round().to(torch.uint8).unflatten(1, self.shape).numpy()
-        tiles = pixels[:, 0] if self.shape[0] == 1 else pixels.transpose(0, 2, 3, 1)
-        path = with_ending(path, ".png")
-        scale = max(1, TILE // self.shape[1])
-        image_grid(tiles, None if cond is None else cond.cpu().numpy(), scale=scale).save(path, optimize=True)
-        return path
+    def decoder(self) -> Levels:
+        return Levels(self.shape, self.num_states)
 
 
 def levels(pixels: Tensor, num_states: int) -> Tensor:

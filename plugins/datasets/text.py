@@ -4,7 +4,6 @@ import hashlib
 import json
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from di4c.contracts import Batch, DataSource, Draws, Split
 from di4c.errors import DataError, SpecError
-from di4c.paths import with_ending
+from di4c_plugins.datasets.decoders import Texts
 from di4c_plugins.datasets.packing import Packing
 from di4c_plugins.datasets.text_documents import Documents
 from di4c_plugins.datasets.text_encoding import (
@@ -124,37 +123,15 @@ class Text(DataSource):
         return _digest(parts)
 
     def decode(self, x: Tensor) -> list[str]:
-        """The texts of sequences x [n, D]; a mask that is left reads as "▁" or as nothing."""
-        return [self.encoding.decode(row) for row in x.tolist()]
+        """The texts of sequences x [n, D]."""
+        return self.decoder().decode(x)
 
     def token_text(self, token: int) -> str:
         """What one token reads as, alone."""
         return self.encoding.token_text(token)
 
-    def prompt(self, prefix: str = "", suffix: str = "", infill: str = "", blank: str = "_") -> Tensor:
-        """Known tokens for prompted sampling, −1 where the sampler is free: [D] int64.
-
-        prefix stands at the beginning, suffix at the end, inside the separators of sequences that are wrapped; in `infill`,
-        which begins after the prefix, each `blank` is one free token. Raises DataError where they do not fit, or have
-        characters or words without a token, which it names.
-        """
-        inner: list[int] = []
-        for i, piece in enumerate(infill.split(blank) if infill else []):
-            inner += ([-1] if i else []) + self.encoding.known(piece)
-        edge = [self.encoding.separator] if self.wrap else []
-        begin, end = [*edge, *self.encoding.known(prefix), *inner], [*self.encoding.known(suffix), *edge]
-        if len(begin) + len(end) > self.num_positions:
-            told = f"the prompt has {len(begin) + len(end)} tokens" + (", the separators at both ends included" if edge else "")
-            raise DataError(f"{told}; a sequence has {self.num_positions}")
-        free = self.num_positions - len(begin) - len(end)
-        return torch.tensor([*begin, *[-1] * free, *end])
-
-    def save_grid(self, x: Tensor, path: Path, cond: Tensor | None = None) -> Path:
-        """Writes samples x [n, D] as a text file, numbered."""
-        path = with_ending(path, ".txt")
-        texts = self.decode(x.cpu())
-        path.write_text("".join(f"[{i}]\n{text}\n\n" for i, text in enumerate(texts, 1)), encoding="utf-8")
-        return path
+    def decoder(self) -> Texts:
+        return Texts(self.encoding, self.num_positions, wrap=self.wrap)
 
     def _encoding(
         self, tokenizer: str, separator: str | None, normalise: str, alphabet: str | None, most_characters: int

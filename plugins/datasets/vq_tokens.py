@@ -11,16 +11,13 @@ from torch import Tensor
 
 from di4c.contracts import Batch, DataSource, Draws, ImageTokenizer, Split
 from di4c.errors import DataError, SpecError
-from di4c.paths import with_ending
-from di4c_plugins.datasets.image_grid import image_grid
+from di4c_plugins.datasets.decoders import Codes
 from di4c_plugins.datasets.token_cache import cache_root, cached_tokens
-from di4c_plugins.tokenizers.pixels import images_of, levels_of
+from di4c_plugins.tokenizers.pixels import images_of
 
 CACHE = "~/.cache/di4c/vq"
 READING = 2
 """Rises where the same files are read as other images, so that no codes of an earlier reading are used."""
-TILE = 84
-"""About how many pixels of a contact sheet a small image is enlarged to."""
 
 
 class CodeSplit(Split):
@@ -28,7 +25,7 @@ class CodeSplit(Split):
 
     def __init__(self, codes: np.ndarray, labels: np.ndarray | None):
         self.codes = codes
-        self.labels = labels
+        self.labels_of_images = labels
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -38,7 +35,14 @@ class CodeSplit(Split):
         views = self.codes.shape[1]
         view = np.zeros(len(indices), dtype=np.int64) if draws is None else draws.integers(views).cpu().numpy()
         codes = torch.from_numpy(self.codes[indices, view].astype(np.int64))
-        return Batch(codes, None if self.labels is None else torch.from_numpy(self.labels[indices].astype(np.int64)))
+        return Batch(codes, self._labels(indices))
+
+    def labels(self) -> Tensor | None:
+        return self._labels(slice(None))
+
+    def _labels(self, chosen: np.ndarray | slice) -> Tensor | None:
+        labels = self.labels_of_images
+        return None if labels is None else torch.from_numpy(labels[chosen].astype(np.int64))
 
 
 class VQTokens(DataSource):
@@ -67,7 +71,7 @@ class VQTokens(DataSource):
             )
         self.dataset, self.tokenizer = dataset, tokenizer.eval().requires_grad_(False)
         self.num_positions, self.num_states = tokenizer.num_positions, tokenizer.num_codes
-        self.num_classes = dataset.num_classes
+        self.num_classes, self.label_names = dataset.num_classes, dataset.label_names
         self.cache = cache_root(cache, CACHE)
         self.flips, self.batch_size = flips, batch_size
 
@@ -86,26 +90,12 @@ class VQTokens(DataSource):
         parts = f"{self.dataset.fingerprint()} {self._tokenizer_digest} {self.flips}"
         return hashlib.sha256(parts.encode()).hexdigest()[:16]
 
-    def save_grid(self, x: Tensor, path: Path, cond: Tensor | None = None) -> Path:
-        """Decodes samples x [n, D] and writes them as a PNG; with labels cond [n], one row a class."""
-        images = self.pixels(x, 256).unflatten(1, self.tokenizer.image_shape).to(torch.uint8).numpy()
-        tiles = images[:, 0] if images.shape[1] == 1 else images.transpose(0, 2, 3, 1)
-        path = with_ending(path, ".png")
-        scale = max(1, TILE // self.tokenizer.image_shape[1])
-        image_grid(tiles, None if cond is None else cond.cpu().numpy(), scale=scale).save(path, optimize=True)
-        return path
+    def decoder(self) -> Codes:
+        return Codes(self.tokenizer, batch_size=self.batch_size)
 
-    @torch.no_grad()
     def pixels(self, x: Tensor, num_states: int | None = None) -> Tensor:
-        """The decoded images as levels [n, C·H·W] int64 on the CPU, of the data set's number of states unless given.
-
-        A mask that a sampler has left is decoded as the last code.
-        """
-        device = self._device()
-        states = num_states or self.dataset.num_states
-        parts = x.clamp(0, self.num_states - 1).split(self.batch_size)
-        network = self.tokenizer.to(device)
-        return torch.cat([levels_of(network.decode(part.to(device)), states).cpu() for part in parts])
+        """The decoded images as levels [n, C·H·W] int64 on the CPU, of the data set's number of states unless given."""
+        return self.decoder().levels(x, num_states or self.dataset.num_states)
 
     @torch.no_grad()
     def _encoded(self, source: Split, views: int) -> Iterator[np.ndarray]:

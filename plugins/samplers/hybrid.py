@@ -24,7 +24,6 @@ class Hybrid(Sampler):
             raise SpecError(f"sampler hybrid: teacher_steps is {teacher_steps}; it must not be negative")
         self.process, self.sampler, self.teacher_steps = process, sampler, teacher_steps
         self.teacher = LentTeacher.of(teacher)
-        self.evaluations = sampler.evaluations
         self.evaluations, self.keeps_predictions = sampler.evaluations, sampler.keeps_predictions
 
     def step(self, denoiser: Denoiser, x_t: Tensor, t: Tensor, s: Tensor, cond: Tensor | None, draws: Draws) -> Tensor:

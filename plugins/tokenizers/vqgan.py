@@ -122,6 +122,10 @@ class VQGAN(ImageTokenizer):
             ch=ch, ch_mult=ch_mult, num_res_blocks=num_res_blocks, attn_resolutions=attn_resolutions or [],
             z_channels=z_channels, dropout=dropout,
         )
+        self.options = {
+            **options, "ch_mult": list(ch_mult), "image_size": image_size, "channels": channels,
+            "num_codes": num_codes, "embed_dim": embed_dim,
+        }  # fmt: skip
         self.encoder = Encoder(self.image_shape, **options)
         self.decoder = Decoder(self.image_shape, **options)
         self.quantize = Quantiser(num_codes, embed_dim)
