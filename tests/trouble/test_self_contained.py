@@ -1,5 +1,6 @@
 """An export needs nothing beside it: it samples and decodes where its data, tokenizer and spec are gone."""
 
+import functools
 import json
 import shutil
 
@@ -86,7 +87,11 @@ def exported(kind, folder):
     return folder / "export", parts.data, dataset
 
 
-@pytest.mark.parametrize("kind", ["digits", "codes", "images", "characters", "letters", "wrapped", "words", "bytes"])
+KINDS = ["digits", "codes", "images", "wrapped", "words", "bytes"]
+SLOW_KINDS = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("characters", "letters")]
+
+
+@pytest.mark.parametrize("kind", KINDS + SLOW_KINDS)
 def test_trouble_b10_an_export_samples_and_decodes_without_its_data(kind, tmp_path, monkeypatch):
     export, data, dataset = exported(kind, tmp_path)
     old = shutil.copytree(export, tmp_path / "old")
@@ -98,7 +103,7 @@ def test_trouble_b10_an_export_samples_and_decodes_without_its_data(kind, tmp_pa
     def forbidden(*arguments, **options):
         raise AssertionError("the data were built")
 
-    monkeypatch.setattr(dataset, "__init__", forbidden)
+    monkeypatch.setattr(dataset, "__init__", functools.wraps(dataset.__init__)(forbidden))
     monkeypatch.setattr("socket.socket.connect", forbidden)
     shutil.rmtree(tmp_path / "files")
     moved = shutil.move(export, tmp_path / "elsewhere")
