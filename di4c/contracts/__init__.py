@@ -4,7 +4,7 @@
                      λ → student head ──┴→ Prediction → (readout, chunk by chunk) → estimator → [B] nats
 """
 
-from di4c.contracts.backbone import AffineReadout, Backbone, Context, IdentityReadout, Modulation, Reduction
+from di4c.contracts.backbone import AffineReadout, Backbone, Context, IdentityReadout, Modulation, Reduction, TwoPartBackbone
 from di4c.contracts.dataset import Batch, DataSource, Split
 from di4c.contracts.decoder import Decoder
 from di4c.contracts.estimator import LossEstimator, Statistics
@@ -29,5 +29,5 @@ __all__ = [
     "ForwardProcess", "Generation", "IdentityReadout", "ImageTokenizer", "IntervalLaw", "LambdaSampler",
     "LentTeacher", "LossEstimator", "Measured", "Metric", "Modulation", "Objective", "Parameterisation", "Prediction", "Procedure",
     "Raw", "Reduction", "Runs", "Sampler", "Split", "Statistics", "StudentHead", "Teacher", "TimeLaw",
-    "categorical", "cumulated", "merged", "placed", "strict_load",
+    "TwoPartBackbone", "categorical", "cumulated", "merged", "placed", "strict_load",
 ]

@@ -28,6 +28,7 @@ class Context:
     embedding: [B·M, C] joins the time embedding, C = the backbone's `embedding_width`.
     start: the first block that sees λ; the blocks before it run once an example (B, not B·M).
     modulation: applied to the features chunk by chunk after the backbone, which ignores it.
+    trunk: what the blocks before `start` left, where they have run already; only_trunk: run them alone. See TwoPartBackbone.
     """
 
     components: int
@@ -35,14 +36,16 @@ class Context:
     embedding: Tensor | None = None
     start: int = 0
     modulation: Modulation | None = None
+    trunk: tuple[Tensor, ...] | None = None
+    only_trunk: bool = False
 
     @property
     def enters(self) -> bool:
         """Whether λ enters the backbone itself, whose batch then grows to B·M."""
         return self.tokens is not None or self.embedding is not None
 
-    def split(self, size: int) -> list["Context"]:
-        """The contexts of at most `size` components each, in their order, without the modulation."""
+    def split(self, size: int, trunk: tuple[Tensor, ...] | None = None) -> list["Context"]:
+        """The contexts of at most `size` components each, in their order, with that trunk and without the modulation."""
         first = range(0, self.components, size)
 
         def part(value: Tensor | None, m: int) -> Tensor | None:
@@ -50,7 +53,7 @@ class Context:
 
         return [
             replace(self, components=min(size, self.components - m), tokens=part(self.tokens, m), embedding=part(self.embedding, m),
-                    modulation=None)
+                    modulation=None, trunk=trunk)
             for m in first
         ]  # fmt: skip
 
@@ -63,13 +66,14 @@ class Backbone(nn.Module):
         depth: number of blocks (what `Context.start` counts).
         embedding_width: C, width of the time or conditioning embedding (0 if there is none).
         reads_time: whether its features depend on t; one that ignores t says False, and samplers may keep its predictions.
-        accepts: the names of the `Context` fields it takes, of {"tokens", "embedding", "start"}.
+        accepts: the names of the `Context` fields it takes, of {"tokens", "embedding", "start", "trunk"}.
         readout: a child module, called as readout(h, positions, x_t): features h [P, M, H], positions d [P] int64
             and visible tokens x_t [P] int64 → logits [P, M, S]. If it is affine, logits = h·Wᵀ + b, let it say so
             (`affine = True`) and take a Reduction by the keyword `reduction`: see AffineReadout.
 
     Every parameter belongs to a submodule that is *called*, or to this module itself (whose forward is called): ZeRO-3
-    gathers weights in those calls.
+    gathers weights in those calls. Dropout is by nn.Dropout modules, on tensors [B·n, …]: training replaces them by ones whose masks
+    belong to examples, and can replace neither functional dropout nor SDPA's.
     """
 
     width: int
@@ -89,6 +93,34 @@ class Backbone(nn.Module):
     def for_student(self) -> "Backbone":
         """A trainable copy with the same weights that λ can enter; layers that only a student has are added to it."""
         return copy.deepcopy(self).requires_grad_(True)
+
+
+class TwoPartBackbone(Backbone):
+    """A backbone that takes "start" and whose blocks before it run once an example, however the components are grouped.
+
+    Called with `Context.only_trunk` it runs those blocks and returns what they leave; called with that as `Context.trunk`, for as
+    many groups of components as there are, it goes on from there. Both are calls of the module, so that ZeRO-3 gathers and
+    torch.compile compiles. A subclass writes the two parts and puts "start" and "trunk" into `accepts`.
+    """
+
+    def forward(
+        self, x_t: Tensor, t: Tensor, cond: Tensor | None = None, context: Context | None = None
+    ) -> Tensor | tuple[Tensor, ...]:
+        """As a Backbone's, or the trunk."""
+        joined = context if context is not None and context.modulation is None else None
+        if joined is None or joined.trunk is None:
+            trunk = self.before(x_t, t, cond, self.depth if joined is None else joined.start)
+        else:
+            trunk = joined.trunk
+        return trunk if joined is not None and joined.only_trunk else self.after(trunk, joined)
+
+    @abstractmethod
+    def before(self, x_t: Tensor, t: Tensor, cond: Tensor | None, start: int) -> tuple[Tensor, ...]:
+        """What the blocks before number `start` leave, a tuple of tensors [B, …]; λ is not known yet."""
+
+    @abstractmethod
+    def after(self, trunk: tuple[Tensor, ...], context: Context | None) -> Tensor:
+        """The features [B·M, D, H] from the trunk: λ joins, and the blocks from `context.start` on run. None: [B, D, H], no block is left."""
 
 
 class IdentityReadout(nn.Module):

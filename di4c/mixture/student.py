@@ -1,5 +1,7 @@
 """The mixture denoiser p^θ(x_0 | x_t) = E_λ ∏_d p^{θ,d}(x_0^d | x_t; λ), and the ways to sample from it."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -42,7 +44,7 @@ class MixtureStudent(nn.Module):
     ) -> Prediction:
         """The M components at x_t: x_t [B, D], t [B], cond [B] or None, λ [B, M, L], log-weights [M] or None (equal).
 
-        at_a_time: see `_features`; what is predicted and its gradient do not depend on it.
+        at_a_time: see `_features`; but for dropout, what is predicted and its gradient do not depend on it.
         """
         context = self.head.context(lam)
         return Prediction(
@@ -59,13 +61,16 @@ class MixtureStudent(nn.Module):
     def _features(self, x_t: Tensor, t: Tensor, cond: Tensor | None, context: Context, at_a_time: int) -> Tensor:
         """The backbone's features, with the activations of at most `at_a_time` components held at once.
 
-        A first pass leaves the features of all components, B·M·D·H numbers, from which the loss takes its sums over λ as they are;
-        once it has their gradient, the backward pass runs each group again. Dropout repeats its masks.
+        The blocks that λ does not enter run once and keep their activations (of B rows). Then a first pass leaves the features of all
+        components, B·M·D·H numbers, from which the loss takes its sums over λ as they are; once it has their gradient, the backward
+        pass runs each group again, with the dropout masks of its first pass. Masks are drawn group by group, so with dropout the
+        features are another draw than those of all components together.
         """
         if not context.enters or at_a_time >= context.components:
             return self.backbone(x_t, t, cond, context)
+        trunk = self.backbone(x_t, t, cond, replace(context, only_trunk=True)) if "trunk" in self.backbone.accepts else None
         parts = []
-        for part in context.split(at_a_time):
+        for part in context.split(at_a_time, trunk):
             if torch.is_grad_enabled():
                 h = checkpoint(self.backbone, x_t, t, cond, part, use_reentrant=False, preserve_rng_state=not x_t.is_meta)
             else:

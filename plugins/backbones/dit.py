@@ -6,11 +6,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from di4c.contracts import AffineReadout, Backbone, Context, Reduction
+from di4c.contracts import AffineReadout, Context, Reduction, TwoPartBackbone
 from di4c_plugins.backbones.rotary import Rotary, Turns
 
 
-class DiT(Backbone):
+class DiT(TwoPartBackbone):
     """Pre-norm transformer with RoPE, adaLN conditioning on time and class (Peebles & Xie 2023), attention by SDPA.
 
     Positions are a sequence, or, with `grid=[rows, columns]`, an image whose rotary angles follow rows and columns. Learned
@@ -19,7 +19,7 @@ class DiT(Backbone):
     recompute: keep the inputs of the blocks only and run each once more in the backward pass, for a fraction of the memory.
     """
 
-    accepts = frozenset({"tokens", "embedding", "start"})
+    accepts = frozenset({"tokens", "embedding", "start", "trunk"})
 
     def __init__(
         self,
@@ -48,17 +48,18 @@ class DiT(Backbone):
         self.final = ModulatedNorm(width)
         self.readout = LinearReadout(width, num_states)
 
-    def forward(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None, context: Context | None = None) -> Tensor:
-        positions = x_t.shape[1]
+    def before(self, x_t: Tensor, t: Tensor, cond: Tensor | None, start: int) -> tuple[Tensor, Tensor]:
+        """Features [B, D, H] and conditioning [B, C]."""
         h, c = self.tokens(x_t), self.conditioning(t, cond)
         if self.positions is not None:
-            h = h + self.positions(torch.arange(positions, device=x_t.device))
-        lam = context if context is not None and context.modulation is None else None
-        start = lam.start if lam is not None else self.depth
-        h = self._through(self.blocks[:start], h, c, positions)
-        if lam is not None:
-            h, c = enter(h, c, lam)
-            h = self._through(self.blocks[start:], h, c, positions)
+            h = h + self.positions(torch.arange(x_t.shape[1], device=x_t.device))
+        return self._through(self.blocks[:start], h, c, x_t.shape[1]), c
+
+    def after(self, trunk: tuple[Tensor, ...], context: Context | None) -> Tensor:
+        (h, c), positions = trunk, trunk[0].shape[1]
+        if context is not None:
+            h, c = enter(h, c, context)
+            h = self._through(self.blocks[context.start :], h, c, positions)
         return self.final(h[:, :positions], F.silu(c))
 
     def _through(self, blocks: nn.ModuleList, h: Tensor, c: Tensor, positions: int) -> Tensor:

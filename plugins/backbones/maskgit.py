@@ -13,7 +13,7 @@ import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from di4c.contracts import Backbone, Context, Reduction
+from di4c.contracts import Context, Reduction, TwoPartBackbone
 from di4c.errors import SpecError
 
 _WIDE_EPS = 1e-12  # LayerNorm eps around the blocks; inside them it is torch's 1e-5
@@ -92,14 +92,14 @@ class TiedReadout(nn.Module):
         return nn.functional.linear(h, self.weight[states]) + self.bias[positions, states].unsqueeze(1)
 
 
-class MaskGITBackbone(Backbone):
+class MaskGITBackbone(TwoPartBackbone):
     """The MaskGIT transformer: features [B·M, D, H]; it takes no time input, t is ignored.
 
     Vocabulary of `tok_emb`: the S − 1 codes, the mask, the classes, the dropped class (cond = −1, or no cond at all).
     The class token follows the image tokens; λ tokens come last and have no position embedding.
     """
 
-    accepts = frozenset({"tokens", "start"})
+    accepts = frozenset({"tokens", "start", "trunk"})
     reads_time = False
 
     def __init__(
@@ -128,17 +128,22 @@ class MaskGITBackbone(Backbone):
         )
         self.readout = TiedReadout(self.tok_emb.weight, self.bias, num_states=num_states)
 
-    def forward(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None, context: Context | None = None) -> Tensor:
-        """Features [B·M, D, H]; the blocks before `context.start` run on B rows, the others on B·M."""
-        tokens = None if context is None else context.tokens
-        if tokens is not None and not 0 <= context.start < self.depth:
-            raise SpecError(f"backbone maskgit: no block {context.start}; there are 0 to {self.depth - 1}")
-        h = self.first_layer(self._embed(x_t, cond))
-        for n, block in enumerate(self.transformer["layers"]):
-            if tokens is not None and n == context.start:
-                h = self._join(h, tokens, context.components)
-            h = block(h)
+    def before(self, x_t: Tensor, t: Tensor, cond: Tensor | None, start: int) -> tuple[Tensor]:
+        """Features of the image tokens and the class token [B, D + 1, H]."""
+        return (self._through(self.transformer["layers"][:start], self.first_layer(self._embed(x_t, cond))),)
+
+    def after(self, trunk: tuple[Tensor, ...], context: Context | None) -> Tensor:
+        (h,) = trunk
+        if context is not None:
+            if context.tokens is not None and not 0 <= context.start < self.depth:
+                raise SpecError(f"backbone maskgit: no block {context.start}; there are 0 to {self.depth - 1}")
+            h = self._through(self.transformer["layers"][context.start :], self._join(h, context))
         return self.last_layer(h[:, : self.num_positions])
+
+    def _through(self, blocks: nn.ModuleList, h: Tensor) -> Tensor:
+        for block in blocks:
+            h = block(h)
+        return h
 
     def _embed(self, x_t: Tensor, cond: Tensor | None) -> Tensor:
         """Token plus position embeddings, the class token last: [B, D + 1, H]."""
@@ -148,10 +153,12 @@ class MaskGITBackbone(Backbone):
             label = torch.where(cond < 0, label, cond + self.num_states)
         return self.tok_emb(torch.cat([x_t, label.unsqueeze(1)], dim=1)) + self.pos_emb
 
-    def _join(self, h: Tensor, tokens: Tensor, components: int) -> Tensor:
+    def _join(self, h: Tensor, context: Context) -> Tensor:
         """The sequence of every component with its λ tokens at the end: [B·M, D + 1 + K, H]."""
-        copies = repeat(h, "b n c -> (b m) n c", m=components)
-        return torch.cat([copies, self.first_layer(tokens.to(h.dtype))], dim=1)
+        copies = repeat(h, "b n c -> (b m) n c", m=context.components)
+        if context.tokens is None:
+            return copies
+        return torch.cat([copies, self.first_layer(context.tokens.to(h.dtype))], dim=1)
 
 
 def _narrow(weight: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from di4c.contracts import Backbone, Context
+from di4c.contracts import Context, TwoPartBackbone
 from di4c.errors import SpecError
 from di4c_plugins.backbones.dit import LinearReadout, enter
 from di4c_plugins.backbones.rotary import Rotary, Turns
@@ -25,7 +25,7 @@ PUBLISHED_NAMES = {"output_layer.linear.": "readout.linear."}
 """Published prefix → prefix here; `rotary_emb.inv_freq` of published files is not read: the angles follow from `rotary_base`."""
 
 
-class MdlmDiT(Backbone):
+class MdlmDiT(TwoPartBackbone):
     """Pre-norm transformer with rotary positions and adaLN on σ (Sahoo et al. 2024).
 
     Defaults are the published small model.
@@ -34,7 +34,7 @@ class MdlmDiT(Backbone):
     λ tokens stand at the end without rotation and pass through adaLN as all others do.
     """
 
-    accepts = frozenset({"tokens", "embedding", "start"})
+    accepts = frozenset({"tokens", "embedding", "start", "trunk"})
 
     def __init__(
         self,
@@ -71,8 +71,16 @@ class MdlmDiT(Backbone):
         self.output_layer = FinalNorm(width, conditioning_width)
         self.readout = LinearReadout(width, num_states)
 
-    def forward(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None, context: Context | None = None) -> Tensor:
-        return self.features_at(x_t, self.sigma(t), context)
+    def before(self, x_t: Tensor, t: Tensor, cond: Tensor | None, start: int) -> tuple[Tensor, Tensor]:
+        """Features [B, D, H] and conditioning [B, C]."""
+        return self._before(x_t, self.sigma(t), start)
+
+    def after(self, trunk: tuple[Tensor, ...], context: Context | None) -> Tensor:
+        (h, c), positions = trunk, trunk[0].shape[1]
+        if context is not None:
+            h, c = enter(h, c, context)
+            h = self._through(self.blocks[context.start :], h, c, positions)
+        return self.output_layer(h[:, :positions], F.silu(c))
 
     def sigma(self, t: Tensor) -> Tensor:
         """What the network is told of time: [B] float32, σ(t), or zeros without time conditioning."""
@@ -82,15 +90,11 @@ class MdlmDiT(Backbone):
 
     def features_at(self, x_t: Tensor, sigma: Tensor, context: Context | None = None) -> Tensor:
         """Features at a given total noise σ [B]: [B·M, D, H]."""
-        h, c = self.vocab_embed(x_t), self.sigma_map(sigma)
-        positions = x_t.shape[1]
-        lam = context if context is not None and context.modulation is None else None
-        start = lam.start if lam is not None else self.depth
-        h = self._through(self.blocks[:start], h, c, positions)
-        if lam is not None:
-            h, c = enter(h, c, lam)
-            h = self._through(self.blocks[start:], h, c, positions)
-        return self.output_layer(h[:, :positions], F.silu(c))
+        return self.after(self._before(x_t, sigma, self.depth if context is None else context.start), context)
+
+    def _before(self, x_t: Tensor, sigma: Tensor, start: int) -> tuple[Tensor, Tensor]:
+        c = self.sigma_map(sigma)
+        return self._through(self.blocks[:start], self.vocab_embed(x_t), c, x_t.shape[1]), c
 
     def _through(self, blocks: nn.ModuleList, h: Tensor, c: Tensor, positions: int) -> Tensor:
         c, turns = F.silu(c), self.rotary(positions, h.shape[1] - positions, h)

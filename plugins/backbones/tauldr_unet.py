@@ -14,17 +14,17 @@ import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from di4c.contracts import Backbone, Context
+from di4c.contracts import Backbone, Context, TwoPartBackbone
 from di4c.errors import SpecError
 from di4c_plugins.backbones.sinusoid import sinusoid
 from di4c_plugins.backbones.truncated_logistic import TruncatedLogistic
 from di4c_plugins.backbones.unet_blocks import ResidualBlock, group_norm
-from di4c_plugins.backbones.unet_plan import Plan, Walk
+from di4c_plugins.backbones.unet_plan import Plan, Step, Walk
 
 TIME_SCALE = 1000.0
 
 
-class TauLDRUNet(Backbone):
+class TauLDRUNet(TwoPartBackbone):
     """The U-Net: features [B·M, D, 2], the mean and log-scale of a truncated logistic on the S levels.
 
     shape: [channels, height, width] of the images, whose tokens are flattened in that order. channels: width of the
@@ -33,7 +33,7 @@ class TauLDRUNet(Backbone):
     far λ reaches at the start (published: 0, where the noise of training has to separate the components).
     """
 
-    accepts = frozenset({"embedding", "start"})
+    accepts = frozenset({"embedding", "start", "trunk"})
 
     def __init__(
         self,
@@ -72,20 +72,38 @@ class TauLDRUNet(Backbone):
         if lam_embed_dim:
             self._add_lam_layers(lam_embed_dim)
 
-    def forward(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None, context: Context | None = None) -> Tensor:
-        """Features [B·M, D, 2], float32 at least; blocks before `context.start` run on B rows, the others on B·M."""
+    def before(self, x_t: Tensor, t: Tensor, cond: Tensor | None, start: int) -> tuple[Tensor, ...]:
+        """Features, time embedding, centred pixels, sinusoids of t, the skips; last the mean feature, where all of the way down is done."""
         weight = self.input_conv.weight
         x = rearrange(x_t, "b (c h w) -> b c h w", h=self.shape[1], w=self.shape[2])
         centred = 2 * x.to(weight.dtype) / (self.num_states - 1) - 1
         time = sinusoid(t * TIME_SCALE, self.time_embed_dim, sine_first=True, inclusive=True).to(weight.dtype)
-        embedding = self._embedding(context)
-        walk = Walk(self.plan, self.input_conv(centred), self._time_embedding(time, cond), context)
-        early = embedding is not None and context.start < self.plan.depth_down
-        walk.down(self.downsampling_modules, self._early_lam(embedding, time) if early else None)
-        late = None if embedding is None else self._late_lam(embedding, time, walk.h.mean(3).mean(2))
-        walk.middle(self.middle_modules, late)
-        walk.up(self.upsampling_modules, late)
+        walk = Walk(self.input_conv(centred), self._time_embedding(time, cond), [])
+        down, up = self._steps()
+        walk.through(step for step in down if step.number < start)
+        mean = [walk.h.mean(3).mean(2)] if start >= self.plan.depth_down else []
+        walk.through(step for step in up if step.number < start)
+        return walk.h, walk.time, centred, time, *walk.skips, *mean
+
+    def after(self, trunk: tuple[Tensor, ...], context: Context | None) -> Tensor:
+        """Features [B·M, D, 2], float32 at least."""
+        h, embedded, centred, time, *skips = trunk
+        start = self.depth if context is None else context.start
+        mean = skips.pop() if start >= self.plan.depth_down else None
+        lam = self._embedding(context)
+        if context is not None:
+            h, embedded, *skips = (repeat(x, "b ... -> (b m) ...", m=context.components) for x in (h, embedded, *skips))
+        walk = Walk(h, embedded, skips)
+        down, up = self._steps()
+        if mean is None:
+            walk.through((step for step in down if step.number >= start), None if lam is None else self._early_lam(lam, time))
+            mean = walk.h.mean(3).mean(2)
+        walk.through((step for step in up if step.number >= start), None if lam is None else self._late_lam(lam, time, mean))
         return self._moments(self.output_modules[1](nn.functional.silu(self.output_modules[0](walk.h))), centred)
+
+    def _steps(self) -> tuple[list[Step], list[Step]]:
+        """The way down; the middle and the way up."""
+        return self.plan.down(self.downsampling_modules), self.plan.up(self.middle_modules, self.upsampling_modules)
 
     def for_student(self) -> Backbone:
         """A trainable copy; λ layers are added if this network has none."""

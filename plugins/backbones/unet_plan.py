@@ -1,14 +1,24 @@
-"""The order of a U-Net's blocks, and a pass through them that λ joins at a given block."""
+"""The order of a U-Net's blocks, and a pass through them that can stop at a block and go on from there."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import torch
-from einops import repeat
 from torch import Tensor, nn
 
-from di4c.contracts import Context
 from di4c_plugins.backbones.unet_blocks import Downsample, ResidualBlock, SelfAttention, Upsample
+
+
+class Step(NamedTuple):
+    """A part of the pass: a residual block, another layer, or a skip that is kept, or joined again.
+
+    number: of the residual block that it is or follows, −1 before the first.
+    """
+
+    kind: Literal["block", "layer", "keep", "join"]
+    module: nn.Module | None
+    number: int
 
 
 @dataclass(frozen=True)
@@ -64,55 +74,62 @@ class Plan:
     def _attention(self, width: int, options: dict) -> SelfAttention:
         return SelfAttention(width, rescale=options["rescale"])
 
+    def down(self, modules: nn.ModuleList) -> list[Step]:
+        """The way down, each output kept as a skip."""
+        blocks, steps = iter(modules), Steps(-1)
+        steps.add("keep")
+        for scale in range(len(self.multipliers)):
+            for _ in range(self.res_blocks):
+                self._add_stage(steps, blocks, scale)
+                steps.add("keep")
+            if scale < len(self.multipliers) - 1:
+                steps.add("layer", next(blocks))
+                steps.add("keep")
+        return steps.made
+
+    def up(self, middle: nn.ModuleList, modules: nn.ModuleList) -> list[Step]:
+        """The middle (block, attention, block) and the way up, each block given a skip."""
+        blocks, steps = iter(modules), Steps(self.depth_down - 1)
+        for kind, module in zip(("block", "layer", "block"), middle, strict=True):
+            steps.add(kind, module)
+        for scale in reversed(range(len(self.multipliers))):
+            for _ in range(self.res_blocks + 1):
+                steps.add("join")
+                self._add_stage(steps, blocks, scale)
+            if scale:
+                steps.add("layer", next(blocks))
+        return steps.made
+
+    def _add_stage(self, steps: "Steps", blocks: Iterator[nn.Module], scale: int) -> None:
+        steps.add("block", next(blocks))
+        if scale == self.attention_at:
+            steps.add("layer", next(blocks))
+
+
+class Steps:
+    """Steps in the making; residual blocks are numbered from `last` + 1 on."""
+
+    def __init__(self, last: int):
+        self.last, self.made = last, []
+
+    def add(self, kind: str, module: nn.Module | None = None) -> None:
+        self.last += kind == "block"
+        self.made.append(Step(kind, module, self.last))
+
 
 class Walk:
-    """Features, skips and time embedding on their way through the blocks: of B rows until λ joins, then of B·M.
+    """Features and skips on their way through the blocks, with the time embedding: B rows, or B·M once λ has joined."""
 
-    λ joins at the residual block number `start`; without an embedding in the context it never does.
-    """
+    def __init__(self, h: Tensor, time: Tensor, skips: list[Tensor]):
+        self.h, self.time, self.skips = h, time, skips
 
-    def __init__(self, plan: Plan, h: Tensor, time: Tensor, context: Context | None):
-        self.plan, self.h, self.skips, self.time = plan, h, [h], time
-        self.components = context.components if context is not None else 1
-        self.start = context.start if context is not None else 0
-        self.passed = 0
-
-    def down(self, modules: nn.ModuleList, lam: Tensor | None) -> None:
-        """The way down, each output kept as a skip."""
-        blocks = iter(modules)
-        for scale in range(len(self.plan.multipliers)):
-            for _ in range(self.plan.res_blocks):
-                self._stage(blocks, scale, lam)
+    def through(self, steps: Iterable[Step], lam: Tensor | None = None) -> None:
+        for kind, module, _ in steps:
+            if kind == "block":
+                self.h = module(self.h, self.time, lam)
+            elif kind == "layer":
+                self.h = module(self.h)
+            elif kind == "keep":
                 self.skips.append(self.h)
-            if scale < len(self.plan.multipliers) - 1:
-                self.h = next(blocks)(self.h)
-                self.skips.append(self.h)
-
-    def middle(self, modules: nn.ModuleList, lam: Tensor | None) -> None:
-        """Block, attention, block."""
-        self._block(modules[0], lam)
-        self.h = modules[1](self.h)
-        self._block(modules[2], lam)
-
-    def up(self, modules: nn.ModuleList, lam: Tensor | None) -> None:
-        """The way up, each block given a skip."""
-        blocks = iter(modules)
-        for scale in reversed(range(len(self.plan.multipliers))):
-            for _ in range(self.plan.res_blocks + 1):
+            else:
                 self.h = torch.cat([self.h, self.skips.pop()], dim=1)
-                self._stage(blocks, scale, lam)
-            if scale:
-                self.h = next(blocks)(self.h)
-
-    def _stage(self, blocks: Iterator[nn.Module], scale: int, lam: Tensor | None) -> None:
-        self._block(next(blocks), lam)
-        if scale == self.plan.attention_at:
-            self.h = next(blocks)(self.h)
-
-    def _block(self, block: ResidualBlock, lam: Tensor | None) -> None:
-        if lam is not None and self.passed == self.start:
-            self.h, self.time, *self.skips = (
-                repeat(x, "b ... -> (b m) ...", m=self.components) for x in (self.h, self.time, *self.skips)
-            )
-        self.h = block(self.h, self.time, lam if self.passed >= self.start else None)
-        self.passed += 1
