@@ -34,6 +34,7 @@ from di4c.contracts import (
     Teacher,
     TimeLaw,
 )
+from di4c.engine.dropout import insert_example_dropout
 from di4c.rehearsal import check_procedure
 
 __all__ = [
@@ -98,11 +99,12 @@ def _check_posterior(process: ForwardProcess, x_t: Tensor, x_0: Tensor, seed: in
 
 
 def check_backbone(backbone: Backbone, *, num_positions: int, num_states: int, num_classes: int | None = None) -> None:
-    """Shapes of features and readout; chunks of rows read out as the whole does; an `affine` readout is."""
+    """Shapes of features and readout; chunks of rows read out as the whole does; an `affine` readout is; dropout is by modules."""
     x_t, t, cond = _inputs(num_positions, num_states, num_classes)
     h = backbone(x_t, t, cond)
     _require(h.shape == (3, num_positions, backbone.width), f"features must be [B, D, width]; found {tuple(h.shape)}")
     rows = torch.arange(x_t.numel())
+    _check_dropout(copy.deepcopy(backbone).train(), x_t, t, cond)
     flat = h.flatten(0, 1)[:, None]
     logits = backbone.readout(flat, rows % num_positions, x_t.flatten())
     _require(logits.shape == (len(rows), 1, num_states), f"readout must give [P, M, S]; found {tuple(logits.shape)}")
@@ -112,6 +114,21 @@ def check_backbone(backbone: Backbone, *, num_positions: int, num_states: int, n
     if getattr(backbone.readout, "affine", False):
         again = backbone.readout(flat, reduction=lambda h, w, b: (affine_logits(h, w, b, rows % num_positions, num_states),))[0]
         _require(torch.allclose(again, logits, atol=1e-4), "readout says `affine` but does not compute h·Wᵀ + b")
+
+
+def _check_dropout(backbone: Backbone, x_t: Tensor, t: Tensor, cond: Tensor | None) -> None:
+    """In training, where masks belong to examples, features do not depend on how the batch is split."""
+    examples = insert_example_dropout(backbone)
+
+    def features(first: int, end: int) -> Tensor:
+        examples.first, examples.count = first, end - first
+        torch.manual_seed(0)
+        return backbone(x_t[first:end], t[first:end], None if cond is None else cond[first:end])
+
+    with torch.random.fork_rng(), torch.no_grad():
+        whole, parts = features(0, len(x_t)), [features(0, 1), features(1, len(x_t))]
+    message = "in training the features depend on how the batch is split: dropout must be by nn.Dropout modules, on tensors [B·n, …]"
+    _require(torch.allclose(torch.cat(parts), whole, atol=1e-4), message)
 
 
 def affine_logits(h: Tensor, weight: Tensor, bias: Tensor | None, positions: Tensor, num_states: int) -> Tensor:

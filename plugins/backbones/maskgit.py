@@ -19,16 +19,25 @@ from di4c.errors import SpecError
 _WIDE_EPS = 1e-12  # LayerNorm eps around the blocks; inside them it is torch's 1e-5
 
 
+def attend(query: Tensor, key: Tensor, value: Tensor, dropout: nn.Dropout) -> Tensor:
+    """softmax(q·kᵀ/√c)·v with dropout of the weights: [B, heads, N, c]; by SDPA where nothing is dropped."""
+    if not dropout.training or dropout.p == 0.0:
+        return nn.functional.scaled_dot_product_attention(query, key, value)
+    weights = (query @ key.mT * query.shape[-1] ** -0.5).softmax(-1)
+    return dropout(weights) @ value
+
+
 class SelfAttention(nn.Module):
     """Multi-head attention with biases and nn.MultiheadAttention's parameter names, whose projections are called.
 
-    nn.MultiheadAttention reads its output projection's weight without calling it, which ZeRO-3 cannot gather.
+    nn.MultiheadAttention reads its output projection's weight without calling it, which ZeRO-3 cannot gather. Its dropout of the
+    attention weights is a module here, whose masks belong to examples in training; SDPA's own belong to the batch.
     """
 
     def __init__(self, width: int, heads: int, *, dropout: float):
         super().__init__()
         self.heads = heads
-        self.dropout = dropout
+        self.dropout = nn.Dropout(dropout)
         self.in_proj_weight = nn.Parameter(nn.init.xavier_uniform_(torch.empty(3 * width, width)))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
         self.out_proj = nn.Linear(width, width)
@@ -38,9 +47,7 @@ class SelfAttention(nn.Module):
         """Attended features: [B, N, H] from [B, N, H]."""
         projected = nn.functional.linear(h, self.in_proj_weight, self.in_proj_bias)
         query, key, value = rearrange(projected, "b n (three heads c) -> three b heads n c", three=3, heads=self.heads)
-        dropout = self.dropout if self.training else 0.0
-        attended = nn.functional.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
-        return self.out_proj(rearrange(attended, "b heads n c -> b n (heads c)"))
+        return self.out_proj(rearrange(attend(query, key, value, self.dropout), "b heads n c -> b n (heads c)"))
 
 
 class PreNorm(nn.Module):
