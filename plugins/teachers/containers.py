@@ -9,6 +9,7 @@ from torch import Tensor
 from di4c.contracts import strict_load
 from di4c.contracts.weight_files import first_line, read_tensors, require_whole
 from di4c.errors import CheckpointError
+from di4c.paths import user_path
 
 __all__ = ["Inert", "below", "named_as", "not_found", "read_file", "strict_load", "tensors_at", "with_shadows", "without"]
 
@@ -36,7 +37,7 @@ def read_file(path: str | Path) -> dict:
     Torch files are read with weights_only=True; objects of foreign classes that published checkpoints carry beside
     their tensors become `Inert`. Raises CheckpointError for a file that is absent, truncated or of another format.
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
     require_whole(path)
     content = read_tensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     if not isinstance(content, Mapping):

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from di4c.contracts.weight_files import first_line, read_mapping, require_whole
-from di4c.errors import CheckpointError
+from di4c.errors import CheckpointError, SpecError
+from di4c.paths import user_path
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 INSIDE_HUB = "hub:"
@@ -63,11 +64,11 @@ def locate_file(path: str, revision: str | None = None) -> Path:
 
 def local_path(path: str) -> Path:
     """The path on this machine that `path` would be. Raises CheckpointError for what can be none: too long, say."""
-    local = Path(path).expanduser()
     try:
+        local = user_path(path)
         local.exists()
-    except OSError as error:
-        raise CheckpointError(f"{path}: is no path ({error.strerror})") from error
+    except (SpecError, OSError) as error:
+        raise CheckpointError(f"{path}: is no path ({getattr(error, 'strerror', None) or error})") from error
     return local
 
 

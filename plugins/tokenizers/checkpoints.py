@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from di4c.contracts.weight_files import first_line, read_mapping, require_whole
 from di4c.errors import CheckpointError
+from di4c.paths import user_path
 from di4c_plugins.teachers.containers import read_file, strict_load, tensors_at
 from di4c_plugins.teachers.hub import INSIDE_HUB, locate_file
 
@@ -43,7 +44,7 @@ def weights_file(path: str) -> Path:
     """The file of weights that `path` names, its options fetched with it. CheckpointError says what was looked for."""
     if path.startswith(INSIDE_HUB):
         return [locate_file(f"{path}/{name}") for name in PUBLISHED][0]
-    given = Path(path).expanduser()
+    given = user_path(path)
     for file in (given, given / "export" / EXPORTED[0], given / EXPORTED[0], given / PUBLISHED[0]):
         if file.is_file():
             return file
