@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 from di4c.contracts import Prediction
 from di4c.eager import run_eagerly
 from di4c.kernels.backend import kernels_for
-from di4c.kernels.rows import Against, Logits, RowGradients
+from di4c.kernels.rows import Against, Logits, RowGradients, RowValues
 from di4c.mixture.affine import Affine, add_product, as_given, autocast_dtype, within_readout
 from di4c.mixture.buffers import Buffers
 from di4c.mixture.marginals import Marginals
@@ -74,7 +74,7 @@ class RowsAgainst(Scored):
     def buffers(self, affine: Affine) -> Buffers:
         """For a chunk."""
         rows = min(self.at_a_time, len(self.rows))
-        return Buffers.empty(rows, len(self.log_weights), affine.num_states, self.rows.features.to(affine.weight.dtype)[:0])
+        return Buffers.empty(rows, len(self.log_weights), affine.num_states, affine.weight)
 
     def with_heads(self, affine: Affine, read: Callable[[Heads], None]) -> None:
         """read(heads) from inside one call of each target's output head: under ZeRO-3 its weight is gathered once a pass."""
@@ -131,15 +131,14 @@ class _RowValues(torch.autograd.Function):
         def read(heads: Heads) -> None:
             buffers = against.buffers(affine)
             for chunk in against.rows.chunks(against.at_a_time):
-                some = against.chunk(chunk, heads, buffers)
-                here = buffers.view(len(against.rows.number[chunk]), len(wide))
-                logits = against.logits(chunk, affine, here)[1]
-                found = kernels_for(logits.z).row_values(logits, some, here.scratch)
-                for whole, part, at in ((chosen, found.chosen, (chunk,)), (kl, found.kl, (slice(None), chunk)),
-                                        (componentwise, found.componentwise, (slice(None), chunk))):  # fmt: skip
-                    if part is not None:
-                        whole[at] = part
+                found = _values(against, chunk, affine, heads, buffers)
                 ctx.kept.append(found.kept)
+                if samples:
+                    chosen[chunk] = found.chosen
+                if against.kl:
+                    kl[:, chunk] = found.kl
+                if against.componentwise:
+                    componentwise[:, chunk] = found.componentwise
 
         with as_given(features):
             against.with_heads(affine, read)
@@ -155,20 +154,34 @@ class _RowValues(torch.autograd.Function):
         def read(heads: Heads) -> None:
             buffers = against.buffers(affine)
             for chunk, kept in zip(against.rows.chunks(against.at_a_time), ctx.kept, strict=True):
-                some = against.chunk(chunk, heads, buffers)
-                here = buffers.view(len(against.rows.number[chunk]), len(against.log_weights))
-                h, logits = against.logits(chunk, affine, here)
                 given = RowGradients(
-                    chosen[chunk] if some.tokens is not None else None,
-                    kl[:, chunk] if some.kl else None,
-                    componentwise[:, chunk] if some.componentwise else None,
-                )
-                gradient = kernels_for(logits.z).row_gradient(logits, some, kept, given, here.scratch, weight.dtype)
-                total.add(against.rows, chunk, h.to(weight.dtype), gradient)
+                    chosen[chunk] if against.samples is not None else None, kl[:, chunk] if against.kl else None,
+                    componentwise[:, chunk] if against.componentwise else None,
+                )  # fmt: skip
+                total.add(against.rows, chunk, *_gradient(against, chunk, affine, heads, buffers, kept, given))
 
         with as_given(features):
             against.with_heads(affine, read)
         return *total.result(), None, None
+
+
+def _values(against: RowsAgainst, chunk: slice, affine: Affine, heads: Heads, buffers: Buffers) -> RowValues:
+    """The row values of a chunk. Its logits end with this call: on a GPU two of them would double the peak."""
+    some = against.chunk(chunk, heads, buffers)
+    here = buffers.view(len(against.rows.number[chunk]), len(against.log_weights))
+    logits = against.logits(chunk, affine, here)[1]
+    return kernels_for(logits.z).row_values(logits, some, here.scratch)
+
+
+def _gradient(
+    against: RowsAgainst, chunk: slice, affine: Affine, heads: Heads, buffers: Buffers, kept: tuple[Tensor, ...], given: RowGradients
+) -> tuple[Tensor, Tensor]:
+    """(h [P, M, H], the gradient with respect to its logits [P, M, S]) of a chunk."""
+    some = against.chunk(chunk, heads, buffers)
+    here = buffers.view(len(against.rows.number[chunk]), len(against.log_weights))
+    h, logits = against.logits(chunk, affine, here)
+    dtype = affine.weight.dtype
+    return h.to(dtype), kernels_for(logits.z).row_gradient(logits, some, kept, given, here.scratch, dtype)
 
 
 def _with_features(against: RowsAgainst, features: Tensor) -> RowsAgainst:
@@ -224,9 +237,11 @@ class _Gradients:
 
 
 def _add_lines(total: Tensor, position: Tensor, values: Tensor) -> None:
-    """Adds values [P, S] to the lines `position` [P] of total [D, S], in a fixed order: on a GPU by a product, `index_add_` is atomic."""
-    if not total.is_cuda:
+    """Adds values [P, S] to the lines `position` [P] of total [D, S], in a fixed order on every device.
+
+    On a GPU `index_add_` is atomic; `index_put_` sorts what it accumulates.
+    """
+    if total.is_cuda:
+        total.index_put_((position,), values, accumulate=True)
+    else:
         total.index_add_(0, position, values)
-        return
-    places = torch.arange(len(total), device=position.device)
-    total.addmm_((places[:, None] == position).to(values), values)

@@ -44,12 +44,12 @@ class Marginals:
         wide = torch.promote_types(affine.weight.dtype, torch.float32)
         if buffers is None or not buffers.of(wide):
             buffers = Buffers.empty(len(rows), stacked.components, stacked.num_states, affine.weight)
-        fit = buffers.fit(stacked.components)
-        if fit == 0:
+        at_a_time = buffers.component_rows // stacked.components
+        if at_a_time == 0:
             return self._from_log_probs(rows, affine)
         q = torch.empty(len(rows), stacked.num_states, dtype=wide, device=rows.device)
         place, lines = Rows.at(stacked, rows, 0), self.lines(rows)
-        for chunk in place.chunks(fit or max(1, len(rows))):
+        for chunk in place.chunks(at_a_time):
             here = buffers.view(len(rows[chunk]), stacked.components)
             read_lines(stacked, place, chunk, affine, lines, here, mean=q[chunk])
         return q
@@ -68,7 +68,8 @@ class Marginals:
     def weights(self) -> Tensor:
         """Of the copies' components: [copies·N] float64, their sum 1."""
         prediction = self.prediction
-        of_components = mixture_log_weights(prediction).exp() if not prediction.averaged else torch.ones(1, device=prediction.x_t.device).double()
+        one = torch.ones(1, dtype=torch.float64, device=prediction.x_t.device)
+        of_components = one if prediction.averaged else mixture_log_weights(prediction).exp()
         if self.copy_weights is None:
             return of_components.repeat(self.copies) / self.copies
         return (self.copy_weights.to(of_components)[:, None] * of_components).flatten()

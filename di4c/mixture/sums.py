@@ -52,17 +52,16 @@ def statistics(prediction: Prediction, queries: list[Query], *, chunk_bytes: int
     """
     chunk_bytes = chunk_bytes or chunk_budget(prediction.x_t.device)
     log_weights = mixture_log_weights(prediction)
-    sources = {id(query.target): query.target for query in queries if query.target is not None}
+    sources = {id(query.target): query.target for query in queries if query.needs & {"kl", "componentwise_kl"}}
     targets = [target if isinstance(target, Marginals) else Marginals(target) for target in sources.values()]
     samples = [query.samples for query in queries if query.number]
     kl, componentwise = (any(name in query.needs for query in queries) for name in ("kl", "componentwise_kl"))
     scored = Scored(log_weights, torch.cat(samples, 1) if samples else None, targets, kl, componentwise)
     read = _affine_values if is_affine(prediction) and not log_weights.requires_grad else _generic_values
     number, chosen, *divergences = read(prediction, scored, chunk_bytes)
-    start, found = 0, []
+    order, start, found = {key: k for k, key in enumerate(sources)}, 0, []
     for query in queries:
-        own = list(sources).index(id(query.target)) if query.target is not None else None
-        values = {name: each[own] for name, each in zip(("kl", "componentwise_kl"), divergences, strict=True) if name in query.needs}
+        values = {name: each[order[id(query.target)]] for name, each in zip(("kl", "componentwise_kl"), divergences, strict=True) if name in query.needs}
         found.append(_summed(query, chosen[..., start : start + query.number], values, number, prediction.x_t, log_weights, chunk_bytes))
         start += query.number
     return found

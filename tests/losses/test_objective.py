@@ -308,3 +308,11 @@ def test_trouble_b17_a_sampler_that_writes_into_x_t_gets_the_prediction_of_what_
     masked = [int((x == objective.teacher.process.mask_index).sum()) / len(x) for x in asked]
     assert masked[-1] < masked[0]  # the second call's states are those of the first step, not x_t again
     assert len(asked) == 2
+
+
+def test_marginals_that_no_term_needs_are_not_read(monkeypatch):
+    """Monte Carlo looks at samples alone: neither the teacher's marginals nor the target's are read."""
+    objective, read = make(estimator="monte-carlo", distillation=None), []
+    monkeypatch.setattr("di4c.mixture.marginals.Marginals.probs", lambda self, *rest: read.append(self))
+    objective(batch(), Draws(1, count=6), 0)["loss"].mean().backward()
+    assert not read
