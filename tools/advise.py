@@ -12,9 +12,12 @@ from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+TOP = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(TOP), str(TOP / "tools")]
 
-from di4c.diagnostics.advice import TOLERANCE_NATS, gradients, mixture_nll, size_curve, standard_deviation, suggested_components  # noqa: E402
+from estimator_cases.repeated import gradients, standard_deviation  # noqa: E402
+
+from di4c.diagnostics.advice import TOLERANCE_NATS, mixture_nll, size_curve, suggested_components  # noqa: E402
 from di4c.command import amount_argument, command, number, numbers, path_argument  # noqa: E402
 from di4c.config.build import Parts, build_objective  # noqa: E402
 from di4c.contracts import Batch, Draws  # noqa: E402

@@ -31,7 +31,7 @@ class Di4C(Objective):
     N targets, or one for "each" (the published runs; the same law and expected loss, N times the teacher's passes after its first
     sub-step, and a trunk pass for each target). reference: x_t is noised data, or, with `rollouts`, noised samples of the teacher,
     which then stand in for the data in every term. components_at_a_time: the components whose activations exist at once (null: all);
-    fewer cost a second forward pass and change no number, so that M is bounded by the features [B·M, D, H] alone.
+    fewer cost a second forward pass and change no number but by the masks of dropout, so that M is bounded by the features [B·M, D, H] alone.
     bias_tolerance_nats: what more components may gain before the diagnostics suggest a larger M.
     chunk_bytes: what the logits of a chunk may take; null: a budget of the device (kernels/backend.py), the least of all ranks.
     """

@@ -10,7 +10,7 @@ from di4c_plugins.latents.unit_cube import Uniform
 from di4c_plugins.samplers.ancestral import Ancestral
 from tests.systems import tiny_student, tiny_teacher
 
-from di4c.diagnostics.advice import Size, gradients, size_curve, standard_deviation, suggested_components
+from di4c.diagnostics.advice import Size, size_curve, suggested_components
 from di4c.mixture.sums import Query, statistics
 from di4c.losses.objective import Di4C
 from di4c.losses.terms import DataTerm
@@ -74,7 +74,7 @@ def test_diagnostics_take_no_more_components_at_once_than_a_step_and_find_the_sa
     batch, draws = Batch(torch.zeros(2, 6, dtype=torch.long)), Draws(3, count=2)
     whole, few = objective(Uniform()), objective(Uniform(), components_at_a_time=2)
     found, seen, split = whole.diagnostics(batch, draws), [], Context.split
-    monkeypatch.setattr(Context, "split", lambda self, size: seen.append(size) or split(self, size))
+    monkeypatch.setattr(Context, "split", lambda self, size, trunk=None: seen.append(size) or split(self, size, trunk))
     in_parts = few.diagnostics(batch, draws)
     assert set(seen) == {2} and found.keys() == in_parts.keys()
     assert max(abs(found[name] - in_parts[name]) for name in found) < 1e-4
@@ -82,11 +82,3 @@ def test_diagnostics_take_no_more_components_at_once_than_a_step_and_find_the_sa
 
 def test_an_enumerated_law_needs_no_advice():
     assert "suggested_components" not in objective(Categorical(atoms=4)).diagnostics(Batch(torch.zeros(2, 6, dtype=torch.long)), Draws(0, count=2))
-
-
-def test_gradients_of_repeated_draws():
-    weight, unused = torch.tensor([1.0, 2.0], requires_grad=True), torch.tensor([0.0], requires_grad=True)
-    losses, found = gradients(lambda k: (weight * torch.tensor([k, 2.0 * k])).sum(), [weight, unused], 3)
-    assert losses.tolist() == [0.0, 5.0, 10.0]
-    assert found.tolist() == [[0.0, 0.0, 0.0], [1.0, 2.0, 0.0], [2.0, 4.0, 0.0]]
-    assert standard_deviation(found) == pytest.approx(5**0.5)
