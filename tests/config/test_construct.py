@@ -111,7 +111,7 @@ def test_parts_inside_dataclasses_are_created():
 def test_a_string_option_is_not_a_part():
     entry = {"name": "objective", "law": "grid", "latent": "text"}
     objective = registry().create("objectives", entry, {"teacher": "T"})
-    assert (objective.options, objective.latent) == ("grid", "text")
+    assert (objective.law, objective.latent) == ("grid", "text")
 
 
 def test_an_option_goes_before_a_provided_value():
