@@ -1,10 +1,12 @@
-"""Writes the result blocks of README.md and tools/results/README.md from the stored files: python tools/update_readme.py [--check]
+"""Writes the result blocks of README.md, docs/ and tools/results/README.md from the stored files: python tools/update_readme.py [--check]
 
-A block stands between <!-- results: NAME --> and <!-- end -->; its text comes from the file of that name alone.
+A block stands between <!-- results: NAME --> and <!-- end -->; its text comes from the file of that name alone. A second word,
+as in <!-- results: demo summary -->, chooses another view of the same file.
 """
 
 import argparse
 import json
+import os
 import re
 import statistics
 import sys
@@ -17,8 +19,8 @@ from di4c.evaluation.table import Row, model_label, number, ratio
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "tools/results"
-PAGES = (ROOT / "README.md", RESULTS / "README.md")
-BLOCK = re.compile(r"(<!-- results: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), RESULTS / "README.md")
+BLOCK = re.compile(r"(<!-- results: (?P<name>[\w-]+)(?P<view> \w+)? -->\n).*?(<!-- end -->)", re.DOTALL)
 METRICS = {
     "frechet_distance": "Fréchet distance",
     "covariance_error": "covariance error",
@@ -31,7 +33,7 @@ METRICS = {
 }
 OF_THE_SEEDS = ("frechet_distance", "covariance_error", "pair_tv", "nll_nats_per_token")
 SHOWN = {"frechet_distance": (1, 2, 4, 8), "covariance_error": (1, 2), "pair_tv": (1, 2)}
-"""What the README's first table shows; the stored file and its picture hold the rest."""
+"""What the demo's table shows; the stored file and its picture hold the rest."""
 
 
 def markdown_table(head: list[str], rows: list[list[str]]) -> str:
@@ -44,6 +46,22 @@ def demo(stored: dict) -> str:
     """The demo's table."""
     columns = [(name, steps) for name, most in SHOWN.items() for steps in most]
     return f"{comparison_table(stored, columns)}\n\n{stored['about']}\n"
+
+
+def demo_summary(stored: dict) -> str:
+    """Five rows: teacher, student and their ratio at each number of steps, then real images of the same number."""
+    rows, name = stored["rows"], "frechet_distance"
+    lines = []
+    for steps in SHOWN[name]:
+        teacher, student = (_row(rows, key) for key in (("teacher", steps, None), ("student", steps, "inf")))
+        lines.append([str(steps), *(number(row["metrics"][name]["mean"]) for row in (teacher, student)), f"{ratio(rows, student, name):.2f}"])
+    lines.append(["*real images*", "", number(stored["floors"][name]["mean"]), ""])
+    settings = stored["settings"]
+    note = (
+        f"Fréchet distance to held-out digits; lower is better. Mean over {settings['seeds']} sampling seeds of {settings['samples']} samples "
+        "each; one training seed. Stored in [tools/results/demo.json](tools/results/demo.json)."
+    )
+    return f"{markdown_table(['steps', 'teacher', 'student', 'ratio'], lines)}\n\n{note}\n"
 
 
 def judged(stored: dict) -> str:
@@ -276,6 +294,7 @@ def _bench_cells(found: dict, names: list[str]) -> list[str]:
 
 RENDERERS: dict[str, Callable[..., str]] = {
     "demo": demo,
+    "demo summary": demo_summary,
     "digits-seeds": digits_seeds,
     "memory": memory,
     "rxnfp": rxnfp,
@@ -292,15 +311,16 @@ RENDERERS: dict[str, Callable[..., str]] = {
 
 
 def rendered(page: Path) -> str:
-    """The page's text with every block written anew."""
+    """The page's text with every block written anew; links lead from the page to the results."""
+    way = "" if page.parent == RESULTS else f"{os.path.relpath(RESULTS, page.parent)}/"
 
     def block(match: re.Match) -> str:
         file = RESULTS / f"{match['name']}.json"
         stored = None if file.name == FILE and not file.exists() else json.loads(file.read_text(encoding="utf-8"))
-        text = RENDERERS[match["name"]](stored)
-        if page.parent == RESULTS:
-            text = text.replace("](tools/results/", "](").replace("[tools/results/", "[")
-        return match[1] + text + match[3]
+        text = RENDERERS[match["name"] + (match["view"] or "")](stored)
+        if not way:
+            text = text.replace("[tools/results/", "[")
+        return match[1] + text.replace("](tools/results/", f"]({way}") + match[4]
 
     return BLOCK.sub(block, page.read_text(encoding="utf-8"))
 

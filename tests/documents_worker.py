@@ -1,0 +1,38 @@
+"""Trains specs of the documents one after another in one process, then evaluates: python -m tests.documents_worker JOBS.json RESULTS.json
+
+A job: {"folder": where it runs, "spec", "set"}; with "evaluate", a run folder, it is compared with its teacher instead.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from di4c.config.spec import read_spec
+from di4c.engine import ranks
+from di4c.evaluation.comparison import compare, settings_of
+from di4c.evaluation.loaded import load
+from di4c.evaluation.ranks import Ranks
+from di4c.procedure.carry_out import carry_out
+
+
+def perform(job: dict, device) -> bool:
+    os.chdir(job["folder"])
+    sys.path[:0] = [job["folder"]]
+    if "evaluate" in job:
+        run = load(job["evaluate"], device="cpu")
+        outcome = compare(run, settings_of(run.spec), Path("report"), also={}, ranks=Ranks(), say=lambda *told: None)
+        return bool(outcome.rows)
+    return carry_out(read_spec(job["spec"], job["set"]), device=device, resume=False).finished
+
+
+def main() -> None:
+    jobs, out = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2]).resolve()
+    device = ranks.start()
+    results = [perform(job, device) for job in jobs]
+    ranks.finish()
+    out.write_text(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()
