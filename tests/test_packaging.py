@@ -17,6 +17,10 @@ from tests.test_imports import imported
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+DEPENDENCIES = PROJECT["project"]["dependencies"] + [
+    name for extra, names in PROJECT["project"]["optional-dependencies"].items() if extra != "docs" for name in names
+]
+"""Of the library and its tests; what renders the site is installed by itself."""
 PACKAGES = {"di4c": "di4c", "plugins": "di4c_plugins"}
 """Folder → the name it is imported by."""
 
@@ -84,13 +88,12 @@ sys.exit(main(["list"]))
 def test_every_dependency_has_a_reason_and_a_pin():
     text = (ROOT / "pyproject.toml").read_text()
     pins = {line.partition("==")[0] for line in (ROOT / "tools/constraints.txt").read_text().splitlines()}
-    extras = [name for names in PROJECT["project"]["optional-dependencies"].values() for name in names]
-    for dependency in PROJECT["project"]["dependencies"] + extras:
+    for dependency in DEPENDENCIES:
         assert re.search(rf'^ +"{re.escape(dependency)}", +# \w', text, re.MULTILINE), f"{dependency} has no reason"
         assert re.split("[<>=]", dependency)[0] in pins, f"{dependency} is not pinned"
 
 
-IMPORTED_AS = {"PIL": "pillow", "yaml": "pyyaml", "sklearn": "scikit-learn"}
+IMPORTED_AS = {"PIL": "pillow", "yaml": "pyyaml", "sklearn": "scikit-learn", "mkdocs": "mkdocs-material"}
 """Import name → name in the registry, where they differ."""
 OPTIONAL = {"triton"}
 """What may be imported without being declared: it comes with the builds of torch that can use it."""
@@ -113,7 +116,7 @@ def test_what_is_imported_is_declared():
     extras = PROJECT["project"]["optional-dependencies"]
     needed = declared(PROJECT["project"]["dependencies"])
     optional = declared([*extras["hf"], *extras["lora"]]) | OPTIONAL
-    everything = needed | optional | declared(extras["test"])
+    everything = needed | optional | declared(extras["test"]) | declared(extras["docs"])
     found = {folder: foreign(folder) for folder in ("di4c", "plugins", "tools", "tests")}
     assert {"torch", "pillow", "pyarrow", "pyyaml", "huggingface_hub", "filelock"} <= found["di4c"] | found["plugins"]
     for folder, allowed in {"di4c": needed | optional, "plugins": needed | optional, "tools": everything, "tests": everything}.items():
@@ -123,8 +126,7 @@ def test_what_is_imported_is_declared():
 def test_every_range_has_both_ends_and_holds_the_pinned_version():
     lines = (ROOT / "tools/constraints.txt").read_text().lower().splitlines()
     pins = dict(line.split("==") for line in lines if line and line[0] != "#")
-    extras = [name for names in PROJECT["project"]["optional-dependencies"].values() for name in names]
-    for requirement in map(Requirement, PROJECT["project"]["dependencies"] + extras):
+    for requirement in map(Requirement, DEPENDENCIES):
         assert {clause.operator for clause in requirement.specifier} == {">=", "<"}, requirement
         assert requirement.specifier.contains(pins[requirement.name.lower()]), requirement
 
@@ -132,8 +134,7 @@ def test_every_range_has_both_ends_and_holds_the_pinned_version():
 @pytest.mark.parametrize("line", ["torch 2.11.0", "triton 3.6.0", "transformers 5.17.0"])
 def test_the_versions_of_gpu_machines_are_admitted(line):
     name, version = line.split()
-    extras = [name for names in PROJECT["project"]["optional-dependencies"].values() for name in names]
-    ranges = {r.name: r.specifier for r in map(Requirement, PROJECT["project"]["dependencies"] + extras)}
+    ranges = {r.name: r.specifier for r in map(Requirement, DEPENDENCIES)}
     assert name not in ranges or ranges[name].contains(version)
 
 

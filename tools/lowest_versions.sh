@@ -17,7 +17,7 @@ unset VIRTUAL_ENV CONDA_PREFIX PYTHONPATH
 lowest="$(python - <<'PY'
 import re, tomllib
 project = tomllib.load(open("pyproject.toml", "rb"))["project"]
-extras = [name for names in project["optional-dependencies"].values() for name in names]
+extras = [name for extra, names in project["optional-dependencies"].items() if extra != "docs" for name in names]
 found = (re.match(r"([\w-]+)>=([\w.]+)", line).groups() for line in project["dependencies"] + extras)
 print("\n".join(f"{name}=={version}" for name, version in found if name not in ("torch", "timm")))
 PY
