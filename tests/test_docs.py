@@ -112,7 +112,7 @@ def run_python(page: str, folder, monkeypatch, *, trained: bool) -> dict:
 
 def test_the_readmes_python_runs(folders, monkeypatch):
     names = run_python("README.md", folders["README.md"], monkeypatch, trained=False)
-    assert names["tokens"].shape == (64, 64) and (folders["README.md"] / "digits.png").is_file()
+    assert names["tokens"].shape == (64, 64) and len(names["images"]) == 64
 
 
 def test_every_kind_has_an_example_that_holds_its_contract(folders, monkeypatch):
