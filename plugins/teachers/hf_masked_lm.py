@@ -70,7 +70,7 @@ class HFMaskedLM(Teacher):
         if self.config["model_type"] in FAMILIES:
             network, readout, shifted = _family(options, files, kind)
         else:
-            network, readout, shifted = _transformers(options, files, kind, trusted)
+            network, readout, shifted = _transformers(options, files, kind, trusted, dropout)
         if activation_checkpointing:
             network.gradient_checkpointing_enable({"use_reentrant": False})
         self.backbone = self._backbone(network, readout, shifted)
@@ -113,7 +113,11 @@ def with_dropout(config: Mapping[str, Any], dropout: float | None) -> dict[str, 
     """The configuration with every dropout probability replaced, unless dropout is None."""
     if dropout is None:
         return dict(config)
-    return {key: dropout if "dropout" in key and isinstance(value, int | float) else value for key, value in config.items()}
+    return {key: dropout if _is_dropout(key, value) else value for key, value in config.items()}
+
+
+def _is_dropout(key: str, value: Any) -> bool:
+    return "dropout" in key and isinstance(value, int | float) and not isinstance(value, bool)  # ESM's token_dropout is a switch
 
 
 def takes_embeddings(network: nn.Module) -> bool:
@@ -147,7 +151,7 @@ def _family(config: Mapping[str, Any], folder: Path | None, dtype: torch.dtype) 
 
 
 def _transformers(
-    config: Mapping[str, Any], folder: Path | None, dtype: torch.dtype, trusted: bool
+    config: Mapping[str, Any], folder: Path | None, dtype: torch.dtype, trusted: bool, dropout: float | None = None
 ) -> tuple[nn.Module, nn.Linear | None, bool]:
     """Any model that transformers has for masked language modelling: (network, output layer or None, False)."""
     from transformers import AutoConfig, AutoModelForMaskedLM
@@ -155,13 +159,19 @@ def _transformers(
 
     options = {key: value for key, value in config.items() if key not in ("model_type", "mask_token_id")}
     try:
-        if folder is None:
-            made = AutoModelForMaskedLM.from_config(AutoConfig.for_model(config["model_type"], **options), dtype=dtype)
-        elif trusted and "auto_map" in config:
-            made = _strictly(folder, dtype, trust_remote_code=True)
+        own_code = folder is not None and trusted and "auto_map" in config
+        if own_code:
+            full = AutoConfig.from_pretrained(folder, trust_remote_code=True)
         else:
             options.pop("auto_map", None)
-            made = _strictly(folder, dtype, config=AutoConfig.for_model(config["model_type"], **options))
+            full = AutoConfig.for_model(config["model_type"], **options)
+        for key, value in with_dropout(full.to_dict(), dropout).items():
+            if _is_dropout(key, value):  # those too that config.json leaves to their defaults
+                setattr(full, key, value)
+        if folder is None:
+            made = AutoModelForMaskedLM.from_config(full, dtype=dtype)
+        else:
+            made = _strictly(folder, dtype, config=full, **({"trust_remote_code": True} if own_code else {}))
         require_finite(made.state_dict(), str(folder or "teacher.config"), dict(made.named_buffers()))
         return made, split_readout(made), False
     except Di4CError:

@@ -31,8 +31,9 @@ def folder(tmp_path_factory) -> Path:
 
 
 def whole(folder: Path, name: str, zero: dict, teacher: dict = TIED, **options) -> dict:
-    """A job whose student is a copy of the whole network."""
+    """A job whose student is a copy of the whole network, with an eps that keeps gradients of rounding noise from moving weights."""
     made = job(folder, name, zero, **options)
+    made["spec"]["train"]["optimizer"] |= {"lr": 1e-3, "eps": 1e-3}
     del made["spec"]["student"]["lora"]
     made["spec"]["teacher"] = teacher
     return made
@@ -95,9 +96,8 @@ def test_a_compiled_run_with_an_average_goes_on_after_its_end_was_cut_off(folder
     assert config["weights"] == "ema" and (di4c.load(run, device="cpu").sample(2, steps=2, seed=0) < 10).all()
 
 
-@pytest.mark.parametrize("low", [1e-6, 1e-3])
-def test_times_near_0_in_bfloat16_stay_finite_over_thousands_of_steps(folder, low):
-    name = f"near-0-{low}"
+def test_times_near_0_in_bfloat16_stay_finite_over_thousands_of_steps(folder, low=1e-6):
+    name = "near-0"
     options = {"precision": "bf16", "on_nonfinite": "skip", "steps": 2000, "checkpoint_every": 0, "log_every": 50}
     launch(folder, [small(folder, name, low=low, teacher_step=low / 2, **options)])
     told = losses(folder / name)

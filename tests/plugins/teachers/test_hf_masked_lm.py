@@ -315,6 +315,24 @@ def test_trouble_31_weights_that_are_no_numbers_are_refused_by_name(tmp_path, ma
         HFMaskedLM(Absorbing(states, mask_index=mask), D, path=str(tmp_path))
 
 
+@pytest.mark.parametrize("stated", [True, False])
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_dropout_replaces_the_probabilities_that_a_configuration_leaves_to_defaults_too(stated, dropout):
+    config = {key: value for key, value in BERT.items() if stated or "dropout" not in key} | {"model_type": "bert", "mask_token_id": MASK}
+    network = HFMaskedLM(Absorbing(S, mask_index=MASK), D, config=config, dropout=dropout).backbone.network
+    assert {module.p for module in network.modules() if isinstance(module, torch.nn.Dropout)} == {dropout}
+    assert network.config.attention_probs_dropout_prob == dropout
+
+
+def test_a_switch_is_no_dropout_probability():
+    config = {
+        "model_type": "esm", "vocab_size": 30, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "pad_token_id": 1,
+        "intermediate_size": 24, "max_position_embeddings": 40, "mask_token_id": 7, "token_dropout": False,
+    }  # fmt: skip
+    network = HFMaskedLM(Absorbing(30, mask_index=7), D, config=config, dropout=0.3).backbone.network
+    assert network.config.token_dropout is False
+
+
 def test_a_lacking_shard_and_a_foreign_tensor_are_named(tmp_path):
     dream_folder(tmp_path)
     shard = sorted(tmp_path.glob("*.safetensors"))[1]
