@@ -1,4 +1,4 @@
-"""Runs the benchmarks that the README shows, on a CPU, and stores them: python tools/store_benchmarks.py [NAME…]
+"""Runs the benchmarks that docs/performance.md shows, on a CPU, and stores them: python tools/store_benchmarks.py [NAME…]
 
 Each is one call of tools/bench.py; tools/results/bench.json keeps the others' last results. What tools/gpu_check.sh has measured on
 a GPU is stored by `python tools/store_benchmarks.py --gpu-check FOLDER`.
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def store_gpu_check(folder: Path) -> None:
-    """Keeps what a GPU has measured for the README; a run on a CPU, or one with changed files, is no result."""
+    """Keeps what a GPU has measured for docs/performance.md; a run on a CPU, or one with changed files, is no result."""
     content = json.loads((folder / "bench.json").read_text(encoding="utf-8"))
     commands = [result["command"] for result in content["results"].values()]
     if not commands or not all("--device cuda" in command for command in commands):

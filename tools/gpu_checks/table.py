@@ -1,4 +1,4 @@
-"""The README's table of what tools/gpu_check.sh has measured on a GPU, or that nothing has been."""
+"""The documents' table of what tools/gpu_check.sh has measured on a GPU, or that nothing has been."""
 
 from gpu_checks.bench import CASES, figures
 from gpu_checks.verdict import held_to_limits, limits
