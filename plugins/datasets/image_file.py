@@ -45,6 +45,7 @@ def in_channels(image: Image.Image, channels: int, source: object) -> Image.Imag
 
 def upright(image: Image.Image) -> Image.Image:
     """The image as EXIF's orientation says that it is to be seen."""
+    image.load()  # Pillow turns a TIFF by itself here, and takes the tag away; PNGs may tell it behind their pixels
     turn = TURNS.get(image.getexif().get(ORIENTATION))
     return image if turn is None else image.transpose(turn)
 
@@ -57,7 +58,11 @@ def eight_bits(image: Image.Image, declared: Image.Image, source: object) -> Ima
         tones = np.asarray(image).astype(np.int64) >> (depth - 8)
         if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
             tones = 255 - tones
-        return Image.fromarray(tones.clip(0, 255).astype(np.uint8))
+        grey = Image.fromarray(tones.clip(0, 255).astype(np.uint8))
+        clear = image.info.get("transparency")
+        if clear is not None:
+            grey.putalpha(Image.fromarray(np.where(np.asarray(image) == clear, 0, 255).astype(np.uint8)))
+        return grey
     if image.mode[0] in "IF":
         raise DataError(f"{source}: pixels of mode {image.mode} (32 bits, or signed) declare no white; {REMEDY}")
     return image

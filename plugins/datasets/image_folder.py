@@ -15,7 +15,10 @@ from di4c_plugins.datasets.image_file import read_square
 from di4c_plugins.datasets.pixels import Images, PixelData, PixelSplit
 from di4c_plugins.datasets.reading import reading
 
-ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+ENDINGS = {
+    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2",
+    ".avif",
+}  # fmt: skip
 
 
 class FileSplit(Split):

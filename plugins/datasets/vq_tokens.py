@@ -16,7 +16,7 @@ from di4c_plugins.datasets.token_cache import cache_root, cached_tokens
 from di4c_plugins.tokenizers.pixels import images_of
 
 CACHE = "~/.cache/di4c/vq"
-READING = 2
+READING = 3
 """Rises where the same files are read as other images, so that no codes of an earlier reading are used."""
 
 

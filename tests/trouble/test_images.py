@@ -105,7 +105,7 @@ STORED = {
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
 def test_trouble_12_images_stand_upright(tmp_path, orientation, suffix):
     quarters = np.array([[240, 160], [80, 0]], dtype=np.uint8)
     upright = Image.fromarray(quarters.repeat(16, 0).repeat(16, 1))
@@ -116,6 +116,16 @@ def test_trouble_12_images_stand_upright(tmp_path, orientation, suffix):
     image.convert("RGB").save(tmp_path / f"x{suffix}", exif=exif)
     found = read_square(tmp_path / f"x{suffix}", (1, 2, 2))[0]
     assert np.abs(found.astype(int) - quarters).max() < 20, found
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_trouble_02_a_grey_that_is_declared_transparent_lies_on_white(tmp_path, kind):
+    tones = (LEADING if kind is np.uint8 else RAMP).astype(kind)
+    Image.fromarray(tones).save(tmp_path / "x.png", transparency=int(tones[0, 1]))
+    found = read_square(tmp_path / "x.png", SHAPE)[0]
+    wanted = LEADING.copy()
+    wanted[0, 1] = 255
+    assert np.abs(found.astype(int) - wanted).max() <= 1, found
 
 
 def test_of_an_animation_the_first_picture_is_read(tmp_path):
