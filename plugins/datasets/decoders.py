@@ -125,8 +125,11 @@ class Texts(Decoder):
 
         prefix stands at the beginning, suffix at the end, inside the separators of sequences that are wrapped; in
         `infill`, which begins after the prefix, each `blank` is one free token. Raises DataError where they do not fit,
-        or have characters or words without a token, which it names.
+        or have characters or words without a token, which it names; SpecError for what is no text.
         """
+        for name, told in {"prefix": prefix, "suffix": suffix, "infill": infill, "blank": blank}.items():
+            if not isinstance(told, str) or (name == "blank" and not told):
+                raise SpecError(f"prompt: expected a text as {name}, found {told!r}")
         inner: list[int] = []
         for i, piece in enumerate(infill.split(blank) if infill else []):
             inner += ([-1] if i else []) + self.encoding.known(piece)

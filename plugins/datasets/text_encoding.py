@@ -1,12 +1,13 @@
 """Text ↔ tokens: by characters, or by a tokenizer of the `tokenizers` library."""
 
+import contextlib
 import hashlib
 import json
 import re
 import string
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -124,9 +125,10 @@ class Subwords(Encoding):
             )
         self.size, self.separator, self.separator_text = max(vocabulary.values()) + 1, found, separator
         self.unknown = _unknown_id(tokenizer)
-        added = {token for token, entry in tokenizer.get_added_tokens_decoder().items() if entry.special}
+        self.added = tokenizer.get_added_tokens_decoder()
+        special = {token for token, entry in self.added.items() if entry.special}
         masks = {vocabulary[name] for name in USUAL_MASKS if name in vocabulary}
-        self.special = (added | masks) - {self.separator, self.unknown}
+        self.special = (special | masks) - {self.separator, self.unknown}
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         try:
@@ -167,8 +169,7 @@ class Subwords(Encoding):
         """The tokens of a text in which special tokens stand, these read as text but for the separator."""
         ids: list[int] = []
         start = 0
-        self.tokenizer.encode_special_tokens = True
-        try:
+        with self._special_as_text():
             for part in text.split(self.separator_text):
                 encoded = self._encoded(index, part)
                 for token, (begin, end) in zip(encoded.ids, encoded.offsets, strict=True):
@@ -178,20 +179,35 @@ class Subwords(Encoding):
                         raise UnreadableText(index, start + begin, told)
                 ids += [*encoded.ids, self.separator]
                 start += len(part) + len(self.separator_text)
+        return ids[:-1]
+
+    @contextlib.contextmanager
+    def _special_as_text(self) -> Iterator[None]:
+        """Inside, a special token that stands literally in a text is read as text."""
+        self.tokenizer.encode_special_tokens = True
+        try:
+            yield
         finally:
             self.tokenizer.encode_special_tokens = False
-        return ids[:-1]
 
     def _lost(self, text: str) -> list[str]:
         """The words of a text that the tokenizer makes its unknown token or leaves out."""
-        encoded = self.tokenizer.encode(text, add_special_tokens=False)
-        unknown = [at for token, at in zip(encoded.ids, encoded.offsets, strict=True) if token == self.unknown]
-        words = [_word_around(text, *at) for at in unknown]
-        words += [word for part in text.split(self.separator_text) for word in self._left_out(part)]
+        words = self._unknown(text)
+        with self._special_as_text():
+            for part in text.split(self.separator_text):
+                words += self._unknown(part) + self._left_out(part)
         return list(dict.fromkeys(words))
+
+    def _unknown(self, text: str) -> list[str]:
+        encoded = self.tokenizer.encode(text, add_special_tokens=False)
+        return [_word_around(text, *at) for token, at in zip(encoded.ids, encoded.offsets, strict=True) if token == self.unknown]
 
     def _left_out(self, text: str) -> list[str]:
         """The words of which the model drops characters, as BPE without an unknown token does."""
+        encoded = self.tokenizer.encode(text, add_special_tokens=False)
+        for token, (begin, end) in zip(encoded.ids, encoded.offsets, strict=True):
+            if token in self.added:  # found before the model is asked
+                text = text[:begin] + " " * (end - begin) + text[end:]
         normaliser, splitter = self.tokenizer.normalizer, self.tokenizer.pre_tokenizer
         text = normaliser.normalize_str(text) if normaliser else text
         words = splitter.pre_tokenize_str(text) if splitter else [(text, (0, len(text)))]

@@ -10,7 +10,7 @@ from di4c_plugins.processes.absorbing import Absorbing
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from di4c.contracts import DataSource
-from di4c.errors import DataError
+from di4c.errors import DataError, SpecError
 from di4c.testing import check_dataset
 
 WORDS = {"[UNK]": 0, "\n": 1, "the": 2, "sea": 3, "ship": 4, "[MASK]": 5, "[": 6, "]": 7, "MASK": 8, "[SEP]": 9}
@@ -201,3 +201,31 @@ def test_trouble_14_models_of_every_kind_name_what_they_lose():
             encoding.known(bad)
     everything = Subwords(byte_level())
     assert everything.decode(everything.known("wörld 日本 \n\t é")) == "wörld 日本 \n\t é"
+
+
+def test_trouble_14_special_tokens_in_a_prompt_are_words_like_others(tmp_path):
+    """Read as text they fall apart, here into parts of which the tokenizer has none or all."""
+    data = text(tmp_path, word_level({**WORDS, "CLS": 10}, special=("[MASK]", "[CLS]")), "the sea " * 30, length=8)
+    assert data.decoder().prompt(prefix="the [MASK]").tolist() == [2, 6, 8, 7, -1, -1, -1, -1]
+    (tmp_path / "poor").mkdir()
+    poor = {word: number for word, number in WORDS.items() if word not in ("[", "]", "MASK")}
+    data = text(tmp_path / "poor", word_level(poor), "the sea " * 30)
+    for prompt in ("[MASK]", "the [SEP]", "[UNK]"):
+        with pytest.raises(DataError, match=r"no token for '\[(MASK|SEP|UNK)\]'"):
+            data.decoder().prompt(prefix=prompt)
+
+
+def test_trouble_14_words_that_were_added_are_known():
+    tokenizer = Tokenizer(models.BPE(vocab={"a": 0, "b": 1, "ab": 2, "\n": 3}, merges=[("a", "b")]))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.add_tokens(["xyz"])
+    encoding = Subwords(tokenizer, separator="\n")
+    assert encoding.known("ab xyz b") == [2, 4, 1]
+    with pytest.raises(DataError, match="no token for 'xq'"):
+        encoding.known("ab xq xyz")
+
+
+@pytest.mark.parametrize("asked", [{"prefix": None}, {"infill": 3}, {"suffix": ["the"]}, {"infill": "a_b", "blank": ""}], ids=repr)
+def test_trouble_14_a_prompt_is_text(tmp_path, asked):
+    with pytest.raises(SpecError, match="prompt: expected a text as"):
+        text(tmp_path, word_level(), "the sea " * 30).decoder().prompt(**asked)
