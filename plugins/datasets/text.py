@@ -89,6 +89,8 @@ class Text(DataSource):
     ):
         if (path is None) == (dataset is None):
             raise SpecError("data: name either `path` (a file or folder) or `dataset` (a hub name)")
+        if most_characters < 2:
+            raise SpecError(f"data.most_characters is {most_characters}; one is the separator, so at least 2 are needed")
         if length < 3 or not 0 < held_out < 0.5:
             raise SpecError(
                 f"data: length is {length} and held_out {held_out}; length ≥ 3 and 0 < held_out < 0.5 are needed"
@@ -164,7 +166,7 @@ class Text(DataSource):
     def _cache(self, source: Documents) -> TokenCache:
         named, identity = source.identity(), self.encoding.identity()
         folder = self.cache / f"tokens-{_digest([READING, named, identity, self.most_tokens])}"
-        arrays = encoded(source.pieces(), self.encoding, self.most_tokens)
+        arrays = encoded(source.pieces(), self.encoding, self.most_tokens, source.named())
         return cached_tokens(folder, arrays, self.num_states, {"source": named})
 
     def _packing(self, cache: TokenCache) -> Packing:

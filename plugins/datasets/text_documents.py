@@ -73,6 +73,10 @@ class Documents:
             stats = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in self.files()]
         return [stats, self.column, self.division]
 
+    def named(self) -> str:
+        """The key of the spec and what it says, for messages."""
+        return f"data.dataset: {self.dataset} ({self.split})" if self.path is None else f"data.path: {self.path}"
+
     def files(self) -> list[Path]:
         """The files under `path`, sorted by name, one that links lead to counted once. DataError where there are none."""
         with reading(f"data.path: {self.path}", "a path"), named_by("data.path"):
@@ -165,11 +169,11 @@ class Documents:
 
     def _field(self, row: object, where: str) -> str:
         """The row's text; "" where it is null."""
-        if not isinstance(row, dict) or not isinstance(row.get(self.column, 0), str | None):
-            there = ", ".join(row) if isinstance(row, dict) else type(row).__name__
-            raise DataError(
-                f"{where}: no text under '{self.column}'; there is {there}. Name the field with data.column"
-            )
+        if not isinstance(row, dict):
+            raise DataError(f"{where}: a {type(row).__name__}, not one object with a field '{self.column}'")
+        if not isinstance(row.get(self.column, 0), str | None):
+            wrong = f"'{self.column}' holds a {type(row[self.column]).__name__}, no text" if self.column in row else f"no field '{self.column}'"
+            raise DataError(f"{where}: {wrong}; there is {', '.join(row)}. Name the field with the text with data.column")
         text = row[self.column] or ""
         try:
             text.encode()

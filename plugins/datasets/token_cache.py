@@ -111,8 +111,6 @@ def _write(folder: Path, arrays: Iterable[np.ndarray], num_states: int, about: d
                 file.write(data)
                 digest.update(data)
                 length += len(array)
-        if length == 0:
-            raise DataError(f"{folder.name}: the source holds no text")
         kept = {**about, "dtype": dtype, "length": length, "digest": digest.hexdigest()[:DIGEST]}
         (unfinished / "about.json").write_text(json.dumps(kept))
         os.replace(unfinished, folder)
@@ -120,24 +118,32 @@ def _write(folder: Path, arrays: Iterable[np.ndarray], num_states: int, about: d
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def encoded(pieces: Iterable[Piece], encoding: Encoding, most: int | None) -> Iterator[np.ndarray]:
+def encoded(pieces: Iterable[Piece], encoding: Encoding, most: int | None, source: str) -> Iterator[np.ndarray]:
     """The tokens of the pieces, a separator after each document; `most` in all (None: all).
 
-    Raises DataError with the place of a text that cannot be encoded.
+    Raises DataError with the place of a text that cannot be encoded, and where the source holds no text or none of it has a token.
     """
-    left = most
+    left, read, anything = most, False, False
+    for piece, ids in _with_tokens(pieces, encoding):
+        array = np.asarray([*ids, encoding.separator] if piece.ends else ids, dtype=np.int64)[:left]
+        read, anything = True, anything or bool((array != encoding.separator).any())
+        yield array
+        if left is not None:
+            left -= len(array)
+            if left == 0:
+                break
+    if not anything:
+        raise DataError(f"{source}: {'nothing in its text has a token' if read else 'holds no text'}")
+
+
+def _with_tokens(pieces: Iterable[Piece], encoding: Encoding) -> Iterator[tuple[Piece, list[int]]]:
+    """Each piece with its tokens."""
     for batch in _batches(pieces):
         try:
             found = encoding.encode([piece.text for piece in batch])
         except UnreadableText as error:
             raise DataError(f"{batch[error.index].place(error.position)}: {error}") from error
-        for ids, piece in zip(found, batch, strict=True):
-            array = np.asarray([*ids, encoding.separator] if piece.ends else ids, dtype=np.int64)[:left]
-            yield array
-            if left is not None:
-                left -= len(array)
-                if left == 0:
-                    return
+        yield from zip(batch, found, strict=True)
 
 
 def _batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:

@@ -241,3 +241,22 @@ def test_a_changed_reading_uses_no_cache_of_the_earlier_one(tmp_path, monkeypatc
     monkeypatch.setattr("di4c_plugins.datasets.text.READING", 99)
     assert data(tmp_path / "x.txt", tmp_path).fingerprint() == first
     assert len(list((tmp_path / "cache").glob("tokens-*[!k]"))) == folders + 1
+
+
+@pytest.mark.parametrize(("row", "told"), [
+    ('{"text": ["a", "b"]}', r"x\.jsonl:2: 'text' holds a list, no text; there is text"),
+    ('{"text": 3}', r"x\.jsonl:2: 'text' holds a int, no text"),
+    ('{"words": "a"}', r"x\.jsonl:2: no field 'text'; there is words"),
+    ('["a"]', r"x\.jsonl:2: a list, not one object"),
+])  # fmt: skip
+def test_trouble_20_a_row_without_text_says_what_it_holds(tmp_path, row, told):
+    (tmp_path / "x.jsonl").write_text('{"text": "a b c"}\n' + row)
+    with pytest.raises(DataError, match=told):
+        list(Documents(str(tmp_path / "x.jsonl")))
+
+
+@pytest.mark.parametrize(("content", "told"), [("", "holds no text"), (" \n\n", "holds no text"), ("12 34", "nothing in its text has a token")])
+def test_a_source_without_tokens_is_named(tmp_path, content, told):
+    (tmp_path / "x.txt").write_text(content)
+    with pytest.raises(DataError, match=rf"data\.path: .*x\.txt: {told}"):
+        Text(length=4, path=str(tmp_path / "x.txt"), alphabet="abc", cache=str(tmp_path / "cache")).split("train")

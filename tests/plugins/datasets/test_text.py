@@ -231,7 +231,7 @@ def test_faults_of_sources_are_named(corpus, tmp_path):
     for name, said in [
         ("binary.txt", "cannot be read as text"),
         ("x.parquet", "parquet"),
-        ("x.jsonl", "no text under 'text'"),
+        ("x.jsonl", "no field 'text'"),
     ]:
         with pytest.raises(DataError, match=said):
             text(tmp_path / name, tmp_path, alphabet="abc").split("train")
