@@ -14,20 +14,14 @@ def main() -> None:
 
 def sample(arguments: argparse.Namespace) -> None:
     """Writes the samples as the data set shows them: a picture, or text."""
-    import torch
-
     import di4c
-    from di4c.evaluation.cells import writing
 
     model = di4c.load(arguments.run, device=arguments.device, compile=arguments.compile, overrides=arguments.set)
     x_0 = model.sample(
         arguments.num, arguments.steps, arguments.label, mixture_size=arguments.mixture_size, seed=arguments.seed,
         batch_size=arguments.batch_size, known=_prompt(model, arguments),
     )  # fmt: skip
-    cond = None if arguments.label is None else torch.full((arguments.num,), arguments.label)
-    with writing(arguments.out):
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        print(model.save_grid(x_0, arguments.out, cond))
+    print(model.save_grid(x_0, arguments.out, arguments.label))
 
 
 def _prompt(model, arguments: argparse.Namespace):

@@ -81,10 +81,10 @@ def device_of(device: torch.device | str | int | None) -> torch.device:
     return chosen
 
 
-def folder_of(path: Any) -> str | os.PathLike:
-    """A path as it is given; SpecError for what is none."""
-    if not isinstance(path, str | os.PathLike) or not os.fspath(path):
-        raise SpecError(f"load: expected the path of a run or export folder, found {path!r}")
+def path_of(path: Any, asked: str) -> str | os.PathLike:
+    """A path as it is given; SpecError for what is none. asked: who needs it."""
+    if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str) or not os.fspath(path):
+        raise SpecError(f"{asked}: expected a path, found {path!r}")
     return path
 
 

@@ -22,7 +22,8 @@ from di4c.engine.compiling import compile_backbones
 from di4c.engine.exported import export_config, load_into
 from di4c.engine.run_folder import trained_seconds
 from di4c.errors import CheckpointError, DataError, SpecError
-from di4c.evaluation.arguments import device_of, draws_of, folder_of, known_tokens, labels_of, override_list, tokens_of
+from di4c.evaluation.arguments import device_of, draws_of, known_tokens, labels_of, override_list, path_of, tokens_of
+from di4c.evaluation.cells import writing
 from di4c.evaluation.generation import generate_batches, labels_at_random, training_labels
 from di4c.evaluation.models import MixtureSize, Model, ProductModel, student_model
 from di4c.paths import user_path
@@ -166,10 +167,18 @@ class LoadedModel:
         """Known tokens for `sample`: [D] int64, −1 where the model is free; text takes prefix, suffix and infill."""
         return self.decoder.prompt(**told)
 
-    def save_grid(self, tokens: Tensor, path: Path, cond: Tensor | None = None) -> Path:
-        """Writes samples for a person to look at, a picture or a text file; returns the file written."""
+    def save_grid(self, tokens: Any, path: str | Path, cond: Tensor | Sequence[int] | int | None = None) -> Path:
+        """Writes samples for a person to look at, a picture or a text file, and the folders above it; returns the file written.
+
+        tokens: as for `decode`. cond: their labels, one for all or one each. Raises SpecError for what is none of these, Di4CError
+        where the file cannot be written.
+        """
+        tokens, path = tokens_of(tokens, self.sizes.num_positions, self.sizes.num_states), user_path(path_of(path, "save_grid"))
+        labels = None if cond is None else labels_of(cond, len(tokens), self.sizes.num_classes)
         has_own = self.carried is None or self.carried.entry is None
-        return (self.data if has_own else self.decoder).save_grid(tokens, path, cond)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return (self.data if has_own else self.decoder).save_grid(tokens, path, labels)
 
     def teacher(self) -> "LoadedModel":
         """The teacher that a distilled student learnt from. Raises CheckpointError where its weights are not at hand."""
@@ -208,7 +217,7 @@ def load(
     Raises CheckpointError where the folder is absent, holds no export, or its weights are damaged or of another model, SpecError for
     overrides that cannot be.
     """
-    path, device, overrides = user_path(folder_of(path)), device_of(device), override_list(overrides)
+    path, device, overrides = user_path(path_of(path, "load")), device_of(device), override_list(overrides)
     folder = export_folder(path)
     run_spec = path / "spec.yaml"
     spec, carried = changed(_carried_spec(folder), overrides), read_carried(folder)

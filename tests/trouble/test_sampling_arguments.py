@@ -10,7 +10,7 @@ import di4c
 from di4c.command import number
 from di4c.config.eval_spec import EvalSpec, mixture_size
 from di4c.draws import Draws
-from di4c.errors import SpecError
+from di4c.errors import Di4CError, SpecError
 from tests.evaluation.conftest import PRETRAIN, distill, write_run
 
 THREE = [np.int64(3), np.uint8(3), np.array(3), torch.tensor(3), torch.tensor(3, dtype=torch.int32)]
@@ -94,3 +94,33 @@ def test_trouble_09_the_commands_refuse_the_same(text):
     with pytest.raises(argparse.ArgumentTypeError, match="expected a whole number ≥ 1"):
         number(1)(text)
     assert number()("-3") == -3
+
+
+def test_trouble_b10_grids_take_what_decoding_takes(model, tmp_path, monkeypatch):
+    tokens = model.sample(3, 1, seed=0)
+    wanted = model.save_grid(tokens, tmp_path / "new" / "folder" / "a.png").read_bytes()
+    for same in (tokens.numpy(), tokens.tolist(), tokens.int()):
+        assert model.save_grid(same, str(tmp_path / "b")).read_bytes() == wanted
+    assert model.save_grid(tokens[0], tmp_path / "one").is_file()
+    labelled = model.save_grid(tokens, tmp_path / "c", torch.tensor([4, 4, 4])).read_bytes()
+    for cond in (4, [4, 4, 4], np.array([4, 4, 4])):
+        assert model.save_grid(tokens, tmp_path / "d", cond).read_bytes() == labelled
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert model.save_grid(tokens, "~/x") == tmp_path / "home" / "x.png"
+
+
+def test_trouble_b10_what_no_grid_can_be_made_of_is_refused(model, tmp_path):
+    tokens = torch.zeros(2, 64, dtype=torch.int64)
+    for wrong in (tokens + 17, tokens.float(), tokens[:, 1:], "text", None):
+        with pytest.raises(SpecError, match=r"tokens: expected tokens \[n, 64\], 0 to 16"):
+            model.save_grid(wrong, tmp_path / "x")
+    for cond in ([1], 10, "3", [1, 2, 3]):
+        with pytest.raises(SpecError, match="cond: expected a label 0 to 9"):
+            model.save_grid(tokens, tmp_path / "x", cond)
+    for path in (None, "", b"x"):
+        with pytest.raises(SpecError, match="path"):
+            model.save_grid(tokens, path)
+    (tmp_path / "file").touch()
+    with pytest.raises(Di4CError, match=r"cannot write .*file/x"):
+        model.save_grid(tokens, tmp_path / "file" / "x")
+    assert not list(tmp_path.glob("x*"))
