@@ -71,7 +71,7 @@ def describe(annotation: Any) -> str:
     if origin is Literal:
         return "one of " + ", ".join(repr(a) for a in args)
     if (origin or annotation) in _SEQUENCES:
-        items = [a for a in args if a is not Ellipsis]
+        items = [a for a in args if a not in (Ellipsis, Any)]
         return "a list" + (f" of {' and '.join(dict.fromkeys(map(_plural, items)))}" if items else "")
     if (origin or annotation) in _MAPPINGS or dataclasses.is_dataclass(annotation):
         return "a mapping"

@@ -16,6 +16,7 @@ from di4c.engine.exported import export_config
 from di4c.errors import CheckpointError, Di4CError, SpecError
 
 LABELS_FILE = "labels.safetensors"
+LARGEST_SIZE = 2**31
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,9 @@ class Carried:
         if self.entry is None or "missing" in self.entry:
             reason = self.entry["missing"] if self.entry else "their data say no way"
             raise SpecError(f"{self.folder}: samples of this model cannot be decoded: {reason}")
-        values = dict(self.entry)
-        module, _, name = values.pop("class", ":").partition(":")
         try:
+            values = dict(self.entry)
+            module, _, name = values.pop("class").partition(":")
             return getattr(importlib.import_module(module), name).restored(self.folder, values)
         except Di4CError:
             raise
@@ -54,8 +55,11 @@ class Carried:
         if self.num_classes is None or not file.exists():
             return None
         labels = read_tensors(file).get("labels")
-        if labels is None or labels.dim() != 1:
-            raise CheckpointError(f"{file}: not the labels of an export")
+        allowed = f"labels 0 to {self.num_classes - 1}, one for every training example"
+        if labels is None or labels.dim() != 1 or labels.is_floating_point() or not len(labels):
+            raise CheckpointError(f"{file}: not the labels of an export; expected {allowed}")
+        if labels.min() < 0 or labels.max() >= self.num_classes:
+            raise CheckpointError(f"{file}: labels {labels.min()} to {labels.max()}; expected {allowed}")
         return labels.long()
 
 
@@ -77,9 +81,13 @@ def read_carried(folder: Path) -> Carried | None:
         return None
     try:
         sizes = [values[key] for key in ("num_positions", "num_states", "num_classes")]
-        if not all(isinstance(size, int) and size > 0 for size in sizes[:2]):
-            raise ValueError(f"sizes {sizes}")
-        return Carried(*sizes, values["label_names"], values["decoder"], folder)
+        for size in sizes if sizes[2] is not None else sizes[:2]:
+            if type(size) is not int or not 0 < size < LARGEST_SIZE:
+                raise ValueError(f"sizes {sizes}")
+        names, entry = values["label_names"], values["decoder"]
+        if not isinstance(names, list | None) or not isinstance(entry, dict | None):
+            raise ValueError(f"label_names {names!r}, decoder {entry!r}")
+        return Carried(*sizes, names, entry, folder)
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder / 'config.json'}: what it says of the data cannot be read ({error!r})") from error
 

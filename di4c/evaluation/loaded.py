@@ -178,7 +178,10 @@ class LoadedModel:
         has_own = self.carried is None or self.carried.entry is None
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            return (self.data if has_own else self.decoder).save_grid(tokens, path, labels)
+            try:
+                return (self.data if has_own else self.decoder).save_grid(tokens, path, labels)
+            except NotImplementedError as error:
+                raise SpecError(f"{self.path}: {error}") from error
 
     def teacher(self) -> "LoadedModel":
         """The teacher that a distilled student learnt from. Raises CheckpointError where its weights are not at hand."""

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from di4c.contracts import Decoder, ImageTokenizer, strict_load
-from di4c.contracts.weight_files import read_tensors
+from di4c.contracts.weight_files import read_tensors, require_whole
 from di4c.errors import CheckpointError, DataError, SpecError
 from di4c.paths import with_ending
 from di4c_plugins.datasets.image_grid import image_grid
@@ -65,7 +65,10 @@ class Levels(Pictures):
 
     @classmethod
     def restored(cls, folder: Path, values: dict[str, Any]) -> "Levels":
-        return cls(values.pop("shape"), values.pop("num_states"), **values)
+        shape, num_states, scale = values.pop("shape"), values.pop("num_states"), values.get("scale", 1)
+        if len(shape) != 3 or not all(type(size) is int and size > 0 for size in (*shape, num_states - 1, scale)):
+            raise ValueError(f"shape {shape}, num_states {num_states}, scale {scale}")
+        return cls(shape, num_states, **values)
 
 
 class Codes(Pictures):
@@ -163,6 +166,7 @@ class Texts(Decoder):
         from tokenizers import Tokenizer
 
         file = folder / TOKENIZER_FILE
+        require_whole(file)
         try:
             tokenizer = Tokenizer.from_file(str(file))
         except Exception as error:  # the library raises bare Exception for every fault

@@ -174,10 +174,33 @@ def test_trouble_b10_damage_to_what_is_carried_is_told(tmp_path):
     with pytest.raises(CheckpointError, match="labels.safetensors"):
         model.sample(1, 1)
     config = json.loads((export / "config.json").read_text())
-    for wrong in ([], {"num_positions": 3}, {**config["data"], "num_states": "six"}):
+    wrong_sizes = [{**config["data"], key: value} for key in ("num_positions", "num_states", "num_classes")
+                   for value in (0, -1, "64", 6.5, True, [], 2**70)]  # fmt: skip
+    for wrong in ([], {"num_positions": 3}, *wrong_sizes, {**config["data"], "label_names": "x"}, {**config["data"], "decoder": "x"}):
         (export / "config.json").write_text(json.dumps({**config, "data": wrong}))
         with pytest.raises(CheckpointError, match="config.json: what it says of the data"):
             di4c.load(export, device="cpu")
+
+
+@pytest.mark.parametrize("change", [{"class": 3}, {"class": None}, {"class": "nope:x"}, {"class": "os:system"}, {"shape": [1, 8]}, {"shape": 8},
+                                    {"shape": ["a", 8, 8]}, {"num_states": None}, {"num_states": 1}, {"scale": 0}, {"scale": "x"},
+                                    {"unknown": 1}], ids=repr)  # fmt: skip
+def test_trouble_b10_a_damaged_decoder_is_told(tmp_path, change):
+    export, *_ = exported("digits", tmp_path)
+    config = json.loads((export / "config.json").read_text())
+    config["data"]["decoder"] |= change
+    (export / "config.json").write_text(json.dumps(config))
+    model = di4c.load(export, device="cpu")
+    with pytest.raises(CheckpointError, match="config.json: its decoder cannot be made"):
+        model.decode(model.sample(1, 1, seed=0))
+
+
+def test_trouble_b10_labels_that_are_none_of_the_classes_are_told(tmp_path):
+    export, *_ = exported("digits", tmp_path)
+    for labels in (torch.tensor([0, 10]), torch.tensor([-1]), torch.tensor([0.5]), torch.zeros(0, dtype=torch.int32)):
+        save_file({"labels": labels}, export / "labels.safetensors")
+        with pytest.raises(CheckpointError, match="labels.safetensors: .*expected labels 0 to 9"):
+            di4c.load(export, device="cpu").sample(1, 1)
 
 
 def test_trouble_b10_codes_of_a_tokenizer_that_cannot_travel(tmp_path, monkeypatch):
