@@ -56,6 +56,10 @@ CONTRACTS = {
 """What a class of each kind extends, of di4c.contracts."""
 
 
+IMPOSSIBLE = (ValueError, ArithmeticError, RuntimeError, MemoryError)
+"""What libraries raise of numbers that cannot be. TypeError, AttributeError and the like are faults of a part's code, and keep their trace."""
+
+
 @dataclass(frozen=True)
 class Construction:
     """A constructor with its checked options; `nested` are the parts among them, `parameters` what it can be given."""
@@ -67,7 +71,10 @@ class Construction:
     where: str
 
     def build(self, provided: Mapping[str, Any]) -> Any:
-        """Calls the constructors, innermost first; their Di4CErrors are told with the key path."""
+        """Calls the constructors, innermost first; their Di4CErrors are told with the key path.
+
+        Numbers that a library cannot take (a negative width, a probability of 2) are SpecErrors that list the options.
+        """
         given = {key: value for key, value in provided.items() if key in self.parameters}
         parts = {key: construction.build(provided) for key, construction in self.nested.items()}
         try:
@@ -75,6 +82,10 @@ class Construction:
         except Di4CError as error:
             told = str(error)
             raise type(error)(told if told.startswith(self.where) else f"{self.where}: {told}") from error
+        except IMPOSSIBLE as error:
+            given = ", ".join(f"{key} {value!r}" for key, value in self.options.items()) or "no options"
+            told = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise SpecError(f"{self.where}: {getattr(self.factory, '__name__', 'it')} cannot be made with {given[:200]} ({told})") from error
 
 
 def name_key(kind: str) -> str:
@@ -157,6 +168,8 @@ def _plan_call(
                 nested[key] = construction
             else:  # built now, so that a check without training hears what __post_init__ says
                 plain[key] = construction.build({})
+        elif key in NESTED and _needs_part(NESTED[key], value, annotation):
+            raise SpecError(f"{path}: expected a name or a mapping with {name_key(NESTED[key])!r}, found {value!r}.")
         else:
             plain[key] = coerce(value, annotation, path)
     return Construction(factory, plain, nested, frozenset(parameters) & own, where)
@@ -187,6 +200,16 @@ def _asks_for(kind: str, annotation: Any) -> bool:
 
     contract = getattr(contracts, CONTRACTS[kind])
     return any(isinstance(arm, type) and issubclass(arm, contract) for arm in arms_of(annotation))
+
+
+def _needs_part(kind: str, value: Any, annotation: Any) -> bool:
+    """Whether a value that names no part stands where nothing but a part can."""
+    from di4c import contracts
+
+    if kind not in CONTRACTS or (value is None and type(None) in typing.get_args(annotation)):
+        return False
+    contract = getattr(contracts, CONTRACTS[kind])
+    return not isinstance(value, contract) and all(isinstance(arm, type) and issubclass(arm, contract) for arm in arms_of(annotation))
 
 
 def arms_of(annotation: Any) -> tuple:

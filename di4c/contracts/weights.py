@@ -17,8 +17,9 @@ def strict_load(
     """Loads `state` into `module`; every key and shape must agree, or nothing is loaded and CheckpointError is raised.
 
     Of tensors that are one in the module (a head tied to the embedding) the file may hold any: formats leave the others
-    out. NaN or infinite weights are refused by name. The message lists the first differences and the likely reason: a prefix, other names for the same shapes, a part of a model,
-    another depth, width or vocabulary. `reasons` adds a plugin's own: {fragment of a differing key: what it means}.
+    out. NaN or infinite weights are refused by name. The message lists the first differences and the likely reason: a
+    prefix, other names for the same shapes, a part of a model, another depth, width or vocabulary. `reasons` adds a
+    plugin's own: {fragment of a differing key: what it means}.
     """
     own = module.state_dict()
     state = _with_tied(module, state, source)

@@ -1,5 +1,7 @@
 """A small bidirectional diffusion transformer."""
 
+import math
+
 import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
@@ -7,6 +9,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from di4c.contracts import AffineReadout, Context, Reduction, TwoPartBackbone
+from di4c.errors import SpecError
 from di4c_plugins.backbones.rotary import Rotary, Turns
 
 
@@ -37,6 +40,10 @@ class DiT(TwoPartBackbone):
         dropout: float = 0.0,
         recompute: bool = False,
     ):
+        if min(width, depth, heads) < 1 or width % heads or (width // heads) % 2:
+            raise SpecError(f"backbone dit: width {width} over {heads} heads must give an even whole number, and depth {depth} be at least 1")
+        if grid and math.prod(grid) != num_positions:
+            raise SpecError(f"backbone dit: a grid of {' × '.join(map(str, grid))} has not the {num_positions} positions of the data")
         super().__init__()
         self.width, self.depth, self.embedding_width = width, depth, width
         self.recompute, self.reads_time = recompute, time_conditioning

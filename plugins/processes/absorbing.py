@@ -19,6 +19,8 @@ class Absorbing(ForwardProcess):
     def __init__(self, data_states: int, *, schedule: Literal["log-linear"] = "log-linear", mask_index: int | None = None):
         if schedule not in SCHEDULES:
             raise SpecError(f"process.schedule: no mask schedule named {schedule!r}; known: {', '.join(sorted(SCHEDULES))}")
+        if mask_index is not None and mask_index < 0:
+            raise SpecError(f"process.mask_index: expected a state ≥ 0, found {mask_index}")
         self.schedule = SCHEDULES[schedule]()
         self.num_states = data_states + 1 if mask_index is None else max(data_states, mask_index + 1)
         self.mask_index = data_states if mask_index is None else mask_index

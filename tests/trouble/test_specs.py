@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import di4c
+from di4c.config.build import build
 from di4c.config.check import check
 from di4c.config.coerce import coerce
 from di4c.config.registry import Registry
@@ -210,3 +211,30 @@ def test_trouble_b07_a_refusal_leaves_what_is_recorded(folders):
     assert recorded_spec(folders["top"] / "rounds")["objective"]["data"]["weight"] == 1.0
     weights = [di4c.load(folders["top"] / "rounds" / name, device="cpu").digest for name in ("round-2", "round-3")]
     assert weights[0] != weights[1] and torch.is_tensor(di4c.load(folders["top"] / "rounds", device="cpu").sample(1, 1, seed=0))
+
+
+IMPOSSIBLE = [
+    ("teacher__backbone__width", -4), ("teacher__backbone__width", 17), ("teacher__backbone__heads", 0), ("teacher__backbone__heads", 3),
+    ("teacher__backbone__depth", 0), ("teacher__backbone__dropout", 2), ("teacher__backbone__mlp_ratio", -1),
+    ("teacher__backbone__grid", [9, 9]), ("teacher__backbone", None), ("teacher__backbone", 3), ("teacher__parameterisation", ["subs"]),
+    ("process", {"name": "birth-death", "sigma_min": 0, "sigma_max": 0}), ("process", {"name": "absorbing", "mask_index": -1}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("key", "value"), IMPOSSIBLE, ids=lambda value: str(value)[:40])
+def test_options_that_no_network_can_have_are_refused_by_name(key, value):
+    """Whatever a library says of them: a negative width, a probability of 2, a part that is none."""
+    spec = Spec.from_dict(changed(PRETRAIN, **{key: value}))
+    with pytest.raises(Di4CError) as caught:
+        build(spec, Registry.default())
+    told = str(caught.value)
+    assert key.split("__")[0] in told and key.split("__")[-1] in told and "\n" not in told
+
+
+def test_faults_of_a_parts_code_keep_their_trace(monkeypatch):
+    def broken(self, **options):
+        raise AttributeError("no such thing")
+
+    monkeypatch.setattr("di4c_plugins.backbones.dit.Conditioning.__init__", broken)
+    with pytest.raises(TypeError):
+        build(Spec.from_dict(PRETRAIN), Registry.default())
