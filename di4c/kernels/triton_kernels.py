@@ -54,7 +54,8 @@ def normalisers(z, bias, position, out, lines, M, S, stride, per_split, BIAS: tl
         top = above
     largest = tl.max(top, axis=0)
     sum_of_all = tl.sum(total * tl.exp(top - largest), axis=0)
-    value = tl.where(sum_of_all > 0, largest + tl.log(tl.where(sum_of_all > 0, sum_of_all, 1.0)), NOTHING)
+    nothing = sum_of_all == 0  # not so for NaN, which the loss is to show
+    value = tl.where(nothing, NOTHING, largest + tl.log(tl.where(nothing, 1.0, sum_of_all)))
     tl.store(out + split.to(tl.int64) * lines + line, value)
 
 
@@ -74,7 +75,7 @@ def divergences(
     b = _bias(bias, position, row, s, inside, stride, BIAS, BS)
     j = tl.arange(0, JP)
     marginal = tl.load(q + (j[:, None] * P + row) * S + s[None, :], mask=(j < J)[:, None] & inside[None, :], other=0.0)
-    counts = marginal > 0
+    counts = marginal != 0
     place = sums + tile * 4 * J * P + j * P + row
     tl.store(place, tl.sum(marginal, axis=1), mask=j < J)
     negative_entropy = tl.where(counts, marginal * tl.log(tl.where(counts, marginal, 1.0)), 0.0)

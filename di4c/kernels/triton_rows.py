@@ -121,8 +121,8 @@ def _tile(z: Tensor, rows: int) -> int:
 
 
 def _splits(z: Tensor, lines: int, tiles: int) -> int:
-    """Programs that share a line's tiles."""
-    return min(tiles, max(1, -(-PROGRAMS_A_MULTIPROCESSOR * _multiprocessors(z) // lines)))
+    """Programs that share a line's tiles. There may be no line: a chunk's rows are as many as the data ask for."""
+    return min(tiles, max(1, -(-PROGRAMS_A_MULTIPROCESSOR * _multiprocessors(z) // max(1, lines))))
 
 
 def _multiprocessors(z: Tensor) -> int:

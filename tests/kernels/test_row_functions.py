@@ -101,6 +101,28 @@ def test_values_and_gradients_with_tokens_that_repeat(kernels, components, sampl
     assert (gradient - expected).norm() <= 1e-5 * expected.norm()
 
 
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_a_chunk_may_have_no_row(kernels):
+    """Where no position of a step is open."""
+    module, z, mean = kernels(), torch.empty(0, 2, 33), torch.empty(0, 33)
+    drawn = module.row_draw(Logits(z), Lines(torch.ones(2) / 2, torch.empty(0, 2, dtype=torch.float64)), torch.empty_like(z), mean)
+    assert drawn.shape == (0, 2) and drawn.dtype == torch.int64
+    found = module.row_values(Logits(z), Against(torch.zeros(2), torch.empty(0, 3, dtype=torch.int64), [mean], kl=True), torch.empty_like(z))
+    assert found.chosen.shape == (0, 2, 3) and found.kl.shape == (1, 0)
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize("states", [33, 200])
+def test_what_is_not_a_number_shows_in_the_values(kernels, states):
+    """One logit of many, or one probability of a target: a loss that stayed finite would train on."""
+    module, z, q = kernels(), torch.zeros(2, 1, states), torch.full((2, states), 1 / states)
+    z[0, 0, 5] = q[1, 7] = torch.nan
+    against = Against(torch.zeros(1), torch.tensor([[3], [3]]), [q], kl=True, componentwise=True)
+    found = module.row_values(Logits(z), against, torch.empty_like(z))
+    assert found.chosen.isnan().flatten().tolist() == [True, False]
+    assert found.kl.isnan().all() and found.componentwise.isnan().all()
+
+
 @needs_triton
 @pytest.mark.parametrize("rows, states", [(1, 50258), (41, 50258), (512, 50258), (10, 130_000), (512, 1025)])
 def test_sweeps_fill_the_card(rows, states):
