@@ -57,7 +57,8 @@ def product(h: Tensor, weight: Tensor, bias: Tensor | None = None, out: Tensor |
     if h.dtype in (torch.float32, torch.float64):
         return torch.mm(h, weight.T, out=out) if bias is None else torch.addmm(bias, h, weight.T, out=out)
     if h.is_cuda:
-        return torch.mm(h, weight.T, out_dtype=torch.float32)
+        found = torch.mm(h, weight.T, out_dtype=torch.float32)
+        return found if bias is None else found.add_(bias)
     out = h.new_empty(len(h), len(weight), dtype=torch.float32) if out is None else out
     wide = h.float()
     for states in torch.arange(len(weight)).split(STATES_AT_A_TIME):

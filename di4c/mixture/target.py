@@ -112,6 +112,7 @@ def _read_log_probs(
     for some in number.tensor_split(max(1, -(-stacked.x_t.numel() // at_a_time))):
         chunk = slice(start, start := start + len(some))
         log_p = marginals.prediction.log_probs(marginals.rows_of_copies(some)).reshape(len(some), stacked.shape[1], stacked.num_states)
+        log_p = log_p.contiguous()  # as kernels take it
         with as_given(log_p):
             scratch = torch.empty_like(log_p)
             take(chunk, *draw_from(Logits(log_p), cut(lines, chunk), scratch, None if table is None else table[chunk], score))

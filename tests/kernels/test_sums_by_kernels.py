@@ -6,13 +6,15 @@ from dataclasses import replace
 import pytest
 import torch
 from hypothesis import HealthCheck, example, given, settings
-from tests.mixture.mixture_cases import SUMS, Case, cases, gradients, oracle_sums, project_sums, system
+from tests.mixture.mixture_cases import SUMS, Case, cases, gradients, opaque, oracle_sums, project_sums, system
 from tests.mixture.test_mixture import close
 from tests.mixture.test_mixture_precision import exact_in_bf16
 from tests.losses.test_objective import batch, make
 
+from di4c.contracts import Raw
 from di4c.kernels import backend
 from di4c.draws import Draws
+from di4c.mixture.target import draw
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="Triton is not installed (it comes with CUDA builds of torch, or pip install triton)"
@@ -161,3 +163,16 @@ def test_a_whole_objective_gives_the_same_losses_and_gradients(monkeypatch):
     torch.testing.assert_close(*losses, rtol=1e-5, atol=1e-5)
     for ours, theirs in zip(*grads, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+class Strided(Raw):
+    """Log-probabilities that do not lie one after another."""
+
+    def log_probs(self, logits, x_t):
+        return super().log_probs(logits, x_t).mT.contiguous().mT
+
+
+def test_targets_that_do_not_lie_in_order_are_drawn_from():
+    prediction = opaque(system(Case(components=3, subs=False), torch.float32)).prediction
+    found = draw(replace(prediction, parameterisation=Strided()), Draws(0, count=2))
+    assert torch.equal(found, draw(prediction, Draws(0, count=2)))

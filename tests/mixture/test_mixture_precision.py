@@ -1,6 +1,7 @@
 """bf16 features with float32 reductions, autocast, activation checkpointing and torch.compile around the hand-written path."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from tests.mixture.mixture_cases import SUMS, Case, drawn_with_marginals, gradie
 from tests.losses.test_objective import batch, make
 from torch.utils.checkpoint import checkpoint
 
+from di4c.mixture.affine import product
 from di4c.mixture.sums import Query, statistics
 from di4c.draws import Draws
 
@@ -129,3 +131,12 @@ def test_inside_a_compiled_function():
     value = torch.compile(total, backend="aot_eager")(torch.tensor(2.0))
     for ours, theirs in zip(torch.autograd.grad(value, made.parameters), want, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("bias", [None, torch.tensor([1.0, -2.0, 0.5, 3.0])])
+def test_products_of_narrow_factors_on_a_gpu_have_their_bias(bias, monkeypatch):
+    """Where there is no Triton, whose kernels would add it. The library's product is stood in for."""
+    h, weight = torch.randn(3, 2).bfloat16(), torch.randn(4, 2).bfloat16()
+    monkeypatch.setattr(torch, "mm", lambda left, right, out_dtype: h.to(out_dtype) @ right.to(out_dtype))
+    found = product(SimpleNamespace(dtype=h.dtype, is_cuda=True), weight, bias)
+    torch.testing.assert_close(found, torch.nn.functional.linear(h.float(), weight.float(), bias))
