@@ -165,7 +165,7 @@ def _distilled_pair(
     labels = None if cond is None else repeat(cond, "b -> (b c)", c=options.near_copies)
     t, _ = options.near_time.sample(copies.child("t"))
     x_t = teacher.process.corrupt(again, t, copies.child("x_t"))
-    lam = options.latent.sample(1, copies.child("lambda")).to(x_0.device)
+    lam = placed(options.latent.sample(1, copies.child("lambda")), x_0.device)
     return {"distilled_student": student.predict(x_t, t, labels, lam), "distilled_teacher": teacher.predict(x_t, t, labels)}
 
 

@@ -1,13 +1,13 @@
 """Data-free distillation: the reference law r_t is the teacher's own samples, noised, instead of the data."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from di4c.contracts import Batch, Draws, Sampler, Teacher
+from di4c.contracts import Batch, Draws, Sampler, Teacher, placed
 from di4c.contracts.fingerprint import fingerprint
 from di4c.errors import DataError, SpecError
 
@@ -35,8 +35,8 @@ class Pool:
 
     def batch(self, draws: Draws) -> Batch:
         """One sample of the pool, with its label, for every example of `draws`."""
-        index = draws.child("rollout").integers(len(self.x_0)).to(self.x_0.device)
-        return Batch(self.x_0[index].to(draws.device), None if self.cond is None else self.cond[index].to(draws.device))
+        index = replace(draws.child("rollout"), device=self.x_0.device).integers(len(self.x_0))
+        return Batch(*(None if x is None else placed(x[index], draws.device) for x in (self.x_0, self.cond)))
 
 
 def load_or_roll_out(

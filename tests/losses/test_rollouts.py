@@ -33,6 +33,12 @@ def test_batches_of_the_pool_do_not_depend_on_the_batch_size():
     assert torch.equal(one.x_0, other.x_0)
 
 
+def test_examples_of_the_pool_are_chosen_where_it_lies():
+    """A choice made on a GPU would have to be waited for at every step; nothing can be read back from a meta device."""
+    pool = load_or_roll_out(OPTIONS, tiny_teacher(), Ancestral(tiny_teacher().process), 3, Draws(0))
+    assert pool.batch(Draws(0, count=3, device="meta")).x_0.device.type == "meta"
+
+
 def test_the_objective_trains_on_the_pool_and_not_on_the_data():
     objective = make(reference="teacher", rollouts=OPTIONS, num_classes=3)
     objective.prepare(Draws(0))
