@@ -32,7 +32,10 @@ class OptimizerOptions:
 
 @dataclass(frozen=True)
 class ScheduleOptions:
-    """The learning rate: `warmup` steps up from 0, then constant, or down to `final` times lr at the last step."""
+    """The learning rate: `warmup` steps up from 0, then constant, or down to `final` times lr at the last step.
+
+    A training shorter than its warm-up, a trial of a long one, ends within it.
+    """
 
     warmup: int
     decay: Literal["constant", "cosine", "linear"]
@@ -83,11 +86,10 @@ class TrainOptions:
             _require(getattr(self, key) >= 1, f"train.{key}", getattr(self, key), "at least 1")
         for key in ("checkpoint_every", "diagnostics_every"):
             _require(getattr(self, key) >= 0, f"train.{key}", getattr(self, key), "a number of steps ≥ 0")
-        micro, warmup = self.micro_batch_size, self.schedule.warmup
+        micro = self.micro_batch_size
         _require(micro is None or micro >= 1, "train.micro_batch_size", micro, "at least 1, or null")
         _require(self.clip is None or self.clip > 0, "train.clip", self.clip, "a number > 0, or null")
         _require(self.ema is None or 0 <= self.ema < 1, "train.ema", self.ema, "a decay in [0, 1), or null")
-        _require(warmup <= self.steps, "train.schedule.warmup", warmup, f"at most {self.steps} steps")
 
     def micro_batches(self, world_size: int) -> tuple[int, int]:
         """(micro-batch size, micro-batches a step) of one of `world_size` ranks.

@@ -99,7 +99,7 @@ def test_an_override_replaces_an_entry_whole(tmp_path):
         ({"train__optimizer__betas": [0.9, 1.0]}, SpecError, "train.optimizer.betas: expected two numbers"),
         ({"train__precision": "fp16"}, SpecError, "train.precision: found 'fp16'.*Allowed: bf16, fp32"),
         ({"train__schedule": {"warmup": 1, "decay": "cosine"}}, SpecError, "train.schedule.final: expected a fraction"),
-        ({"train__schedule": {"warmup": 99, "decay": "constant"}}, SpecError, "train.schedule.warmup: .* at most 10"),
+        ({"train__schedule": {"warmup": -1, "decay": "constant"}}, SpecError, "train.schedule.warmup: expected a number of steps ≥ 0"),
         ({"train__ema": 1.5}, SpecError, "train.ema: expected a decay"),
         ({"train": 3}, SpecError, "train: expected a mapping, found 3"),
         ({"data": "digit"}, RegistryError, "data.name: no dataset named 'digit'. Did you mean 'digits'"),

@@ -43,6 +43,7 @@ def test_schedules_warm_up_and_end_at_their_final_value():
     assert middle == pytest.approx(0.1 + 0.9 * (1 + math.cos(math.pi / 3)) / 2)
     assert lr_factor(12, 21, ScheduleOptions(warmup=4, decay="linear", final=0.0)) == pytest.approx(0.5)
     assert {lr_factor(k, 9, ScheduleOptions(warmup=0, decay="constant")) for k in range(9)} == {1.0}
+    assert [lr_factor(k, 2, ScheduleOptions(warmup=4, decay="cosine", final=0.1)) for k in range(2)] == [0.25, 0.5]  # a short trial
 
 
 def test_the_stream_visits_every_example_once_an_epoch_however_it_is_split():
