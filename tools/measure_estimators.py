@@ -23,7 +23,6 @@ TOP = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(TOP), str(TOP / "tools")]
 
 from estimator_cases import digits, enumerated  # noqa: E402
-from estimator_cases.repeated import standard_deviation  # noqa: E402
 
 from di4c.command import path_argument  # noqa: E402
 from di4c.config.build import build  # noqa: E402
@@ -31,6 +30,7 @@ from di4c.config.registry import Registry  # noqa: E402
 from di4c.config.spec import read_spec  # noqa: E402
 from di4c.engine.run_folder import code_commit  # noqa: E402
 from di4c.evaluation.loaded import LoadedModel, load  # noqa: E402
+from di4c.evaluation.repeated import standard_deviation  # noqa: E402
 from di4c_plugins.estimators.control_variate import ControlVariate  # noqa: E402
 from di4c_plugins.estimators.jackknife import Jackknife  # noqa: E402
 from di4c_plugins.estimators.monte_carlo import MonteCarlo  # noqa: E402

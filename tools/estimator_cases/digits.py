@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from estimator_cases.repeated import gradients as repeated_gradients
+from di4c.evaluation.repeated import gradients as repeated_gradients
 from di4c.mixture.sums import Query, statistics
 from di4c.losses.objective import Di4C
 from di4c.losses.terms import ConsistencyTerm, DataTerm

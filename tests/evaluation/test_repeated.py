@@ -1,9 +1,9 @@
-"""Gradients under repeated draws, as tools/advise.py and tools/measure_estimators.py take them."""
+"""Gradients under repeated draws."""
 
 import pytest
 import torch
 
-from tools.estimator_cases.repeated import gradients, standard_deviation
+from di4c.evaluation.repeated import gradients, standard_deviation
 
 
 def test_gradients_of_repeated_draws():
