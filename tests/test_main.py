@@ -1,13 +1,35 @@
+import importlib
 import os
 import subprocess
 import sys
 
 import pytest
 
-from di4c.__main__ import main
+import di4c
+from di4c.__main__ import COMMANDS, main
 from di4c.command import USER_ERROR, command
 from di4c.errors import CheckpointError, SpecError
 from tests.config.specs import DISTILL, EVAL, changed, written
+
+
+def test_help_tells_every_command_and_imports_no_torch():
+    code = "import sys; from di4c.__main__ import main\ntry: main(['--help'])\nfinally: assert 'torch' not in sys.modules and 'omegaconf' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0 and all(f"\n  {name} " in done.stdout for name in COMMANDS), done.stderr
+
+
+@pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"verify", "bench"}))
+def test_every_command_tells_its_options(name, capsys):
+    assert callable(importlib.import_module(f"di4c.commands.{COMMANDS[name][0]}").main)
+    with pytest.raises(SystemExit) as ended:
+        main(["--local_rank=0", name, "--help"])
+    assert ended.value.code == 0 and capsys.readouterr().out.startswith(f"usage: di4c {name} ")
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out == f"di4c {di4c.__version__}\n"
 
 
 def test_list_prints_names_sources_and_docstrings(capsys):
@@ -28,6 +50,12 @@ def test_list_of_one_kind_in_either_number(capsys, kind):
 def test_list_of_an_unknown_kind(capsys):
     assert main(["list", "heads"]) == USER_ERROR
     assert "Did you mean 'student_heads'" in capsys.readouterr().err
+
+
+def test_list_of_the_shipped_specs(capsys):
+    assert main(["list", "specs"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("digits-teacher ") for line in lines) and not any("tools/" in line or line.endswith(" ") for line in lines)
 
 
 def test_list_includes_a_plugin_without_importing_it(tmp_path, capsys):

@@ -17,6 +17,7 @@ from di4c.config.eval_spec import EvalSpec
 from di4c.config.overrides import overridden
 from di4c.config.plugin_modules import is_file
 from di4c.config.registry import Registry
+from di4c.config.shipped import spec_path
 from di4c.config.train_spec import TrainSpec
 from di4c.errors import RegistryError, SpecError
 from di4c.paths import real_path, user_path
@@ -137,11 +138,11 @@ class Spec:
 
 
 def read_spec(path: str | Path, overrides: Iterable[str] = ()) -> Spec:
-    """The spec of a YAML file, with overrides "a.b=c" (see `overridden`) and ${a.b} interpolation resolved.
+    """The spec of a YAML file, or of a shipped one by its name, with overrides "a.b=c" (see `overridden`) and ${a.b} interpolation resolved.
 
     Raises SpecError or RegistryError; imports nothing heavier than OmegaConf, and that only where something is interpolated.
     """
-    path = user_path(path)
+    path = spec_path(path)
     values = read_yaml(path)
     if not isinstance(values, Mapping):
         raise SpecError(f"{path}: expected a mapping of {', '.join(_sections())}, found {_shown(values)}")

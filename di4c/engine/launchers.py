@@ -20,7 +20,7 @@ def rank_environment(environment: Mapping[str, str]) -> dict[str, str]:
     if "RANK" not in environment and _number(environment, "SLURM_STEP_NUM_TASKS", 1) > 1:
         found = _slurm(environment)
     else:
-        found = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _free_port()}
+        found = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     return {key: value for key, value in found.items() if key not in environment}
 
 
@@ -87,7 +87,8 @@ def _wrong(environment: Mapping[str, str], key: str, why: str) -> LaunchError:
     return LaunchError(f"environment: {found}: {why}; {_REMEDY}")
 
 
-def _free_port() -> str:
+def free_port() -> str:
+    """A port of this host that nothing listens at now, as text."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return str(probe.getsockname()[1])

@@ -57,7 +57,7 @@ def test_trouble_b09_the_data_are_where_the_model_is(device, tmp_path, monkeypat
 
     from di4c.evaluation import loaded
     from tests.evaluation.conftest import PRETRAIN, distill, write_run
-    from tools import advise
+    from di4c.commands import advise
 
     run = write_run(tmp_path / "student", distill(write_run(tmp_path / "teacher", PRETRAIN)))
     made, seen = [], []
@@ -79,7 +79,7 @@ def test_trouble_b09_a_batch_is_moved():
     import torch
 
     from di4c.contracts import Batch
-    from tools import advise
+    from di4c.commands import advise
 
     moved = advise.batch_on(Batch(torch.zeros(2, 3), torch.zeros(2)), "meta")
     assert moved.x_0.device.type == moved.cond.device.type == "meta" and advise.batch_on(Batch(torch.zeros(1)), "meta").cond is None

@@ -25,8 +25,6 @@ def run_tool(monkeypatch, capfd):
 
     def run(name, *arguments):
         module = importlib.import_module("di4c.__main__" if name == "di4c" else f"tools.{name}")
-        if hasattr(module, "leave"):
-            monkeypatch.setattr(module, "leave", leave)
         monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
         capfd.readouterr()
         try:
@@ -57,6 +55,10 @@ COMMANDS = {
     "di4c plan": lambda path, out: ("di4c", "plan", path),
     "di4c list": lambda path, out: ("di4c", "list", "--plugin", f"{path}/x.py"),
     "train": lambda path, out: ("train", "--spec", path),
+    "di4c train": lambda path, out: ("di4c", "train", "--spec", path),
+    "di4c sample": lambda path, out: ("di4c", "sample", "--run", path, "--steps", 1, "--out", out),
+    "di4c verify": lambda path, out: ("di4c", "verify", "golden", path),
+    "di4c new": lambda path, out: ("di4c", "new", "teacher", path),
     "eval": lambda path, out: ("eval", "--run", path, "--out", out),
     "sample": lambda path, out: ("sample", "--run", path, "--steps", 1, "--out", out),
     "advise": lambda path, out: ("advise", "--run", path),
@@ -110,6 +112,15 @@ ARGUMENTS = [
     ("train", "--spec", "S", "--set", "train.run=R"),
     ("train", "--spec", "S", "--set", "seed=-1"),
     ("di4c", "check", "S", "--set", "seed"),
+    ("di4c", "check", "digits-techer"),
+    ("di4c", "train", "--spec", "S", "--num-gpus", "0"),
+    ("di4c", "train", "--spec", "S", "--num-gpus", "2", "--set", "seed=-1"),
+    ("di4c", "eval", "--run", "R", "--out", "o", "--metrics", "nope"),
+    ("di4c", "new", "teacher", "mdlm"),
+    ("di4c", "new", "backbone", "mine"),
+    ("di4c", "new", "teacher", "mine", "--folder", "F"),
+    ("di4c", "bench", "nothing"),
+    ("di4c", "trian"),
     ("di4c", "plan", "S", "--gpus", "0"),
     ("di4c", "plan", "S", "--gpu-memory", "much"),
     ("di4c", "list", "nothing"),

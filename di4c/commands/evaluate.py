@@ -1,0 +1,100 @@
+"""Compares a run with its teacher: a table, plots and a report.
+
+Also runs under deepspeed, torchrun and srun on several devices. An interrupted call continues where it was.
+"""
+
+import argparse
+import os
+import time
+from collections.abc import Callable
+
+from di4c.command import number, numbers, path_argument
+from di4c.engine.launchers import rank_environment
+from di4c.engine.reporting import reporting
+
+SECONDS_BETWEEN_LINES = 5
+SET = "changes eval or data of the runs' specs, e.g. eval.sampler.guidance=3; repeatable"
+
+
+def main(arguments: list[str] | None = None, prog: str | None = None) -> None:
+    options = _parser(prog).parse_args(arguments)
+    with reporting():
+        os.environ |= rank_environment(os.environ)
+        evaluate(options)
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Measures, writes everything to --out, and prints the table."""
+    from di4c.evaluation.comparison import compare, load_also, runs_in, settings_of
+    from di4c.evaluation.loaded import load
+    from di4c.evaluation.ranks import launched_ranks
+    from di4c.evaluation.table import print_table, terminal_table
+
+    with launched_ranks(options.device) as ranks:
+        run = load(options.run, device=ranks.device, overrides=options.set)
+        settings = settings_of(
+            run.spec, steps=options.steps, mixture_sizes=options.mixture_sizes, samples=options.samples,
+            seeds=options.seeds, batch_size=options.batch_size, metrics=options.metrics,
+        )  # fmt: skip
+        runs = runs_in(options.run) if options.every_run else []
+        also = load_also([*runs, *options.also], ranks.device, options.set)
+        say = _progress() if ranks.first else lambda done, total, text: None
+        outcome = compare(run, settings, options.out, also=also, ranks=ranks, say=say)
+        if outcome is not None:
+            print_table(terminal_table(outcome.rows, outcome.floors, outcome.higher_is_better))
+            print(f"{options.out}/eval.json, eval.csv, eval.png, grids/\nreport: {(options.out / 'report.html').resolve()}")
+
+
+def _progress() -> Callable[[int, int, str], None]:
+    """A bar in a terminal, else a line now and then."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    if not Console().is_terminal:
+        return _lines()
+    columns = (TextColumn("measuring"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn(),
+               TextColumn("{task.description}"))  # fmt: skip
+    bar = Progress(*columns, transient=True)
+    task = bar.add_task("", total=None)
+    bar.start()
+
+    def say(done: int, total: int, text: str) -> None:
+        bar.update(task, completed=done, total=total, description=text)
+        if done >= total:
+            bar.stop()
+
+    return say
+
+
+def _lines() -> Callable[[int, int, str], None]:
+    last = -SECONDS_BETWEEN_LINES
+
+    def say(done: int, total: int, text: str) -> None:
+        nonlocal last
+        if text and time.monotonic() - last >= SECONDS_BETWEEN_LINES:
+            last = time.monotonic()
+            print(f"measuring {done + 1}/{total}: {text}", flush=True)
+
+    return say
+
+
+def _parser(prog: str | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__.splitlines()[0], epilog="What is not given is taken from the spec's eval section.")
+    parser.add_argument("--run", required=True, type=path_argument, help="a run folder (distilled, or a pretrained teacher)")
+    parser.add_argument("--out", required=True, type=path_argument, help="folder of the results")
+    parser.add_argument("--steps", type=numbers(1), metavar="N,N…", help="numbers of sampling steps, e.g. 1,2,4,8,16")
+    parser.add_argument("--mixture-sizes", type=_words, metavar="K,K…", help="atoms of λ, inf, product, e.g. 1,16,inf,product")
+    parser.add_argument("--samples", type=number(1), metavar="N", help="samples a cell")
+    parser.add_argument("--seeds", type=number(1), metavar="K", help="number of sampling seeds")
+    parser.add_argument("--batch-size", type=number(1), metavar="N", help="samples at a time")
+    parser.add_argument("--metrics", type=_words, metavar="NAME,NAME…", help="metrics to compute")
+    parser.add_argument("--also", action="append", default=[], metavar="NAME=RUN", help="a further run to compare; repeatable")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=SET)
+    parser.add_argument("--every-run", action="store_true", help="compare every run of the spec's procedure too")
+    parser.add_argument("--device", help="cpu, cuda, … (default: a GPU if there is one)")
+    parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)
+    return parser
+
+
+def _words(text: str) -> list[str]:
+    return text.split(",")

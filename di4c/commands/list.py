@@ -1,0 +1,44 @@
+"""Prints the names of all parts, where they come from and what they are; or those of the shipped specs."""
+
+import argparse
+
+from di4c.config.describe import first_docstring_line
+from di4c.config.registry import KINDS, SINGULAR, SPEC_KEYS, Registry
+from di4c.config.shipped import about, shipped_specs
+
+SPECS = "specs"
+
+
+def main(arguments: list[str] | None = None, prog: str | None = None) -> None:
+    options = _parser(prog).parse_args(arguments)
+    if options.kind == SPECS:
+        _list_specs()
+    else:
+        _list_parts(options)
+
+
+def _list_parts(options: argparse.Namespace) -> None:
+    registry = Registry.default(options.plugin)
+    plural = {singular: kind for kind, singular in SINGULAR.items()}
+    kinds = KINDS if options.kind is None else [plural.get(options.kind, options.kind)]
+    for kind in kinds:
+        targets = registry.targets(kind)
+        print(f"{kind} (in a spec: {SPEC_KEYS[kind]})" if targets else f"{kind}: none")
+        name_width = max((len(target.name) for target in targets), default=0)
+        source_width = max((len(target.source) for target in targets), default=0)
+        for target in targets:
+            print(f"  {target.name:<{name_width}}  {target.source:<{source_width}}  {first_docstring_line(target)}")
+
+
+def _list_specs() -> None:
+    found = shipped_specs()
+    width = max(map(len, found), default=0)
+    for name, path in found.items():
+        print(f"{name:<{width}}  {about(path)}")
+
+
+def _parser(prog: str | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__)
+    parser.add_argument("kind", nargs="?", help=f"one of {', '.join(KINDS)}; or {SPECS}, those that --spec takes by name")
+    parser.add_argument("--plugin", action="append", default=[], help="a module or .py file to include")
+    return parser
