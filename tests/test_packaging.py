@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+
+import di4c
 from tests.pinned import needs
 from tests.test_imports import imported
 
@@ -35,8 +37,9 @@ def pip(*arguments: str) -> None:
 def source(tmp_path_factory) -> Path:
     """A copy of what the wheel is built from, so that the build leaves nothing behind in the checkout."""
     copy = tmp_path_factory.mktemp("source")
-    for name in ("pyproject.toml", "README.md", "LICENSE", "registry.yaml", *PACKAGES):
-        subprocess.run(["cp", "-R", "--no-dereference", str(ROOT / name), str(copy)], check=True)
+    (copy / "tools").mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE", "registry.yaml", "tools/specs", *PACKAGES):
+        subprocess.run(["cp", "-R", "--no-dereference", str(ROOT / name), str((copy / name).parent)], check=True)
     return copy
 
 
@@ -48,22 +51,39 @@ def wheel(source, tmp_path_factory) -> Path:
 
 
 @needs("setuptools>=77")
-def test_the_wheel_holds_every_source_file_and_the_registry(wheel, source):
+def test_the_wheel_holds_every_source_file_template_and_spec_and_the_registry(wheel, source):
     with zipfile.ZipFile(wheel) as archive:
         held = set(archive.namelist())
         assert archive.read("di4c/registry.yaml") == (source / "registry.yaml").read_bytes()
+        for spec in (source / "tools/specs").glob("*.yaml"):
+            assert archive.read(f"di4c/specs/{spec.name}") == spec.read_bytes()
     missing = {
         f"{package}/{path.relative_to(source / folder)}"
         for folder, package in PACKAGES.items()
-        for path in (source / folder).rglob("*.py")
+        for path in (source / folder).rglob("*")
+        if path.suffix in (".py", ".typed") or path.parent.name == "templates"
     } - held
     assert not missing, f"add their packages to [tool.setuptools] packages in pyproject.toml: {sorted(missing)}"
     assert any(name.endswith("licenses/LICENSE") for name in held)
     assert not [name for name in held if name.startswith(("tests", "tools"))]
 
 
+SHORT = "--steps 1 --samples 40 --seeds 1 --metrics pairwise"
+FIRST_RUN = [
+    "train --spec digits-teacher --set train.steps=20",
+    f"eval --run runs/digits-teacher --out report {SHORT}",
+    "sample --run runs/digits-teacher --steps 2 --num 4 --out digits.png",
+]
+"""What a newcomer types after `pip install`, each after `di4c`."""
+
+
+def trained_evaluated_and_sampled(folder: Path) -> bool:
+    return all((folder / made).is_file() for made in ("runs/digits-teacher/export/model.safetensors", "report/report.html", "digits.png"))
+
+
 @needs("setuptools>=77")
-def test_the_wheel_works_from_another_folder(wheel, tmp_path):
+def test_the_wheel_trains_evaluates_and_samples_from_another_folder(wheel, tmp_path):
+    """In one process, so that torch is imported once; the script itself is asked for its version alone."""
     target = tmp_path / "site"
     pip("install", "--no-deps", "--quiet", "--target", str(target), str(wheel))
     code = f"""
@@ -73,16 +93,40 @@ sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in geta
 import di4c, di4c_plugins
 assert di4c.__file__.startswith({str(target)!r}), di4c.__file__
 assert di4c_plugins.__file__.startswith({str(target)!r}), di4c_plugins.__file__
-from di4c.config.registry import Registry
-data = Registry.default().create("datasets", "digits")
-print(data.num_positions)
 from di4c.__main__ import main
-sys.exit(main(["list"]))
+for line in ["list", *{FIRST_RUN!r}]:
+    assert main(line.split()) == 0, line
 """
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(target), os.environ.get("PYTHONPATH", "")])}
+    environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE")} | {"DS_ACCELERATOR": "cpu"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(target), os.environ.get("PYTHONPATH", "")])
     ended = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.startswith("64\n") and "registry.yaml" in ended.stdout
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "registry.yaml" in ended.stdout and trained_evaluated_and_sampled(tmp_path)
+    script = [str(target / "bin/di4c"), "--version"]
+    assert subprocess.run(script, cwd=tmp_path, env=environment, capture_output=True, text=True).stdout == f"di4c {di4c.__version__}\n"
+    said = subprocess.run([script[0], "verify", "theory"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert said.returncode == 2 and "python tools/verify.py" in said.stderr and len(said.stderr.splitlines()) == 1
+
+
+@pytest.mark.slow
+@needs("setuptools>=77")
+def test_the_wheel_works_in_an_empty_environment(wheel, tmp_path):
+    """What a newcomer does, with the dependencies that pip finds within the pinned versions: some 2 GB."""
+    python, environment = tmp_path / "empty/bin/python", {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
+
+    def run(*command: str) -> subprocess.CompletedProcess:
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+
+    assert run(sys.executable, "-m", "venv", str(tmp_path / "empty")).returncode == 0
+    constraints = str(ROOT / "tools/constraints.txt")
+    if run(str(python), "-m", "pip", "download", "--no-deps", "--dest", str(tmp_path), "-c", constraints, "filelock").returncode:
+        pytest.skip("no package index can be reached")
+    installed = run(str(python), "-m", "pip", "install", "--quiet", "-c", constraints, str(wheel))
+    assert installed.returncode == 0, installed.stderr
+    for line in FIRST_RUN:
+        done = run(str(tmp_path / "empty/bin/di4c"), *line.split())
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert trained_evaluated_and_sampled(tmp_path)
 
 
 def test_every_dependency_has_a_reason_and_a_pin():
