@@ -25,22 +25,29 @@ from tests.evaluation.conftest import PRETRAIN, distill, write_run
 AWKWARD = r"1e3 #${seed} \${x}: 'é"
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.dictionaries(st.text(max_size=5), st.text(max_size=8) | st.text(st.characters(), max_size=4) | st.text("\\${}.a?", max_size=8), max_size=3), st.text(min_size=1))
-def test_trouble_16_what_a_run_records_reads_back_equal(tmp_path_factory, texts, judge):
-    if MISSING in {*texts.values(), judge}:
-        return
-    values = changed(PRETRAIN, eval__judge=judge) | {"deepspeed": {"note": texts, "1e3": "1e3"}}
-    spec, folder = Spec.from_dict(values), tmp_path_factory.mktemp("run")
-    save_spec(spec, folder / "saved.yaml")
-    assert read_spec(folder / "saved.yaml") == spec == Spec.from_dict(json.loads(json.dumps(spec.to_dict())))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_folder, "environment", dict)
+TEXTS = st.text(max_size=8) | st.text(st.characters(), max_size=4) | st.text("\\${}.a?", max_size=8)
+
+
+@pytest.mark.parametrize("examples", [15, pytest.param(200, marks=pytest.mark.slow)])
+def test_trouble_16_what_a_run_records_reads_back_equal(tmp_path_factory, monkeypatch, examples):
+    monkeypatch.setattr(run_folder, "environment", dict)
+
+    @settings(max_examples=examples, deadline=None)
+    @given(st.dictionaries(st.text(max_size=5), TEXTS, max_size=3), st.text(min_size=1))
+    def reads_back_equal(texts: dict, judge: str) -> None:
+        if MISSING in {*texts.values(), judge}:
+            return
+        values = changed(PRETRAIN, eval__judge=judge) | {"deepspeed": {"note": texts, "1e3": "1e3"}}
+        spec, folder = Spec.from_dict(values), tmp_path_factory.mktemp("run")
+        save_spec(spec, folder / "saved.yaml")
+        assert read_spec(folder / "saved.yaml") == spec == Spec.from_dict(json.loads(json.dumps(spec.to_dict())))
         for resume in (False, True):
             held = RunFolder(folder / "run", resume=resume)
             assert held.record_start(spec.to_dict(), {}) == []
             held.close()
-    assert recorded_spec(folder / "run") == spec.to_dict() and read_spec(folder / "run/spec.yaml") == spec
+        assert recorded_spec(folder / "run") == spec.to_dict() and read_spec(folder / "run/spec.yaml") == spec
+
+    reads_back_equal()
 
 
 def test_trouble_16_values_that_equal_nothing_stay_the_same(tmp_path, monkeypatch):
