@@ -32,7 +32,7 @@ if $control; then
     also=(--also one-component="$folder/one-component")
 fi
 say "Evaluation: 1, 2, 4 and 8 steps, 3 seeds"
-launch tools/eval.py --run "$folder/student" "${also[@]}" --out "$folder/report"
+launch tools/eval.py --run "$folder/student" ${also[@]+"${also[@]}"} --out "$folder/report"
 say "Done: $folder/report/report.html"
 printf 'Next: python tools/sample.py --run %s/student --steps 1 --num 64 --out digits.png\n' "$folder"
 printf '      a student of your own data: docs/getting-started.md\n'
