@@ -11,10 +11,6 @@ import copy
 import torch
 from torch import Tensor
 
-from di4c.mixture.every_sample import every_sample
-from di4c.mixture.sums import Query, statistics
-from di4c.mixture.target import draw_target
-from di4c.mixture.student import MixtureStudent
 from di4c.contracts import (
     Backbone,
     Batch,
@@ -35,6 +31,10 @@ from di4c.contracts import (
     TimeLaw,
 )
 from di4c.engine.dropout import insert_example_dropout
+from di4c.mixture.every_sample import every_sample
+from di4c.mixture.student import MixtureStudent
+from di4c.mixture.sums import Query, statistics
+from di4c.mixture.target import draw_target
 from di4c.rehearsal import check_procedure
 
 __all__ = [

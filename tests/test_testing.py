@@ -14,13 +14,13 @@ from di4c_plugins.parameterisations.subs import Subs
 from di4c_plugins.processes.absorbing import Absorbing
 from di4c_plugins.samplers.ancestral import Ancestral
 from di4c_plugins.teachers.denoiser import DenoiserTeacher
+from di4c_plugins.times.laws import UniformTime
 from tests.systems import HEADS, tiny_teacher
 
 from di4c import testing
-from di4c.losses.pretraining import NELBO
-from di4c_plugins.times.laws import UniformTime
 from di4c.config.registry import Registry
 from di4c.contracts import Parameterisation, Procedure
+from di4c.losses.pretraining import NELBO
 
 
 def test_the_first_system_holds_its_contracts():

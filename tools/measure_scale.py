@@ -17,8 +17,9 @@ from pathlib import Path
 TOP = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(TOP))
 
-from di4c.command import path_argument  # noqa: E402
 from tools.measure_memory import measure  # noqa: E402
+
+from di4c.command import path_argument  # noqa: E402
 
 BERT = {
     "model_type": "bert", "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072,

@@ -9,8 +9,6 @@ from typing import Any
 
 import torch
 
-from di4c.engine.shared_base import share_base
-from di4c.mixture.student import MixtureStudent
 from di4c.config.fitting import check_head, check_takes_student, located
 from di4c.config.registry import Registry
 from di4c.config.spec import Spec
@@ -28,7 +26,9 @@ from di4c.contracts import (
 )
 from di4c.engine.carried import Carried
 from di4c.engine.exported import load_into
+from di4c.engine.shared_base import share_base
 from di4c.errors import SpecError
+from di4c.mixture.student import MixtureStudent
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from di4c.draws import categorical
 from di4c.kernels.backend import CPU_BYTES, chunk_budget, kernels_for
 from di4c.kernels.rows import Lines, Logits
 
-
 CHUNK_BYTES = CPU_BYTES
 """A budget for what has one size on every device."""
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from di4c.mixture.sums import Query, statistics
-from di4c.mixture.student import MixtureStudent
 from di4c.contracts import Batch, Draws, ForwardProcess, LambdaSampler, TimeLaw
+from di4c.mixture.student import MixtureStudent
+from di4c.mixture.sums import Query, statistics
 
 ADVICE_EXAMPLES = 16
 """Examples of a micro-batch on which a run tries other numbers of components."""

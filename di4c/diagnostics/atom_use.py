@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from di4c.mixture.sums import Query, statistics
-from di4c.mixture.student import MixtureStudent
 from di4c.contracts import Batch, Draws, ForwardProcess, LambdaSampler
+from di4c.mixture.student import MixtureStudent
+from di4c.mixture.sums import Query, statistics
 
 UNUSED = 1 / 20
 """An atom is unused if its mean posterior weight over the data is below this share of its prior weight."""

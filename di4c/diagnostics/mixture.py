@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
+from di4c.contracts import Draws, LambdaSampler, Prediction, Statistics, cumulated
 from di4c.mixture.marginals import mixture_log_weights
+from di4c.mixture.student import MixtureStudent
 from di4c.mixture.sums import Query, statistics
 from di4c.mixture.target import draw
-from di4c.mixture.student import MixtureStudent
-from di4c.contracts import Draws, LambdaSampler, Prediction, Statistics, cumulated
 
 COLLAPSED_NATS = 0.05
 """Below this Σ_d I(λ; x^d) at t = 1 the mixture is a product for every use: its total correlation is smaller still."""

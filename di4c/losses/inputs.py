@@ -9,11 +9,10 @@ from torch import Tensor
 
 from di4c.contracts import Batch, Draws, LambdaSampler, Prediction, Sampler, Teacher, TimeLaw, placed
 from di4c.kernels.backend import chunk_budget
-from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm
-from di4c.losses.terms import StepLaw
+from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm, StepLaw
 from di4c.mixture.marginals import Marginals
-from di4c.mixture.target import KEPT_CHUNKS, draw_target
 from di4c.mixture.student import MixtureStudent
+from di4c.mixture.target import KEPT_CHUNKS, draw_target
 
 
 @dataclass(frozen=True)

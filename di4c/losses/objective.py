@@ -17,8 +17,7 @@ from di4c.losses.checks import check_terms, number_of_components
 from di4c.losses.inputs import InputOptions, draw_inputs
 from di4c.losses.loss import Di4CLoss
 from di4c.losses.rollouts import Rollouts, load_or_roll_out
-from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm
-from di4c.losses.terms import StepLaw
+from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm, StepLaw
 from di4c.mixture.student import MixtureStudent
 
 

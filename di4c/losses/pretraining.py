@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from di4c.losses.inputs import dropped_labels
 from di4c.contracts import Batch, Draws, Objective, Prediction, Teacher, TimeLaw
+from di4c.losses.inputs import dropped_labels
 
 
 class NELBO(Objective):

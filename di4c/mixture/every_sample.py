@@ -5,10 +5,10 @@ import itertools
 import torch
 from torch import Tensor
 
-from di4c.mixture.marginals import mixture_log_weights
-from di4c.mixture.sums import Query, statistics
 from di4c.contracts import LOG_ZERO, Prediction
 from di4c.errors import SpecError
+from di4c.mixture.marginals import mixture_log_weights
+from di4c.mixture.sums import Query, statistics
 
 MAX_SAMPLES = 2**12
 """The most x that are listed for an example."""

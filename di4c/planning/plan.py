@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from di4c.losses.checks import number_of_components
 from di4c.config.build import build_data, build_latent
 from di4c.config.registry import Registry
 from di4c.config.spec import Spec
-from di4c.kernels.backend import CPU_BYTES, gpu_budget
 from di4c.errors import SpecError
+from di4c.kernels.backend import CPU_BYTES, gpu_budget
+from di4c.losses.checks import number_of_components
 from di4c.planning.activations import Trace, inference_trace, training_trace
 from di4c.planning.memory import BUCKET, LIVE, Engine, Memory, Passes, memory
 from di4c.planning.sizes import Sizes, Skeleton, sizes, skeleton

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from di4c.mixture.student import MixtureStudent
 from di4c.config.build import DataShape, build_latent, build_process, build_student, build_teacher, shares_base
 from di4c.config.registry import Registry
 from di4c.config.spec import Spec
 from di4c.contracts import DataSource, LambdaSampler, Teacher
 from di4c.errors import SpecError
+from di4c.mixture.student import MixtureStudent
 
 
 @dataclass(frozen=True)

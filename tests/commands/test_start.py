@@ -4,9 +4,9 @@ import os
 import sys
 
 import pytest
+from tests.config.specs import DISTILL, written
 
 from di4c.commands import start, train
-from tests.config.specs import DISTILL, written
 
 
 @pytest.fixture

@@ -10,16 +10,15 @@ from di4c_plugins.latents.categorical import Categorical
 from di4c_plugins.latents.unit_cube import Uniform
 from di4c_plugins.processes.absorbing import Absorbing
 from di4c_plugins.samplers.ancestral import Ancestral
+from di4c_plugins.times.laws import UniformTime
 from tests.systems import tiny_student, tiny_teacher
 
-from di4c.diagnostics.atom_use import LARGEST_CENSUS, census_examples, unused_atoms
-from di4c.losses.objective import Di4C
-from di4c.losses.terms import DataTerm
-from di4c_plugins.times.laws import UniformTime
-from di4c.losses.terms import Gate
 from di4c.contracts import Batch, Prediction
+from di4c.diagnostics.atom_use import LARGEST_CENSUS, census_examples, unused_atoms
 from di4c.draws import Draws
 from di4c.engine.report import Reporter
+from di4c.losses.objective import Di4C
+from di4c.losses.terms import DataTerm, Gate
 
 ATOMS, POSITIONS, STATES = 8, 4, 10
 DEAD = STATES - 1

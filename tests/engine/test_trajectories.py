@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from tests.engine.launching import exported, launch, losses, relative
-from tests.engine.toy import ToyModel, ToyObjective, ToySplit
-from tests.engine.toy import options_of
+from tests.engine.toy import ToyModel, ToyObjective, ToySplit, options_of
 
 from di4c.contracts import Batch, Draws
 from di4c.engine.optimizer import parameter_groups

@@ -15,15 +15,14 @@ from di4c_plugins.processes.mdlm import Mdlm
 from di4c_plugins.samplers.mdlm_ancestral import MdlmAncestral
 from di4c_plugins.teachers.denoiser import DenoiserTeacher
 from di4c_plugins.times.laws import TimeGrid
+from tests.mixture.mixture_cases import Case, system
 from torch import Tensor, nn
 
 from di4c.contracts import Batch, Draws, Modulation
 from di4c.losses.inputs import LossInputs, draw_inputs
 from di4c.losses.objective import Di4C
-from di4c.losses.terms import ConsistencyTerm, DataTerm
-from di4c.losses.terms import Gate, StepLaw
+from di4c.losses.terms import ConsistencyTerm, DataTerm, Gate, StepLaw
 from di4c.mixture.student import MixtureStudent
-from tests.mixture.mixture_cases import Case, system
 
 HEADS = {
     "token": lambda backbone: SinusoidalToken(1, backbone),

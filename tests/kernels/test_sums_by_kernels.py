@@ -6,14 +6,14 @@ from dataclasses import replace
 import pytest
 import torch
 from hypothesis import HealthCheck, example, given, settings
+from tests.losses.test_objective import batch, make
 from tests.mixture.mixture_cases import SUMS, Case, cases, gradients, opaque, oracle_sums, project_sums, system
 from tests.mixture.test_mixture import close
 from tests.mixture.test_mixture_precision import exact_in_bf16
-from tests.losses.test_objective import batch, make
 
 from di4c.contracts import Raw
-from di4c.kernels import backend
 from di4c.draws import Draws
+from di4c.kernels import backend
 from di4c.mixture.target import draw
 
 pytestmark = pytest.mark.skipif(

@@ -11,18 +11,17 @@ from di4c_plugins.estimators.monte_carlo import MonteCarlo
 from di4c_plugins.latents.categorical import Categorical
 from di4c_plugins.latents.unit_cube import Uniform
 from di4c_plugins.samplers.ancestral import Ancestral
+from di4c_plugins.times.laws import LowDiscrepancyTime, SplitTime, TimeGrid, UniformTime
 from tests.systems import tiny_student, tiny_teacher
 
-from di4c.diagnostics.mixture import effective_components
-from di4c.losses.objective import Di4C
-from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm
-from di4c.losses.pretraining import NELBO
-from di4c_plugins.times.laws import LowDiscrepancyTime, SplitTime, TimeGrid, UniformTime
-from di4c.losses.terms import Gate, StepLaw
 from di4c.contracts import Batch, Statistics
+from di4c.diagnostics.mixture import effective_components
 from di4c.draws import Draws
 from di4c.engine.report import Reporter
 from di4c.errors import SpecError
+from di4c.losses.objective import Di4C
+from di4c.losses.pretraining import NELBO
+from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm, Gate, StepLaw
 
 ESTIMATORS = {"monte-carlo": MonteCarlo(), "control-variate": ControlVariate()}
 

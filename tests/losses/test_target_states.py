@@ -13,20 +13,19 @@ from di4c_plugins.latents.categorical import Categorical
 from di4c_plugins.latents.gaussian import Gaussian
 from di4c_plugins.latents.unit_cube import Sobol, Stratified, Uniform
 from di4c_plugins.samplers.ancestral import Ancestral
+from di4c_plugins.times.laws import TimeGrid
 from tests.systems import tiny_student, tiny_teacher
 from torch import Tensor
 
-from di4c.mixture.affine import Affine
-from di4c.mixture.marginals import Marginals
-from di4c.mixture.target import draw_target
-from di4c.losses.objective import Di4C
-from di4c.losses.terms import ConsistencyTerm, DataTerm
-from di4c.losses.inputs import draw_inputs
-from di4c_plugins.times.laws import TimeGrid
-from di4c.losses.terms import Gate, StepLaw
-from di4c.mixture.buffers import Buffers
 from di4c.contracts import Batch, Draws, Prediction
 from di4c.errors import SpecError
+from di4c.losses.inputs import draw_inputs
+from di4c.losses.objective import Di4C
+from di4c.losses.terms import ConsistencyTerm, DataTerm, Gate, StepLaw
+from di4c.mixture.affine import Affine
+from di4c.mixture.buffers import Buffers
+from di4c.mixture.marginals import Marginals
+from di4c.mixture.target import draw_target
 
 POSITIONS, STATES, T, U = 2, 2, 0.8, 0.4
 EVERY_X = torch.tensor(list(itertools.product(range(STATES), repeat=POSITIONS)))

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from tests.losses.zero3_worker import SIZE, batch_of, objective_of
 from tests.engine.launching import launch
+from tests.losses.zero3_worker import SIZE, batch_of, objective_of
 
 JOBS = [
     {"head": head, "backbone": backbone, "chunk_bytes": chunk_bytes}

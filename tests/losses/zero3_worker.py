@@ -16,15 +16,14 @@ from di4c_plugins.backbones.maskgit import MaskGITBackbone
 from di4c_plugins.estimators.control_variate import ControlVariate
 from di4c_plugins.latents.unit_cube import Uniform
 from di4c_plugins.samplers.ancestral import Ancestral
+from di4c_plugins.times.laws import UniformTime
 from tests.systems import HEADS, tiny_teacher
 
-from di4c.losses.objective import Di4C
-from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm
-from di4c.mixture.student import MixtureStudent
-from di4c_plugins.times.laws import UniformTime
-from di4c.losses.terms import Gate, StepLaw
 from di4c.contracts import Batch, Draws
 from di4c.engine import ranks
+from di4c.losses.objective import Di4C
+from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm, Gate, StepLaw
+from di4c.mixture.student import MixtureStudent
 
 SIZE = 4
 CONFIG = {

@@ -6,12 +6,12 @@ from types import SimpleNamespace
 import torch
 from di4c_plugins.parameterisations.subs import Subs
 from hypothesis import strategies as st
-from di4c.mixture.reference import dense_log_probs, dense_logits, dense_sums
 from torch import Tensor, nn
 
-from di4c.mixture.sums import Query, statistics
 from di4c.contracts import AffineReadout, Draws, Modulation, Prediction, Raw
 from di4c.mixture.marginals import Marginals
+from di4c.mixture.reference import dense_log_probs, dense_logits, dense_sums
+from di4c.mixture.sums import Query, statistics
 from di4c.mixture.target import draw_target
 
 SUMS = frozenset({"joint", "marginal", "kl", "componentwise_kl"})

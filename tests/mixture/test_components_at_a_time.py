@@ -11,17 +11,16 @@ from di4c_plugins.parameterisations.subs import Subs
 from di4c_plugins.processes.absorbing import Absorbing
 from di4c_plugins.samplers.ancestral import Ancestral
 from di4c_plugins.teachers.denoiser import DenoiserTeacher
+from di4c_plugins.times.laws import UniformTime
 from tests.systems import tiny_student, tiny_teacher
 
-from di4c.mixture import student as students
-from di4c.losses.objective import Di4C
-from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm
-from di4c.mixture.student import MixtureStudent
-from di4c_plugins.times.laws import UniformTime
-from di4c.losses.terms import Gate, StepLaw
 from di4c.contracts import Batch, Draws
 from di4c.engine.dropout import insert_example_dropout
 from di4c.errors import SpecError
+from di4c.losses.objective import Di4C
+from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm, Gate, StepLaw
+from di4c.mixture import student as students
+from di4c.mixture.student import MixtureStudent
 from di4c.planning.live import LiveBytes
 
 B = 3

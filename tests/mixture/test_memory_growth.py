@@ -8,9 +8,9 @@ from tests.mixture.mixture_cases import drawn_with_marginals
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from di4c.contracts import AffineReadout, Draws, Prediction, Raw
 from di4c.mixture.sums import Query, statistics
 from di4c.mixture.target import KEPT_CHUNKS
-from di4c.contracts import AffineReadout, Draws, Prediction, Raw
 from di4c.planning.live import LiveBytes
 
 STATES, WIDTH, CHUNK = 1000, 64, 2**20

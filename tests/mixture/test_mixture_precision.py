@@ -5,13 +5,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tests.mixture.mixture_cases import SUMS, Case, drawn_with_marginals, gradients, opaque, oracle_sums, project_sums, system
 from tests.losses.test_objective import batch, make
+from tests.mixture.mixture_cases import SUMS, Case, drawn_with_marginals, gradients, opaque, oracle_sums, project_sums, system
 from torch.utils.checkpoint import checkpoint
 
+from di4c.draws import Draws
 from di4c.mixture.affine import product
 from di4c.mixture.sums import Query, statistics
-from di4c.draws import Draws
 
 CASE = Case(batch=2, components=3, samples=2, positions=5, states=6, width=4, visible=0.4)
 

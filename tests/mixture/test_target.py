@@ -6,12 +6,12 @@ import pytest
 import torch
 from tests.mixture.mixture_cases import Case, Opaque, drawn_with_marginals, opaque, project_sums, system, target_of
 
+from di4c.contracts import Draws
 from di4c.mixture.affine import Affine
+from di4c.mixture.buffers import Buffers
 from di4c.mixture.marginals import Marginals, mixture_log_weights
 from di4c.mixture.sums import Query, statistics
 from di4c.mixture.target import draw
-from di4c.mixture.buffers import Buffers
-from di4c.contracts import Draws
 
 
 def target(**options):

@@ -15,15 +15,14 @@ from di4c_plugins.samplers.ancestral import Ancestral
 from di4c_plugins.samplers.tau_leaping import TauLeaping
 from di4c_plugins.samplers.tauldr_ancestral import TauLDRAncestral
 from di4c_plugins.teachers.denoiser import DenoiserTeacher
+from di4c_plugins.times.laws import LowDiscrepancyTime, TimeAboveStep
 from di4c_plugins.times.low_or_uniform import LowOrUniform
 
-from di4c.losses.objective import Di4C
-from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm
-from di4c.losses.pretraining import NELBO
-from di4c.mixture.student import MixtureStudent, mixture_denoiser
-from di4c_plugins.times.laws import LowDiscrepancyTime, TimeAboveStep
-from di4c.losses.terms import Gate, StepLaw
 from di4c.contracts import Draws, Raw
+from di4c.losses.objective import Di4C
+from di4c.losses.pretraining import NELBO
+from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm, Gate, StepLaw
+from di4c.mixture.student import MixtureStudent, mixture_denoiser
 from di4c.testing import (
     check_backbone,
     check_dataset,

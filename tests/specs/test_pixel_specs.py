@@ -11,11 +11,11 @@ import torch
 from di4c_plugins.backbones.tauldr_unet import TauLDRUNet
 from safetensors.torch import save_file
 
-from di4c.mixture.student import mixture_denoiser
 from di4c.config.build import build, build_metrics, build_sampler, portable
 from di4c.config.registry import Registry
 from di4c.config.spec import read_spec
 from di4c.contracts import Draws
+from di4c.mixture.student import mixture_denoiser
 
 SPECS = Path(__file__).parents[2] / "tools" / "specs"
 TINY_FASHION = ["data.size=7", "data.levels=4"]

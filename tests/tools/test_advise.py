@@ -54,10 +54,10 @@ def test_a_trained_run_is_advised(tmp_path):
 def test_trouble_b09_the_data_are_where_the_model_is(device, tmp_path, monkeypatch, capsys):
     """Everything that a model is given lies on its device, wherever the data set gives it."""
     import torch
-
-    from di4c.evaluation import loaded
     from tests.evaluation.conftest import PRETRAIN, distill, write_run
+
     from di4c.commands import advise
+    from di4c.evaluation import loaded
 
     run = write_run(tmp_path / "student", distill(write_run(tmp_path / "teacher", PRETRAIN)))
     made, seen = [], []
@@ -78,8 +78,8 @@ def test_trouble_b09_the_data_are_where_the_model_is(device, tmp_path, monkeypat
 def test_trouble_b09_a_batch_is_moved():
     import torch
 
-    from di4c.contracts import Batch
     from di4c.commands import advise
+    from di4c.contracts import Batch
 
     moved = advise.batch_on(Batch(torch.zeros(2, 3), torch.zeros(2)), "meta")
     assert moved.x_0.device.type == moved.cond.device.type == "meta" and advise.batch_on(Batch(torch.zeros(1)), "meta").cond is None

@@ -13,11 +13,11 @@ import torch
 from safetensors.torch import save_file
 
 import di4c
-from di4c.mixture.student import mixture_denoiser
 from di4c.config.build import build, build_metrics, build_sampler, portable
 from di4c.config.registry import Registry
 from di4c.config.spec import read_spec
 from di4c.contracts import Draws, Generation
+from di4c.mixture.student import mixture_denoiser
 
 ROOT = Path(__file__).parents[2]
 SPECS = ROOT / "tools" / "specs"

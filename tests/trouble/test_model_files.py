@@ -12,6 +12,13 @@ import torch
 from safetensors.torch import save_file
 
 pytest.importorskip("transformers")
+from di4c_plugins.processes.absorbing import Absorbing  # noqa: E402
+from di4c_plugins.teachers.hf_masked_lm import HFMaskedLM  # noqa: E402
+from di4c_plugins.teachers.maskgit import MaskGITTeacher  # noqa: E402
+from di4c_plugins.teachers.mdlm import Mdlm  # noqa: E402
+from di4c_plugins.teachers.sdtt import Di4CText, Sdtt  # noqa: E402
+from di4c_plugins.teachers.tauldr import TauLDR  # noqa: E402
+from di4c_plugins.tokenizers.vqgan import VQGAN  # noqa: E402
 from tests.evaluation.conftest import PRETRAIN, distill, write_run  # noqa: E402
 from tests.plugins.teachers import test_language as language  # noqa: E402
 from tests.plugins.teachers import test_maskgit_teacher as codes  # noqa: E402
@@ -25,13 +32,6 @@ import di4c  # noqa: E402
 from di4c.config.registry import Registry  # noqa: E402
 from di4c.engine import checkpoint  # noqa: E402
 from di4c.engine.run_folder import RunFolder  # noqa: E402
-from di4c_plugins.processes.absorbing import Absorbing  # noqa: E402
-from di4c_plugins.teachers.hf_masked_lm import HFMaskedLM  # noqa: E402
-from di4c_plugins.teachers.maskgit import MaskGITTeacher  # noqa: E402
-from di4c_plugins.teachers.mdlm import Mdlm  # noqa: E402
-from di4c_plugins.teachers.sdtt import Di4CText, Sdtt  # noqa: E402
-from di4c_plugins.teachers.tauldr import TauLDR  # noqa: E402
-from di4c_plugins.tokenizers.vqgan import VQGAN  # noqa: E402
 
 
 def mdlm(folder: Path) -> None:

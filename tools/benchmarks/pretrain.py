@@ -3,16 +3,16 @@
 import argparse
 
 import torch
+from di4c_plugins.times.laws import LowDiscrepancyTime
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import systems
 from benchmarks.measure import Work
 from benchmarks.peaks import peak_tflops
 from benchmarks.step import with_state
-from di4c.losses.pretraining import NELBO
-from di4c_plugins.times.laws import LowDiscrepancyTime
 from di4c.contracts import Batch, Draws
 from di4c.engine.compiling import compile_backbones
+from di4c.losses.pretraining import NELBO
 
 NAMES = ["project"]
 DTYPE = "bf16"

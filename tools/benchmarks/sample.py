@@ -9,9 +9,9 @@ from torch import Tensor
 
 from benchmarks import systems
 from benchmarks.measure import Work
-from di4c.mixture.student import mixture_denoiser
 from di4c.contracts import Draws
 from di4c.engine.compiling import compile_backbones
+from di4c.mixture.student import mixture_denoiser
 
 NAMES = ["project", "plain"]
 SIZES: systems.Sizes = {

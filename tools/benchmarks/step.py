@@ -6,17 +6,16 @@ import time
 import torch
 from di4c_plugins.estimators.control_variate import ControlVariate
 from di4c_plugins.latents.unit_cube import Uniform
+from di4c_plugins.times.laws import TimeGrid
 from torch import Tensor
 
 from benchmarks import systems
 from benchmarks.measure import Work
 from benchmarks.terms import plain_terms
-from di4c.losses.objective import Di4C
-from di4c.losses.terms import ConsistencyTerm, DataTerm
-from di4c.losses.terms import Gate, StepLaw
-from di4c_plugins.times.laws import TimeGrid
 from di4c.contracts import Batch, Draws
 from di4c.engine.compiling import compile_backbones
+from di4c.losses.objective import Di4C
+from di4c.losses.terms import ConsistencyTerm, DataTerm, Gate, StepLaw
 
 NAMES = ["late", "token", "readout", "plain"]
 STEP = 1 / 1024

@@ -3,17 +3,16 @@
 import math
 
 import torch
+from di4c_plugins.times.laws import TimeGrid
 from torch import Tensor
 
-from di4c.evaluation.repeated import gradients as repeated_gradients
-from di4c.mixture.sums import Query, statistics
-from di4c.losses.objective import Di4C
-from di4c.losses.terms import ConsistencyTerm, DataTerm
-from di4c.losses.inputs import draw_inputs
-from di4c.mixture.student import MixtureStudent
-from di4c_plugins.times.laws import TimeGrid
-from di4c.losses.terms import Gate, StepLaw
 from di4c.contracts import Batch, DataSource, Draws, LambdaSampler, LossEstimator, Sampler, Teacher
+from di4c.evaluation.repeated import gradients as repeated_gradients
+from di4c.losses.inputs import draw_inputs
+from di4c.losses.objective import Di4C
+from di4c.losses.terms import ConsistencyTerm, DataTerm, Gate, StepLaw
+from di4c.mixture.student import MixtureStudent
+from di4c.mixture.sums import Query, statistics
 
 
 def objective(

@@ -7,8 +7,8 @@ import torch
 from di4c_plugins.estimators.control_variate import ControlVariate
 from di4c_plugins.estimators.monte_carlo import MonteCarlo
 
-from di4c.mixture.sums import Query, statistics
 from di4c.contracts import Prediction
+from di4c.mixture.sums import Query, statistics
 
 D, S, M = 3, 3, 4
 

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-
 from di4c_plugins.times.laws import LowDiscrepancyTime, SplitTime, TimeAboveStep, TimeGrid, UniformTime
-from di4c.losses.terms import Gate, StepLaw
+
 from di4c.draws import Draws
 from di4c.errors import SpecError
+from di4c.losses.terms import Gate, StepLaw
 from di4c.testing import check_time_law
 
 
