@@ -1,20 +1,26 @@
 """Dropout whose masks belong to examples, so that ranks, micro-batches and resumption do not change them."""
 
 import hashlib
-from dataclasses import dataclass
+import math
 
 import torch
 from torch import Tensor, nn
 
-from di4c.eager import run_eagerly
 
-
-@dataclass
 class Examples:
     """The global indices first … first + count − 1 of the examples that the network is working on."""
 
-    first: int = 0
-    count: int = 0
+    def __init__(self, first: int = 0, count: int = 0):
+        self.index, self.count = torch.tensor(first, device="cpu"), count
+
+    @property
+    def first(self) -> int:
+        """The first index, which a tensor holds: torch.compile would compile anew for every number."""
+        return int(self.index)
+
+    @first.setter
+    def first(self, first: int) -> None:
+        self.index.fill_(first)
 
 
 class ExampleDropout(nn.Dropout):
@@ -32,12 +38,22 @@ class ExampleDropout(nn.Dropout):
         count = self.examples.count
         if not self.training or self.p == 0.0 or not count or len(x) % count:
             return super().forward(x)
-        key = int(torch.randint(2**31, ()))
-        keep = example_mask(self.examples, x.numel() // count, self.p, key, x.device).view(x.shape)
+        key = torch.randint(2**31, (), device="cpu")
+        keep = drawn_mask(key, self.examples.index, count, list(x.shape), self.p, x.device)
         return x * keep.to(x.dtype).div_(1 - self.p) if self.p < 1 else torch.zeros_like(x)
 
 
-@run_eagerly
+@torch.library.custom_op("di4c::drawn_mask", mutates_args=())
+def drawn_mask(key: Tensor, first: Tensor, count: int, shape: list[int], p: float, device: torch.device) -> Tensor:
+    """`example_mask` in x's shape [count·n, …]: one operator, which torch.compile takes into its graph and may run again."""
+    return example_mask(Examples(int(first), count), math.prod(shape) // count, p, int(key), device).view(shape)
+
+
+@drawn_mask.register_fake
+def _(key: Tensor, first: Tensor, count: int, shape: list[int], p: float, device: torch.device) -> Tensor:
+    return torch.empty(shape, dtype=torch.bool, device=device)
+
+
 def example_mask(examples: Examples, size: int, p: float, key: int, device: torch.device) -> Tensor:
     """Which of `size` elements an example stay, each with probability 1 − p to 16 bits: bool [B, size].
 

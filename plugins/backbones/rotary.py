@@ -57,7 +57,8 @@ class Turns(NamedTuple):
         """Queries, keys and values [B, heads, D, head width] of a projection [B, D, 3·H], the first two turned."""
         width = qkv.shape[-1] // 3
         both, values = qkv.split([2 * width, width], dim=-1)
-        queries, keys = _Turn.apply(both, self.tables.to(qkv.dtype), self.distance).chunk(2, dim=-1)
+        turn = _turn if torch.compiler.is_compiling() else _Turn.apply
+        queries, keys = turn(both, self.tables.to(qkv.dtype), self.distance).chunk(2, dim=-1)
         queries, keys, values = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (queries, keys, values))
         return queries, keys, values
 
@@ -67,21 +68,21 @@ class _Turn(torch.autograd.Function):
 
     Three passes over x as it lies in memory: a channel's partner is found by shifting x, which is a view, not by slices that have to
     be concatenated again. On a CPU this takes about as long as one complex product; Inductor, which has no complex numbers, fuses
-    it. Written by hand because autograd would copy the gradient for every shift: it is the turn the other way.
+    it. The gradient is the turn the other way: autograd would copy it for every shift, where no compiler takes the copies out.
     """
 
     @staticmethod
     def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor, tables: Tensor, distance: int) -> Tensor:
         ctx.save_for_backward(tables)
         ctx.distance = distance
-        return _turn(x, tables, distance, 1)
+        return _turn(x, tables, distance)
 
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, None, None]:
         return _turn(gradient, *ctx.saved_tensors, ctx.distance, -1), None, None
 
 
-def _turn(x: Tensor, tables: Tensor, distance: int, sign: int) -> Tensor:
+def _turn(x: Tensor, tables: Tensor, distance: int, sign: int = 1) -> Tensor:
     cos, sin = tables
     turned, sin = x * cos, sin[:, :-distance]
     turned[..., :-distance].addcmul_(x[..., distance:], sin, value=-sign)
