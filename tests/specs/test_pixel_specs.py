@@ -141,7 +141,7 @@ def test_cifar10(cifar, tmp_path):
     hybrid = "eval.sampler={name: hybrid, teacher_steps: 2, sampler: {name: tauldr-ancestral, min_time: 0.02}}"
     spec = read_spec(SPECS / "cifar10-tauldr-di4c.yaml", [*overrides, hybrid])
     sampler = build_sampler(spec, registry, parts.process, parts.teacher)
-    assert sampler.teacher is parts.teacher and sampler.sampler.min_time == 0.02
+    assert sampler.teacher.loaded is parts.teacher and sampler.sampler.min_time == 0.02
     sample_and_measure(spec, parts, registry, denoiser, steps=3)
 
 
