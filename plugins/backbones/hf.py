@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from di4c.contracts import AffineReadout, Backbone, Context, IdentityReadout, Reduction
 from di4c.errors import SpecError
+from di4c_plugins.backbones.hf_attention import with_dropout_modules
 
 
 POSITION_TABLES = ("position_embeddings", "embed_positions")
@@ -42,6 +43,7 @@ class MaskedLM(Backbone):
         takes_embeddings: bool = True,
     ):
         super().__init__()
+        with_dropout_modules(network)
         self.network, self.num_states, self.shifted = network, num_states, shifted
         self.readout: nn.Module = WholeLogits(num_states) if readout is None else VocabularyReadout(readout, num_states)
         self.width = num_states if readout is None else readout.in_features

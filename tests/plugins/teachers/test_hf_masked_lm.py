@@ -315,6 +315,21 @@ def test_trouble_31_weights_that_are_no_numbers_are_refused_by_name(tmp_path, ma
         HFMaskedLM(Absorbing(states, mask_index=mask), D, path=str(tmp_path))
 
 
+@pytest.mark.parametrize("config", [{**BERT, "model_type": "bert", "mask_token_id": 20, "vocab_size": 24}, DREAM])
+def test_trouble_b03_attention_drops_by_a_module_with_the_librarys_numbers(config):
+    """With masks that keep everything, attention in training is that of the library; masks belong to examples (check_backbone)."""
+    torch.manual_seed(0)
+    backbone = HFMaskedLM(Absorbing(24, mask_index=20), D, config=config, dropout=0.3).backbone
+    check_backbone(backbone, num_positions=D, num_states=24)
+    x = tokens(20)
+    expected = backbone.eval()(x, T)
+    assert (backbone.train()(x, T) - expected).abs().max() > 1e-3
+    for module in backbone.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.forward = lambda given: given
+    torch.testing.assert_close(backbone(x, T), expected)
+
+
 @pytest.mark.parametrize("stated", [True, False])
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_dropout_replaces_the_probabilities_that_a_configuration_leaves_to_defaults_too(stated, dropout):
