@@ -24,7 +24,7 @@ class HFMaskedLM(Teacher):
     path: with config.json, weights and tokenizer (`revision` for a hub name). config: instead, what config.json would say, with
     `mask_token_id`. model_type: where config.json does not say it (rxnfp's does not: bert).
     mask_token: where the tokenizer does not name it. before, after: tokens that frame every sequence, e.g. [CLS] and [SEP].
-    dropout: replaces every dropout probability of the configuration; attention weights are never dropped. activation_checkpointing: recompute blocks when training.
+    dropout: replaces every dropout probability of the configuration. activation_checkpointing: recompute blocks when training.
     trust_remote_code: the repository whose own code may be run, spelt as in `path`; LLaDA and Dream need none.
     The process must mask with the tokenizer's mask token: process: {name: absorbing, mask_index: …}.
     """
@@ -116,20 +116,6 @@ def with_dropout(config: Mapping[str, Any], dropout: float | None) -> dict[str, 
     return {key: dropout if _is_dropout(key, value) else value for key, value in config.items()}
 
 
-def keep_attention_weights(network: nn.Module) -> None:
-    """Sets the dropout of attention weights to 0: it happens inside scaled_dot_product_attention, whose masks belong to no example,
-    so that a training with them would depend on the number of ranks."""
-    for module in network.modules():
-        if "Attention" not in type(module).__name__:
-            continue
-        for name in ("dropout", "attention_dropout", "dropout_prob"):
-            value = getattr(module, name, None)
-            if isinstance(value, nn.Dropout):
-                value.p = 0.0
-            elif isinstance(value, float):
-                setattr(module, name, 0.0)
-
-
 def _is_dropout(key: str, value: Any) -> bool:
     return "dropout" in key and isinstance(value, int | float) and not isinstance(value, bool)  # ESM's token_dropout is a switch
 
@@ -187,7 +173,6 @@ def _transformers(
         else:
             made = _strictly(folder, dtype, config=full, **({"trust_remote_code": True} if own_code else {}))
         require_finite(made.state_dict(), str(folder or "teacher.config"), dict(made.named_buffers()))
-        keep_attention_weights(made)
         return made, split_readout(made), False
     except Di4CError:
         raise
