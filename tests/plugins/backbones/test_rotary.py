@@ -94,8 +94,8 @@ def test_a_block_concatenates_nothing_and_has_few_operators(name):
     (two, two_back), (three, three_back) = operators(name, 2), operators(name, 3)
     assert three.count("cat") == two.count("cat")
     assert three_back.count("cat") - two_back.count("cat") == 3  # gradients of what was split: the modulation, (q, k), (qk, v)
-    assert len(three) - len(two) <= 20
-    assert len(three_back) - len(two_back) <= 52
+    assert len(three) - len(two) <= 22
+    assert len(three_back) - len(two_back) <= 54
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -107,3 +107,22 @@ def test_a_network_in_bfloat16_follows_the_one_in_float32(name):
         found.append(net(torch.arange(12).view(2, 6) % 7, torch.ones(2), None, Context(2, tokens=torch.ones(4, 1, 16))))
     assert found[1].dtype == torch.bfloat16
     torch.testing.assert_close(found[1].float(), found[0], rtol=0.05, atol=0.05)
+
+
+def test_turning_gives_the_bits_of_a_complex_product():
+    """Forwards and backwards, in single precision on a CPU: runs of the small transformer stay what they were."""
+    g = torch.Generator().manual_seed(0)
+    angles = torch.rand(16, 4, generator=g, dtype=torch.float64) * 6
+    x = torch.randn(2, 16, 3 * 16, generator=g, requires_grad=True)
+    queries, keys, _ = Rotary(angles, 2, "neighbours")(16, 0, x).split(x)
+    turn = torch.complex(angles.cos().float(), angles.sin().float())
+    parts = x.detach().clone().requires_grad_()
+    found = []
+    for part in parts.split(16, -1)[:2]:
+        pairs = part.unflatten(-1, (2, 4, 2)).transpose(1, 2).contiguous()
+        found.append(torch.view_as_real(torch.view_as_complex(pairs) * turn).flatten(-2))
+    assert torch.equal(queries, found[0]) and torch.equal(keys, found[1])
+    weight = torch.randn(queries.shape, generator=g)
+    ours = torch.autograd.grad((queries * weight).sum() + (keys * weight).sum(), x)[0]
+    theirs = torch.autograd.grad((found[0] * weight).sum() + (found[1] * weight).sum(), parts)[0]
+    assert torch.equal(ours, theirs)
