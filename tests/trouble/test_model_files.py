@@ -233,4 +233,6 @@ def test_trouble_31_a_damaged_file_is_read_right_or_named_in_one_line(reader, na
     (file,) = folder.glob(pattern)
     damage(file, name)
     missing = ("'vqgan'",) if make in (vqgan, vqgan_export) else ()  # without recorded options, those that the spec must give
-    outcome(lambda: read(folder), told=(file.name, file.parent.name, *missing))
+    # a flipped bit may leave a huge number, which only the samples show
+    shown = ("are the network's outputs finite numbers",) if reader == "run's weights" and "flipped" in name else ()
+    outcome(lambda: read(folder), told=(file.name, file.parent.name, *missing, *shown))
