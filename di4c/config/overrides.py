@@ -9,16 +9,17 @@ from di4c.config.suggest import suggestion
 from di4c.errors import SpecError
 from di4c.yaml_text import parsed, plain, resolved, scalar
 
-PARTS = {
+SECTION_KINDS = {
     "data": "datasets",
     "process": "processes",
     "teacher": "teachers",
     "latent": "lambda_samplers",
     "objective": "objectives",
     "procedure": "procedures",
-    "metrics": "metrics",
-    **NESTED,
 }
+"""The sections that are one entry, with their kinds."""
+
+PARTS = {**SECTION_KINDS, "metrics": "metrics", **NESTED}
 """The keys whose value may be the bare name of a part (of `metrics`: every item of the list), with the part's kind."""
 
 

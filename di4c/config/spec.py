@@ -14,7 +14,7 @@ from typing import Any, Literal
 from di4c.config.coerce import from_mapping
 from di4c.config.construct import NESTED, full_entry, name_key
 from di4c.config.eval_spec import EvalSpec
-from di4c.config.overrides import overridden
+from di4c.config.overrides import SECTION_KINDS, overridden
 from di4c.config.plugin_modules import is_file
 from di4c.config.registry import Registry
 from di4c.config.shipped import spec_path
@@ -32,16 +32,6 @@ REQUIRED = {
     "tokenizer": ("data", "objective"),
 }
 DEFAULT_OBJECTIVE = {"pretrain": "nelbo", "distill": "di4c"}
-SECTION_KINDS = {
-    "data": "datasets",
-    "process": "processes",
-    "teacher": "teachers",
-    "latent": "lambda_samplers",
-    "objective": "objectives",
-    "procedure": "procedures",
-}
-"""The sections that are one entry, with their kinds."""
-
 OWNED_BY_TRAIN = {
     "train_batch_size": "train.batch_size",
     "train_micro_batch_size_per_gpu": "train.micro_batch_size",

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -46,6 +47,18 @@ def launch(
     texts = [process.communicate(timeout=timeout)[0] for process in processes]
     assert all(process.returncode == 0 for process in processes), "\n".join(texts)
     return json.loads(out.read_text()), texts[0]
+
+
+def work(perform: Callable[[dict], dict]) -> None:
+    """What a module of that kind does when it is run: performs the jobs on every rank; rank 0 writes the results."""
+    from di4c.engine import ranks
+
+    jobs, out = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
+    ranks.start()
+    results = [perform(job) for job in jobs]
+    if ranks.rank() == 0:
+        out.write_text(json.dumps(results))
+    ranks.finish()
 
 
 def free_port() -> int:

@@ -7,7 +7,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, example, given, settings
 from tests.losses.test_objective import batch, make
-from tests.mixture.mixture_cases import SUMS, Case, cases, gradients, opaque, oracle_sums, project_sums, system
+from tests.mixture.mixture_cases import (
+    SUMS, Case, cases, certain, gradients, opaque, oracle_sums, project_sums, system, underflowing,
+)  # fmt: skip
 from tests.mixture.test_mixture import close
 from tests.mixture.test_mixture_precision import exact_in_bf16
 
@@ -61,10 +63,7 @@ def test_more_than_one_tile_in_every_direction(options):
 
 def test_states_without_probability_in_every_component():
     """p̄ underflows where the target has mass."""
-    case = Case(batch=1, components=3, positions=2, states=4, width=2, bias="shared", subs=False, visible=0.0)
-    made, truth = system(case, torch.float32), system(case, torch.float64)
-    for one in (made, truth):
-        one.prediction.readout.bias.data[:2] = torch.tensor([-80.0, -90.0])
+    made, truth = underflowing(torch.float32), underflowing(torch.float64)
     got, want = project_sums(made), oracle_sums(truth)
     assert want["kl"] > 30
     for name in SUMS:
@@ -75,13 +74,7 @@ def test_states_without_probability_in_every_component():
 
 def test_certain_components_and_targets():
     """Probabilities of exactly 0 and 1 from logits of 5000, whose weights multiply the gradient's rounding error."""
-    case = Case(batch=1, components=2, positions=3, states=3, width=3, bias="none", subs=False)
-    made, truth = system(case, torch.float32), system(case, torch.float64)
-    for one in (made, truth):
-        one.prediction.readout.weight.data = torch.eye(3).to(one.prediction.features) * 5000
-        one.prediction.features.data = torch.eye(3).to(one.prediction.features).expand(2, 3, 3).clone()
-        one.q[:] = torch.eye(3)
-        one.x[:] = torch.arange(3)
+    made, truth = certain(torch.float32), certain(torch.float64)
     got, want = project_sums(made), oracle_sums(truth)
     assert want["kl"].abs().max() == 0
     for name in SUMS:

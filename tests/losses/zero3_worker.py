@@ -4,10 +4,6 @@ A job: {"head", "backbone", "chunk_bytes"} and optionally "components_at_a_time"
 "calls": of the readout a step}.
 """
 
-import json
-import sys
-from pathlib import Path
-
 import deepspeed
 import torch
 import torch.distributed as dist
@@ -17,10 +13,10 @@ from di4c_plugins.estimators.control_variate import ControlVariate
 from di4c_plugins.latents.unit_cube import Uniform
 from di4c_plugins.samplers.ancestral import Ancestral
 from di4c_plugins.times.laws import UniformTime
+from tests.engine.launching import work
 from tests.systems import HEADS, tiny_teacher
 
 from di4c.contracts import Batch, Draws
-from di4c.engine import ranks
 from di4c.losses.objective import Di4C
 from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm, Gate, StepLaw
 from di4c.mixture.student import MixtureStudent
@@ -83,14 +79,5 @@ def perform(job: dict) -> dict:
     return {"losses": torch.cat(parts).tolist(), "gradients": gradients, "calls": len(calls)}
 
 
-def main() -> None:
-    jobs, out = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
-    ranks.start()
-    results = [perform(job) for job in jobs]
-    if ranks.rank() == 0:
-        out.write_text(json.dumps(results))
-    ranks.finish()
-
-
 if __name__ == "__main__":
-    main()
+    work(perform)

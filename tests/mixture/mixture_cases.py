@@ -183,3 +183,19 @@ def drawn_with_marginals(target: Prediction, draws: Draws, **options) -> tuple[T
     """The samples and the marginals of `draw_target`."""
     found = draw_target(target, draws, **options)
     return found.samples, found.marginals
+
+
+def underflowing(dtype: torch.dtype) -> SimpleNamespace:
+    """A mixture without probability, in every component, at states where the target has mass: p̄ underflows."""
+    made = system(Case(batch=1, components=3, positions=2, states=4, width=2, bias="shared", subs=False, visible=0.0), dtype)
+    made.prediction.readout.bias.data[:2] = torch.tensor([-80.0, -90.0])
+    return made
+
+
+def certain(dtype: torch.dtype) -> SimpleNamespace:
+    """Components and targets with probabilities of exactly 0 and 1, from logits of 5000."""
+    made = system(Case(batch=1, components=2, positions=3, states=3, width=3, bias="none", subs=False), dtype)
+    made.prediction.readout.weight.data = torch.eye(3, dtype=dtype) * 5000
+    made.prediction.features.data = torch.eye(3, dtype=dtype).expand(2, 3, 3).clone()
+    made.q[:], made.x[:] = torch.eye(3), torch.arange(3)
+    return made

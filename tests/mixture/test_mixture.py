@@ -5,7 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 from hypothesis import HealthCheck, example, given, settings
-from tests.mixture.mixture_cases import SUMS, Case, cases, gradients, opaque, oracle_sums, project_sums, system
+from tests.mixture.mixture_cases import (
+    SUMS, Case, cases, certain, gradients, opaque, oracle_sums, project_sums, system, underflowing,
+)  # fmt: skip
 
 from di4c.mixture.affine import is_affine
 
@@ -66,10 +68,7 @@ def test_any_subset_of_the_sums_can_be_asked_for(needs):
 @pytest.mark.parametrize("path", PATHS)
 def test_states_without_probability_in_every_component(path):
     """p̄ underflows where the target has mass: values and gradients stay those of the logarithmic formula."""
-    case = Case(batch=1, components=3, positions=2, states=4, width=2, bias="shared", subs=False, visible=0.0)
-    made, truth = system(case, torch.float32), system(case, torch.float64)
-    for one in (made, truth):
-        one.prediction.readout.bias.data[:2] = torch.tensor([-80.0, -90.0])
+    made, truth = underflowing(torch.float32), underflowing(torch.float64)
     got, want = project_sums(PATHS[path](made)), oracle_sums(truth)
     assert want["kl"] > 30
     for name in SUMS:
@@ -80,13 +79,7 @@ def test_states_without_probability_in_every_component(path):
 
 def test_certain_components_and_targets():
     """Probabilities of exactly 0 and 1, where 0·log 0 must be 0."""
-    case = Case(batch=1, components=2, positions=3, states=3, width=3, bias="none", subs=False)
-    made, truth = system(case, torch.float64), system(case, torch.float64)
-    for one in (made, truth):
-        one.prediction.readout.weight.data = torch.eye(3, dtype=torch.float64) * 5000
-        one.prediction.features.data = torch.eye(3, dtype=torch.float64).expand(2, 3, 3).clone()
-        one.q[:] = torch.eye(3)
-        one.x[:] = torch.arange(3)
+    made, truth = certain(torch.float64), certain(torch.float64)
     got, want = project_sums(made), oracle_sums(truth)
     assert want["kl"].abs().max() == 0
     for name in SUMS:

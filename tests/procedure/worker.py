@@ -6,12 +6,11 @@ or "signal NAME": SIGTERM comes after the run's first update.
 """
 
 import collections
-import json
 import os
 import signal
-import sys
-from pathlib import Path
 from unittest import mock
+
+from tests.engine.launching import work
 
 from di4c.config.spec import Spec
 from di4c.engine import ranks
@@ -66,14 +65,5 @@ def perform(job: dict) -> dict:
             return {"error": str(error)}
 
 
-def main() -> None:
-    jobs, out = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
-    ranks.start()
-    results = [perform(job) for job in jobs]
-    if ranks.rank() == 0:
-        out.write_text(json.dumps(results))
-    ranks.finish()
-
-
 if __name__ == "__main__":
-    main()
+    work(perform)
