@@ -33,7 +33,8 @@ def command(main: Callable[P, int | None]) -> Callable[P, int]:
             _tell(error)
             return USER_ERROR
         except OSError as error:
-            if isinstance(error, BrokenPipeError):  # the reader has seen enough (… | head); let the interpreter's last flush go nowhere
+            # the reader has seen enough (… | head); let the interpreter's last flush go nowhere
+            if isinstance(error, BrokenPipeError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 return 0
             if error.filename is None:

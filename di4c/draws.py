@@ -113,7 +113,8 @@ def _by_doubling(masses: Tensor) -> Tensor:
     while length < masses.shape[-1]:
         sums = torch.cat([sums[..., :length], sums[..., length:] + sums[..., :-length]], dim=-1)
         length *= 2
-    return torch.where(masses > 0, sums, 0.0).cummax(-1).values  # sums of other orders: a mass of 0 must not add a rounding
+    # sums of other orders: a mass of 0 must not add a rounding
+    return torch.where(masses > 0, sums, 0.0).cummax(-1).values
 
 
 def categorical(probs: Tensor, uniform: Tensor, block: int = 256) -> Tensor:
@@ -137,7 +138,9 @@ def _invert(cumulative: Tensor, u: Tensor) -> Tensor:
     """The first index whose cumulative mass exceeds u times the total: [..., N]."""
     total = cumulative[..., -1:]
     level = torch.minimum(u * total, torch.nextafter(total, torch.zeros_like(total)))
-    return torch.searchsorted(cumulative.contiguous(), level.contiguous(), right=True).clamp_max(cumulative.shape[-1] - 1)
+    return torch.searchsorted(cumulative.contiguous(), level.contiguous(), right=True).clamp_max(
+        cumulative.shape[-1] - 1
+    )
 
 
 def _invert_blockwise(probs: Tensor, u: Tensor, block: int) -> Tensor:

@@ -23,7 +23,9 @@ def user_path(given: str | Path) -> Path:
         path = Path(text).expanduser() if text.startswith("~") else Path(text)
     except RuntimeError as error:
         name = Path(text).parts[0]
-        raise SpecError(f"{text!r}: there is no home for {name}; a folder of that name is written as ./{name}") from error
+        raise SpecError(
+            f"{text!r}: there is no home for {name}; a folder of that name is written as ./{name}"
+        ) from error
     return Path.cwd() / path if str(path).startswith("~") else path  # or it would be read as a home from now on
 
 
@@ -40,7 +42,14 @@ def with_ending(path: str | Path, ending: str) -> Path:
 
 def is_plain_name(name: str) -> bool:
     """Whether a name can be that of a file inside a folder: no separator, not hidden, of a length that leaves room for endings."""
-    return bool(name) and Path(name).name == name and not name.startswith(".") and name.isprintable() and "\\" not in name and len(name.encode()) <= 100
+    return (
+        bool(name)
+        and Path(name).name == name
+        and not name.startswith(".")
+        and name.isprintable()
+        and "\\" not in name
+        and len(name.encode()) <= 100
+    )
 
 
 def _refuse_impossible(text: str) -> None:

@@ -71,7 +71,9 @@ class Rehearsal(Runs):
         if name is not None and name not in self.trained:
             raise AssertionError(f"run {name!r} is looked at before it is trained")
         told = repr((name, self.trained.get(name), steps))
-        digests = {key: hashlib.blake2b(f"{key}{told}".encode(), digest_size=4) for key in keys or self.higher_is_better}
+        digests = {
+            key: hashlib.blake2b(f"{key}{told}".encode(), digest_size=4) for key in keys or self.higher_is_better
+        }
         return {key: (int.from_bytes(digest.digest()) + 1) / 2**32 for key, digest in digests.items()}
 
 
@@ -84,7 +86,9 @@ def check_procedure(procedure: Procedure, spec: Mapping[str, Any], higher_is_bet
     given = copy.deepcopy(dict(spec))
     names = list(procedure.planned(given))
     assert given == spec, "planned changed the spec that it was given"
-    assert names and all(Path(name).name == name for name in names), "planned gives no runs, or names that are no folder's"
+    assert names and all(Path(name).name == name for name in names), (
+        "planned gives no runs, or names that are no folder's"
+    )
     whole = Rehearsal(spec, higher_is_better)
     chosen = procedure.carry_out(whole)
     assert chosen in whole.trained, f"carry_out returned {chosen!r}, which is no run that it trained"

@@ -38,10 +38,10 @@ from di4c.mixture.target import draw_target
 from di4c.rehearsal import check_procedure
 
 __all__ = [
-    "check_backbone", "check_dataset", "check_estimator", "check_head", "check_latent", "check_metric", "check_objective",
-    "check_procedure", "check_process", "check_sampler", "check_teacher", "check_time_law",
+    "check_backbone", "check_dataset", "check_estimator", "check_head", "check_latent", "check_metric",
+    "check_objective", "check_procedure", "check_process", "check_sampler", "check_teacher", "check_time_law",
     "check_tokenizer",
-]
+]  # fmt: skip
 
 
 def _require(condition: bool | Tensor, message: str) -> None:
@@ -65,7 +65,9 @@ def check_process(process: ForwardProcess, *, positions: int = 4, seed: int = 0)
     """t = 0 gives the data; draws do not depend on ranks; the posterior's draws follow its own log-probabilities."""
     draws = Draws(seed, count=64)
     x_0 = _data_tokens(process, draws.child("x_0"), positions)
-    _require(torch.equal(process.corrupt(x_0, _times(64, 0.0), draws.child("none")), x_0), "corrupt at t = 0 must give x_0")
+    _require(
+        torch.equal(process.corrupt(x_0, _times(64, 0.0), draws.child("none")), x_0), "corrupt at t = 0 must give x_0"
+    )
     x_t = process.corrupt(x_0, _times(64, 0.6), draws.child("x_t"))
     _require(x_t.shape == x_0.shape and x_t.dtype == torch.int64, "corrupt must return int64 of x_0's shape")
     _require(0 <= x_t.min() and x_t.max() < process.num_states, "corrupt left the states 0 … num_states − 1")
@@ -89,7 +91,11 @@ def _check_posterior(process: ForwardProcess, x_t: Tensor, x_0: Tensor, seed: in
     outcomes, counts = x_s.unique(dim=0, return_counts=True)
     again = [x.expand(len(outcomes), -1) for x in (x_t, x_0)]
     log_p = process.posterior_log_prob(
-        outcomes, again[0], Prediction.point(again[1], again[0], process.num_states), t[: len(outcomes)], s[: len(outcomes)]
+        outcomes,
+        again[0],
+        Prediction.point(again[1], again[0], process.num_states),
+        t[: len(outcomes)],
+        s[: len(outcomes)],
     )
     _require(log_p.shape == (len(outcomes), 1), "posterior_log_prob must be [B, M]")
     p = log_p[:, 0].double().exp()
@@ -112,7 +118,9 @@ def check_backbone(backbone: Backbone, *, num_positions: int, num_states: int, n
     chunk = backbone.readout(flat[some], some % num_positions, x_t.flatten()[some])
     _require(torch.allclose(chunk, logits[some], atol=1e-4), "a chunk of rows must read out as the whole does")
     if getattr(backbone.readout, "affine", False):
-        again = backbone.readout(flat, reduction=lambda h, w, b: (affine_logits(h, w, b, rows % num_positions, num_states),))[0]
+        again = backbone.readout(
+            flat, reduction=lambda h, w, b: (affine_logits(h, w, b, rows % num_positions, num_states),)
+        )[0]
         _require(torch.allclose(again, logits, atol=1e-4), "readout says `affine` but does not compute h·Wᵀ + b")
 
 
@@ -157,8 +165,13 @@ def check_teacher(teacher: Teacher, *, num_classes: int | None = None) -> None:
     prediction = teacher.predict(x_t, _times(3, 0.7), cond)
     rows = torch.arange(x_t.numel())
     log_p = prediction.log_probs(rows)
-    _require(log_p.shape == (len(rows), 1, teacher.process.num_states), f"predictions must read out as [P, 1, S]; found {tuple(log_p.shape)}")
-    _require(log_p.isfinite().all(), "log-probabilities must be finite; use di4c.contracts.LOG_ZERO for impossible states")
+    _require(
+        log_p.shape == (len(rows), 1, teacher.process.num_states),
+        f"predictions must read out as [P, 1, S]; found {tuple(log_p.shape)}",
+    )
+    _require(
+        log_p.isfinite().all(), "log-probabilities must be finite; use di4c.contracts.LOG_ZERO for impossible states"
+    )
     _require((log_p.exp().sum(-1) - 1).abs().max() < 1e-4, "probabilities do not sum to 1 over the states")
     _require(not log_p.requires_grad, "a teacher's prediction must carry no gradient")
     again = teacher.predict(x_t, _times(3, 0.7), cond).log_probs(rows)
@@ -190,12 +203,18 @@ def _check_in_bfloat16(backbone: Backbone, teacher: Teacher, x_t: Tensor, cond: 
     normalised = found.isfinite().all() and ((found.sum(-1) - 1).abs() < 1e-3).all()
     _require(normalised, "in bfloat16 probabilities are not finite, or do not sum to 1")
     distance = (found - expected).abs().sum(-1).mean() / 2
-    _require(distance < 0.1, f"in bfloat16 predictions differ by {distance:.2f} in total variation: keep tables and times in float32")
+    _require(
+        distance < 0.1,
+        f"in bfloat16 predictions differ by {distance:.2f} in total variation: keep tables and times in float32",
+    )
 
 
 def check_head(head: StudentHead, backbone: Backbone, *, latent_dim: int, teacher: Teacher) -> None:
     """The backbone accepts what the head needs; components differ from the start and do not depend on their neighbours."""
-    _require(head.needs <= backbone.accepts, f"the head needs {set(head.needs)}, the backbone accepts {set(backbone.accepts)}")
+    _require(
+        head.needs <= backbone.accepts,
+        f"the head needs {set(head.needs)}, the backbone accepts {set(backbone.accepts)}",
+    )
     student = MixtureStudent(
         backbone, head, parameterisation=teacher.parameterisation, num_states=teacher.process.num_states
     )
@@ -214,13 +233,17 @@ def check_latent(latent: LambdaSampler, *, components: int = 6) -> None:
     """Shapes and dtype; rank independence; draws uncorrelated if they are said to be independent; weights that sum to 1; atoms whose
     weights sum to 1."""
     lam = latent.sample(components, Draws(0, count=5))
-    _require(lam.shape == (5, components, latent.dim) and lam.dtype == torch.float32, "sample must be [B, M, L] float32")
+    _require(
+        lam.shape == (5, components, latent.dim) and lam.dtype == torch.float32, "sample must be [B, M, L] float32"
+    )
     part = latent.sample(components, Draws(0, first=2, count=3))
     _require(torch.equal(lam[2:], part), "sample must draw from `draws` alone, row by row, so that ranks agree")
     if latent.independent and latent.num_atoms != 2:
         _require(_correlation(latent) < 0.08, "`independent` is True, but the draws of an example are correlated")
     weights = latent.log_weights(components).exp()
-    _require(weights.shape == (components,) and (weights.sum() - 1).abs() < 1e-6, "log_weights must be [M] and sum to 1")
+    _require(
+        weights.shape == (components,) and (weights.sum() - 1).abs() < 1e-6, "log_weights must be [M] and sum to 1"
+    )
     for number in (1, 3):
         atoms, weights = latent.support(number, Draws(0))
         _require(atoms.shape == (len(weights), latent.dim), "support must give atoms [K, L] and weights [K]")
@@ -246,9 +269,14 @@ def check_estimator(estimator: LossEstimator) -> None:
     equal = logits.detach()[:, :1].expand(-1, 3, -1, -1)
     correlated, marginal, log_p, kl = _estimate(estimator, equal)
     expected = kl if "kl" in estimator.needs else -log_p
-    message = "with equal components correlated + marginal must be −log p(x) of the product, or its KL where `needs` has \"kl\""
+    message = (
+        'with equal components correlated + marginal must be −log p(x) of the product, or its KL where `needs` has "kl"'
+    )
     if "log_law" in estimator.needs:  # the target is the product itself
-        expected, message = torch.zeros_like(log_p), "summed over every x the loss of a student equal to its target must be 0"
+        expected, message = (
+            torch.zeros_like(log_p),
+            "summed over every x the loss of a student equal to its target must be 0",
+        )
     _require(torch.allclose(correlated + marginal, expected, atol=1e-6), message)
 
 
@@ -270,13 +298,18 @@ def check_sampler(sampler: Sampler, teacher: Teacher, *, steps: int = 3, num_cla
     """The grid runs from 1 down; samples in 1 to 2·D steps are data states; the same draws give the same tokens. Under a process
     with a mask visible tokens stay and no mask is left, whatever probability a network gives the mask."""
     process, positions = teacher.process, teacher.num_positions
-    denoisers = [teacher.predict] if process.mask_index is None else [teacher.predict, _fond_of_masks(process, positions)]
+    denoisers = (
+        [teacher.predict] if process.mask_index is None else [teacher.predict, _fond_of_masks(process, positions)]
+    )
     x_1 = process.prior(positions, Draws(0, count=4))
     cond = Draws(2, count=4).integers(num_classes) if num_classes else None
     for number in sorted({1, 2, steps, 2 * positions}):
         times = sampler.times(number)
         falling = all(a > b for a, b in zip(times[:-1], times[1:], strict=True))
-        _require(times[0] == 1.0 and falling and len(times) == number + 1, f"times({number}) must fall from 1, in {number} steps")
+        _require(
+            times[0] == 1.0 and falling and len(times) == number + 1,
+            f"times({number}) must fall from 1, in {number} steps",
+        )
         for denoiser in denoisers:
             _check_samples(sampler, denoiser, x_1, number, cond)
     if process.mask_index is not None:
@@ -290,7 +323,9 @@ def _check_samples(sampler: Sampler, denoiser: Denoiser, x_1: Tensor, steps: int
     told = f"in {steps} steps"
     _require(torch.equal(first, second), f"the same draws must give the same tokens, {told}")
     _require(first.shape == x_1.shape and first.dtype == torch.int64, "samples must be [B, D] int64")
-    _require(0 <= first.min() and first.max() < process.num_states, f"samples left the states 0 … num_states − 1, {told}")
+    _require(
+        0 <= first.min() and first.max() < process.num_states, f"samples left the states 0 … num_states − 1, {told}"
+    )
     if process.mask_index is None:
         return
     _require((first != process.mask_index).all(), f"samples still hold masks, {told}")
@@ -350,14 +385,19 @@ def check_tokenizer(tokenizer: ImageTokenizer) -> None:
     changed = copy.deepcopy(tokenizer)
     with torch.no_grad():
         next(changed.parameters()).add_(1.0)
-    _require(tokenizer.fingerprint() == before != changed.fingerprint(), "the fingerprint must follow the weights, and them alone")
+    _require(
+        tokenizer.fingerprint() == before != changed.fingerprint(),
+        "the fingerprint must follow the weights, and them alone",
+    )
 
 
 def check_metric(metric: Metric, generation: Generation) -> None:
     """Named finite numbers, the same for the same generation."""
     values = metric(generation)
     _require(values and all(isinstance(v, float) for v in values.values()), "a metric returns {name: float}")
-    _require(all(v == v and abs(v) != float("inf") for v in values.values()), "a metric returned a number that is not finite")
+    _require(
+        all(v == v and abs(v) != float("inf") for v in values.values()), "a metric returned a number that is not finite"
+    )
 
 
 def check_objective(objective: Objective, data: DataSource, *, seed: int = 0) -> None:

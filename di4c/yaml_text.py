@@ -41,13 +41,16 @@ class _Loader(yaml.SafeLoader):
     """Refuses keys that stand twice."""
 
     yaml_implicit_resolvers = {
-        first: [pair for pair in pairs if pair[0] in _KEPT] for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        first: [pair for pair in pairs if pair[0] in _KEPT]
+        for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
     def construct_yaml_float(self, node: yaml.Node) -> float:
         number = super().construct_yaml_float(node)
         if math.isinf(number) and "inf" not in node.value.lower():
-            raise yaml.constructor.ConstructorError(None, None, f"{node.value} is beyond the largest number", node.start_mark)
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{node.value} is beyond the largest number", node.start_mark
+            )
         return number
 
     def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict:
@@ -55,7 +58,9 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
             if isinstance(key, yaml.ScalarNode) and key.tag != f"{_TAG}merge":
                 if (key.tag, key.value) in seen:
-                    raise yaml.constructor.ConstructorError(None, None, f"the key {key.value!r} stands twice", key.start_mark)
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the key {key.value!r} stands twice", key.start_mark
+                    )
                 seen.add((key.tag, key.value))
         return super().construct_mapping(node, deep)
 
@@ -67,7 +72,8 @@ class _Dumper(yaml.SafeDumper):
         return True
 
     def represent_text(self, data: str) -> yaml.ScalarNode:
-        return self.represent_scalar(f"{_TAG}str", data, None if data.isprintable() else '"')  # only there are line ends safe
+        # only there are line ends safe
+        return self.represent_scalar(f"{_TAG}str", data, None if data.isprintable() else '"')
 
 
 _Dumper.add_representer(str, _Dumper.represent_text)

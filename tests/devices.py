@@ -22,7 +22,11 @@ def choose(arguments: Sequence[str], environment: MutableMapping[str, str]) -> N
 
 def asks_for_gpu(arguments: Sequence[str]) -> bool:
     """Whether the marks select `gpu`; where they do not mention it, whether all paths lie in a folder named gpu."""
-    marks = [argument.removeprefix("-m") or value for argument, value in zip(arguments, [*arguments[1:], ""]) if argument[:2] == "-m"]
+    marks = [
+        argument.removeprefix("-m") or value
+        for argument, value in zip(arguments, [*arguments[1:], ""])
+        if argument[:2] == "-m"
+    ]
     mentions = re.findall(r"(\bnot\s+)?\bgpu\b", marks[-1]) if marks else []
     if mentions:
         return "" in mentions

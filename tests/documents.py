@@ -12,8 +12,17 @@ from pathlib import Path
 from unittest import mock
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "tools/results/README.md", *(f"docs/{p.name}" for p in sorted((ROOT / "docs").glob("*.md"))))
-BLOCK = re.compile(r"(?:<!-- (?P<key>file|before|after): (?P<name>[^>]+) -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```", re.DOTALL | re.MULTILINE)
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "tools/results/README.md",
+    *(f"docs/{p.name}" for p in sorted((ROOT / "docs").glob("*.md"))),
+)
+BLOCK = re.compile(
+    r"(?:<!-- (?P<key>file|before|after): (?P<name>[^>]+) -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```",
+    re.DOTALL | re.MULTILINE,
+)
 LINK = re.compile(r"\]\((?!\w+:)([^)#\s]*)(?:#([^)]*))?\)")
 OTHERS = {"git", "pip", "mkdocs", "cd"}
 """Commands that are not this project's."""
@@ -39,7 +48,12 @@ def text_of(page: str) -> str:
 def blocks(page: str, language: str | None = None) -> list[Block]:
     """The code blocks of a page, in their order."""
     found = [
-        Block(m["language"], m["text"], m["name"] if m["key"] == "file" else None, m["name"] if m["key"] == "after" else None)
+        Block(
+            m["language"],
+            m["text"],
+            m["name"] if m["key"] == "file" else None,
+            m["name"] if m["key"] == "after" else None,
+        )
         for m in BLOCK.finditer(text_of(page))
     ]
     return [block for block in found if language in (None, block.language)]
@@ -52,7 +66,9 @@ def files(page: str) -> dict[str, str]:
 
 def anchors(page: str) -> set[str]:
     """The names of a page's headings, as links write them."""
-    headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", text_of(page), flags=re.DOTALL | re.MULTILINE), re.MULTILINE)
+    headings = re.findall(
+        r"^#+ (.+)$", re.sub(r"^```.*?^```", "", text_of(page), flags=re.DOTALL | re.MULTILINE), re.MULTILINE
+    )
     return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
 
 
@@ -87,7 +103,11 @@ def check_command(words: list[str]) -> None:
 def commands(block: Block) -> list[list[str]]:
     """The words of every command of a bash block, comments left out."""
     lines = block.text.replace("\\\n", " ").splitlines()
-    parts = [part for line in lines for part in " ".join(shlex.quote(w) if w != "&&" else w for w in shlex.split(line, comments=True)).split(" && ")]
+    parts = [
+        part
+        for line in lines
+        for part in " ".join(shlex.quote(w) if w != "&&" else w for w in shlex.split(line, comments=True)).split(" && ")
+    ]
     return [shlex.split(part) for part in parts if part]
 
 

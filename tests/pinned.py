@@ -13,4 +13,6 @@ def needs(text: str) -> pytest.MarkDecorator:
         found = importlib.metadata.version(requirement.name)
     except importlib.metadata.PackageNotFoundError:
         return pytest.mark.skip(reason=f"needs {text}, which is not installed")
-    return pytest.mark.skipif(not requirement.specifier.contains(found, prereleases=True), reason=f"needs {text}, found {found}")
+    return pytest.mark.skipif(
+        not requirement.specifier.contains(found, prereleases=True), reason=f"needs {text}, found {found}"
+    )

@@ -19,7 +19,9 @@ HEADS = {
 }
 
 
-def tiny_teacher(positions: int = 6, data_states: int = 5, num_classes: int | None = 3, seed: int = 0) -> DenoiserTeacher:
+def tiny_teacher(
+    positions: int = 6, data_states: int = 5, num_classes: int | None = 3, seed: int = 0
+) -> DenoiserTeacher:
     """A DiT of width 16 with random weights everywhere (also those that start at zero)."""
     process = Absorbing(data_states)
     with torch.random.fork_rng():

@@ -70,7 +70,9 @@ def test_no_test_starts_a_process_without_this_environment():
             for keyword in node.keywords if isinstance(node, ast.Call) else []:
                 if keyword.arg != "env":
                     continue
-                value = names.get(keyword.value.id, keyword.value) if isinstance(keyword.value, ast.Name) else keyword.value
+                value = (
+                    names.get(keyword.value.id, keyword.value) if isinstance(keyword.value, ast.Name) else keyword.value
+                )
                 if not _inherits(value, names):
                     wrong.append(f"{path.relative_to(TESTS)}:{node.lineno}")
     assert not wrong, f"these processes would see a GPU; build env from os.environ or add devices.HIDDEN: {wrong}"

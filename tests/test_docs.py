@@ -133,7 +133,10 @@ def test_a_lightning_checkpoint_becomes_a_teacher_with_its_averaged_weights_then
     student = di4c.load("runs/my-port", device="cpu")
     assert student.sample(2, steps=2, seed=0).shape == (2, 16)
     teacher = student.teacher().network
-    assert all(torch.equal(p, torch.full_like(p, 0.01)) for p in teacher.parameters()) and len(list(teacher.parameters())) > 4
+    assert (
+        all(torch.equal(p, torch.full_like(p, 0.01)) for p in teacher.parameters())
+        and len(list(teacher.parameters())) > 4
+    )
     assert "last.ckpt" not in (folder / "runs/my-port/export/config.json").read_text()
 
 
@@ -172,7 +175,9 @@ def test_every_spec_is_valid(page, block, folders, monkeypatch):
 COMMANDS = [(page, words) for page in PAGES for block in blocks(page, "bash") for words in commands(block)]
 
 
-@pytest.mark.parametrize(("page", "words"), COMMANDS, ids=lambda value: value if isinstance(value, str) else " ".join(value)[:60])
+@pytest.mark.parametrize(
+    ("page", "words"), COMMANDS, ids=lambda value: value if isinstance(value, str) else " ".join(value)[:60]
+)
 def test_every_command_exists_and_takes_its_arguments(page, words, folders, monkeypatch):
     check_command(words)
     for spec in options(words, "--spec"):
@@ -230,14 +235,21 @@ def test_every_key_of_a_spec_is_explained(reference):
 
 
 def test_meanings_are_read_from_docstrings(reference):
-    marked, mentioned = reference.meanings("A class. size: how big; a, b (of two): both.\n\nIt `turns` left. Raises SpecError.", ["size", "a", "b", "turns"])
+    marked, mentioned = reference.meanings(
+        "A class. size: how big; a, b (of two): both.\n\nIt `turns` left. Raises SpecError.",
+        ["size", "a", "b", "turns"],
+    )
     assert marked == {"size": "How big.", "a": "Both.", "b": "Both."} and mentioned == {"turns": "It `turns` left."}
 
 
 def test_the_sites_pages_are_those_there_are():
     site = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
     named = {entry if isinstance(entry, str) else next(iter(entry.values())) for entry in site["nav"]}
-    assert named == {path.name for path in (ROOT / "docs").glob("*.md")} | {"CONTRIBUTING.md", "CHANGELOG.md", "tools/results/README.md"}
+    assert named == {path.name for path in (ROOT / "docs").glob("*.md")} | {
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "tools/results/README.md",
+    }
 
 
 def test_the_citation_has_the_version():

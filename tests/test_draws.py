@@ -22,7 +22,13 @@ def test_repeated_examples_split_too():
 def test_streams_differ_by_seed_purpose_and_call():
     draws = Draws(3, count=100)
     first, second = draws.uniform(), draws.uniform()
-    others = [second, draws.child("a").uniform(), draws.child("b").uniform(), draws.child("a", 1).uniform(), Draws(4, count=100).uniform()]
+    others = [
+        second,
+        draws.child("a").uniform(),
+        draws.child("b").uniform(),
+        draws.child("a", 1).uniform(),
+        Draws(4, count=100).uniform(),
+    ]
     for other in others:
         assert abs(torch.corrcoef(torch.stack([first, other]))[0, 1]) < 0.4  # 4 standard errors of 1/√100
     assert torch.equal(draws.child("a").uniform(), draws.child("a").uniform())

@@ -81,7 +81,9 @@ def spoken(path: Path) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
             yield node.value
-        yield from (value for key in ("id", "attr", "name", "arg") if isinstance(value := getattr(node, key, None), str))
+        yield from (
+            value for key in ("id", "attr", "name", "arg") if isinstance(value := getattr(node, key, None), str)
+        )
 
 
 def systems_in(text: str) -> set[str]:
@@ -96,7 +98,9 @@ def test_the_core_names_no_system(path):
 
 def test_systems_are_seen_in_names_and_strings(tmp_path):
     file = tmp_path / "x.py"
-    file.write_text('"""As in MDLM."""\nimport a.vqgan\ndef is_maskgit(vq_codes): return x.Tauldr or "sdtt"\nNAME = 1\n"""MDLM\'s."""\n')
+    file.write_text(
+        '"""As in MDLM."""\nimport a.vqgan\ndef is_maskgit(vq_codes): return x.Tauldr or "sdtt"\nNAME = 1\n"""MDLM\'s."""\n'
+    )
     found = {system for text in spoken(file) for system in systems_in(text)}
     assert found == {"vqgan", "maskgit", "vq", "tauldr", "sdtt"}
 
@@ -155,7 +159,11 @@ def test_the_longest_chain_of_imports_within_a_room_is_five(room):
 
 def test_the_successors_of_the_algorithm_are_short():
     """No file over 250 lines; all together fewer than the 2,776 lines that they replaced."""
-    lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for room in SUCCESSORS_OF_THE_ALGORITHM for path in sources(f"di4c/{room}")}
+    lines = {
+        path: len(path.read_text(encoding="utf-8").splitlines())
+        for room in SUCCESSORS_OF_THE_ALGORITHM
+        for path in sources(f"di4c/{room}")
+    }
     assert not {path: number for path, number in lines.items() if number > 250}
     assert sum(lines.values()) < 2776
 

@@ -55,7 +55,9 @@ def test_list_of_an_unknown_kind(capsys):
 def test_list_of_the_shipped_specs(capsys):
     assert main(["list", "specs"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert any(line.startswith("digits-teacher ") for line in lines) and not any("tools/" in line or line.endswith(" ") for line in lines)
+    assert any(line.startswith("digits-teacher ") for line in lines) and not any(
+        "tools/" in line or line.endswith(" ") for line in lines
+    )
 
 
 def test_list_includes_a_plugin_without_importing_it(tmp_path, capsys):

@@ -78,7 +78,10 @@ FIRST_RUN = [
 
 
 def trained_evaluated_and_sampled(folder: Path) -> bool:
-    return all((folder / made).is_file() for made in ("runs/digits-teacher/export/model.safetensors", "report/report.html", "digits.png"))
+    return all(
+        (folder / made).is_file()
+        for made in ("runs/digits-teacher/export/model.safetensors", "report/report.html", "digits.png")
+    )
 
 
 @needs("setuptools>=77")
@@ -103,8 +106,13 @@ for line in ["list", *{FIRST_RUN!r}]:
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "registry.yaml" in ended.stdout and trained_evaluated_and_sampled(tmp_path)
     script = [str(target / "bin/di4c"), "--version"]
-    assert subprocess.run(script, cwd=tmp_path, env=environment, capture_output=True, text=True).stdout == f"di4c {di4c.__version__}\n"
-    said = subprocess.run([script[0], "verify", "theory"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (
+        subprocess.run(script, cwd=tmp_path, env=environment, capture_output=True, text=True).stdout
+        == f"di4c {di4c.__version__}\n"
+    )
+    said = subprocess.run(
+        [script[0], "verify", "theory"], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
     assert said.returncode == 2 and "python tools/verify.py" in said.stderr and len(said.stderr.splitlines()) == 1
 
 
@@ -112,14 +120,19 @@ for line in ["list", *{FIRST_RUN!r}]:
 @needs("setuptools>=77")
 def test_the_wheel_works_in_an_empty_environment(wheel, tmp_path):
     """What a newcomer does, with the dependencies that pip finds within the pinned versions: some 2 GB."""
-    python, environment = tmp_path / "empty/bin/python", {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    python, environment = (
+        tmp_path / "empty/bin/python",
+        {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")},
+    )
 
     def run(*command: str) -> subprocess.CompletedProcess:
         return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
 
     assert run(sys.executable, "-m", "venv", str(tmp_path / "empty")).returncode == 0
     constraints = str(ROOT / "tools/constraints.txt")
-    if run(str(python), "-m", "pip", "download", "--no-deps", "--dest", str(tmp_path), "-c", constraints, "filelock").returncode:
+    if run(
+        str(python), "-m", "pip", "download", "--no-deps", "--dest", str(tmp_path), "-c", constraints, "filelock"
+    ).returncode:
         pytest.skip("no package index can be reached")
     installed = run(str(python), "-m", "pip", "install", "--quiet", "-c", constraints, str(wheel))
     assert installed.returncode == 0, installed.stderr
@@ -163,8 +176,15 @@ def test_what_is_imported_is_declared():
     everything = needed | optional | declared(extras["test"]) | declared(extras["docs"])
     found = {folder: foreign(folder) for folder in ("di4c", "plugins", "tools", "tests")}
     assert {"torch", "pillow", "pyarrow", "pyyaml", "huggingface_hub", "filelock"} <= found["di4c"] | found["plugins"]
-    for folder, allowed in {"di4c": needed | optional, "plugins": needed | optional, "tools": everything, "tests": everything}.items():
-        assert found[folder] <= allowed, f"{folder} imports what pyproject.toml does not declare: {found[folder] - allowed}"
+    for folder, allowed in {
+        "di4c": needed | optional,
+        "plugins": needed | optional,
+        "tools": everything,
+        "tests": everything,
+    }.items():
+        assert found[folder] <= allowed, (
+            f"{folder} imports what pyproject.toml does not declare: {found[folder] - allowed}"
+        )
 
 
 def test_every_range_has_both_ends_and_holds_the_pinned_version():

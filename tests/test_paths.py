@@ -10,7 +10,9 @@ from di4c.paths import is_plain_name, user_path, with_ending
 
 def test_trouble_11_home_stands_where_it_is_written(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert user_path("~/x") == tmp_path / "x" and user_path("~") == tmp_path and user_path(Path("~/x")) == tmp_path / "x"
+    assert (
+        user_path("~/x") == tmp_path / "x" and user_path("~") == tmp_path and user_path(Path("~/x")) == tmp_path / "x"
+    )
     assert user_path("a/~/b") == Path("a/~/b") and user_path("x~") == Path("x~")
 
 
@@ -39,4 +41,6 @@ def test_trouble_10_two_paths_stay_two_files(given, ending, written):
 
 def test_trouble_b20_names_that_become_paths():
     assert all(map(is_plain_name, ("a", "one-component", "M=4", "γ 1.5", "a.b")))
-    assert not any(map(is_plain_name, ("", "..", ".", "../x", "/x", "a/b", ".hidden", "a\0", "a\n", "a\\b", "x" * 101, "a/")))
+    assert not any(
+        map(is_plain_name, ("", "..", ".", "../x", "/x", "a/b", ".hidden", "a\0", "a\n", "a\\b", "x" * 101, "a/"))
+    )

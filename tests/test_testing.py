@@ -38,7 +38,12 @@ def test_heads(name):
 
 
 LATENTS = [
-    Uniform(), Stratified(dim=2), Sobol(), Gaussian(dim=3), Gaussian(dim=2, points="sobol"), Categorical(atoms=6),
+    Uniform(),
+    Stratified(dim=2),
+    Sobol(),
+    Gaussian(dim=3),
+    Gaussian(dim=2, points="sobol"),
+    Categorical(atoms=6),
     Categorical(atoms=9),
 ]
 
@@ -156,7 +161,10 @@ class Coarse(DiT):
 
 @pytest.mark.parametrize(
     ("backbone", "told"),
-    [(Mixing(), "must take float64 times"), (Coarse(6, 6, width=16, depth=1, heads=2), "differ by .* in total variation")],
+    [
+        (Mixing(), "must take float64 times"),
+        (Coarse(6, 6, width=16, depth=1, heads=2), "differ by .* in total variation"),
+    ],
     ids=["fails", "drifts"],
 )
 def test_a_backbone_that_does_not_work_in_bfloat16_is_caught(backbone, told):

@@ -16,9 +16,16 @@ AWKWARD = (
     '"', "*a", "&a", "!a", "%a", "@a", "`a", "|", ">", "? a", "${a}", "\\${a}", "\\\\${a}", "$", "${", "a\nb", "a\r\n", "\tx", "\x85",
     "\u2028", "\ufeffx", "\x00", "\udcff", "𝛼", "---", "...", "a\\",
 )  # fmt: skip
-texts = st.text(max_size=10) | st.text(st.characters(), max_size=6) | st.text("\\${}a.?:# ", max_size=12) | st.sampled_from(AWKWARD)
+texts = (
+    st.text(max_size=10)
+    | st.text(st.characters(), max_size=6)
+    | st.text("\\${}a.?:# ", max_size=12)
+    | st.sampled_from(AWKWARD)
+)
 leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | texts
-values = st.recursive(leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3), max_leaves=8)
+values = st.recursive(
+    leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3), max_leaves=8
+)
 specs = st.dictionaries(texts, values, max_size=3).filter(lambda spec: MISSING not in str(spec))
 
 
@@ -94,7 +101,9 @@ def test_whole_numbers_as_keys_are_text_and_tuples_lists():
     assert plain({1: (1, 2)}) == {"1": [1, 2]} == resolved(parsed(dump({"1": [1, 2]})))
 
 
-@pytest.mark.parametrize("text", ["${a}", "${b", "${nope.here}", "${oc.env:DI4C_ABSENT}", "${nope:1}", "???", "${a:b:c}", "${..}", "$${a}"])
+@pytest.mark.parametrize(
+    "text", ["${a}", "${b", "${nope.here}", "${oc.env:DI4C_ABSENT}", "${nope:1}", "???", "${a:b:c}", "${..}", "$${a}"]
+)
 def test_an_interpolation_that_cannot_be(text):
     with pytest.raises(SpecError, match="^a: ") as raised:
         resolved({"a": text})

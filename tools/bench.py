@@ -36,7 +36,9 @@ def run(argv: list[str]) -> dict:
     where = machine(arguments.device, arguments.threads)
     names = [name for name in subject.NAMES if not arguments.only or name in arguments.only]
     if arguments.in_process:
-        results = in_this_process(lambda name: subject.build(arguments, name), names, arguments.repeats, arguments.device)
+        results = in_this_process(
+            lambda name: subject.build(arguments, name), names, arguments.repeats, arguments.device
+        )
     else:
         results = alternating(argv, names, arguments.rounds, arguments.threads)
     found = summary(results)
@@ -87,8 +89,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
         command.add_argument("--threads", type=int, default=os.cpu_count())
         command.add_argument("--rounds", type=int, default=3, help="fresh processes an implementation")
         command.add_argument("--repeats", type=int, default=2, help="timed runs a process, after one for memory")
-        command.add_argument("--in-process", action="store_true", help="start no process of its own: sooner done, once each")
-        command.add_argument("--only", nargs="*", default=[], choices=subject.NAMES, help="measure these implementations only")
+        command.add_argument(
+            "--in-process", action="store_true", help="start no process of its own: sooner done, once each"
+        )
+        command.add_argument(
+            "--only", nargs="*", default=[], choices=subject.NAMES, help="measure these implementations only"
+        )
         command.add_argument("--worker", default="", help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     if hasattr(subject := _subject(arguments.subject), "settle"):

@@ -92,7 +92,10 @@ def training(arguments: argparse.Namespace, part: str, runs: Path) -> list:
     settings = [f"seed={arguments.seed}", f"train.run={runs}/{part}"]
     settings += [setting.format(runs=runs) for setting in CHAINS[arguments.name].settings.get(part, ())]
     coded = CODES[0] in CHAINS[arguments.name].settings.get(part, ())
-    settings += [given.replace("data.", "data.dataset.", 1) if coded and given.startswith("data.") else given for given in arguments.set]
+    settings += [
+        given.replace("data.", "data.dataset.", 1) if coded and given.startswith("data.") else given
+        for given in arguments.set
+    ]
     spec = TOOLS / f"specs/{arguments.name}-{part}.yaml"
     return ["train", "--resume", "--spec", spec, *(word for setting in settings for word in ("--set", setting))]
 
@@ -114,7 +117,9 @@ def timed(runs: Path, part: str, words: list) -> None:
 def command(words: list) -> None:
     """Runs one of the tools beside this one, on one thread unless OMP_NUM_THREADS says otherwise; its failure is ours."""
     tool, *rest = map(str, words)
-    found = subprocess.run([sys.executable, str(TOOLS / f"{tool}.py"), *rest], env={"OMP_NUM_THREADS": "1"} | os.environ, check=False)
+    found = subprocess.run(
+        [sys.executable, str(TOOLS / f"{tool}.py"), *rest], env={"OMP_NUM_THREADS": "1"} | os.environ, check=False
+    )
     if found.returncode:
         sys.exit(found.returncode)
 
@@ -122,12 +127,23 @@ def command(words: list) -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", nargs="?", choices=CHAINS)
-    parser.add_argument("--seed", type=number(0), default=0, help="of the training (0); the evaluation has seeds of its own")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="in every spec, e.g. data.path=FOLDER")
+    parser.add_argument(
+        "--seed", type=number(0), default=0, help="of the training (0); the evaluation has seeds of its own"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="in every spec, e.g. data.path=FOLDER"
+    )
     parser.add_argument("--control", action="store_true", help="also train the one-component student, and compare it")
     parser.add_argument("--runs", type=path_argument, help="the folder of the runs (runs/NAME-SEED)")
-    parser.add_argument("--collect", nargs="+", type=path_argument, metavar="RUNS", help="folders NAME-SEED of finished chains")
-    parser.add_argument("--out", type=path_argument, default=Path("tools/results/small-seeds.json"), help="the file that --collect writes")
+    parser.add_argument(
+        "--collect", nargs="+", type=path_argument, metavar="RUNS", help="folders NAME-SEED of finished chains"
+    )
+    parser.add_argument(
+        "--out",
+        type=path_argument,
+        default=Path("tools/results/small-seeds.json"),
+        help="the file that --collect writes",
+    )
     parser.add_argument("--note", default="", help="what else the collected file says of itself")
     arguments = parser.parse_args()
     if (arguments.name is None) != bool(arguments.collect):

@@ -49,7 +49,12 @@ def cpu_seconds(size: int, steps: int, *, run: str | None = None) -> float:
 
     folder = run or f"runs/components-{size}-{steps}-trial"
     shutil.rmtree(TOP / folder, ignore_errors=True)
-    settings = {"objective.components": size, "train.steps": steps, "train.run": folder, "train.schedule.warmup": min(30, steps)}
+    settings = {
+        "objective.components": size,
+        "train.steps": steps,
+        "train.run": folder,
+        "train.schedule.warmup": min(30, steps),
+    }
     command = [sys.executable, "tools/train.py", "--spec", SPEC]
     command += [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -81,7 +86,11 @@ def alternating_steps(sizes: list[int], rounds: int = 24, batch: int = 16) -> di
         built = build(spec, Registry.default(spec.plugins))
         insert_example_dropout(built.objective).count = batch
         examples = built.data.split("train").batch(torch.arange(batch))
-        parts[size] = built.objective.train(), examples, torch.optim.AdamW(built.objective.parameters(), lr=1e-4, fused=True)
+        parts[size] = (
+            built.objective.train(),
+            examples,
+            torch.optim.AdamW(built.objective.parameters(), lr=1e-4, fused=True),
+        )
     found: dict[int, list[float]] = {size: [] for size in sizes}
     for step in range(rounds + 2):
         for size, (objective, examples, optimizer) in parts.items():

@@ -46,7 +46,9 @@ def import_student(spec_file: Path, overrides: list[str], out: Path) -> Path:
     shutil.rmtree(temporary, ignore_errors=True)
     facts = {"step": 0, "weights": "published", "commit": None}
     exported = portable(spec, teacher).to_dict()
-    write_export(temporary / "export", exported, facts, lambda folder: _write(folder, student), data=data, told=spec.to_dict())
+    write_export(
+        temporary / "export", exported, facts, lambda folder: _write(folder, student), data=data, told=spec.to_dict()
+    )
     save_spec(spec, temporary / "spec.yaml")
     os.replace(temporary, out)
     return out

@@ -39,7 +39,9 @@ def store(arguments: argparse.Namespace) -> None:
     for case in outcome["at"]:
         for kind, kept in (("judged", "beats"), ("guarded", "no_worse")):
             said = "holds" if case[kept] else "does not hold"
-            print(f"{case['steps']} steps, {outcome[kind]}: lower by {case[kind]['margin']:.5f}, spread {case[kind]['spread']:.5f}: {said}")
+            print(
+                f"{case['steps']} steps, {outcome[kind]}: lower by {case[kind]['margin']:.5f}, spread {case[kind]['spread']:.5f}: {said}"
+            )
     print(arguments.out)
 
 
@@ -78,7 +80,9 @@ def _values(rows: Sequence[dict[str, Any]], key: tuple, metric: str, steps: int)
                 return {name: float(row["metrics"][metric][name]) for name in ("mean", "std")}
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"a row is none of tools/eval.py's ({error!r}): {str(row)[:80]}") from error
-    raise DataError(f"no {metric} of the {key[0]} at {steps} steps among the results; evaluate with that metric and number of steps")
+    raise DataError(
+        f"no {metric} of the {key[0]} at {steps} steps among the results; evaluate with that metric and number of steps"
+    )
 
 
 def _json(file: Path) -> Any:
@@ -94,11 +98,22 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("eval", type=path_argument, help="eval.json of tools/eval.py")
     parser.add_argument("--judged", required=True, help="the metric named beforehand, a distance")
     parser.add_argument("--guarded", required=True, help="the metric that must not suffer, a distance")
-    parser.add_argument("--steps", type=numbers(1), default=[2, 4], metavar="N,N…", help="judged at these numbers of steps (2,4)")
+    parser.add_argument(
+        "--steps", type=numbers(1), default=[2, 4], metavar="N,N…", help="judged at these numbers of steps (2,4)"
+    )
     parser.add_argument("--about", required=True, help="what the file says of itself: what was run, and where")
-    parser.add_argument("--cpu-seconds", type=_named, action="append", default=[], metavar="NAME=SECONDS", help="repeatable")
-    parser.add_argument("--seconds", type=path_argument, metavar="JSON", help="chain.json of tools/chain.py: wall-clock and CPU seconds, to be kept")
-    parser.add_argument("--tried", type=path_argument, metavar="JSON", help="what was tried before, to be kept in the file")
+    parser.add_argument(
+        "--cpu-seconds", type=_named, action="append", default=[], metavar="NAME=SECONDS", help="repeatable"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=path_argument,
+        metavar="JSON",
+        help="chain.json of tools/chain.py: wall-clock and CPU seconds, to be kept",
+    )
+    parser.add_argument(
+        "--tried", type=path_argument, metavar="JSON", help="what was tried before, to be kept in the file"
+    )
     parser.add_argument("--out", required=True, type=path_argument, help="the file to write")
     return parser.parse_args()
 

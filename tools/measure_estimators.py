@@ -41,7 +41,9 @@ from di4c_plugins.latents.unit_cube import Sobol, Stratified, Uniform  # noqa: E
 
 SPEC = TOP / "tools/specs/digits-student.yaml"
 CUBE = {"uniform": Uniform, "stratified": Stratified, "sobol": Sobol, "antithetic": enumerated.Antithetic}
-GAUSSIAN = {points: lambda points=points: Gaussian(dim=4, points=points) for points in ("independent", "stratified", "sobol")}
+GAUSSIAN = {
+    points: lambda points=points: Gaussian(dim=4, points=points) for points in ("independent", "stratified", "sobol")
+}
 GAUSSIAN["antithetic"] = lambda: enumerated.AntitheticGaussian(4)
 LAWS = {"uniform": {"name": "uniform", "dim": 1}, "gaussian": {"name": "gaussian", "dim": 4}}
 TRAINING = {"steps": 150, "batch_size": 32, "components": 4}
@@ -61,12 +63,24 @@ def measure_enumerated() -> list[dict]:
                 rows.append({"D": positions, "M": components, "estimator": estimator, "latent": law, **found})
         atoms, finite = 32, enumerated.tables(positions, 4, scale, grid=32)
         for components, independent in itertools.product((4, 16), (True, False)):
-            found = enumerated.errors(finite, MONTE_CARLO, Categorical(atoms=atoms, independent=independent), components, repeats=200)
+            found = enumerated.errors(
+                finite, MONTE_CARLO, Categorical(atoms=atoms, independent=independent), components, repeats=200
+            )
             latent = f"categorical, {'independent' if independent else 'spread'}"
-            rows.append({"D": positions, "M": components, "K": atoms, "estimator": "monte-carlo", "latent": latent, **found})
+            rows.append(
+                {"D": positions, "M": components, "K": atoms, "estimator": "monte-carlo", "latent": latent, **found}
+            )
         roulette = enumerated.Telescoping(base=4, levels=5, repeats=200)
         found = enumerated.errors(case, roulette, Uniform(), 128, repeats=200)
-        rows.append({"D": positions, "M": round(roulette.mean_components, 1), "estimator": "telescoping", "latent": "uniform", **found})
+        rows.append(
+            {
+                "D": positions,
+                "M": round(roulette.mean_components, 1),
+                "estimator": "telescoping",
+                "latent": "uniform",
+                **found,
+            }
+        )
     return rows
 
 
@@ -95,7 +109,9 @@ def measure_gradient(size: int = 16, repeats: int = 32) -> list[dict]:
         for t in (1.0, 0.5):
 
             def made(latent, components, estimator, t=t, model=model, teacher=teacher):
-                return digits.objective(teacher, model.student, latent, model.sampler, components, t=[t], data=estimator)
+                return digits.objective(
+                    teacher, model.student, latent, model.sampler, components, t=[t], data=estimator
+                )
 
             truth, exact = digits.gradients(made(laws["sobol"](), 1024, MONTE_CARLO), batch, 3, first_seed=10_000)
             noise = example_noise(made(laws["sobol"](), 64, MONTE_CARLO), model, size)
@@ -127,7 +143,15 @@ def measure_targets(size: int = 16, repeats: int = 32) -> list[dict]:
 
     def made(estimator, components, targets, latent=Uniform(), **options):  # noqa: B008
         return digits.objective(
-            teacher, model.student, latent, model.sampler, components, t=[1.0], consistency=estimator, targets=targets, **options
+            teacher,
+            model.student,
+            latent,
+            model.sampler,
+            components,
+            t=[1.0],
+            consistency=estimator,
+            targets=targets,
+            **options,
         )
 
     # The truth: many targets for each example, each scored by 256 λ in a Sobol sequence.
@@ -147,10 +171,19 @@ def measure_targets(size: int = 16, repeats: int = 32) -> list[dict]:
             values = digits.errors(losses, found, float(truth.mean()), exact.mean(0), noise, size)
             if "control" in name:
                 del values["bias_nats"]  # its value is lower by the entropies of the target's marginals
-            rows.append({"t": 1.0, "M": components, "N": components, "estimator": name, "cpu_seconds": seconds, **values})
+            rows.append(
+                {"t": 1.0, "M": components, "N": components, "estimator": name, "cpu_seconds": seconds, **values}
+            )
             kept[name] = found
             say(rows[-1])
-        rows.append({"t": 1.0, "M": components, "N": components, **best_coefficient(kept["monte-carlo"], kept["control-variate"], noise)})
+        rows.append(
+            {
+                "t": 1.0,
+                "M": components,
+                "N": components,
+                **best_coefficient(kept["monte-carlo"], kept["control-variate"], noise),
+            }
+        )
         say(rows[-1])
     return rows
 
@@ -162,13 +195,19 @@ def best_coefficient(plain: torch.Tensor, controlled: torch.Tensor, noise: float
     centred, change = plain - plain.mean(0), difference - difference.mean(0)
     beta = float(-(centred * change).sum() / change.pow(2).sum())
     spread = (centred + beta * change).pow(2).sum() / (len(plain) - 1)
-    return {"estimator": "control-variate, best coefficient", "coefficient": beta, "gradient_sd": float(spread.sqrt()) / noise}
+    return {
+        "estimator": "control-variate, best coefficient",
+        "coefficient": beta,
+        "gradient_sd": float(spread.sqrt()) / noise,
+    }
 
 
 def trainings() -> list[tuple[str, str | None, dict]]:
     """(the data term's estimator, the consistency term's, the law of λ) of the short trainings."""
     uniform, gaussian = LAWS["uniform"], LAWS["gaussian"]
-    data_only = [("monte-carlo", {"name": law, "dim": 1}) for law in ("uniform", "sobol", "stratified")] + [("jackknife", uniform)]
+    data_only = [("monte-carlo", {"name": law, "dim": 1}) for law in ("uniform", "sobol", "stratified")] + [
+        ("jackknife", uniform)
+    ]
     data_only += [("monte-carlo", {"name": "categorical", "atoms": 32, "independent": i}) for i in (True, False)]
     data_only += [("monte-carlo", gaussian | {"points": p}) for p in ("independent", "sobol")]
     tried = [(name, None, latent) for name, latent in data_only]
@@ -186,15 +225,24 @@ def measure_training(only: list[int], seeds: list[int]) -> list[dict]:
         for seed in seeds:
             parts = system(latent, seed)
             made = digits.objective(
-                parts.teacher, parts.student, parts.latent, parts.objective.options.sampler, components, t=[0.5, 0.75, 1.0, 1.0],
-                data=kinds[data], consistency=kinds[consistency], targets=components if consistency else 0,
+                parts.teacher,
+                parts.student,
+                parts.latent,
+                parts.objective.options.sampler,
+                components,
+                t=[0.5, 0.75, 1.0, 1.0],
+                data=kinds[data],
+                consistency=kinds[consistency],
+                targets=components if consistency else 0,
             )
             digits.trained(made, parts.data, steps=TRAINING["steps"], batch_size=TRAINING["batch_size"], seed=seed)
             everything = Categorical(atoms=32) if latent["name"] == "categorical" else parts.latent
             number = 32 if latent["name"] == "categorical" else 128
             parts.student.eval()
             found[str(seed)] = digits.held_out_nll(made, parts.data, everything, components=number)
-        rows.append({"M": components, "data": data, "consistency": consistency, "latent": latent, "held_out_nll_nats": found})
+        rows.append(
+            {"M": components, "data": data, "consistency": consistency, "latent": latent, "held_out_nll_nats": found}
+        )
         say(rows[-1])
     return rows
 
@@ -212,14 +260,21 @@ def say(row: dict) -> None:
     print({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}, flush=True)
 
 
-PARTS = {"enumerated": measure_enumerated, "gradient": measure_gradient, "targets": measure_targets, "training": measure_training}
+PARTS = {
+    "enumerated": measure_enumerated,
+    "gradient": measure_gradient,
+    "targets": measure_targets,
+    "training": measure_training,
+}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="+", choices=PARTS)
     parser.add_argument("--out", type=path_argument, default=TOP / "tools/results/estimators.json")
-    parser.add_argument("--trainings", type=int, nargs="*", default=[], help="numbers of the short trainings, which are added to FILE")
+    parser.add_argument(
+        "--trainings", type=int, nargs="*", default=[], help="numbers of the short trainings, which are added to FILE"
+    )
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1], help="of the short trainings")
     options = parser.parse_args()
     for part in options.parts:
@@ -230,7 +285,13 @@ def main() -> int:
         if part == "training":
             rows = merged(stored.get(part, {"rows": []})["rows"], rows)
         seconds = round(time.process_time() - begin)
-        stored[part] = {"commit": code_commit(), "spec": str(SPEC.relative_to(TOP)), "cpu_seconds": seconds, **about, "rows": rows}
+        stored[part] = {
+            "commit": code_commit(),
+            "spec": str(SPEC.relative_to(TOP)),
+            "cpu_seconds": seconds,
+            **about,
+            "rows": rows,
+        }
         options.out.write_text(json.dumps(stored, indent=1) + "\n")
     return 0
 

@@ -26,12 +26,16 @@ def measure(spec: Mapping, *, ranks: int = 1, copies: int = 1, timeout: float = 
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     shared = {"WORLD_SIZE": ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1}
-    shared |= ALLOCATOR | HOST_ONLY | {"PYTHONPATH": os.pathsep.join(filter(None, [str(TOP), os.environ.get("PYTHONPATH")]))}
+    shared |= (
+        ALLOCATOR | HOST_ONLY | {"PYTHONPATH": os.pathsep.join(filter(None, [str(TOP), os.environ.get("PYTHONPATH")]))}
+    )
     command = [sys.executable, str(Path(__file__).resolve()), "--worker", json.dumps({"spec": spec, "copies": copies})]
     processes = []
     for rank in range(ranks):
         env = os.environ | {k: str(v) for k, v in (shared | {"RANK": rank, "LOCAL_RANK": rank}).items()}
-        processes.append(subprocess.Popen(command, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
+        processes.append(
+            subprocess.Popen(command, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        )
     told = [process.communicate(timeout=timeout)[0] for process in processes]
     if any(process.returncode for process in processes):
         raise RuntimeError("\n".join(told))

@@ -77,7 +77,13 @@ def cell(name: str, before: dict | None = None) -> dict:
         if before is None:
             found = measure(values, ranks=ranks, copies=copies, timeout=7200)
             most = max(rank["above_idle_bytes"] for rank in found)
-            result = {"ranks": ranks, "lora": lora, "copies_of_the_base": copies, "measured_bytes": most, "of_each_rank": found}
+            result = {
+                "ranks": ranks,
+                "lora": lora,
+                "copies_of_the_base": copies,
+                "measured_bytes": most,
+                "of_each_rank": found,
+            }
             result["commit"] = _commit()
         return result | (_planned(values, ranks, result["measured_bytes"]) if copies == 1 else {})
 
@@ -113,7 +119,11 @@ def main() -> None:
         content |= {"about": ABOUT} | _saved(content["cells"])
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.write_text(json.dumps(content, indent=1) + "\n")
-        print(name, {key: found.get(key) for key in ("measured_bytes", "planned_bytes", "planned_over_measured")}, flush=True)
+        print(
+            name,
+            {key: found.get(key) for key in ("measured_bytes", "planned_bytes", "planned_over_measured")},
+            flush=True,
+        )
 
 
 def _saved(cells: dict) -> dict:
@@ -134,7 +144,9 @@ def _machine() -> str:
 
 
 def _commit() -> str:
-    return subprocess.run(["git", "-C", str(TOP), "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(
+        ["git", "-C", str(TOP), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+    ).stdout.strip()
 
 
 if __name__ == "__main__":

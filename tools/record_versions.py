@@ -27,7 +27,8 @@ def main() -> None:
 def versions() -> dict[str, dict[str, str]]:
     """{name: {"allowed": range, "tested": installed version}} of every dependency that pyproject.toml declares."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = (names for extra, names in project["optional-dependencies"].items() if extra != "docs")  # no test needs the site
+    # no test needs the site
+    extras = (names for extra, names in project["optional-dependencies"].items() if extra != "docs")
     declared = [*project["dependencies"], *(name for names in extras for name in names)]
     split = (re.match(r"([\w-]+)(.*)", line).groups() for line in declared)
     return {name: {"allowed": allowed, "tested": importlib.metadata.version(name)} for name, allowed in split}

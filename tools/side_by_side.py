@@ -43,7 +43,10 @@ def main() -> None:
     arguments = _arguments()
     opened = [(name, opened_picture(file)) for name, file in arguments.pictures]
     if arguments.scale != 1:
-        opened = [(name, p.resize([max(1, round(side * arguments.scale)) for side in p.size], Image.Resampling.BOX)) for name, p in opened]
+        opened = [
+            (name, p.resize([max(1, round(side * arguments.scale)) for side in p.size], Image.Resampling.BOX))
+            for name, p in opened
+        ]
     out = with_ending(arguments.out, ".png")
     side_by_side(opened, columns=arguments.columns).save(out, optimize=True)
     print(out)
@@ -53,7 +56,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("pictures", nargs="+", type=_titled, metavar="TITLE=PNG", help="row by row")
     parser.add_argument("--columns", type=number(1), default=4, metavar="N", help="pictures a row (4)")
-    parser.add_argument("--scale", type=_scale, default=1.0, metavar="X", help="shrink the pictures to this share of their size (1)")
+    parser.add_argument(
+        "--scale", type=_scale, default=1.0, metavar="X", help="shrink the pictures to this share of their size (1)"
+    )
     parser.add_argument("--out", required=True, type=path_argument, metavar="PNG", help="the file to write")
     return parser.parse_args()
 

@@ -29,7 +29,9 @@ BENCHMARKS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", choices=[*BENCHMARKS, []], help="all if none is given")
-    parser.add_argument("--gpu-check", type=Path, help="store FOLDER/bench.json of tools/gpu_check.sh and measure nothing")
+    parser.add_argument(
+        "--gpu-check", type=Path, help="store FOLDER/bench.json of tools/gpu_check.sh and measure nothing"
+    )
     parser.add_argument("--rounds", default="2", help="fresh processes an implementation")
     parser.add_argument("--repeats", default="2", help="timed runs a process")
     arguments = parser.parse_args()
@@ -54,7 +56,9 @@ def store_gpu_check(folder: Path) -> None:
     if not commands or not all("--device cuda" in command for command in commands):
         raise SystemExit(f"error: {folder}/bench.json was not measured on a GPU")
     if content["machine"]["commit"].endswith("-dirty") or content["machine"]["commit"] == "unknown":
-        raise SystemExit(f"error: {folder}/bench.json does not say of which commit it is: {content['machine']['commit']}; set DI4C_COMMIT")
+        raise SystemExit(
+            f"error: {folder}/bench.json does not say of which commit it is: {content['machine']['commit']}; set DI4C_COMMIT"
+        )
     (TOP / "tools/results/gpu-bench.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 

@@ -39,7 +39,9 @@ SHOWN = {"frechet_distance": (1, 2, 4, 8), "covariance_error": (1, 2), "pair_tv"
 def markdown_table(head: list[str], rows: list[list[str]]) -> str:
     """A table in Markdown, numbers to the right; a | inside a cell is escaped, since it would end the cell."""
     rule = ["---", *["---:"] * (len(head) - 1)]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in [head, rule, *rows])
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in [head, rule, *rows]
+    )
 
 
 def demo(stored: dict) -> str:
@@ -54,7 +56,13 @@ def demo_summary(stored: dict) -> str:
     lines = []
     for steps in SHOWN[name]:
         teacher, student = (_row(rows, key) for key in (("teacher", steps, None), ("student", steps, "inf")))
-        lines.append([str(steps), *(number(row["metrics"][name]["mean"]) for row in (teacher, student)), f"{ratio(rows, student, name):.2f}"])
+        lines.append(
+            [
+                str(steps),
+                *(number(row["metrics"][name]["mean"]) for row in (teacher, student)),
+                f"{ratio(rows, student, name):.2f}",
+            ]
+        )
     lines.append(["*real images*", "", number(stored["floors"][name]["mean"]), ""])
     settings = stored["settings"]
     note = (
@@ -151,9 +159,17 @@ def theory(stored: dict) -> str:
     for claim in stored["claims"]:
         first = claim["lines"][0]
         held = sum(line["ok"] for line in claim["lines"])
-        rows.append([claim["title"], f"{held} of {len(claim['lines'])}", f"{first['name']}: {first['measured']:.3g} ({first['bound']})"])
+        rows.append(
+            [
+                claim["title"],
+                f"{held} of {len(claim['lines'])}",
+                f"{first['name']}: {first['measured']:.3g} ({first['bound']})",
+            ]
+        )
     about = stored["about"]
-    made = f"`{about['command']}`: {about['CPU seconds']} CPU seconds, {about['machine']}, commit {about['commit'][:10]}"
+    made = (
+        f"`{about['command']}`: {about['CPU seconds']} CPU seconds, {about['machine']}, commit {about['commit'][:10]}"
+    )
     return f"{markdown_table(['', 'lines that hold', 'its first line'], rows)}\n\n{made}; stored in [tools/results/theory.json](tools/results/theory.json).\n"
 
 
@@ -174,7 +190,9 @@ def memory(stored: dict) -> str:
 
 
 def _planned(cell: dict) -> str:
-    return f"{cell['planned_bytes'] / 1e9:.2f} (×{cell['planned_over_measured']:.2f})" if "planned_bytes" in cell else ""
+    return (
+        f"{cell['planned_bytes'] / 1e9:.2f} (×{cell['planned_over_measured']:.2f})" if "planned_bytes" in cell else ""
+    )
 
 
 def _row(rows: list[Row], key: tuple) -> Row:
@@ -198,7 +216,10 @@ def estimators(stored: dict) -> str:
     for name, part, before, after, verdict in ESTIMATORS:
         old, new = (next(r for r in stored[part]["rows"] if want.items() <= r.items()) for want in (before, after))
         case = f"{'enumerated, D = ' + str(old['D']) if part == 'enumerated' else 'digits, t = ' + format(old['t'], 'g')}, M = {old['M']}"
-        cells = [f"{_short(old[k])} → {_short(new[k])}" if k in old and k in new else "" for k in ("bias_nats", "gradient_bias", "gradient_sd")]
+        cells = [
+            f"{_short(old[k])} → {_short(new[k])}" if k in old and k in new else ""
+            for k in ("bias_nats", "gradient_bias", "gradient_sd")
+        ]
         told = {"components": new["M"], "time_ratio": new.get("cpu_seconds", 0.0) / old.get("cpu_seconds", 1.0)}
         lines.append([name.format(**told), case, *cells, verdict.format(**told)])
     head = ["", "case", "bias of the loss, nats", "bias of the gradient", "spread of the gradient", ""]
@@ -259,8 +280,22 @@ ESTIMATORS = [
 ]  # fmt: skip
 """(choice, part of the file, the row before, the row after, verdict); {components} and {time_ratio} are filled in from the rows."""
 
-IMPLEMENTATIONS = {"project": "this project", "late": "`late` head", "token": "`token` head", "plain": "plain", "readout": "`readout` head"}
-BENCHMARK_HEAD = ["", "CPU time ratio", "time ratio", "memory ratio", "CPU seconds", "peak megabytes", "where the time goes"]
+IMPLEMENTATIONS = {
+    "project": "this project",
+    "late": "`late` head",
+    "token": "`token` head",
+    "plain": "plain",
+    "readout": "`readout` head",
+}
+BENCHMARK_HEAD = [
+    "",
+    "CPU time ratio",
+    "time ratio",
+    "memory ratio",
+    "CPU seconds",
+    "peak megabytes",
+    "where the time goes",
+]
 
 
 def bench(stored: dict) -> str:
@@ -281,7 +316,9 @@ def _bench_lines(name: str, found: dict) -> list[list[str]]:
     if len(names) == 1:
         return [[name, "", "", "", *_bench_cells(found, names)]]
     a, b = sorted(names, key=lambda key: found[key]["cpu_seconds"])
-    suffix = "" if "time_ratio" in found else next(key for key in found if key.startswith("time_ratio"))[len("time_ratio") :]
+    suffix = (
+        "" if "time_ratio" in found else next(key for key in found if key.startswith("time_ratio"))[len("time_ratio") :]
+    )
     ratios = [f"{found[f'{kind}_ratio{suffix}']:.2f}" for kind in ("cpu_time", "time", "memory")]
     return [[f"{name}: {IMPLEMENTATIONS[a]} over {IMPLEMENTATIONS[b]}", *ratios, *_bench_cells(found, [a, b])]]
 
@@ -289,7 +326,11 @@ def _bench_lines(name: str, found: dict) -> list[list[str]]:
 def _bench_cells(found: dict, names: list[str]) -> list[str]:
     spent = found[names[0]]["report"].get("milliseconds", {})
     share = ", ".join(f"{part} {100 * value / sum(spent.values()):.0f} %" for part, value in spent.items())
-    return [" / ".join(f"{found[n]['cpu_seconds']:.2f}" for n in names), " / ".join(f"{found[n]['peak_megabytes']:.0f}" for n in names), share]
+    return [
+        " / ".join(f"{found[n]['cpu_seconds']:.2f}" for n in names),
+        " / ".join(f"{found[n]['peak_megabytes']:.0f}" for n in names),
+        share,
+    ]
 
 
 RENDERERS: dict[str, Callable[..., str]] = {

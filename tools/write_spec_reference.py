@@ -61,15 +61,26 @@ def rows_of(place: str, factory: Any, hidden: frozenset | set = frozenset(), pre
     place: where MEANINGS explains them.
     """
     hints = hints_of(factory)
-    parameters = {name: p for name, p in inspect.signature(factory).parameters.items() if name not in hidden | {"source"}}
+    parameters = {
+        name: p for name, p in inspect.signature(factory).parameters.items() if name not in hidden | {"source"}
+    }
     marked, mentioned = meanings(all_text(factory), list(parameters))
     for name, parameter in parameters.items():
         if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
             continue
         annotation, key = hints.get(name, Any), prefix + name
         told = (MEANINGS.get(place, {}).get(key), marked.get(name), MEANINGS["any"].get(name), mentioned.get(name), "")
-        yield Row(key, type_of(name, annotation), default_of(factory, parameter), next(text for text in told if text is not None))
-        inner = [arm for arm in arms_of(annotation) if dataclasses.is_dataclass(arm) and not issubclass(arm, tuple(_kind_contracts().values()))]
+        yield Row(
+            key,
+            type_of(name, annotation),
+            default_of(factory, parameter),
+            next(text for text in told if text is not None),
+        )
+        inner = [
+            arm
+            for arm in arms_of(annotation)
+            if dataclasses.is_dataclass(arm) and not issubclass(arm, tuple(_kind_contracts().values()))
+        ]
         if len(inner) == 1 and factory is not Spec:  # the spec's sections have tables of their own
             yield from rows_of(place, inner[0], prefix=f"{key}.")
 
@@ -77,7 +88,9 @@ def rows_of(place: str, factory: Any, hidden: frozenset | set = frozenset(), pre
 def all_text(factory: Any) -> str:
     """The docstring of a class and of the project's classes that it extends, for options that those explain."""
     contracts = tuple(_kind_contracts().values())
-    classes = [c for c in getattr(factory, "__mro__", (factory,)) if c not in contracts and c.__module__.startswith("di4c")]
+    classes = [
+        c for c in getattr(factory, "__mro__", (factory,)) if c not in contracts and c.__module__.startswith("di4c")
+    ]
     return "\n\n".join(text for c in classes if (text := inspect.cleandoc(vars(c).get("__doc__") or "")))
 
 
@@ -110,9 +123,13 @@ def sentence(text: str) -> str:
 
 def type_of(name: str, annotation: Any) -> str:
     """What a value must be, in words; a part links to its kind."""
-    kinds = [kind for kind, contract in _kind_contracts().items() if any(arm is contract for arm in arms_of(annotation))]
+    kinds = [
+        kind for kind, contract in _kind_contracts().items() if any(arm is contract for arm in arms_of(annotation))
+    ]
     if kinds and NESTED.get(name) in kinds:
-        told = {"latent": "λ sampler", "time": "time sampler", "estimator": "loss estimator"}.get(SINGULAR[kinds[0]], SINGULAR[kinds[0]])
+        told = {"latent": "λ sampler", "time": "time sampler", "estimator": "loss estimator"}.get(
+            SINGULAR[kinds[0]], SINGULAR[kinds[0]]
+        )
         return f"a [{told}](#{kinds[0]})"
     if any(dataclasses.is_dataclass(arm) for arm in arms_of(annotation)):
         return "a mapping" + (" or null" if type(None) in typing.get_args(annotation) else "")
@@ -148,18 +165,26 @@ def table(rows: list[Row]) -> str:
         return "No options.\n"
     lines = ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
     cells = ((f"`{r.key}`", r.type, r.default, r.meaning) for r in rows)
-    return "\n".join([*lines, *("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in cells)]) + "\n"
+    return (
+        "\n".join([*lines, *("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in cells)])
+        + "\n"
+    )
 
 
 def reference() -> str:
     """The whole page."""
-    parts = [INTRODUCTION, *(f"## {heading}\n\n{table(list(rows_of(heading, cls)))}" for heading, cls in SECTIONS.items())]
+    parts = [
+        INTRODUCTION,
+        *(f"## {heading}\n\n{table(list(rows_of(heading, cls)))}" for heading, cls in SECTIONS.items()),
+    ]
     registry = Registry.default()
     for kind in KINDS:
         key = "" if name_key(kind) == "name" else f" The name stands under `{name_key(kind)}`."
         where = "`, `".join(SPEC_KEYS[kind].split(", "))
         parts.append(f"## {kind}\n\nIn a spec: `{where}`.{key} Contract: `di4c.contracts.{CONTRACTS[kind]}`.\n")
-        parts += [part_text(kind, target.name, registry.resolve(kind, target.name)) for target in registry.targets(kind)]
+        parts += [
+            part_text(kind, target.name, registry.resolve(kind, target.name)) for target in registry.targets(kind)
+        ]
     return "\n".join(parts)
 
 
@@ -179,7 +204,7 @@ NOT_GIVEN = {"metrics": {"judge"}}
 
 
 def unexplained() -> list[str]:
-    """"PLACE: key" of every key without a meaning, and of every meaning without a key."""
+    """ "PLACE: key" of every key without a meaning, and of every meaning without a key."""
     registry = Registry.default()
     rows = {heading: list(rows_of(heading, cls)) for heading, cls in SECTIONS.items()}
     rows |= {
@@ -189,7 +214,13 @@ def unexplained() -> list[str]:
     }
     keys = {place: {row.key for row in found} for place, found in rows.items()}
     missing = [f"{place}: {row.key}" for place, found in rows.items() for row in found if not row.meaning]
-    return missing + [f"{place}: {key} (no such key)" for place in MEANINGS if place != "any" for key in MEANINGS[place] if key not in keys.get(place, ())]
+    return missing + [
+        f"{place}: {key} (no such key)"
+        for place in MEANINGS
+        if place != "any"
+        for key in MEANINGS[place]
+        if key not in keys.get(place, ())
+    ]
 
 
 def _kind_contracts() -> dict[str, type]:
@@ -204,7 +235,10 @@ def main() -> int:
     text = reference()
     if parser.parse_args().check:
         current = PAGE.is_file() and PAGE.read_text(encoding="utf-8") == text
-        print("" if current else f"{PAGE.relative_to(ROOT)} is not what the code says; run tools/write_spec_reference.py", end="")
+        print(
+            "" if current else f"{PAGE.relative_to(ROOT)} is not what the code says; run tools/write_spec_reference.py",
+            end="",
+        )
         return int(not current)
     PAGE.write_text(text, encoding="utf-8")
     return 0

@@ -40,11 +40,19 @@ def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
     print(f"{'M':>5} {'−log p (nats)':>14} {'sd over λ':>10} {'gradient sd':>12} {'CPU s':>7}")
     for size in curve:
         begin = time.process_time()
-        over_lambda = _over_lambda(model, batch, x_t, t, size.components, options.repeats, draws.child("gradient", size.components))
+        over_lambda = _over_lambda(
+            model, batch, x_t, t, size.components, options.repeats, draws.child("gradient", size.components)
+        )
         seconds = (time.process_time() - begin) / options.repeats
-        print(f"{size.components:>5} {size.nll:>14.3f} {size.sd:>10.3f} {over_lambda / between_examples:>12.3f} {seconds:>7.2f}")
+        print(
+            f"{size.components:>5} {size.nll:>14.3f} {size.sd:>10.3f} {over_lambda / between_examples:>12.3f} {seconds:>7.2f}"
+        )
     found = suggested_components(curve, options.tolerance)
-    print(f"suggested: components: {found}" + (" or more" if found == sizes[-1] else "") + f" (the run has {law.components})")
+    print(
+        f"suggested: components: {found}"
+        + (" or more" if found == sizes[-1] else "")
+        + f" (the run has {law.components})"
+    )
     return 0
 
 
@@ -57,7 +65,9 @@ def _nll(model, batch: Batch, x_t: torch.Tensor, t: torch.Tensor, components: in
     return mixture_nll(model.student, model.latent, batch.x_0, x_t, t, batch.cond, components, draws)
 
 
-def _over_lambda(model, batch: Batch, x_t: torch.Tensor, t: torch.Tensor, components: int, repeats: int, draws: Draws) -> float:
+def _over_lambda(
+    model, batch: Batch, x_t: torch.Tensor, t: torch.Tensor, components: int, repeats: int, draws: Draws
+) -> float:
     """Standard deviation over λ of the gradient of one example: that of the batch's mean times √B."""
     loss = lambda k: _nll(model, batch, x_t, t, components, draws.child(k)).mean()  # noqa: E731
     return standard_deviation(gradients(loss, model.student.parameters(), repeats)[1]) * len(x_t) ** 0.5
@@ -73,8 +83,12 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=prog, description=__doc__.splitlines()[0])
     parser.add_argument("--run", required=True, type=path_argument, help="run folder of a student")
     parser.add_argument("--sizes", type=numbers(1), default=[4, 8, 16, 32, 64], metavar="M,M…", help="the M to try")
-    parser.add_argument("--tolerance", type=amount_argument, default=TOLERANCE_NATS, help="nats that doubling M may still gain")
+    parser.add_argument(
+        "--tolerance", type=amount_argument, default=TOLERANCE_NATS, help="nats that doubling M may still gain"
+    )
     parser.add_argument("--examples", type=number(2), default=32)
-    parser.add_argument("--repeats", type=number(2), default=12, help="draws of λ for the gradient's spread, at least 2")
+    parser.add_argument(
+        "--repeats", type=number(2), default=12, help="draws of λ for the gradient's spread, at least 2"
+    )
     parser.add_argument("--seed", type=number(0), default=0)
     return parser

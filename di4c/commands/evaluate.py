@@ -42,7 +42,9 @@ def evaluate(options: argparse.Namespace) -> None:
         outcome = compare(run, settings, options.out, also=also, ranks=ranks, say=say)
         if outcome is not None:
             print_table(terminal_table(outcome.rows, outcome.floors, outcome.higher_is_better))
-            print(f"{options.out}/eval.json, eval.csv, eval.png, grids/\nreport: {(options.out / 'report.html').resolve()}")
+            print(
+                f"{options.out}/eval.json, eval.csv, eval.png, grids/\nreport: {(options.out / 'report.html').resolve()}"
+            )
 
 
 def _progress() -> Callable[[int, int, str], None]:
@@ -79,16 +81,26 @@ def _lines() -> Callable[[int, int, str], None]:
 
 
 def _parser(prog: str | None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=prog, description=__doc__.splitlines()[0], epilog="What is not given is taken from the spec's eval section.")
-    parser.add_argument("--run", required=True, type=path_argument, help="a run folder (distilled, or a pretrained teacher)")
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description=__doc__.splitlines()[0],
+        epilog="What is not given is taken from the spec's eval section.",
+    )
+    parser.add_argument(
+        "--run", required=True, type=path_argument, help="a run folder (distilled, or a pretrained teacher)"
+    )
     parser.add_argument("--out", required=True, type=path_argument, help="folder of the results")
     parser.add_argument("--steps", type=numbers(1), metavar="N,N…", help="numbers of sampling steps, e.g. 1,2,4,8,16")
-    parser.add_argument("--mixture-sizes", type=_words, metavar="K,K…", help="atoms of λ, inf, product, e.g. 1,16,inf,product")
+    parser.add_argument(
+        "--mixture-sizes", type=_words, metavar="K,K…", help="atoms of λ, inf, product, e.g. 1,16,inf,product"
+    )
     parser.add_argument("--samples", type=number(1), metavar="N", help="samples a cell")
     parser.add_argument("--seeds", type=number(1), metavar="K", help="number of sampling seeds")
     parser.add_argument("--batch-size", type=number(1), metavar="N", help="samples at a time")
     parser.add_argument("--metrics", type=_words, metavar="NAME,NAME…", help="metrics to compute")
-    parser.add_argument("--also", action="append", default=[], metavar="NAME=RUN", help="a further run to compare; repeatable")
+    parser.add_argument(
+        "--also", action="append", default=[], metavar="NAME=RUN", help="a further run to compare; repeatable"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=SET)
     parser.add_argument("--every-run", action="store_true", help="compare every run of the spec's procedure too")
     parser.add_argument("--device", help="cpu, cuda, … (default: a GPU if there is one)")

@@ -15,6 +15,8 @@ def main(arguments: list[str], prog: str) -> None:
     name = prog.split()[-1]
     script = TOP / "tools" / f"{name}.py"
     if not (TOP / "pyproject.toml").is_file() or not script.is_file():
-        raise Di4CError(f"{prog}: its cases stand in the repository, not in the wheel; in a checkout of di4c {di4c.__version__} run python tools/{name}.py")
+        raise Di4CError(
+            f"{prog}: its cases stand in the repository, not in the wheel; in a checkout of di4c {di4c.__version__} run python tools/{name}.py"
+        )
     sys.argv = [str(script), *arguments]
     runpy.run_path(str(script), run_name="__main__")

@@ -39,6 +39,8 @@ def _list_specs() -> None:
 
 def _parser(prog: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=prog, description=__doc__)
-    parser.add_argument("kind", nargs="?", help=f"one of {', '.join(KINDS)}; or {SPECS}, those that --spec takes by name")
+    parser.add_argument(
+        "kind", nargs="?", help=f"one of {', '.join(KINDS)}; or {SPECS}, those that --spec takes by name"
+    )
     parser.add_argument("--plugin", action="append", default=[], help="a module or .py file to include")
     return parser

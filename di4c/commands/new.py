@@ -32,7 +32,9 @@ def write(kind: str, name: str, folder: Path) -> list[Path]:
     """The files written for a part of that name. Raises SpecError, and writes none, where the name or one of the files is taken."""
     names = _names(kind, name)
     texts = {
-        folder / file.format(names["module"]): Template((TEMPLATES / template).read_text(encoding="utf-8")).substitute(names)
+        folder / file.format(names["module"]): Template((TEMPLATES / template).read_text(encoding="utf-8")).substitute(
+            names
+        )
         for file, template in FILES[kind].items()
     }
     for path in texts:
@@ -49,7 +51,9 @@ def write(kind: str, name: str, folder: Path) -> list[Path]:
 def _names(kind: str, name: str) -> dict[str, str]:
     """The names that templates use: of the part, of its module and the stem of its classes'."""
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9]*([-_][A-Za-z0-9]+)*", name) or not is_plain_name(name):
-        raise SpecError(f"{name!r}: a name is made of letters, numbers, - and _, begins with a letter, and has at most 100 characters")
+        raise SpecError(
+            f"{name!r}: a name is made of letters, numbers, - and _, begins with a letter, and has at most 100 characters"
+        )
     words = [word[:1].upper() + word[1:] for word in re.split("[-_]", name)]
     if len(words) > 1 and words[-1].lower() == kind:
         words.pop()  # not MyTeacherTeacher
@@ -58,7 +62,9 @@ def _names(kind: str, name: str) -> dict[str, str]:
 
 def _refuse_taken(kind: str, name: str, module: str) -> None:
     if keyword.iskeyword(module) or module in sys.stdlib_module_names or importlib.util.find_spec(module) is not None:
-        raise SpecError(f"{name!r}: {module} is a word or a module of Python's or an installed one; choose another name")
+        raise SpecError(
+            f"{name!r}: {module} is a word or a module of Python's or an installed one; choose another name"
+        )
     taken = {target.name: target for target in Registry.default().targets(f"{kind}s")}
     if name in taken:
         raise SpecError(f"{name!r}: a {kind} of that name exists already ({taken[name].told}); choose another name")
@@ -68,5 +74,11 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=prog, description=__doc__)
     parser.add_argument("kind", choices=FILES, help="the kind of part")
     parser.add_argument("name", help="its name in specs, e.g. my-teacher")
-    parser.add_argument("--folder", type=path_argument, default=Path(), metavar="DIR", help="where to write (default: the current folder)")
+    parser.add_argument(
+        "--folder",
+        type=path_argument,
+        default=Path(),
+        metavar="DIR",
+        help="where to write (default: the current folder)",
+    )
     return parser

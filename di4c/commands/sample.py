@@ -35,8 +35,12 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--run", required=True, type=path_argument, help="a run folder or an export folder")
     parser.add_argument("--steps", required=True, type=number(1), help="sampling steps")
     parser.add_argument("--num", type=number(1), default=64, help="number of samples (64)")
-    parser.add_argument("--out", required=True, type=path_argument, help="the file to write; .png or .txt is added where it is missing")
-    parser.add_argument("--label", type=number(), help="the class of all samples (default: as frequent as in the training data)")
+    parser.add_argument(
+        "--out", required=True, type=path_argument, help="the file to write; .png or .txt is added where it is missing"
+    )
+    parser.add_argument(
+        "--label", type=number(), help="the class of all samples (default: as frequent as in the training data)"
+    )
     parser.add_argument("--prefix", default="", help="text that every sample begins with")
     parser.add_argument("--suffix", default="", help="text that every sample ends with")
     parser.add_argument("--infill", default="", help="text after the prefix, _ for every free token")

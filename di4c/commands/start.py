@@ -14,7 +14,10 @@ from di4c.engine.reporting import reporting
 def main(arguments: list[str] | None = None, prog: str | None = None) -> None:
     parser = train.parser(prog)
     parser.add_argument(
-        "--num-gpus", type=number(1), metavar="N", help="processes to start, one a GPU (without GPUs they share the CPUs; default: every GPU)"
+        "--num-gpus",
+        type=number(1),
+        metavar="N",
+        help="processes to start, one a GPU (without GPUs they share the CPUs; default: every GPU)",
     )
     options = parser.parse_args(arguments)
     rest = [part for override in options.set for part in ("--set", override)] + ["--resume"] * options.resume

@@ -36,9 +36,20 @@ def _train(spec: Spec, *, resume: bool) -> int:
 
 
 def parser(prog: str | None = None) -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(prog=prog, description="Trains what a spec describes: a teacher, a student or a tokenizer.")
-    made.add_argument("--spec", required=True, metavar="YAML", help="what to train: a file, or the name of a shipped spec (di4c list specs)")
-    made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key, e.g. train.steps=100")
-    made.add_argument("--resume", action="store_true", help="continue from the run's last good checkpoint, if it has one")
+    made = argparse.ArgumentParser(
+        prog=prog, description="Trains what a spec describes: a teacher, a student or a tokenizer."
+    )
+    made.add_argument(
+        "--spec",
+        required=True,
+        metavar="YAML",
+        help="what to train: a file, or the name of a shipped spec (di4c list specs)",
+    )
+    made.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key, e.g. train.steps=100"
+    )
+    made.add_argument(
+        "--resume", action="store_true", help="continue from the run's last good checkpoint, if it has one"
+    )
     made.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)
     return made

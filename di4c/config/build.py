@@ -62,7 +62,9 @@ class Parts:
     objective: Objective | None
 
 
-def build(spec: Spec, registry: Registry, *, weights: bool = True, data: DataSource | DataShape | Carried | None = None) -> Parts:
+def build(
+    spec: Spec, registry: Registry, *, weights: bool = True, data: DataSource | DataShape | Carried | None = None
+) -> Parts:
     """Every part of a run, on the CPU.
 
     With weights=False a skeleton to load an export into: entries as they stand (see `portable`), no objective, and a
@@ -92,7 +94,12 @@ def build_process(spec: Spec, registry: Registry, data: DataSource | DataShape |
 
 
 def build_teacher(
-    spec: Spec, registry: Registry, data: DataSource | DataShape | Carried, process: ForwardProcess, *, weights: bool = True
+    spec: Spec,
+    registry: Registry,
+    data: DataSource | DataShape | Carried,
+    process: ForwardProcess,
+    *,
+    weights: bool = True,
 ) -> Teacher:
     """The teacher of `teacher:`; in training mode of its own when it is pretrained, frozen when it is distilled.
 
@@ -139,7 +146,9 @@ def build_student(spec: Spec, registry: Registry, teacher: Teacher, latent: Lamb
     with _seeded(spec.seed, "student"):
         with located(spec):
             lora = spec.student.lora
-            backbone = share_base(teacher, **dataclasses.asdict(lora)) if lora is not None else teacher.student_backbone()
+            backbone = (
+                share_base(teacher, **dataclasses.asdict(lora)) if lora is not None else teacher.student_backbone()
+            )
         provided = {"latent_dim": latent.dim, "backbone": backbone, "num_positions": teacher.num_positions}
         head = _create(spec, registry, "student_heads", spec.student.head, "student.head", provided)
     teacher.warm_start(head)
@@ -212,7 +221,9 @@ def _student_of(trained: TrainedRun, data: DataSource | DataShape | Carried) -> 
     """{"student": the run's student with its weights, "latent": its law of λ}."""
     carried = Spec.from_dict(trained.spec, source=str(trained.folder / "config.json"))
     if shares_base(carried):
-        raise SpecError(f"teacher.run: the student of {trained.run} is adapters of its teacher; it cannot be a teacher itself")
+        raise SpecError(
+            f"teacher.run: the student of {trained.run} is adapters of its teacher; it cannot be a teacher itself"
+        )
     parts = build(carried, Registry.default(carried.plugins), weights=False, data=DataShape.of(data))
     load_into(parts.student, trained.folder)
     return {"student": parts.student, "latent": parts.latent}

@@ -2,7 +2,14 @@
 
 from collections.abc import Mapping
 
-from di4c.config.fitting import MADE_OF_A_STUDENT, check_head_class, check_samplers, check_takes_student, located, parameters_of
+from di4c.config.fitting import (
+    MADE_OF_A_STUDENT,
+    check_head_class,
+    check_samplers,
+    check_takes_student,
+    located,
+    parameters_of,
+)
 from di4c.config.procedure import build_procedure, planned_specs
 from di4c.config.registry import Registry
 from di4c.config.spec import Spec, entries

@@ -17,8 +17,14 @@ from di4c.paths import user_path
 LONGEST_NUMBER = 4000
 """Decimal places of a whole number; Python refuses to write longer ones."""
 
-_SEQUENCES = {list: list, tuple: tuple, set: set, frozenset: frozenset, collections.abc.Sequence: list,
-              collections.abc.Iterable: list}
+_SEQUENCES = {
+    list: list,
+    tuple: tuple,
+    set: set,
+    frozenset: frozenset,
+    collections.abc.Sequence: list,
+    collections.abc.Iterable: list,
+}
 _MAPPINGS = {dict, collections.abc.Mapping, collections.abc.MutableMapping}
 
 
@@ -75,8 +81,14 @@ def describe(annotation: Any) -> str:
         return "a list" + (f" of {' and '.join(dict.fromkeys(map(_plural, items)))}" if items else "")
     if (origin or annotation) in _MAPPINGS or dataclasses.is_dataclass(annotation):
         return "a mapping"
-    words = {int: "an integer", float: "a number", bool: "true or false", str: "a string", Path: "a path",
-             type(None): "null"}
+    words = {
+        int: "an integer",
+        float: "a number",
+        bool: "true or false",
+        str: "a string",
+        Path: "a path",
+        type(None): "null",
+    }
     return words.get(annotation, getattr(annotation, "__name__", str(annotation)))
 
 

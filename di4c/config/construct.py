@@ -85,7 +85,9 @@ class Construction:
         except IMPOSSIBLE as error:
             given = ", ".join(f"{key} {value!r}" for key, value in self.options.items()) or "no options"
             told = f"{type(error).__name__}: {error}".splitlines()[0]
-            raise SpecError(f"{self.where}: {getattr(self.factory, '__name__', 'it')} cannot be made with {given[:200]} ({told})") from error
+            raise SpecError(
+                f"{self.where}: {getattr(self.factory, '__name__', 'it')} cannot be made with {given[:200]} ({told})"
+            ) from error
 
 
 def name_key(kind: str) -> str:
@@ -209,7 +211,9 @@ def _needs_part(kind: str, value: Any, annotation: Any) -> bool:
     if kind not in CONTRACTS or (value is None and type(None) in typing.get_args(annotation)):
         return False
     contract = getattr(contracts, CONTRACTS[kind])
-    return not isinstance(value, contract) and all(isinstance(arm, type) and issubclass(arm, contract) for arm in arms_of(annotation))
+    return not isinstance(value, contract) and all(
+        isinstance(arm, type) and issubclass(arm, contract) for arm in arms_of(annotation)
+    )
 
 
 def arms_of(annotation: Any) -> tuple:

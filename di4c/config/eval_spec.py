@@ -28,7 +28,9 @@ class EvalSpec:
     judge: str | None = None
 
     def __post_init__(self):
-        checked = {key: whole_number(getattr(self, key), f"eval.{key}", 1) for key in ("samples", "seeds", "batch_size")}
+        checked = {
+            key: whole_number(getattr(self, key), f"eval.{key}", 1) for key in ("samples", "seeds", "batch_size")
+        }
         checked["steps"] = [whole_number(steps, "eval.steps", 1) for steps in self.steps]
         if not checked["steps"]:
             raise SpecError("eval.steps: expected numbers of steps ≥ 1, found none.")

@@ -87,7 +87,9 @@ def _check_samplers(registry: Registry, construction: Construction, where: str, 
     factory = construction.factory
     if isinstance(factory, type) and issubclass(factory, Sampler):
         allowed = tuple(arm for arm in arms_of(hints_of(factory).get("process", ForwardProcess)))
-        if all(isinstance(arm, type) and issubclass(arm, ForwardProcess) for arm in allowed) and not issubclass(process, allowed):
+        if all(isinstance(arm, type) and issubclass(arm, ForwardProcess) for arm in allowed) and not issubclass(
+            process, allowed
+        ):
             fitting = [t.name for t in registry.targets("processes") if _is_one(registry, t.name, allowed)]
             raise SpecError(
                 f"{where}: {factory.__name__} works with {' or '.join(arm.__name__ for arm in allowed)}, and process is a "

@@ -56,7 +56,7 @@ def _split(override: str) -> tuple[str, Any]:
 
 
 def _path(key: str) -> list[str | int]:
-    """"eval.metrics[0].name" → ["eval", "metrics", 0, "name"]; numbers after a dot are keys or, in a list, places."""
+    """ "eval.metrics[0].name" → ["eval", "metrics", 0, "name"]; numbers after a dot are keys or, in a list, places."""
     if not re.fullmatch(r"[^.\[\]]+(?:\.[^.\[\]]+|\[\d{1,6}\])*", key):
         raise SpecError(f"{key!r} is no key; expected names with dots between them, and places in a list as [0]")
     return [int(place) if place else name for name, place in re.findall(r"([^.\[\]]+)|\[(\d+)\]", key)]
@@ -72,7 +72,8 @@ def _put(values: dict[str, Any], path: list[str | int], value: Any) -> None:
             holder[place] = value
             return
         inner = holder[place] if isinstance(holder, list) else holder.get(place)
-        if isinstance(inner, str) and "${" in inner:  # what it stands for is copied, so that the change is of this place alone
+        # what it stands for is copied, so that the change is of this place alone
+        if isinstance(inner, str) and "${" in inner:
             inner = _looked_up(values, path[: depth + 1])
         opened = _opened(inner, path[: depth + 1], _joined(path[: depth + 1]))
         holder[place] = opened

@@ -186,5 +186,7 @@ def _entry_point_targets() -> list[Target]:
     """Entry points `name = "module:Class"` in groups di4c.teachers, di4c.backbones, … of installed distributions."""
     prefix = ENTRY_POINT_GROUP + "."
     found = importlib.metadata.entry_points()  # of two copies of a distribution, those of the first on the import path
-    points = [point for group in sorted(found.groups) if group.startswith(prefix) for point in found.select(group=group)]
+    points = [
+        point for group in sorted(found.groups) if group.startswith(prefix) for point in found.select(group=group)
+    ]
     return [Target(p.group.removeprefix(prefix), p.name, p.value, f"entry point of {p.dist.name}") for p in points]

@@ -44,7 +44,9 @@ def refuse_orphans(run: Path, others: Iterable[Path]) -> None:
     """Raises SpecError where a run is to be trained, and others are there that were made of what it was before."""
     for other in others:
         if other != run and _names(recorded_spec(other), str(run)):
-            raise SpecError(f"{other} was made of {run}, which is to be trained now; remove {other} too, or set the spec back")
+            raise SpecError(
+                f"{other} was made of {run}, which is to be trained now; remove {other} too, or set the spec back"
+            )
 
 
 def _is_free(key: str) -> bool:
@@ -68,7 +70,11 @@ def _moved(values: Any, folder: Path) -> Any:
             return {key: at_home(item) for key, item in value.items()}
         if isinstance(value, list):
             return [at_home(item) for item in value]
-        return str(folder / value.removeprefix(f"{was}/")) if isinstance(value, str) and value.startswith(f"{was}/") else value
+        return (
+            str(folder / value.removeprefix(f"{was}/"))
+            if isinstance(value, str) and value.startswith(f"{was}/")
+            else value
+        )
 
     return at_home(values)
 

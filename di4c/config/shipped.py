@@ -35,5 +35,7 @@ def spec_path(given: str | Path) -> Path:
 
 def about(path: Path) -> str:
     """The first comment of a shipped spec that is no command: what it trains, on what."""
-    lines = [line.removeprefix("#").strip() for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
+    lines = [
+        line.removeprefix("#").strip() for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")
+    ]
     return next((line for line in lines if not line.startswith(COMMANDS)), "")

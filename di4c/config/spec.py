@@ -51,7 +51,9 @@ OWNED_BY_TRAIN = {
 CHANGEABLE = ("eval", "data")
 """Sections that may differ when a trained model is used."""
 
-MOVED = {"rounds": "procedure: {name: rounds, max: …, stop: …, later: …}, with what was rounds.teacher as procedure.later.teacher"}
+MOVED = {
+    "rounds": "procedure: {name: rounds, max: …, stop: …, later: …}, with what was rounds.teacher as procedure.later.teacher"
+}
 """Former sections, with what says the same now."""
 
 
@@ -151,7 +153,9 @@ def changed(spec: Spec, overrides: Iterable[str]) -> Spec:
     given = list(overrides)
     for override in given:
         if override.partition("=")[0].split(".")[0] not in CHANGEABLE:
-            raise SpecError(f"--set {override}: a trained model is as its spec says; only {' and '.join(CHANGEABLE)} can be changed")
+            raise SpecError(
+                f"--set {override}: a trained model is as its spec says; only {' and '.join(CHANGEABLE)} can be changed"
+            )
     if not given:
         return spec
     return Spec.from_dict(resolved(overridden(escaped(spec.to_dict()), given, _sections())), source=spec.source)

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 
 def suggestion(name: object, known: Iterable[str], label: str = "Known") -> str:
-    """" Did you mean 'mdlm'? Known: mdlm, module." for name = "mldm"."""
+    """ " Did you mean 'mdlm'? Known: mdlm, module." for name = "mldm"."""
     names = sorted(known)
     asked = str(name).lower()
     near = difflib.get_close_matches(asked, names, n=2, cutoff=0.6)

@@ -51,7 +51,9 @@ def _trained(run: Path) -> TrainedRun:
     folder = _export_of(run)
     spec = dict(export_config(folder)["spec"])
     if not isinstance(spec.get("teacher"), dict):
-        raise CheckpointError(f"{folder / 'config.json'}: its spec has no teacher; teacher.run names a run of `pretrain` or `distill`")
+        raise CheckpointError(
+            f"{folder / 'config.json'}: its spec has no teacher; teacher.run names a run of `pretrain` or `distill`"
+        )
     return TrainedRun(run, folder, spec)
 
 

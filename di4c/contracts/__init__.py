@@ -1,10 +1,18 @@
 """What a plugin author implements, and the few values that pass between the parts; nothing else.
 
-    process → x_t → backbone → features ┐
-                     λ → student head ──┴→ Prediction → (readout, chunk by chunk) → estimator → [B] nats
+process → x_t → backbone → features ┐
+                 λ → student head ──┴→ Prediction → (readout, chunk by chunk) → estimator → [B] nats
 """
 
-from di4c.contracts.backbone import AffineReadout, Backbone, Context, IdentityReadout, Modulation, Reduction, TwoPartBackbone
+from di4c.contracts.backbone import (
+    AffineReadout,
+    Backbone,
+    Context,
+    IdentityReadout,
+    Modulation,
+    Reduction,
+    TwoPartBackbone,
+)
 from di4c.contracts.dataset import Batch, DataSource, Split
 from di4c.contracts.decoder import Decoder
 from di4c.contracts.estimator import LossEstimator, Statistics
@@ -25,9 +33,9 @@ from di4c.contracts.weights import strict_load
 from di4c.draws import Draws, categorical, cumulated, placed
 
 __all__ = [
-    "CHUNK_BYTES", "LOG_ZERO", "AffineReadout", "Backbone", "Batch", "Context", "DataSource", "Decoder", "Denoiser", "Draws",
-    "ForwardProcess", "Generation", "IdentityReadout", "ImageTokenizer", "IntervalLaw", "LambdaSampler",
-    "LentTeacher", "LossEstimator", "Measured", "Metric", "Modulation", "Objective", "Parameterisation", "Prediction", "Procedure",
-    "Raw", "Reduction", "Runs", "Sampler", "Split", "Statistics", "StudentHead", "Teacher", "TimeLaw",
+    "CHUNK_BYTES", "LOG_ZERO", "AffineReadout", "Backbone", "Batch", "Context", "DataSource", "Decoder", "Denoiser",
+    "Draws", "ForwardProcess", "Generation", "IdentityReadout", "ImageTokenizer", "IntervalLaw", "LambdaSampler",
+    "LentTeacher", "LossEstimator", "Measured", "Metric", "Modulation", "Objective", "Parameterisation", "Prediction",
+    "Procedure", "Raw", "Reduction", "Runs", "Sampler", "Split", "Statistics", "StudentHead", "Teacher", "TimeLaw",
     "TwoPartBackbone", "categorical", "cumulated", "merged", "placed", "strict_load",
-]
+]  # fmt: skip

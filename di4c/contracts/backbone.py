@@ -145,7 +145,12 @@ class AffineReadout(nn.Linear):
     affine = True
 
     def forward(
-        self, h: Tensor, positions: Tensor | None = None, x_t: Tensor | None = None, *, reduction: Reduction | None = None
+        self,
+        h: Tensor,
+        positions: Tensor | None = None,
+        x_t: Tensor | None = None,
+        *,
+        reduction: Reduction | None = None,
     ) -> Tensor | tuple[Tensor, ...]:
         if reduction is not None:
             return reduction(h, self.weight, self.bias)

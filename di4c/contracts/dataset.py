@@ -53,7 +53,9 @@ class CheckedSplit(Split):
         outside = (batch.x_0 < 0) | (batch.x_0 >= self.num_states)
         self._refuse(outside, indices, batch, f"the data has states 0 to {self.num_states - 1}")
         if self.mask_index is not None:
-            told = "which is the process's mask; leave it out of the data, or let process.mask_index be a state of its own"
+            told = (
+                "which is the process's mask; leave it out of the data, or let process.mask_index be a state of its own"
+            )
             self._refuse(batch.x_0 == self.mask_index, indices, batch, told)
         return batch
 
@@ -81,7 +83,9 @@ class DataSource(ABC):
 
     def checked_split(self, name: str, process: ForwardProcess | None) -> Split:
         """The split, its tokens checked against the data's states and the process's mask as they enter."""
-        return CheckedSplit(self.split(name), name, self.num_states, process.mask_index if process is not None else None)
+        return CheckedSplit(
+            self.split(name), name, self.num_states, process.mask_index if process is not None else None
+        )
 
     def fingerprint(self) -> str:
         """A short digest of the data, kept in checkpoints: a data set that changes under a run is an error."""

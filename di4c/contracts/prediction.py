@@ -111,7 +111,9 @@ class Prediction:
         for rows in self.chunks(chunk_bytes, where):
             h = self.component_features(rows)
             recompute = torch.is_grad_enabled() and h.requires_grad
-            value = checkpoint(read, h, rows, use_reentrant=False, preserve_rng_state=False) if recompute else read(h, rows)
+            value = (
+                checkpoint(read, h, rows, use_reentrant=False, preserve_rng_state=False) if recompute else read(h, rows)
+            )
             total = total.index_add(0, rows // positions, value.to(self.wide))
         return total
 

@@ -35,9 +35,7 @@ class Sampler(ABC):
     keeps_predictions: bool = False
 
     @abstractmethod
-    def step(
-        self, denoiser: Denoiser, x_t: Tensor, t: Tensor, s: Tensor, cond: Tensor | None, draws: Draws
-    ) -> Tensor:
+    def step(self, denoiser: Denoiser, x_t: Tensor, t: Tensor, s: Tensor, cond: Tensor | None, draws: Draws) -> Tensor:
         """x_s given x_t: [B, D]; t, s [B] (s = 0: the last step). The same step makes x_u in the consistency loss."""
 
     def times(self, steps: int) -> list[float]:

@@ -32,7 +32,9 @@ def strict_load(
         return
     lines = _listed("missing from the file", missing)
     lines += _listed("not known to the model", unexpected)
-    lines += _listed("of another shape", [f"{k} {tuple(state[k].shape)}, expected {tuple(own[k].shape)}" for k in shapes])
+    lines += _listed(
+        "of another shape", [f"{k} {tuple(state[k].shape)}, expected {tuple(own[k].shape)}" for k in shapes]
+    )
     lines += [f"likely: {reason}" for reason in _likely(own, state, missing, unexpected, shapes, reasons or {})]
     raise CheckpointError(f"{source}: does not fit {type(module).__name__}: {'; '.join(lines)}")
 
@@ -44,7 +46,9 @@ def require_finite(state: Mapping[str, Tensor], source: str, buffers: Container[
             continue
         extremes = torch.stack((value if value.itemsize > 1 else value.float()).aminmax())  # a NaN is both of them
         if extremes.isnan().any() or (name not in buffers and extremes.isinf().any()):
-            raise CheckpointError(f"{source}: '{name}' holds NaN or infinite weights; the file is damaged, or its training diverged")
+            raise CheckpointError(
+                f"{source}: '{name}' holds NaN or infinite weights; the file is damaged, or its training diverged"
+            )
 
 
 def _with_tied(module: nn.Module, state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
@@ -74,7 +78,9 @@ def _likely(own: Mapping, state: Mapping, missing: list, unexpected: list, shape
     another_size = 2 * len(shapes) > len(own)
     named = missing + unexpected + ([] if another_size else shapes)
     found = [text for fragment, text in reasons.items() if any(fragment in key for key in named)]
-    found += [reason for reason in (_common_prefix(missing, unexpected), _layers(own, state, missing, unexpected)) if reason]
+    found += [
+        reason for reason in (_common_prefix(missing, unexpected), _layers(own, state, missing, unexpected)) if reason
+    ]
     found += _shape_reasons(own, state, shapes, explained=bool(found) and not another_size)
     if not found and missing:
         found.append(_names(own, state, missing, unexpected))

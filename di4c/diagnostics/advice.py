@@ -27,8 +27,16 @@ class Size:
 
 @torch.no_grad()
 def advice(
-    student: MixtureStudent, latent: LambdaSampler, process: ForwardProcess, time: TimeLaw, batch: Batch, components: int, draws: Draws,
-    *, tolerance: float = TOLERANCE_NATS, at_a_time: int | None = None,
+    student: MixtureStudent,
+    latent: LambdaSampler,
+    process: ForwardProcess,
+    time: TimeLaw,
+    batch: Batch,
+    components: int,
+    draws: Draws,
+    *,
+    tolerance: float = TOLERANCE_NATS,
+    at_a_time: int | None = None,
 ) -> dict[str, float]:
     """What 4M components would gain over M = `components` on noised data, and the M that this suggests.
 
@@ -77,8 +85,16 @@ def size_curve(
 
 
 def mixture_nll(
-    student: MixtureStudent, latent: LambdaSampler, x_0: Tensor, x_t: Tensor, t: Tensor, cond: Tensor | None, components: int,
-    draws: Draws, *, at_a_time: int | None = None,
+    student: MixtureStudent,
+    latent: LambdaSampler,
+    x_0: Tensor,
+    x_t: Tensor,
+    t: Tensor,
+    cond: Tensor | None,
+    components: int,
+    draws: Draws,
+    *,
+    at_a_time: int | None = None,
 ) -> Tensor:
     """−log Σ_m w_m ∏_d p^d(x_0^d | x_t; λ_m): [B] nats, λ and weights by the law; biased upwards unless it is enumerated (Jensen).
 

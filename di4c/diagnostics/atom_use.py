@@ -26,7 +26,13 @@ def census_examples(latent: LambdaSampler, num_classes: int | None) -> int:
 
 @torch.no_grad()
 def unused_atoms(
-    student: MixtureStudent, latent: LambdaSampler, process: ForwardProcess, census: Batch, draws: Draws, *, rows_at_a_time: int,
+    student: MixtureStudent,
+    latent: LambdaSampler,
+    process: ForwardProcess,
+    census: Batch,
+    draws: Draws,
+    *,
+    rows_at_a_time: int,
     at_a_time: int | None = None,
 ) -> float:
     """The share of the mixture's samples in one step that come from unused atoms, in [0, 1]; for equal weights, the share of atoms.

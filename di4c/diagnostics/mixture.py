@@ -15,7 +15,13 @@ COLLAPSED_NATS = 0.05
 
 @torch.no_grad()
 def mixture_diagnostics(
-    student: MixtureStudent, latent: LambdaSampler, x_t: Tensor, t: Tensor, cond: Tensor | None, draws: Draws, *,
+    student: MixtureStudent,
+    latent: LambdaSampler,
+    x_t: Tensor,
+    t: Tensor,
+    cond: Tensor | None,
+    draws: Draws,
+    *,
     at_a_time: int | None = None,
 ) -> dict[str, float]:
     """Diagnostics of the student at x_t [B, D], means over B:
@@ -51,7 +57,9 @@ def effective_components(statistics: Statistics) -> Tensor:
     """
     log_posterior = (statistics.joint.detach() + statistics.log_weights.to(statistics.joint)).log_softmax(-1)
     number = (-torch.special.xlogy(log_posterior.exp(), log_posterior.exp()).sum(-1)).exp()  # [B, N]
-    return statistics.over_samples(number) if statistics.log_law is None else (number * statistics.log_law.exp()).sum(-1)
+    return (
+        statistics.over_samples(number) if statistics.log_law is None else (number * statistics.log_law.exp()).sum(-1)
+    )
 
 
 def mutual_information(prediction: Prediction) -> Tensor:

@@ -22,4 +22,6 @@ def keep_freed_memory() -> bool:
     if not sys.platform.startswith("linux") or any(name in os.environ for name in _USERS):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    return mallopt is not None and bool(mallopt(_M_MMAP_THRESHOLD, LARGEST_IN_HEAP) and mallopt(_M_TRIM_THRESHOLD, LARGEST_KEPT))
+    return mallopt is not None and bool(
+        mallopt(_M_MMAP_THRESHOLD, LARGEST_IN_HEAP) and mallopt(_M_TRIM_THRESHOLD, LARGEST_KEPT)
+    )

@@ -23,7 +23,11 @@ def write_card(folder: Path, config: Mapping[str, Any], metrics: Mapping[str, fl
         "license": "unknown",
         "pipeline_tag": _pipeline(data),
         "datasets": [name for name in [_dataset(spec.get("data"))] if name],
-        "tags": ["di4c", "discrete-diffusion", *(["distillation", "few-step"] if spec.get("task") == "distill" else [])],
+        "tags": [
+            "di4c",
+            "discrete-diffusion",
+            *(["distillation", "few-step"] if spec.get("task") == "distill" else []),
+        ],
     }
     front = {key: value for key, value in front.items() if value}
     lines = [
@@ -52,7 +56,11 @@ def last_metrics(file: Path) -> dict[str, float]:
 
 
 def _title(spec: Mapping[str, Any]) -> str:
-    kinds = {"distill": "Few-step mixture student", "pretrain": "Discrete diffusion teacher", "tokenizer": "Image tokenizer"}
+    kinds = {
+        "distill": "Few-step mixture student",
+        "pretrain": "Discrete diffusion teacher",
+        "tokenizer": "Image tokenizer",
+    }
     return f"{kinds.get(spec.get('task'), 'Model')} of {_told(spec.get('data'))}"
 
 
@@ -79,7 +87,9 @@ def _told(entry: Any) -> str:
     """A spec's entry in words, without the folders of the machine that it was used on."""
     if not isinstance(entry, Mapping):
         return str(entry) if entry else ""
-    plain = {key: value for key, value in entry.items() if isinstance(value, str | int | float | bool) and key != "name"}
+    plain = {
+        key: value for key, value in entry.items() if isinstance(value, str | int | float | bool) and key != "name"
+    }
     options = ", ".join(f"{key} {PurePath(value).name if _is_path(value) else value}" for key, value in plain.items())
     return f"{entry.get('name')}{f' ({options})' if options else ''}"
 

@@ -89,7 +89,9 @@ def read_carried(folder: Path) -> Carried | None:
             raise ValueError(f"label_names {names!r}, decoder {entry!r}")
         return Carried(*sizes, names, entry, folder)
     except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder / 'config.json'}: what it says of the data cannot be read ({error!r})") from error
+        raise CheckpointError(
+            f"{folder / 'config.json'}: what it says of the data cannot be read ({error!r})"
+        ) from error
 
 
 def _decoder_entry(data: DataSource, folder: Path) -> dict[str, Any] | None:

@@ -78,7 +78,9 @@ def newest(folder: Path, warn) -> Checkpoint | None:
         faults.append(f"{path.name}: {fault}")
         warn(f"checkpoint {path} is damaged ({fault}); looking for an older one")
     if found:
-        raise CheckpointError(f"every checkpoint in {folder} is damaged ({faults[0]}); restore one, or train in a new folder")
+        raise CheckpointError(
+            f"every checkpoint in {folder} is damaged ({faults[0]}); restore one, or train in a new folder"
+        )
     return None
 
 
@@ -117,7 +119,9 @@ def restore(checkpoint: Checkpoint, shards: Shards, average: MovingAverage | Non
     """
     path = checkpoint.path
     if not path.is_dir():
-        raise CheckpointError(f"rank {ranks.rank()} cannot see {path}; the run folder must be on storage that all nodes share")
+        raise CheckpointError(
+            f"rank {ranks.rank()} cannot see {path}; the run folder must be on storage that all nodes share"
+        )
     buffers = _persistent_buffers(shards)
     with safe_open(path / "model.safetensors", "pt") as file:
         _check_names(path, file, shards, buffers)
@@ -243,7 +247,7 @@ def _complete(temporary: Path, final: Path, state: dict, digests: dict, failures
 def _prune(final: Path, keep: int) -> None:
     clear_unfinished(final.parent)
     older = [p for p in candidates(final.parent) if p.name <= final.name]
-    for path in older[max(1, keep):]:
+    for path in older[max(1, keep) :]:
         doomed = path.with_name(f".{path.name}.old")
         os.replace(path, doomed)
         shutil.rmtree(doomed, ignore_errors=True)

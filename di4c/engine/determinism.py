@@ -23,7 +23,9 @@ def deterministic(wanted: bool) -> Iterator[None]:
         yield
         return
     if os.environ.setdefault(WORKSPACE, WORKSPACES[0]) not in WORKSPACES:
-        raise SpecError(f"train.deterministic: {WORKSPACE}={os.environ[WORKSPACE]} in the environment; allowed: {', '.join(WORKSPACES)}")
+        raise SpecError(
+            f"train.deterministic: {WORKSPACE}={os.environ[WORKSPACE]} in the environment; allowed: {', '.join(WORKSPACES)}"
+        )
     cudnn = torch.backends.cudnn
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     cudnn_before = cudnn.deterministic, cudnn.benchmark

@@ -94,7 +94,7 @@ def _exported(checkpoint: Checkpoint) -> tuple[dict[str, Path], dict[str, str]]:
             with safe_open(file, "pt") as archive:
                 source |= {n: file for n in archive.keys()}
     aliases = {n: n for n in source} | checkpoint.state["aliases"]
-    return source, {a[len(PREFIX):]: n for a, n in sorted(aliases.items()) if a.startswith(PREFIX)}
+    return source, {a[len(PREFIX) :]: n for a, n in sorted(aliases.items()) if a.startswith(PREFIX)}
 
 
 def _write_model(path: Path, source: dict[str, Path], names: dict[str, str]) -> None:

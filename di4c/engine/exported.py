@@ -26,7 +26,9 @@ def export_config(folder: Path) -> dict[str, Any]:
     file = folder / "config.json"
     config = read_mapping(file)
     if config.get("format") != "di4c-export" or config.get("version") != 1:
-        raise CheckpointError(f"{file}: not the configuration of an export of this project: expected format di4c-export, version 1")
+        raise CheckpointError(
+            f"{file}: not the configuration of an export of this project: expected format di4c-export, version 1"
+        )
     if not isinstance(config.get("spec"), dict):
         raise CheckpointError(f"{file}: has no `spec`; it is damaged")
     return config

@@ -33,7 +33,9 @@ def read_json(path: Path, expected: Mapping[str, Any]) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
         wrong = [key for key, kind in expected.items() if not isinstance(found[key], kind)]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{path}: damaged; expected a JSON object with {', '.join(expected)} ({error!r})") from error
+        raise CheckpointError(
+            f"{path}: damaged; expected a JSON object with {', '.join(expected)} ({error!r})"
+        ) from error
     if wrong:
         raise CheckpointError(f"{path}: damaged; {', '.join(wrong)} is of another type than was recorded")
     return found

@@ -20,7 +20,13 @@ def rank_environment(environment: Mapping[str, str]) -> dict[str, str]:
     if "RANK" not in environment and _number(environment, "SLURM_STEP_NUM_TASKS", 1) > 1:
         found = _slurm(environment)
     else:
-        found = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+        found = {
+            "RANK": "0",
+            "WORLD_SIZE": "1",
+            "LOCAL_RANK": "0",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": free_port(),
+        }
     return {key: value for key, value in found.items() if key not in environment}
 
 
@@ -52,7 +58,11 @@ def _check(environment: Mapping[str, str]) -> None:
     for key in ("LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if size > 1 else ():
         if not environment.get(key):
             raise _wrong(environment, key, f"needed with WORLD_SIZE={size}")
-    if "RANK" not in environment and "SLURM_STEP_NUM_TASKS" not in environment and _number(environment, "OMPI_COMM_WORLD_SIZE", 1) > 1:
+    if (
+        "RANK" not in environment
+        and "SLURM_STEP_NUM_TASKS" not in environment
+        and _number(environment, "OMPI_COMM_WORLD_SIZE", 1) > 1
+    ):
         raise _wrong(environment, "RANK", "mpirun does not set it")
 
 

@@ -1,7 +1,7 @@
 """The training loop: DeepSpeed's engine around an objective.
 
-    stream → slice of this rank → micro-batches, read ahead → objective → mean loss → engine → update → EMA
-    every log_every steps: means → metrics.csv · every checkpoint_every: checkpoint, export
+stream → slice of this rank → micro-batches, read ahead → objective → mean loss → engine → update → EMA
+every log_every steps: means → metrics.csv · every checkpoint_every: checkpoint, export
 """
 
 from dataclasses import dataclass, field
@@ -64,7 +64,13 @@ class Run:
 
 
 def train(
-    objective: Objective, split: Split, *, run: Run, options: TrainOptions, deepspeed: dict[str, Any], resume: bool = False
+    objective: Objective,
+    split: Split,
+    *,
+    run: Run,
+    options: TrainOptions,
+    deepspeed: dict[str, Any],
+    resume: bool = False,
 ) -> Result:
     """Trains `objective` on `split` and leaves checkpoints, metrics and an export in the run's folder. Collective.
 
@@ -211,7 +217,9 @@ class Trainer:
         """Takes the objective's own measurements on the next step's examples."""
         batch, draws = self.stream.batch(self.step, self.first, self.first + self.micro, self.device)
         module = self.engine.module
-        census = [self.stream.batch(self.step, 0, module.census_examples, self.device)[0]] if module.census_examples else []
+        census = (
+            [self.stream.batch(self.step, 0, module.census_examples, self.device)[0]] if module.census_examples else []
+        )
         module.eval()
         try:
             with torch.no_grad():
@@ -225,7 +233,9 @@ class Trainer:
         self.guard.check_weights(self.step)
         self.means.merge()
         state = self._state()
-        path = checkpoints.save(self.run.folder / "checkpoints", self.shards, self.average, state, keep=self.options.keep)
+        path = checkpoints.save(
+            self.run.folder / "checkpoints", self.shards, self.average, state, keep=self.options.keep
+        )
         saved = checkpoints.Checkpoint(path, state)
         cheap = sum(torch.Size(s).numel() for s in self.shards.shapes.values()) * 4 <= _CHEAP_EXPORT_BYTES
         if last or cheap:
@@ -264,7 +274,9 @@ class Trainer:
         facts = {"seed": self.run.seed, "world_size": ranks.world_size(), "from_step": self.step}
         facts["settings"] = self.settings
         facts["deterministic"] = torch.are_deterministic_algorithms_enabled()
-        changed = self.record.record_start(self.run.spec, facts | {"zero_stage": int(self.engine.zero_optimization_stage())})
+        changed = self.record.record_start(
+            self.run.spec, facts | {"zero_stage": int(self.engine.zero_optimization_stage())}
+        )
         if changed:
             self.reporter.say(f"note: the spec differs from the one that this run began with: {', '.join(changed)}")
         checkpoints.clear_unfinished(self.run.folder / "checkpoints")
@@ -272,7 +284,15 @@ class Trainer:
     def _export(self, saved: checkpoints.Checkpoint) -> None:
         run = self.run
         metrics = last_metrics(run.folder / "metrics.csv")
-        export(saved, run.folder / "export", run.exported_spec, code_commit(), data=run.data, told=run.spec, metrics=metrics)
+        export(
+            saved,
+            run.folder / "export",
+            run.exported_spec,
+            code_commit(),
+            data=run.data,
+            told=run.spec,
+            metrics=metrics,
+        )
 
 
 def _due(step: int, every: int, last: bool) -> bool:

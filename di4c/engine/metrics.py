@@ -53,7 +53,8 @@ class RunningMeans:
         mine = float(ranks.rank() == 0)
         self._examples = {n: examples for n, (_, examples) in state.items()}
         self._sums = {
-            n: torch.tensor(float.fromhex(s) * mine, dtype=torch.float64, device=self.device) for n, (s, _) in state.items()
+            n: torch.tensor(float.fromhex(s) * mine, dtype=torch.float64, device=self.device)
+            for n, (s, _) in state.items()
         }
 
     def _totals(self) -> Tensor:

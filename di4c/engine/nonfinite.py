@@ -50,7 +50,9 @@ class StopOnNonFinite:
         """Raises TrainingError on all ranks if a weight is not finite. Collective."""
         finite = torch.stack([m.detach().isfinite().all() for m in self.shards.masters()]).all()
         if not _over_ranks(finite.to(self._first), dist.ReduceOp.MIN):
-            raise TrainingError(f"the weights after step {step} are not finite; they are not saved. Lower train.optimizer.lr")
+            raise TrainingError(
+                f"the weights after step {step} are not finite; they are not saved. Lower train.optimizer.lr"
+            )
 
 
 class SkipNonFinite(StopOnNonFinite):
@@ -109,7 +111,9 @@ def save_batch(stream: ExampleStream, step: int, folder: Path) -> Path:
     try:
         torch.save(content, file)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        raise TrainingError(f"the loss of step {step + 1} is not finite, and {file} cannot be written: {error}") from error
+        raise TrainingError(
+            f"the loss of step {step + 1} is not finite, and {file} cannot be written: {error}"
+        ) from error
     return file
 
 

@@ -1,9 +1,9 @@
 """Where the frozen teacher's weights lie while its student is trained.
 
-    replicated   whole on every rank's device
-    sharded      a slice a rank, gathered layer by layer when the teacher is called (ZeRO-3 for inference)
-    offloaded    the slices in the host's memory
-    shared base  the student's own weights (student.lora): they lie where `deepspeed:` puts the student's
+replicated   whole on every rank's device
+sharded      a slice a rank, gathered layer by layer when the teacher is called (ZeRO-3 for inference)
+offloaded    the slices in the host's memory
+shared base  the student's own weights (student.lora): they lie where `deepspeed:` puts the student's
 """
 
 from typing import Any, Literal

@@ -24,7 +24,9 @@ class Progress:
             self._bar.update(self._bar.task_ids[0], completed=step, terms=f"{terms}  {rate:.0f} examples/s")
         else:
             per_step = (time.monotonic() - self._began) / max(1, step - self._first)
-            self.say(f"step {step}/{self.steps}  {terms}  {rate:.0f} examples/s  ETA {_clock(per_step * (self.steps - step))}")
+            self.say(
+                f"step {step}/{self.steps}  {terms}  {rate:.0f} examples/s  ETA {_clock(per_step * (self.steps - step))}"
+            )
 
     def say(self, message: str) -> None:
         """Prints a line beside the bar."""

@@ -91,16 +91,16 @@ def meeting() -> Iterator[None]:
                 "torchrun --master-port N), or unset it where no launcher is used"
             ) from error
         reason = str(error).partition("\n")[0]
-        raise LaunchError(f"RANK={rank()} cannot meet the others at MASTER_ADDR={address}, MASTER_PORT={port}: {reason}") from error
+        raise LaunchError(
+            f"RANK={rank()} cannot meet the others at MASTER_ADDR={address}, MASTER_PORT={port}: {reason}"
+        ) from error
     except dist.DistBackendError as error:
         if "Duplicate GPU" not in str(error):
             raise
         raise LaunchError(f"RANK={rank()}: another rank has the same GPU; {_ONE_RANK_A_GPU}") from error
 
 
-_ONE_RANK_A_GPU = (
-    "start one rank a GPU (deepspeed --num_gpus N), or hide the GPUs to train on the CPU: CUDA_VISIBLE_DEVICES= DS_ACCELERATOR=cpu"
-)
+_ONE_RANK_A_GPU = "start one rank a GPU (deepspeed --num_gpus N), or hide the GPUs to train on the CPU: CUDA_VISIBLE_DEVICES= DS_ACCELERATOR=cpu"
 
 
 def _refuse_shared_gpus(device: torch.device) -> None:

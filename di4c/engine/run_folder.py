@@ -1,6 +1,6 @@
 """A run's folder: who may write to it, and the record of how the run was made.
 
-    RUN/spec.yaml · run.json · metrics.csv · warnings.txt · checkpoints/ · export/
+RUN/spec.yaml · run.json · metrics.csv · warnings.txt · checkpoints/ · export/
 """
 
 import datetime
@@ -67,7 +67,9 @@ class RunFolder:
             return []
         sessions = read_mapping(file).get("sessions")
         if not isinstance(sessions, list) or not all(isinstance(session, dict) for session in sessions):
-            raise CheckpointError(f"{file}: has no list of `sessions`; it is damaged: restore it, or remove it to begin a new record")
+            raise CheckpointError(
+                f"{file}: has no list of `sessions`; it is damaged: restore it, or remove it to begin a new record"
+            )
         return sessions
 
     def _write_history(self, sessions: list[dict[str, Any]]) -> None:
@@ -81,7 +83,9 @@ def recorded_spec(path: Path) -> Any:
     try:
         return resolved(read_yaml(file)) if os.path.lexists(file) else None
     except SpecError as error:
-        raise CheckpointError(f"{'' if str(file) in str(error) else f'{file}: '}{error}; restore it, or remove it") from error
+        raise CheckpointError(
+            f"{'' if str(file) in str(error) else f'{file}: '}{error}; restore it, or remove it"
+        ) from error
 
 
 def trained_seconds(path: Path) -> float | None:
@@ -96,7 +100,9 @@ def trained_seconds(path: Path) -> float | None:
 def refuse_used(path: Path) -> None:
     """Raises TrainingError if `path` already holds a run, which a fresh one would overwrite."""
     if _used(path):
-        raise TrainingError(f"run folder {path} already holds a run; add --resume to continue it, or choose another train.run")
+        raise TrainingError(
+            f"run folder {path} already holds a run; add --resume to continue it, or choose another train.run"
+        )
 
 
 def _used(path: Path) -> bool:
@@ -104,7 +110,9 @@ def _used(path: Path) -> bool:
         raise TrainingError(f"run folder {path} is a file; choose another train.run")
     for parent in path.parents:
         if parent.exists() and not parent.is_dir():
-            raise TrainingError(f"run folder {path}: {parent} is a file, and no folder can be in it; choose another train.run")
+            raise TrainingError(
+                f"run folder {path}: {parent} is a file, and no folder can be in it; choose another train.run"
+            )
     return path.is_dir() and any(p.name not in (LOCK, OWNER) for p in path.iterdir())
 
 
@@ -136,7 +144,8 @@ def changed_keys(before: Any, after: Any, where: str = "") -> list[str]:
         keys = list(dict.fromkeys([*before, *after]))
         paths = ((k, f"{where}.{k}" if where else str(k)) for k in keys)
         return [c for k, path in paths for c in changed_keys(before.get(k), after.get(k), path)]
-    return [] if before == after or dump(before) == dump(after) else [where]  # nan, which is not equal to itself, stays the same
+    # nan, which is not equal to itself, stays the same
+    return [] if before == after or dump(before) == dump(after) else [where]
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

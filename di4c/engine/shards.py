@@ -201,7 +201,9 @@ class FragmentShards(Shards):
     def _gradient_buffers(self) -> list[Tensor]:
         optimizer = self.engine.optimizer
         averaged = getattr(optimizer, "averaged_gradients", {}).values()
-        return [g for group in averaged for g in group or []] + list(getattr(optimizer, "fp32_groups_gradients_flat", []))
+        return [g for group in averaged for g in group or []] + list(
+            getattr(optimizer, "fp32_groups_gradients_flat", [])
+        )
 
     def _slots(self) -> dict[str, Slot]:
         slots = {}

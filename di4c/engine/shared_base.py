@@ -30,7 +30,9 @@ def share_base(teacher: Teacher, *, rank: int, targets: Sequence[str], alpha: fl
     """
     backbone = teacher.backbone
     if type(backbone).for_student is not Backbone.for_student:
-        raise SpecError(f"student.lora: {type(backbone).__name__} adds layers of its own to a student, so its weights cannot be shared")
+        raise SpecError(
+            f"student.lora: {type(backbone).__name__} adds layers of its own to a student, so its weights cannot be shared"
+        )
     layers = _layers(backbone, targets)
     backbone.requires_grad_(False)
     digest = base_digest(backbone)
@@ -93,7 +95,9 @@ def _layers(backbone: Backbone, targets: Sequence[str]) -> list[str]:
         named = [name for name in inside if name == target or name.endswith(f".{target}")]
         if not named:
             ends = sorted({name.rpartition(".")[2] for name in inside})
-            raise SpecError(f"student.lora.targets: {target!r} names no linear layer of the backbone; names end in {', '.join(ends)}")
+            raise SpecError(
+                f"student.lora.targets: {target!r} names no linear layer of the backbone; names end in {', '.join(ends)}"
+            )
         found += named
     return sorted(set(found))
 

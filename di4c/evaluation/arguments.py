@@ -27,7 +27,11 @@ def labels_of(cond: Any, num: int, num_classes: int | None) -> Tensor:
         raise SpecError("cond: the data have no labels, so it must be left out")
     allowed = f"a label 0 to {num_classes - 1} (−1: none), or {num} of them"
     single = as_int(cond)
-    labels = torch.full((num,), single) if single is not None and abs(single) < 2**62 else whole_numbers(cond, "cond", allowed)
+    labels = (
+        torch.full((num,), single)
+        if single is not None and abs(single) < 2**62
+        else whole_numbers(cond, "cond", allowed)
+    )
     if labels.shape != (num,) or not ((labels >= -1) & (labels < num_classes)).all():
         raise SpecError(f"cond: expected {allowed}; found {told(cond)}")
     return labels
@@ -37,7 +41,9 @@ def known_tokens(known: Any, num_positions: int, process: ForwardProcess) -> Ten
     """A prompt [D] int64 on the CPU, −1 where the sampler is free. SpecError where it does not fit or cannot be kept."""
     if process.mask_index is None:
         raise SpecError("known: a prompt needs a process with a mask state: only there are known tokens kept")
-    allowed = f"{num_positions} tokens below {process.num_states}, −1 where free, none the mask state {process.mask_index}"
+    allowed = (
+        f"{num_positions} tokens below {process.num_states}, −1 where free, none the mask state {process.mask_index}"
+    )
     tokens = whole_numbers(known, "known", allowed)
     fits = tokens.shape == (num_positions,) and ((tokens >= -1) & (tokens < process.num_states)).all()
     if not fits or (tokens == process.mask_index).any():
@@ -75,7 +81,8 @@ def device_of(device: torch.device | str | int | None) -> torch.device:
         if chosen.type == "meta":
             raise RuntimeError("it holds no numbers")
         torch.empty(0, device=chosen)
-    except (RuntimeError, TypeError, AssertionError, NotImplementedError) as error:  # torch has no error of its own for this
+    # torch has no error of its own for this
+    except (RuntimeError, TypeError, AssertionError, NotImplementedError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise SpecError(f"device: {device!r} cannot be used here ({reason}); expected cpu, cuda, cuda:1, …") from error
     return chosen

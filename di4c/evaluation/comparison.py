@@ -47,7 +47,9 @@ def _silent(done: int, total: int, text: str) -> None:
 def settings_of(spec: Spec, **changes: Any) -> EvalSpec:
     """The spec's eval section with changes (None: unchanged); metrics may be given as names. Raises SpecError."""
     if spec.eval is None:
-        raise SpecError(f"{spec.source}: eval: missing; evaluation needs sampler, metrics, steps, samples, seeds, batch_size.")
+        raise SpecError(
+            f"{spec.source}: eval: missing; evaluation needs sampler, metrics, steps, samples, seeds, batch_size."
+        )
     changes = {key: value for key, value in changes.items() if value is not None}
     known = {entry["name"]: entry for entry in spec.eval.metrics}
     if "metrics" in changes:
@@ -99,14 +101,20 @@ def entrants(run: LoadedModel, sizes: Sequence[MixtureSize], also: Mapping[str, 
         if name in taken:
             raise SpecError(f"--also {name}: the name is taken; choose another")
         if other.data.fingerprint() != run.data.fingerprint():
-            raise DataError(f"--also {name}: {other.path} was trained on other data than {run.path}; they cannot be compared")
+            raise DataError(
+                f"--also {name}: {other.path} was trained on other data than {run.path}; they cannot be compared"
+            )
         found.append(entrant(name, None if other.student is None else "inf", other))
     return found
 
 
 def entrant(name: str, size: MixtureSize, model: LoadedModel) -> Entrant:
     """A loaded model under one law of λ as a sweep takes it."""
-    identity = {"weights": model.digest, "sampler": model.spec.eval.sampler, "latent": model.spec.latent if size else None}
+    identity = {
+        "weights": model.digest,
+        "sampler": model.spec.eval.sampler,
+        "latent": model.spec.latent if size else None,
+    }
     guides = [fingerprint(teacher) for teacher in lent_teachers(model.sampler)]
     return Entrant(
         name=name,
@@ -152,9 +160,21 @@ def _write(
     made = environment()
     models = {REFERENCE: str(run.path)} if run.student is None else {"student": str(run.path)}
     models |= {name: str(other.path) for name, other in also.items()}
-    shown = dataclasses.asdict(settings) | {"models": models, "device": made["device"], "threads": torch.get_num_threads()}
+    shown = dataclasses.asdict(settings) | {
+        "models": models,
+        "device": made["device"],
+        "threads": torch.get_num_threads(),
+    }
     spec = run.spec.to_dict()
-    write_json(out / "eval.json", rows, floors=floors, settings=shown, spec=spec, commit=code_commit(), versions=made["versions"])
+    write_json(
+        out / "eval.json",
+        rows,
+        floors=floors,
+        settings=shown,
+        spec=spec,
+        commit=code_commit(),
+        versions=made["versions"],
+    )
     write_csv(out / "eval.csv", rows)
     plot = metrics_figure(rows, floors, outcome.higher_is_better)
     write_atomically(out / "eval.png", plot)
@@ -221,7 +241,9 @@ def load_also(pairs: Sequence[str], device: str, overrides: Sequence[str] = ()) 
         if not (name and equals and path):
             raise SpecError(f"--also {pair}: expected NAME=RUN, e.g. one-component=runs/one-component")
         if not is_plain_name(name):
-            raise SpecError(f"--also {pair}: files are called by the name, so it is letters without /, of at most 100 bytes; found {name!r}")
+            raise SpecError(
+                f"--also {pair}: files are called by the name, so it is letters without /, of at most 100 bytes; found {name!r}"
+            )
         if name in found:
             raise SpecError(f"--also {pair}: the name is taken; choose another")
         found[name] = load(path, device=device, overrides=overrides)

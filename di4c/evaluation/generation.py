@@ -82,7 +82,9 @@ def generate_batches(
         rows = slice(i * batch_size, min((i + 1) * batch_size, draws.count))
         part = draws.rows(rows.start, rows.stop)
         start = _now(draws.device)
-        x_0, rows_called = generate(model, sampler, num_positions, steps, None if cond is None else cond[rows], part, known)
+        x_0, rows_called = generate(
+            model, sampler, num_positions, steps, None if cond is None else cond[rows], part, known
+        )
         seconds.append((_now(draws.device) - start) / part.count)
         total += rows_called
         parts.append(x_0.cpu())

@@ -102,7 +102,9 @@ class LoadedModel:
         teacher = self._teacher if self.student is None else LentTeacher(lambda: self.teacher()._teacher)
         sampler = build_sampler(self.spec, self.registry, self.process, teacher, self.sizes, self.device)
         with located(self.spec):
-            check_keeps_predictions(sampler, (self._teacher if self.student is None else self.student).backbone, "eval.sampler")
+            check_keeps_predictions(
+                sampler, (self._teacher if self.student is None else self.student).backbone, "eval.sampler"
+            )
         return sampler
 
     @cached_property
@@ -150,7 +152,11 @@ class LoadedModel:
         if known is not None:
             known = known_tokens(known, self.sizes.num_positions, self.process)
         draws = draws_of(seed, generator, num, self.device)
-        labels = self._training_labels(draws) if cond is None else labels_of(cond, num, self.sizes.num_classes).to(self.device)
+        labels = (
+            self._training_labels(draws)
+            if cond is None
+            else labels_of(cond, num, self.sizes.num_classes).to(self.device)
+        )
         model = self.model(mixture_size, draws.child("model"))
         return generate_batches(
             model, self.sampler, self.sizes.num_positions, steps, labels, draws, batch_size=batch_size, known=known
@@ -173,7 +179,10 @@ class LoadedModel:
         tokens: as for `decode`. cond: their labels, one for all or one each. Raises SpecError for what is none of these, Di4CError
         where the file cannot be written.
         """
-        tokens, path = tokens_of(tokens, self.sizes.num_positions, self.sizes.num_states), user_path(path_of(path, "save_grid"))
+        tokens, path = (
+            tokens_of(tokens, self.sizes.num_positions, self.sizes.num_states),
+            user_path(path_of(path, "save_grid")),
+        )
         labels = None if cond is None else labels_of(cond, len(tokens), self.sizes.num_classes)
         has_own = self.carried is None or self.carried.entry is None
         with writing(path):
@@ -191,7 +200,9 @@ class LoadedModel:
             raise CheckpointError(f"{self.path}: an export does not carry its teacher; give the run folder instead")
         data = self.data if teacher_needs_data(self.spec, self.registry) else self.sizes
         teacher = build_teacher(self.spec, self.registry, data, self.process)
-        return LoadedModel(self.path, self.spec, teacher=teacher, device=self.device, carried=self.carried, data=self._data)
+        return LoadedModel(
+            self.path, self.spec, teacher=teacher, device=self.device, carried=self.carried, data=self._data
+        )
 
     def trained_seconds(self) -> float | None:
         """Wall-clock seconds of training, all sessions together; None where the run folder is not at hand."""
@@ -225,7 +236,9 @@ def load(
     run_spec = path / "spec.yaml"
     spec, carried = changed(_carried_spec(folder), overrides), read_carried(folder)
     if spec.task == "tokenizer":
-        raise CheckpointError(f"{path}: a run of task tokenizer; its codes are sampled by a model that was trained on them")
+        raise CheckpointError(
+            f"{path}: a run of task tokenizer; its codes are sampled by a model that was trained on them"
+        )
     registry = Registry.default(spec.plugins)
     data = build_data(spec, registry) if carried is None or teacher_needs_data(spec, registry) else None
     parts = build(spec, registry, weights=False, data=carried if data is None else data)
@@ -255,7 +268,9 @@ def export_folder(path: Path) -> Path:
             return folder
     runs = inner_runs(path)
     if runs:
-        raise CheckpointError(f"{path}: its runs are not over; continue them with --resume, or name one: {', '.join(map(str, runs))}")
+        raise CheckpointError(
+            f"{path}: its runs are not over; continue them with --resume, or name one: {', '.join(map(str, runs))}"
+        )
     if (path / "checkpoints").is_dir():
         raise CheckpointError(f"{path}: the run has no export yet; continue it to its end with --resume")
     found = ", ".join(sorted(p.name for p in path.iterdir())[:6]) or "nothing"

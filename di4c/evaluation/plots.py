@@ -69,7 +69,9 @@ def _draw_metric(axes: Any, name: str, rows: Sequence[Row], floor: Mapping[str, 
     shown = [row for row in rows if name in row["metrics"]]
     styles = looks(list(dict.fromkeys((row["model"], row["mixture_size"]) for row in shown)))
     for key, look in styles.items():
-        line = sorted((row for row in shown if (row["model"], row["mixture_size"]) == key), key=lambda row: row["steps"])
+        line = sorted(
+            (row for row in shown if (row["model"], row["mixture_size"]) == key), key=lambda row: row["steps"]
+        )
         steps = [row["steps"] for row in line]
         mean, std = ([row["metrics"][name][part] for row in line] for part in ("mean", "std"))
         axes.plot(steps, mean, color=look.colour, marker=look.marker, linestyle=look.line, linewidth=look.width,

@@ -45,7 +45,9 @@ class Report:
             f"<h1>{escape(self.title)}</h1>",
             f'<p class="lead">{escape(self._lead())}</p>',
             self._cards(),
-            section("Quality against steps", image(self.plot, "each metric against the number of steps"), self._plot_note()),
+            section(
+                "Quality against steps", image(self.plot, "each metric against the number of steps"), self._plot_note()
+            ),
             section("All numbers", self._table(), self._table_note()),
             self._samples(),
             section("Training", image(self.curves, "training curves")) if self.curves else "",
@@ -67,7 +69,11 @@ class Report:
         """The student against the teacher at the smallest numbers of steps, a card a metric."""
         students = [row for row in self.rows if row["model"] == "student" and row["mixture_size"] == "inf"]
         shown = sorted(students, key=lambda row: row["steps"])[:SHOWN_STEPS]
-        cards = [self._card(name, shown) for name in metric_names(shown) if self.higher_is_better.get(name, False) is not None]
+        cards = [
+            self._card(name, shown)
+            for name in metric_names(shown)
+            if self.higher_is_better.get(name, False) is not None
+        ]
         inside = "".join(filter(None, cards))
         note = '<p class="note">The student’s value, and its ratio to the teacher’s at as many steps.</p>'
         return f'<div class="cards">{inside}</div>{note}' if inside else ""
@@ -90,16 +96,20 @@ class Report:
             group = [row for row in self.rows if row["steps"] == steps]
             for i, row in enumerate(group):
                 first = f'<td class="steps" rowspan="{len(group)}">{steps}</td>' if i == 0 else ""
-                lines.append(f'<tr{" class=first" if i == 0 else ""}>{first}{self._row(row, names)}</tr>')
+                lines.append(f"<tr{' class=first' if i == 0 else ''}>{first}{self._row(row, names)}</tr>")
         if self.floors:
             known = "".join(f"<td>{self._value(self.floors.get(name), name)}</td>" for name in names)
-            lines.append(f'<tr class="floor"><td></td><td class="name">training data (floor)</td><td></td><td></td>{known}</tr>')
+            lines.append(
+                f'<tr class="floor"><td></td><td class="name">training data (floor)</td><td></td><td></td>{known}</tr>'
+            )
         return f'<div class="scroll"><table>{"".join(lines)}</table></div>'
 
     def _row(self, row: Row, names: Sequence[str]) -> str:
         label = escape(model_label(row["model"], row["mixture_size"]))
         plain = f'<td class="name">{label}</td><td>{row["nfe"]:.4g}</td><td>{number(row["latency_ms_per_sample"])}</td>'
-        return plain + "".join(f"<td>{self._value(row['metrics'].get(name), name)}{self._ratio(row, name)}</td>" for name in names)
+        return plain + "".join(
+            f"<td>{self._value(row['metrics'].get(name), name)}{self._ratio(row, name)}</td>" for name in names
+        )
 
     def _value(self, value: Mapping[str, float] | None, name: str) -> str:
         if value is None:
@@ -123,7 +133,9 @@ class Report:
         rest = [key for key in models if key not in SIDE_BY_SIDE]
         real = sample_figure(self.data_grid, "real data", "held out") if self.data_grid is not None else ""
         more = "".join(self._grid_lines(rest))
-        return section("Samples", _columns([real]), *self._grid_lines(main), folded("Further models", more) if rest else "")
+        return section(
+            "Samples", _columns([real]), *self._grid_lines(main), folded("Further models", more) if rest else ""
+        )
 
     def _grid_lines(self, models: Sequence[tuple[str, Any]]) -> list[str]:
         steps = sorted({n for _, _, n in self.grids})[:SHOWN_STEPS]

@@ -39,7 +39,9 @@ def _look(name: str, size: Any, sizes: list[int], names: list[str]) -> Look:
         return Look("#CC79A7", "X", ":")
     if isinstance(size, int):
         place = sizes.index(size) * (len(ATOM_BLUES) - 1) // max(len(sizes) - 1, 1)
-        return Look(ATOM_BLUES[max(place, 1) if len(sizes) == 1 else place], ATOM_MARKERS[sizes.index(size) % 4], "-", 1.2)
+        return Look(
+            ATOM_BLUES[max(place, 1) if len(sizes) == 1 else place], ATOM_MARKERS[sizes.index(size) % 4], "-", 1.2
+        )
     if name == "student":
         return Look("#D55E00", "s", "-", 2.4)
     return Look(OTHERS[names.index(name) % len(OTHERS)], OTHER_MARKERS[names.index(name) % len(OTHER_MARKERS)], "-.")

@@ -89,7 +89,10 @@ class Sweep:
 
     def floors(self) -> list[dict[str, float]]:
         """For every seed what the metrics say of real training data, at the same sample size."""
-        return [_merged(m.floor(self.samples, self._draws(seed).child("floor")) for _, m in self.metrics) for seed in self.seeds]
+        return [
+            _merged(m.floor(self.samples, self._draws(seed).child("floor")) for _, m in self.metrics)
+            for seed in self.seeds
+        ]
 
     def _measure_samples(self, entrant: Entrant, steps: int, seed: int, cell: Cell) -> None:
         """Samples one cell with all ranks; the first one measures and stores."""
@@ -139,7 +142,9 @@ class Sweep:
     def _shares(self, number: int) -> list[int]:
         """How many of the samples each rank makes."""
         shares = [replace(self.ranks, rank=rank).share(number) for rank in range(self.ranks.size)]
-        return [min(s.stop * self.batch_size, self.samples) - min(s.start * self.batch_size, self.samples) for s in shares]
+        return [
+            min(s.stop * self.batch_size, self.samples) - min(s.start * self.batch_size, self.samples) for s in shares
+        ]
 
     def _cell(self, kind: str, entrant: Entrant, steps: int, seed: int) -> Cell:
         with_samples = kind == "samples"
@@ -163,7 +168,9 @@ class Sweep:
         if likelihood.settings["metrics"]:
             more = self.store.find(likelihood)
         if found is None or more is None:
-            raise SpecError(f"{self.store.folder}: results of other ranks are not here; all ranks must see the same folder")
+            raise SpecError(
+                f"{self.store.folder}: results of other ranks are not here; all ranks must see the same folder"
+            )
         return Measurement(
             model=cell.model, mixture_size=cell.mixture_size, steps=cell.steps, seed=cell.seed, nfe=found["nfe"],
             seconds=found["seconds"], metrics=_merged([found["metrics"], more["metrics"]]),

@@ -89,7 +89,9 @@ def model_label(model: str, mixture_size: Any) -> str:
     """How a model is named in tables and plots, e.g. "student, 4 atoms"."""
     if mixture_size in (None, "inf"):
         return model
-    return f"{model}, product" if mixture_size == "product" else f"{model}, {mixture_size} atom{'s' * (mixture_size > 1)}"
+    return (
+        f"{model}, product" if mixture_size == "product" else f"{model}, {mixture_size} atom{'s' * (mixture_size > 1)}"
+    )
 
 
 def number(value: float, like: float | None = None) -> str:

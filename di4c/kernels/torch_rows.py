@@ -28,7 +28,9 @@ def row_values(logits: Logits, against: Against, scratch: Tensor) -> RowValues:
         kl = torch.stack([torch.special.xlogy(x, x).sum(-1) - (x * log_mean).sum(-1) for x in q])
     if against.componentwise:
         cross = [torch.bmm(z, x[..., None]).squeeze(-1) - normaliser * x.sum(-1, keepdim=True) for x in q]
-        componentwise = torch.stack([torch.special.xlogy(x, x).sum(-1) - each @ weights for x, each in zip(q, cross, strict=True)])
+        componentwise = torch.stack(
+            [torch.special.xlogy(x, x).sum(-1) - each @ weights for x, each in zip(q, cross, strict=True)]
+        )
     return RowValues(chosen, kl, componentwise)
 
 
@@ -93,7 +95,11 @@ def _of_components(tokens: Tensor, z: Tensor) -> Tensor:
 
 def _weighted(q: list[Tensor], given: Tensor | None) -> Tensor | None:
     """Σ_j g_j q_j: [P, S], or None without gradients."""
-    return None if given is None else sum(x * g[:, None] for x, g in zip(q[1:], given[1:], strict=True)) + q[0] * given[0, :, None]
+    return (
+        None
+        if given is None
+        else sum(x * g[:, None] for x, g in zip(q[1:], given[1:], strict=True)) + q[0] * given[0, :, None]
+    )
 
 
 def _largest(q: list[Tensor]) -> Tensor:

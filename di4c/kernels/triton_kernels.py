@@ -63,7 +63,7 @@ def normalisers(z, bias, position, out, lines, M, S, stride, per_split, BIAS: tl
 def divergences(
     z, bias, position, lse, log_w, q, sums, pulled, P, M, S, J, stride,
     BIAS: tl.constexpr, KL: tl.constexpr, COMPONENTWISE: tl.constexpr, JP: tl.constexpr, BS: tl.constexpr,
-):
+):  # fmt: skip
     """Over a tile's states, for J marginals q [J, P, S]: sums [tiles, 4, J, P] with Σ q, Σ q log q, Σ q log p̄, Σ_m w_m Σ q log p_m,
 
     and pulled [tiles, J, P, M] with Σ_s q w_m p_m/p̄.
@@ -86,7 +86,9 @@ def divergences(
         tl.store(place + 2 * J * P, tl.sum(tl.where(counts, marginal * log_mean[None, :], 0.0), axis=1), mask=j < J)
     mean_log = tl.zeros((BS,), dtype=tl.float32)
     for m in range(0, M):
-        log_p = tl.load(base + tl.cast(m, tl.int64) * S + s, mask=inside, other=NOTHING) + b - tl.load(lse + row * M + m)
+        log_p = (
+            tl.load(base + tl.cast(m, tl.int64) * S + s, mask=inside, other=NOTHING) + b - tl.load(lse + row * M + m)
+        )
         weight = tl.load(log_w + m)
         if COMPONENTWISE:
             mean_log += tl.exp(weight) * log_p
@@ -102,7 +104,7 @@ def gradient(
     z, bias, position, lse, log_w, row_sums, q, g_kl, g_componentwise, tokens, g_chosen, out, P, M, S, J, N, stride,
     BIAS: tl.constexpr, KL: tl.constexpr, COMPONENTWISE: tl.constexpr, CHOSEN: tl.constexpr,
     JP: tl.constexpr, NP: tl.constexpr, BS: tl.constexpr,
-):
+):  # fmt: skip
     """out [P, M, S]: A_m − p_m·row_sums_m of a tile's states (rows.py). The tokens of a row are added in their order."""
     row, tile = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
     s = tile * BS + tl.arange(0, BS)
@@ -114,7 +116,9 @@ def gradient(
     log_mean = tl.zeros((BS,), dtype=tl.float32)
     if KL or COMPONENTWISE:
         j = tl.arange(0, JP)
-        marginal = tl.load(q + (j[:, None] * P + row) * S + s[None, :], mask=(j < J)[:, None] & inside[None, :], other=0.0)
+        marginal = tl.load(
+            q + (j[:, None] * P + row) * S + s[None, :], mask=(j < J)[:, None] & inside[None, :], other=0.0
+        )
         if KL:
             of_kl = tl.load(g_kl + j * P + row, mask=j < J, other=0.0)
             pull = tl.sum(marginal * of_kl[:, None], axis=0)
@@ -128,7 +132,9 @@ def gradient(
         token = tl.load(tokens + row * N + n, mask=n < N, other=-1)
         hits = tl.sum(((token >= tile * BS) & (token < tile * BS + BS)).to(tl.int32), axis=0)
     for m in range(0, M):
-        log_p = tl.load(base + tl.cast(m, tl.int64) * S + s, mask=inside, other=NOTHING) + b - tl.load(lse + row * M + m)
+        log_p = (
+            tl.load(base + tl.cast(m, tl.int64) * S + s, mask=inside, other=NOTHING) + b - tl.load(lse + row * M + m)
+        )
         value = -tl.exp(log_p) * tl.load(row_sums + row * M + m)
         weight = tl.load(log_w + m)
         if KL:
@@ -161,7 +167,7 @@ def masses(z, bias, position, lse, out, C, S, tiles, per_split, stride, BIAS: tl
 @triton.jit
 def invert(
     z, bias, position, lse, mass, uniform, out, C, S, tiles, stride, BIAS: tl.constexpr, TP: tl.constexpr, BS: tl.constexpr,
-):
+):  # fmt: skip
     """out [P·C]: the first state whose cumulative mass exceeds uniform·total, among states of positive mass; all in float64."""
     line = tl.program_id(0).to(tl.int64)
     k = tl.arange(0, TP)
@@ -185,7 +191,7 @@ def invert(
 @triton.jit
 def means(
     z, bias, position, lse, weights, certain, out, C, S, stride, BIAS: tl.constexpr, CERTAIN: tl.constexpr, BS: tl.constexpr,
-):
+):  # fmt: skip
     """out [P, S]: Σ_c w_c exp(z_c − lse_c) at a tile's states, or w_c at the token of which line c is certain."""
     row, tile = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
     s = tile * BS + tl.arange(0, BS)

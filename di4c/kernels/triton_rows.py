@@ -32,11 +32,18 @@ def row_values(logits: Logits, against: Against, scratch: Tensor | None = None) 
     )  # fmt: skip
     mass, negative_entropy, cross, mean_log = sums.sum(0)
     kl = negative_entropy - cross if has_kl else None
-    return RowValues(chosen, kl, negative_entropy - mean_log if componentwise else None, (normaliser, mass, pulled.sum(0)))
+    return RowValues(
+        chosen, kl, negative_entropy - mean_log if componentwise else None, (normaliser, mass, pulled.sum(0))
+    )
 
 
 def row_gradient(
-    logits: Logits, against: Against, kept: tuple[Tensor, ...], given: RowGradients, scratch: Tensor | None, dtype: torch.dtype
+    logits: Logits,
+    against: Against,
+    kept: tuple[Tensor, ...],
+    given: RowGradients,
+    scratch: Tensor | None,
+    dtype: torch.dtype,
 ) -> Tensor:
     """The gradient with respect to z: [P, M, S] in `dtype`."""
     z, (normaliser, *of_targets) = logits.z, kept
@@ -98,7 +105,15 @@ def normalisers(logits: Logits) -> Tensor:
     splits = _splits(z, rows * components, tiles)
     out = z.new_empty(splits, rows, components)
     kernels.normalisers[rows * components, splits](
-        *_pointers(logits), out, rows * components, components, states, _stride(logits), -(-tiles // splits), BIAS=_kind(logits), BS=tile
+        *_pointers(logits),
+        out,
+        rows * components,
+        components,
+        states,
+        _stride(logits),
+        -(-tiles // splits),
+        BIAS=_kind(logits),
+        BS=tile,
     )
     return out[0] if splits == 1 else out.logsumexp(0)
 
@@ -117,7 +132,9 @@ def _tile_for(rows: int, states: int, multiprocessors: int) -> int:
 
 
 def _tile(z: Tensor, rows: int) -> int:
-    return _tile_for(rows, z.shape[-1], _multiprocessors(z)) if z.is_cuda else (16 if z.shape[-1] <= 64 else SMALLEST_TILE)
+    return (
+        _tile_for(rows, z.shape[-1], _multiprocessors(z)) if z.is_cuda else (16 if z.shape[-1] <= 64 else SMALLEST_TILE)
+    )
 
 
 def _splits(z: Tensor, lines: int, tiles: int) -> int:
@@ -126,7 +143,9 @@ def _splits(z: Tensor, lines: int, tiles: int) -> int:
 
 
 def _multiprocessors(z: Tensor) -> int:
-    return torch.cuda.get_device_properties(z.device).multi_processor_count if z.is_cuda else INTERPRETED_MULTIPROCESSORS
+    return (
+        torch.cuda.get_device_properties(z.device).multi_processor_count if z.is_cuda else INTERPRETED_MULTIPROCESSORS
+    )
 
 
 def _power(n: int) -> int:

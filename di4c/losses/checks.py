@@ -11,7 +11,9 @@ def number_of_components(components: int | Literal["all"], latent: LambdaSampler
     """M; "all" is the number of atoms of a finite law. SpecError if the law is not finite, or M not positive."""
     if components == "all":
         if latent.num_atoms is None:
-            raise SpecError("objective.components: 'all' needs a law of λ with finitely many atoms, e.g. latent: categorical")
+            raise SpecError(
+                "objective.components: 'all' needs a law of λ with finitely many atoms, e.g. latent: categorical"
+            )
         return latent.num_atoms
     if components < 1:
         raise SpecError(f"objective.components: at least 1, or 'all'; found {components}")
@@ -22,7 +24,9 @@ def check_terms(options: InputOptions) -> None:
     """SpecError unless there is a term, and the inputs have what each term and its estimator need."""
     data, consistency, distillation = options.data, options.consistency, options.distillation
     if options.components_at_a_time is not None and options.components_at_a_time < 1:
-        raise SpecError(f"objective.components_at_a_time: at least 1, or null for all; found {options.components_at_a_time}")
+        raise SpecError(
+            f"objective.components_at_a_time: at least 1, or null for all; found {options.components_at_a_time}"
+        )
     if data is None and consistency is None and distillation is None:
         raise SpecError("objective: at least one of data, consistency, distillation must be given")
     if consistency is not None and (options.teacher_step is None or options.targets < 1):
@@ -58,7 +62,9 @@ def _check_independence(options: InputOptions, where: str, estimator: LossEstima
     if not estimator.assumes_independence:
         return
     if options.components == options.latent.num_atoms:
-        raise SpecError(f"{where} assumes random λ, but all {options.components} atoms are enumerated; take monte-carlo, exact here")
+        raise SpecError(
+            f"{where} assumes random λ, but all {options.components} atoms are enumerated; take monte-carlo, exact here"
+        )
     if options.components > 1 and not options.latent.independent:
         raise SpecError(
             f"{where} assumes independent draws of λ, but those of latent: {type(options.latent).__name__} depend on one another; take a "

@@ -65,14 +65,18 @@ class InputOptions:
         return self.consistency is not None and "target_joint" in self.consistency.estimator.needs
 
 
-def draw_inputs(options: InputOptions, teacher: Teacher, student: MixtureStudent, batch: Batch, draws: Draws) -> LossInputs:
+def draw_inputs(
+    options: InputOptions, teacher: Teacher, student: MixtureStudent, batch: Batch, draws: Draws
+) -> LossInputs:
     """The inputs of a batch. Which networks are called depends on draws shared by all ranks only, never on an example's t."""
     cond = dropped_labels(batch.cond, options.label_dropout, draws)
     step = options.teacher_step.draw(draws.child("step size")) if options.teacher_step is not None else 0.0
     t, interval = options.time.sample(draws.child("t"), step)
     x_t = teacher.process.corrupt(batch.x_0, t, draws.child("x_t"))
     consistency, distillation, own_times = options.consistency, options.distillation, options.near_time is not None
-    targets = consistency is not None and consistency.due(interval) and draws.child("far").scalar() < consistency.probability
+    targets = (
+        consistency is not None and consistency.due(interval) and draws.child("far").scalar() < consistency.probability
+    )
     distils = distillation is not None and (own_times or distillation.due(interval))
     found = {"t": t, "x_0": batch.x_0, "distils": distils}
     if (options.data is not None and "kl" in options.data.estimator.needs) or (distils and not own_times):
@@ -80,17 +84,29 @@ def draw_inputs(options: InputOptions, teacher: Teacher, student: MixtureStudent
     lam, log_weights = _components(options.latent, options.components, draws.child("lambda"))
     if targets:
         u, shared = options.teacher_step.earlier(t, step), lam if options.needs_target_joint else None
-        found |= _target(options, teacher, student, x_t, t, u, cond, draws.child("target"), shared, found.get("teacher"))
+        found |= _target(
+            options, teacher, student, x_t, t, u, cond, draws.child("target"), shared, found.get("teacher")
+        )
     if distils and own_times:
         found |= _distilled_pair(options, teacher, student, batch.x_0, cond, draws.child("near"))
     # Last, so that the student's graph is not yet held while the target is read.
-    return LossInputs(student=student.predict(x_t, t, cond, lam, log_weights, at_a_time=options.components_at_a_time), **found)
+    return LossInputs(
+        student=student.predict(x_t, t, cond, lam, log_weights, at_a_time=options.components_at_a_time), **found
+    )
 
 
 @torch.no_grad()
 def _target(
-    options: InputOptions, teacher: Teacher, student: MixtureStudent, x_t: Tensor, t: Tensor, u: Tensor, cond: Tensor | None, draws: Draws,
-    shared: Tensor | None, known: Prediction | None,
+    options: InputOptions,
+    teacher: Teacher,
+    student: MixtureStudent,
+    x_t: Tensor,
+    t: Tensor,
+    u: Tensor,
+    cond: Tensor | None,
+    draws: Draws,
+    shared: Tensor | None,
+    known: Prediction | None,
 ) -> dict:
     """x_u ~ p^ψ_{u|t}, then the student's N components at x_u and a sample x_0 of each: no gradient reaches the target.
 
@@ -110,7 +126,9 @@ def _target(
         target,
         (draws.repeat(copies) if copies > 1 else draws).child("x_0"),
         chunk_bytes=options.chunk_bytes,
-        keep_bytes=KEPT_CHUNKS * (options.chunk_bytes or chunk_budget(x_t.device)) if "kl" in options.consistency.estimator.needs else 0,
+        keep_bytes=KEPT_CHUNKS * (options.chunk_bytes or chunk_budget(x_t.device))
+        if "kl" in options.consistency.estimator.needs
+        else 0,
         copies=copies,
         copy_weights=log_weights.exp() if copies > 1 else None,
         score=options.needs_target_joint,
@@ -123,7 +141,14 @@ def _target(
 
 
 def _earlier_states(
-    options: InputOptions, teacher: Teacher, x_t: Tensor, t: Tensor, u: Tensor, cond: Tensor | None, draws: Draws, copies: int,
+    options: InputOptions,
+    teacher: Teacher,
+    x_t: Tensor,
+    t: Tensor,
+    u: Tensor,
+    cond: Tensor | None,
+    draws: Draws,
+    copies: int,
     known: Prediction | None,
 ) -> Tensor:
     """x_u by the teacher's sampler in `substeps` steps from x_t, `copies` of them an example, b major: [B·copies, D]."""
@@ -165,7 +190,10 @@ def _distilled_pair(
     t, _ = options.near_time.sample(copies.child("t"))
     x_t = teacher.process.corrupt(again, t, copies.child("x_t"))
     lam = placed(options.latent.sample(1, copies.child("lambda")), x_0.device)
-    return {"distilled_student": student.predict(x_t, t, labels, lam), "distilled_teacher": teacher.predict(x_t, t, labels)}
+    return {
+        "distilled_student": student.predict(x_t, t, labels, lam),
+        "distilled_teacher": teacher.predict(x_t, t, labels),
+    }
 
 
 def _copied(cond: Tensor | None, copies: int) -> Tensor | None:

@@ -64,7 +64,11 @@ class Di4C(Objective):
     ):
         super().__init__()
         if fused is not None:
-            warnings.warn("objective.fused has no use any more: the kernels are used wherever CUDA and Triton are", FutureWarning, stacklevel=2)
+            warnings.warn(
+                "objective.fused has no use any more: the kernels are used wherever CUDA and Triton are",
+                FutureWarning,
+                stacklevel=2,
+            )
         if (reference == "teacher") != (rollouts is not None):
             raise SpecError("objective.reference: 'teacher' goes with objective.rollouts, 'data' without")
         self.bias_tolerance_nats = bias_tolerance_nats
@@ -91,14 +95,23 @@ class Di4C(Objective):
 
     def use_settings(self, settings: dict[str, int]) -> None:
         chunk_bytes = self.options.chunk_bytes or settings["chunk_bytes"]
-        self.options, self.loss = replace(self.options, chunk_bytes=chunk_bytes), replace(self.loss, chunk_bytes=chunk_bytes)
+        self.options, self.loss = (
+            replace(self.options, chunk_bytes=chunk_bytes),
+            replace(self.loss, chunk_bytes=chunk_bytes),
+        )
 
     def prepare(self, draws: Draws, *, rank: int = 0, ranks: int = 1) -> None:
         """Draws or loads the teacher's samples, where they are the reference."""
         if self.rollouts is not None:
             self.teacher.to(draws.device)
             self.pool = load_or_roll_out(
-                self.rollouts, self.teacher, self.options.sampler, self.num_classes, draws.child("rollouts"), rank, ranks
+                self.rollouts,
+                self.teacher,
+                self.options.sampler,
+                self.num_classes,
+                draws.child("rollouts"),
+                rank,
+                ranks,
             )
 
     def forward(self, batch: Batch, draws: Draws, step: int) -> dict[str, Tensor]:

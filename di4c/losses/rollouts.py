@@ -40,7 +40,13 @@ class Pool:
 
 
 def load_or_roll_out(
-    options: Rollouts, teacher: Teacher, sampler: Sampler, num_classes: int | None, draws: Draws, rank: int = 0, ranks: int = 1
+    options: Rollouts,
+    teacher: Teacher,
+    sampler: Sampler,
+    num_classes: int | None,
+    draws: Draws,
+    rank: int = 0,
+    ranks: int = 1,
 ) -> Pool:
     """The pool of the cache if it is there and made just so, else a new one; all ranks return the same pool.
 
@@ -54,12 +60,20 @@ def load_or_roll_out(
         return _read(options.cache, made_by)
     share = range(options.number * rank // ranks, options.number * (rank + 1) // ranks)
     parts = [
-        _roll_out(options, teacher, sampler, num_classes, Draws(draws.seed, first, min(first + options.batch_size, share.stop) - first,
-                                                              draws.path, draws.device))
+        _roll_out(
+            options,
+            teacher,
+            sampler,
+            num_classes,
+            Draws(draws.seed, first, min(first + options.batch_size, share.stop) - first, draws.path, draws.device),
+        )
         for first in range(share.start, share.stop, options.batch_size)
     ]
-    nothing = torch.empty(0, teacher.num_positions, dtype=torch.int64), torch.empty(0, dtype=torch.int64)  # of a rank without a share
-    x_0, cond = _gathered(*(torch.cat([part.cpu() for part in column]) for column in zip(nothing, *parts, strict=True)), ranks)
+    # of a rank without a share
+    nothing = torch.empty(0, teacher.num_positions, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
+    x_0, cond = _gathered(
+        *(torch.cat([part.cpu() for part in column]) for column in zip(nothing, *parts, strict=True)), ranks
+    )
     pool = Pool(x_0, cond if num_classes else None)
     if options.cache is not None and rank == 0:
         _write(options.cache, pool, made_by)
@@ -92,9 +106,13 @@ def _read(path: Path, made_by: str) -> Pool:
         content = torch.load(path, weights_only=True)
         pool, found = Pool(content["x_0"], content["cond"]), content["made_by"]
     except Exception as error:  # a pickle can fail in any way
-        raise DataError(f"{path}: not a readable cache of rollouts ({error!r}); remove it to draw them again") from error
+        raise DataError(
+            f"{path}: not a readable cache of rollouts ({error!r}); remove it to draw them again"
+        ) from error
     if found != made_by:
-        raise DataError(f"{path}: rollouts of another teacher, process, sampler, seed or number; remove it, or name another cache")
+        raise DataError(
+            f"{path}: rollouts of another teacher, process, sampler, seed or number; remove it, or name another cache"
+        )
     return pool
 
 

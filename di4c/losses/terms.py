@@ -27,7 +27,9 @@ class StepLaw:
     def __post_init__(self):
         good = self.size > 0 if self.law == "constant" else 0 < self.smallest <= self.largest
         if not good or self.substeps < 1 or not 0 < self.fraction <= 1:
-            raise SpecError(f"a teacher step needs size > 0 (constant) or 0 < smallest ≤ largest (log-uniform); found {self}")
+            raise SpecError(
+                f"a teacher step needs size > 0 (constant) or 0 < smallest ≤ largest (log-uniform); found {self}"
+            )
 
     def draw(self, draws: Draws) -> Tensor:
         """The step before it is cut to fraction·t: [B] float64."""

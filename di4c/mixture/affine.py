@@ -37,7 +37,9 @@ class Affine:
         bias = None if self.bias is None else self.bias[..., states]
         added = bias is not None and kernels_for(h).ADDS_BIAS
         shared = bias if bias is not None and bias.dim() == 1 and not added else None
-        z = product(h.flatten(0, 1), self.weight[states], shared, None if out is None else out.view(-1, self.num_states))
+        z = product(
+            h.flatten(0, 1), self.weight[states], shared, None if out is None else out.view(-1, self.num_states)
+        )
         z = z.view(*h.shape[:2], self.num_states)
         if bias is not None and shared is None and not added:
             z += _of_rows(bias, positions)

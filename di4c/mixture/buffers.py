@@ -38,5 +38,7 @@ class Buffers:
         """As much of them as takes [rows, components, S]."""
         if self.logits is None:
             return self
-        parts = (x.flatten(0, 1)[: rows * components].unflatten(0, (rows, components)) for x in (self.logits, self.scratch))
+        parts = (
+            x.flatten(0, 1)[: rows * components].unflatten(0, (rows, components)) for x in (self.logits, self.scratch)
+        )
         return Buffers(rows * components, *parts)

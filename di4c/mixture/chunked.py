@@ -78,7 +78,11 @@ class RowsAgainst(Scored):
 
     def with_heads(self, affine: Affine, read: Callable[[Heads], None]) -> None:
         """read(heads) from inside one call of each target's output head: under ZeRO-3 its weight is gathered once a pass."""
-        others = {id(target.prediction.readout): target.prediction for target in self.targets if target.table is None and target.readable}
+        others = {
+            id(target.prediction.readout): target.prediction
+            for target in self.targets
+            if target.table is None and target.readable
+        }
         others.pop(id(self.head), None)
         self._open(list(others.values()), {id(self.head): affine}, read)
 
@@ -100,7 +104,9 @@ class RowsAgainst(Scored):
 
 
 @run_eagerly
-def row_values_of(prediction: Prediction, rows: Rows, scored: Scored, chunk_bytes: int) -> tuple[Tensor, Tensor, Tensor]:
+def row_values_of(
+    prediction: Prediction, rows: Rows, scored: Scored, chunk_bytes: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """(chosen [R, M, ΣN], kl [J, R], componentwise [J, R]) of `rows`; float32 at least; 0 where a divergence is not wanted."""
     room = _bytes_for_logits(scored.targets, chunk_bytes) if kernels_for(prediction.features).BUFFERED else chunk_bytes
     log_weights = scored.log_weights.detach().to(prediction.wide)
@@ -119,7 +125,9 @@ class _RowValues(torch.autograd.Function):
     """(features [E, M, F, H], W, b) → chosen [R, M, N], kl [J, R], componentwise [J, R]."""
 
     @staticmethod
-    def forward(ctx, features: Tensor, weight: Tensor, bias: Tensor | None, num_states: int, against: RowsAgainst) -> tuple[Tensor, ...]:
+    def forward(
+        ctx, features: Tensor, weight: Tensor, bias: Tensor | None, num_states: int, against: RowsAgainst
+    ) -> tuple[Tensor, ...]:
         ctx.save_for_backward(features, weight, bias)
         ctx.num_states, ctx.against, ctx.kept = num_states, against, []
         affine, against = Affine(weight, bias, num_states), _with_features(against, features)
@@ -174,7 +182,13 @@ def _values(against: RowsAgainst, chunk: slice, affine: Affine, heads: Heads, bu
 
 
 def _gradient(
-    against: RowsAgainst, chunk: slice, affine: Affine, heads: Heads, buffers: Buffers, kept: tuple[Tensor, ...], given: RowGradients
+    against: RowsAgainst,
+    chunk: slice,
+    affine: Affine,
+    heads: Heads,
+    buffers: Buffers,
+    kept: tuple[Tensor, ...],
+    given: RowGradients,
 ) -> tuple[Tensor, Tensor]:
     """(h [P, M, H], the gradient with respect to its logits [P, M, S]) of a chunk."""
     some = against.chunk(chunk, heads, buffers)
@@ -210,7 +224,11 @@ class _Gradients:
     @classmethod
     def zeros(cls, features: Tensor, affine: Affine, needed: tuple[bool, ...]) -> "_Gradients":
         def zero(like: Tensor | None, wanted: bool) -> Tensor | None:
-            return torch.zeros_like(like, dtype=torch.promote_types(like.dtype, torch.float32)) if wanted and like is not None else None
+            return (
+                torch.zeros_like(like, dtype=torch.promote_types(like.dtype, torch.float32))
+                if wanted and like is not None
+                else None
+            )
 
         of_features = torch.zeros_like(features) if needed[0] else None
         return cls(affine, of_features, zero(affine.weight, needed[1]), zero(affine.bias, needed[2]))
@@ -232,7 +250,9 @@ class _Gradients:
     def result(self) -> tuple[Tensor | None, ...]:
         """(features, weight, bias) in the dtypes of what they are gradients of."""
         affine = self.affine
-        narrow = [None if g is None else g.to(of.dtype) for g, of in ((self.weight, affine.weight), (self.bias, affine.bias))]
+        narrow = [
+            None if g is None else g.to(of.dtype) for g, of in ((self.weight, affine.weight), (self.bias, affine.bias))
+        ]
         return self.features, *narrow
 
 

@@ -79,7 +79,12 @@ class Marginals:
         if self.copies == 1:
             return self.prediction
         of_copies = self.prediction
-        return replace(of_copies, x_t=of_copies.x_t[:: self.copies], components=self.copies * of_copies.components, log_weights=None)
+        return replace(
+            of_copies,
+            x_t=of_copies.x_t[:: self.copies],
+            components=self.copies * of_copies.components,
+            log_weights=None,
+        )
 
     def lines(self, rows: Tensor) -> Lines:
         """The distributions of the rows, and of which tokens they are certain."""
@@ -122,7 +127,14 @@ class Marginals:
 
 
 def read_lines(
-    stacked: Prediction, rows: Rows, chunk: slice, affine: Affine, lines: Lines, buffers: Buffers, *, mean: Tensor | None,
+    stacked: Prediction,
+    rows: Rows,
+    chunk: slice,
+    affine: Affine,
+    lines: Lines,
+    buffers: Buffers,
+    *,
+    mean: Tensor | None,
     score: bool = False,
 ) -> tuple[Tensor | None, Tensor | None]:
     """`row_draw` of a chunk of the rows, from their features; with `score` also the log-probabilities [P, M, N] of what was drawn."""

@@ -50,7 +50,9 @@ def uncertain_rows(prediction: Prediction) -> Tensor:
 
 def rows_at_a_time(prediction: Prediction, chunk_bytes: int) -> int:
     """How many rows' logits fit the budget, at least 1."""
-    return max(1, chunk_bytes // (prediction.components * prediction.num_states * max(prediction.features.element_size(), 4)))
+    return max(
+        1, chunk_bytes // (prediction.components * prediction.num_states * max(prediction.features.element_size(), 4))
+    )
 
 
 def sum_by_example(values: Tensor, number: Tensor, positions: int, size: int, block_bytes: int) -> Tensor:
@@ -92,5 +94,9 @@ def _modulated(prediction: Prediction, number: Tensor, chunk_bytes: int) -> Tens
         example, position = some // positions, some % positions
         arguments = (prediction.features[example, position], code, example, position)
         recompute = torch.is_grad_enabled()
-        parts.append(checkpoint(read, *arguments, use_reentrant=False, preserve_rng_state=False) if recompute else read(*arguments))
+        parts.append(
+            checkpoint(read, *arguments, use_reentrant=False, preserve_rng_state=False)
+            if recompute
+            else read(*arguments)
+        )
     return torch.cat(parts)

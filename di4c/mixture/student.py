@@ -68,11 +68,15 @@ class MixtureStudent(nn.Module):
         """
         if not context.enters or at_a_time >= context.components:
             return self.backbone(x_t, t, cond, context)
-        trunk = self.backbone(x_t, t, cond, replace(context, only_trunk=True)) if "trunk" in self.backbone.accepts else None
+        trunk = (
+            self.backbone(x_t, t, cond, replace(context, only_trunk=True)) if "trunk" in self.backbone.accepts else None
+        )
         parts = []
         for part in context.split(at_a_time, trunk):
             if torch.is_grad_enabled():
-                h = checkpoint(self.backbone, x_t, t, cond, part, use_reentrant=False, preserve_rng_state=not x_t.is_meta)
+                h = checkpoint(
+                    self.backbone, x_t, t, cond, part, use_reentrant=False, preserve_rng_state=not x_t.is_meta
+                )
             else:
                 h = self.backbone(x_t, t, cond, part)
             parts.append(h.unflatten(0, (len(x_t), -1)))

@@ -61,8 +61,22 @@ def statistics(prediction: Prediction, queries: list[Query], *, chunk_bytes: int
     number, chosen, *divergences = read(prediction, scored, chunk_bytes)
     order, start, found = {key: k for k, key in enumerate(sources)}, 0, []
     for query in queries:
-        values = {name: each[order[id(query.target)]] for name, each in zip(("kl", "componentwise_kl"), divergences, strict=True) if name in query.needs}
-        found.append(_summed(query, chosen[..., start : start + query.number], values, number, prediction.x_t, log_weights, chunk_bytes))
+        values = {
+            name: each[order[id(query.target)]]
+            for name, each in zip(("kl", "componentwise_kl"), divergences, strict=True)
+            if name in query.needs
+        }
+        found.append(
+            _summed(
+                query,
+                chosen[..., start : start + query.number],
+                values,
+                number,
+                prediction.x_t,
+                log_weights,
+                chunk_bytes,
+            )
+        )
         start += query.number
     return found
 
@@ -76,7 +90,11 @@ def _affine_values(prediction: Prediction, scored: Scored, chunk_bytes: int) -> 
 def _generic_values(prediction: Prediction, scored: Scored, chunk_bytes: int) -> tuple[Tensor, ...]:
     """The same for any output head: the reference, a checkpoint a chunk."""
     wanted = {"joint": scored.samples is not None, "kl": scored.kl, "componentwise_kl": scored.componentwise}
-    needs, targets, log_weights = frozenset(name for name, here in wanted.items() if here), scored.targets, scored.log_weights
+    needs, targets, log_weights = (
+        frozenset(name for name, here in wanted.items() if here),
+        scored.targets,
+        scored.log_weights,
+    )
 
     def read(number: Tensor, h: Tensor, log_weights: Tensor) -> tuple[Tensor, ...]:
         log_p = prediction.log_probs_from(h, number)  # [P, M, S]
@@ -87,7 +105,9 @@ def _generic_values(prediction: Prediction, scored: Scored, chunk_bytes: int) ->
             x = None if tokens is None else tokens[..., None]
             found = dense_sums(log_p[:, :, None], every, log_weights, x, q, needs)
         nothing = log_p.new_zeros(len(targets), len(number))
-        chosen = rearrange(found["joint"], "p n m -> p m n") if tokens is not None else log_p.new_zeros(*log_p.shape[:2], 0)
+        chosen = (
+            rearrange(found["joint"], "p n m -> p m n") if tokens is not None else log_p.new_zeros(*log_p.shape[:2], 0)
+        )
         return chosen, found.get("kl", nothing), found.get("componentwise_kl", nothing)
 
     numbers, parts = [], []
@@ -95,14 +115,24 @@ def _generic_values(prediction: Prediction, scored: Scored, chunk_bytes: int) ->
         h = prediction.component_features(number)
         recompute = torch.is_grad_enabled() and (h.requires_grad or log_weights.requires_grad)
         arguments = (number, h, log_weights)
-        parts.append(checkpoint(read, *arguments, use_reentrant=False, preserve_rng_state=False) if recompute else read(*arguments))
+        parts.append(
+            checkpoint(read, *arguments, use_reentrant=False, preserve_rng_state=False)
+            if recompute
+            else read(*arguments)
+        )
         numbers.append(number)
     chosen, *divergences = zip(*parts, strict=True)
     return torch.cat(numbers), torch.cat(chosen), *(torch.cat(each, 1) for each in divergences)
 
 
 def _summed(
-    query: Query, chosen: Tensor, divergences: dict[str, Tensor], number: Tensor, x_t: Tensor, log_weights: Tensor, chunk_bytes: int
+    query: Query,
+    chosen: Tensor,
+    divergences: dict[str, Tensor],
+    number: Tensor,
+    x_t: Tensor,
+    log_weights: Tensor,
+    chunk_bytes: int,
 ) -> Statistics:
     """Row values added up by example."""
     shape = (number, x_t.shape[1], len(x_t), chunk_bytes // 2)

@@ -57,7 +57,11 @@ def draw_target(
     chunk_bytes = chunk_bytes or chunk_budget(target.x_t.device)
     assert copies == 1 or (target.shape[1] == 1 and not score), "copies have one component each, and no joint"
     number = Marginals(target, copies=copies).uncertain()
-    own = demodulated(target, number if copies == 1 else uncertain_rows(target), chunk_bytes) if target.modulation else target
+    own = (
+        demodulated(target, number if copies == 1 else uncertain_rows(target), chunk_bytes)
+        if target.modulation
+        else target
+    )
     marginals = Marginals(own, copies=copies, copy_weights=copy_weights)
     stacked = marginals.stacked()
     size, components, positions = stacked.shape
@@ -84,7 +88,14 @@ Take = Callable[[slice, Tensor, Tensor | None], None]
 
 @run_eagerly
 def _read_affine(
-    marginals: Marginals, stacked: Prediction, number: Tensor, lines: Lines, table: Tensor | None, chunk_bytes: int, take: Take, score: bool
+    marginals: Marginals,
+    stacked: Prediction,
+    number: Tensor,
+    lines: Lines,
+    table: Tensor | None,
+    chunk_bytes: int,
+    take: Take,
+    score: bool,
 ) -> None:
     """take(chunk, drawn [P, N], scores [P, M, N]) for every chunk of the rows, all within one call of the output head."""
     rows = Rows.at(stacked, number, chunk_bytes)
@@ -104,18 +115,30 @@ def _read_affine(
 
 
 def _read_log_probs(
-    marginals: Marginals, stacked: Prediction, number: Tensor, lines: Lines, table: Tensor | None, chunk_bytes: int, take: Take, score: bool
+    marginals: Marginals,
+    stacked: Prediction,
+    number: Tensor,
+    lines: Lines,
+    table: Tensor | None,
+    chunk_bytes: int,
+    take: Take,
+    score: bool,
 ) -> None:
     """The same for any other output head, whose number of calls depends on the shapes alone (ZeRO-3)."""
     at_a_time = max(1, rows_at_a_time(stacked, chunk_bytes))
     start = 0
     for some in number.tensor_split(max(1, -(-stacked.x_t.numel() // at_a_time))):
         chunk = slice(start, start := start + len(some))
-        log_p = marginals.prediction.log_probs(marginals.rows_of_copies(some)).reshape(len(some), stacked.shape[1], stacked.num_states)
+        log_p = marginals.prediction.log_probs(marginals.rows_of_copies(some)).reshape(
+            len(some), stacked.shape[1], stacked.num_states
+        )
         log_p = log_p.contiguous()  # as kernels take it
         with as_given(log_p):
             scratch = torch.empty_like(log_p)
-            take(chunk, *draw_from(Logits(log_p), cut(lines, chunk), scratch, None if table is None else table[chunk], score))
+            take(
+                chunk,
+                *draw_from(Logits(log_p), cut(lines, chunk), scratch, None if table is None else table[chunk], score),
+            )
 
 
 def _empty_table(stacked: Prediction, number: Tensor, keep_bytes: int) -> Tensor | None:

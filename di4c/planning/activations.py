@@ -26,7 +26,9 @@ class Trace:
     flops: int
 
 
-def training_trace(networks: Skeleton, examples: int, components: int, *, bf16: bool, at_a_time: int | None = None) -> Trace:
+def training_trace(
+    networks: Skeleton, examples: int, components: int, *, bf16: bool, at_a_time: int | None = None
+) -> Trace:
     """The Trace of a forward and backward pass of what is trained, with at most `at_a_time` components' activations at once."""
     module = networks.trained.train()
     module.to(torch.bfloat16 if bf16 else torch.float32)

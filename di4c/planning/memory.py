@@ -72,7 +72,9 @@ class Memory:
     @property
     def peak(self) -> int:
         """The largest at any time, without the host's."""
-        always = self.weights + self.gathered + self.gradients + self.optimizer + self.average + self.teacher + self.runtime
+        always = (
+            self.weights + self.gathered + self.gradients + self.optimizer + self.average + self.teacher + self.runtime
+        )
         return always + max(self.activations + self.loss_chunks, self.update)
 
     def items(self) -> dict[str, int]:

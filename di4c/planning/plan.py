@@ -99,7 +99,9 @@ class Plan:
 
     @property
     def _width(self) -> int:
-        return self.networks.trained.backbone.width if self.networks.student is not None else self.networks.trained.width
+        return (
+            self.networks.trained.backbone.width if self.networks.student is not None else self.networks.trained.width
+        )
 
     def _row(self, name: str, engine: Engine) -> Row:
         needed = self.memory(engine)
@@ -112,8 +114,14 @@ class Plan:
 
     def _passes(self, micro: int, components: int, *, exact: bool) -> Passes:
         trace, target = self._exact if exact else (self._fit(micro, components), self._fitted_target(micro))
-        chunk = min(self.chunk_bytes, 4 * micro * self.networks.shape.num_positions * components * self.networks.num_states)
-        readout = self.networks.trained.backbone.readout if self.networks.student is not None else self.networks.trained.readout
+        chunk = min(
+            self.chunk_bytes, 4 * micro * self.networks.shape.num_positions * components * self.networks.num_states
+        )
+        readout = (
+            self.networks.trained.backbone.readout
+            if self.networks.student is not None
+            else self.networks.trained.readout
+        )
         affine = getattr(readout, "affine", False)
         loss = (AFFINE_CHUNKS if affine else GENERIC_CHUNKS) * chunk + trace.loss
         return Passes(trace, target, loss)
@@ -159,7 +167,16 @@ def _largest(fits: Callable[[int], bool]) -> int:
 
 def parsed_bytes(text: str) -> int:
     """Bytes of "80GB", "80 GiB", "500MB" or a number. Raises SpecError."""
-    units: dict[str, Any] = {"": 1, "b": 1, "mb": 10**6, "gb": 10**9, "tb": 10**12, "mib": 2**20, "gib": 2**30, "tib": 2**40}
+    units: dict[str, Any] = {
+        "": 1,
+        "b": 1,
+        "mb": 10**6,
+        "gb": 10**9,
+        "tb": 10**12,
+        "mib": 2**20,
+        "gib": 2**30,
+        "tib": 2**40,
+    }
     number = text.strip().lower()
     unit = number.lstrip("0123456789.").strip()
     try:

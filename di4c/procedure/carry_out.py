@@ -1,8 +1,8 @@
 """A spec trained, in one run or in those of its procedure.
 
-    RUN/NAME              each run of the procedure, a run folder of its own
-    RUN/measured          what was measured of them, cell by cell
-    RUN/spec.yaml, run.json, export   of the whole: the export of the run that the procedure names at its end
+RUN/NAME              each run of the procedure, a run folder of its own
+RUN/measured          what was measured of them, cell by cell
+RUN/spec.yaml, run.json, export   of the whole: the export of the run that the procedure names at its end
 """
 
 import torch
@@ -42,7 +42,9 @@ def carry_out(spec: Spec, *, device: torch.device, resume: bool) -> Result:
 
 def _carried_out(spec: Spec, procedure: Procedure, runs: SpecRuns, folder: RunFolder | None) -> Result:
     """The procedure from its beginning; folder: of the whole, on rank 0."""
-    ranks.on_rank_zero(lambda: [refuse_edited(run, inner=True) for run in planned_specs(spec, procedure).values()] and None)
+    ranks.on_rank_zero(
+        lambda: [refuse_edited(run, inner=True) for run in planned_specs(spec, procedure).values()] and None
+    )
     changed = ranks.on_rank_zero(
         lambda: folder.record_start(spec.to_dict(), {"seed": spec.seed, "world_size": ranks.world_size()})
     )

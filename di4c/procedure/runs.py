@@ -56,7 +56,9 @@ class SpecRuns(Runs):
 
     def evaluate(self, name: str | None, steps: int) -> dict[str, Measured]:
         if self._spec.eval is None:
-            raise SpecError(f"{self._spec.source}: eval: missing; the procedure measures with its sampler, samples and seeds")
+            raise SpecError(
+                f"{self._spec.source}: eval: missing; the procedure measures with its sampler, samples and seeds"
+            )
         model = self._teacher() if name is None else load(self.folder / name, device=self._ranks.device)
         compared = entrant(name or REFERENCE, None if model.student is None else "inf", model)
         settings = dataclasses.replace(self._spec.eval, steps=[steps])

@@ -41,9 +41,13 @@ class DiT(TwoPartBackbone):
         recompute: bool = False,
     ):
         if min(width, depth, heads) < 1 or width % heads or (width // heads) % 2:
-            raise SpecError(f"backbone dit: width {width} over {heads} heads must give an even whole number, and depth {depth} be at least 1")
+            raise SpecError(
+                f"backbone dit: width {width} over {heads} heads must give an even whole number, and depth {depth} be at least 1"
+            )
         if grid and math.prod(grid) != num_positions:
-            raise SpecError(f"backbone dit: a grid of {' × '.join(map(str, grid))} has not the {num_positions} positions of the data")
+            raise SpecError(
+                f"backbone dit: a grid of {' × '.join(map(str, grid))} has not the {num_positions} positions of the data"
+            )
         super().__init__()
         self.width, self.depth, self.embedding_width = width, depth, width
         self.recompute, self.reads_time = recompute, time_conditioning
@@ -129,7 +133,8 @@ class Block(nn.Module):
 
     def __init__(self, width: int, mlp_ratio: float, dropout: float):
         super().__init__()
-        self.dropout = nn.Dropout(dropout)  # on what joins the residual stream: SDPA with dropout inside has no fast CPU kernel
+        # on what joins the residual stream: SDPA with dropout inside has no fast CPU kernel
+        self.dropout = nn.Dropout(dropout)
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.modulation = nn.Linear(width, 6 * width)
         self.qkv = nn.Linear(width, 3 * width)
@@ -180,6 +185,11 @@ class LinearReadout(nn.Module):
         nn.init.zeros_(self.linear.bias)
 
     def forward(
-        self, h: Tensor, positions: Tensor | None = None, x_t: Tensor | None = None, *, reduction: Reduction | None = None
+        self,
+        h: Tensor,
+        positions: Tensor | None = None,
+        x_t: Tensor | None = None,
+        *,
+        reduction: Reduction | None = None,
     ) -> Tensor | tuple[Tensor, ...]:
         return self.linear(h, reduction=reduction)

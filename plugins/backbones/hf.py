@@ -1,7 +1,7 @@
 """A network of the transformers library as a backbone.
 
-    x_t ─ [before] x_t [after] ─ input embeddings ─┐
-                                       λ tokens ───┴─ network ─ cut to x_t (shifted by one where asked) ─ features ─ readout
+x_t ─ [before] x_t [after] ─ input embeddings ─┐
+                                   λ tokens ───┴─ network ─ cut to x_t (shifted by one where asked) ─ features ─ readout
 """
 
 from collections.abc import Callable, Sequence
@@ -87,7 +87,9 @@ class MaskedLM(Backbone):
         if not any(self.frame):
             return x_t
         size = len(x_t)
-        return torch.cat([self.before.to(x_t.device).expand(size, -1), x_t, self.after.to(x_t.device).expand(size, -1)], dim=1)
+        return torch.cat(
+            [self.before.to(x_t.device).expand(size, -1), x_t, self.after.to(x_t.device).expand(size, -1)], dim=1
+        )
 
     def _hidden(self, **inputs: Tensor) -> Tensor:
         output = self.network(**inputs, return_dict=True)
@@ -131,7 +133,12 @@ class VocabularyReadout(AffineReadout):
         self.weight, self.bias = layer.weight, layer.bias
 
     def forward(
-        self, h: Tensor, positions: Tensor | None = None, x_t: Tensor | None = None, *, reduction: Reduction | None = None
+        self,
+        h: Tensor,
+        positions: Tensor | None = None,
+        x_t: Tensor | None = None,
+        *,
+        reduction: Reduction | None = None,
     ) -> Tensor | tuple[Tensor, ...]:
         found = super().forward(h, positions, x_t, reduction=reduction)
         return found if reduction is not None else found[..., : self.num_states]

@@ -16,7 +16,11 @@ def with_dropout_modules(network: nn.Module) -> None:
     left as they are.
     """
     config = network.config
-    stated = [value for key, value in config.to_dict().items() if "att" in key and "drop" in key and isinstance(value, int | float)]
+    stated = [
+        value
+        for key, value in config.to_dict().items()
+        if "att" in key and "drop" in key and isinstance(value, int | float)
+    ]
     if not any(stated) or getattr(config, "_attn_implementation", None) != "sdpa":
         return
     from transformers import AttentionInterface, AttentionMaskInterface
@@ -31,14 +35,24 @@ def with_dropout_modules(network: nn.Module) -> None:
 
 
 def attention(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, *, dropout: float = 0.0,
-    scaling: float | None = None, is_causal: bool | None = None, **options: Any,
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    is_causal: bool | None = None,
+    **options: Any,
 ) -> tuple[Tensor, None]:
     """softmax(q·kᵀ·scaling + mask)·v [B, N, heads, c] with dropout of the weights; as transformers' SDPA where nothing is dropped."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     if not dropout:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, is_causal=is_causal, **options)
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, scaling=scaling, is_causal=is_causal, **options
+        )
     groups = query.shape[1] // key.shape[1]
     key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
     scores = query @ key.mT * (query.shape[-1] ** -0.5 if scaling is None else scaling)
@@ -46,7 +60,11 @@ def attention(
     if attention_mask is None and causal:
         attention_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
     if attention_mask is not None:
-        scores = scores.masked_fill(~attention_mask, -torch.inf) if attention_mask.dtype == torch.bool else scores + attention_mask
+        scores = (
+            scores.masked_fill(~attention_mask, -torch.inf)
+            if attention_mask.dtype == torch.bool
+            else scores + attention_mask
+        )
     if module.weights_dropout.p != dropout:  # a layer with a probability of its own
         module.weights_dropout.p = dropout
     return (module.weights_dropout(scores.softmax(-1)) @ value).transpose(1, 2).contiguous(), None

@@ -80,7 +80,9 @@ def family_network(config: Mapping[str, Any]) -> tuple[Family, nn.Module, nn.Lin
     except KeyError as error:
         raise SpecError(f"teacher: the configuration of {config['model_type']} does not say {error.args[0]}") from error
     except (TypeError, ValueError, ZeroDivisionError, RuntimeError) as error:
-        raise SpecError(f"teacher: no network can be made of the configuration of {config['model_type']} ({first_line(error)})") from error
+        raise SpecError(
+            f"teacher: no network can be made of the configuration of {config['model_type']} ({first_line(error)})"
+        ) from error
     _check_transformers(family.network)
     check_rotation(network, theta)
     return family, network, nn.Linear(network.config.hidden_size, network.config.vocab_size, bias=False)
@@ -110,7 +112,13 @@ def _bidirectional(name: str, options: Mapping[str, Any]) -> nn.Module:
 @functools.cache
 def _check_transformers(name: str) -> None:
     """Raises SpecError unless the first position of a small network of this kind sees the second: seen by running it."""
-    sizes = {"vocab_size": 4, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sizes = {
+        "vocab_size": 4,
+        "hidden_size": 8,
+        "intermediate_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
     rotation = {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}
     with torch.random.fork_rng(devices=[]), torch.device("cpu"), torch.no_grad():
         network = _bidirectional(name, sizes | {"num_key_value_heads": 2, "use_cache": False} | rotation).eval()
@@ -122,7 +130,9 @@ def _check_transformers(name: str) -> None:
 def _llada_options(config: Mapping[str, Any]) -> dict[str, Any]:
     for key, expected in LLADA_LAYOUT.items():
         if config.get(key, expected) != expected:
-            raise SpecError(f"teacher: LLaDA's {key} is {config[key]!r}; only {expected!r} (the published models') is known here")
+            raise SpecError(
+                f"teacher: LLaDA's {key} is {config[key]!r}; only {expected!r} (the published models') is known here"
+            )
     width = int(config["d_model"])
     return {
         "vocab_size": config.get("embedding_size") or config["vocab_size"],
@@ -146,4 +156,7 @@ def _dream_options(config: Mapping[str, Any]) -> dict[str, Any]:
         "max_position_embeddings", "rms_norm_eps", "hidden_act", "attention_dropout",
     )  # fmt: skip
     options = {key: config[key] for key in same if key in config}
-    return options | {"rope_parameters": {"rope_type": "default", "rope_theta": config["rope_theta"]}, "use_cache": False}
+    return options | {
+        "rope_parameters": {"rope_type": "default", "rope_theta": config["rope_theta"]},
+        "use_cache": False,
+    }

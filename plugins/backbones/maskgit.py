@@ -89,7 +89,11 @@ class TiedReadout(nn.Module):
         self.num_states = num_states
 
     def forward(
-        self, h: Tensor, positions: Tensor | None = None, x_t: Tensor | None = None, *,
+        self,
+        h: Tensor,
+        positions: Tensor | None = None,
+        x_t: Tensor | None = None,
+        *,
         reduction: Reduction | None = None,
     ) -> Tensor | tuple[Tensor, ...]:
         """Logits [P, M, S] of features [P, M, H] at positions [P]; x_t is not used."""
@@ -110,8 +114,16 @@ class MaskGITBackbone(TwoPartBackbone):
     reads_time = False
 
     def __init__(
-        self, num_positions: int, num_states: int, *, num_classes: int | None = None, width: int = 768, depth: int = 24,
-        heads: int = 16, mlp_width: int = 3072, dropout: float = 0.1,
+        self,
+        num_positions: int,
+        num_states: int,
+        *,
+        num_classes: int | None = None,
+        width: int = 768,
+        depth: int = 24,
+        heads: int = 16,
+        mlp_width: int = 3072,
+        dropout: float = 0.1,
     ):
         super().__init__()
         if width % heads:
@@ -124,13 +136,21 @@ class MaskGITBackbone(TwoPartBackbone):
         self.tok_emb = nn.Embedding(rows, width)
         _narrow(self.tok_emb.weight)
         self.first_layer = nn.Sequential(
-            nn.LayerNorm(width, eps=_WIDE_EPS), nn.Dropout(dropout), nn.Linear(width, width), nn.GELU(),
-            nn.LayerNorm(width, eps=_WIDE_EPS), nn.Dropout(dropout), nn.Linear(width, width),
+            nn.LayerNorm(width, eps=_WIDE_EPS),
+            nn.Dropout(dropout),
+            nn.Linear(width, width),
+            nn.GELU(),
+            nn.LayerNorm(width, eps=_WIDE_EPS),
+            nn.Dropout(dropout),
+            nn.Linear(width, width),
         )
         blocks = nn.ModuleList(_block(width, heads, mlp_width, dropout) for _ in range(depth))
         self.transformer = nn.ModuleDict({"layers": blocks})
         self.last_layer = nn.Sequential(
-            nn.LayerNorm(width, eps=_WIDE_EPS), nn.Dropout(dropout), nn.Linear(width, width), nn.GELU(),
+            nn.LayerNorm(width, eps=_WIDE_EPS),
+            nn.Dropout(dropout),
+            nn.Linear(width, width),
+            nn.GELU(),
             nn.LayerNorm(width, eps=_WIDE_EPS),
         )
         self.readout = TiedReadout(self.tok_emb.weight, self.bias, num_states=num_states)

@@ -22,7 +22,9 @@ class Rotary(nn.Module):
         self.distance = 1 if pairs == "neighbours" else angles.shape[1]
         angles = torch.cat([angles, torch.zeros_like(angles[:1])])  # one more row, for tokens that are not turned
         cos, sin, zero = angles.cos(), angles.sin(), torch.zeros_like(angles)
-        head = [torch.stack([a, b], dim=2 if self.distance == 1 else 1).flatten(1) for a, b in ((cos, cos), (sin, zero))]
+        head = [
+            torch.stack([a, b], dim=2 if self.distance == 1 else 1).flatten(1) for a, b in ((cos, cos), (sin, zero))
+        ]
         self.register_buffer("tables", torch.stack(head).float().repeat(1, 1, 2 * heads), persistent=False)
 
     def forward(self, positions: int, extra: int, like: Tensor) -> "Turns":

@@ -96,9 +96,13 @@ class TauLDRUNet(TwoPartBackbone):
         walk = Walk(h, embedded, skips)
         down, up = self._steps()
         if mean is None:
-            walk.through((step for step in down if step.number >= start), None if lam is None else self._early_lam(lam, time))
+            walk.through(
+                (step for step in down if step.number >= start), None if lam is None else self._early_lam(lam, time)
+            )
             mean = walk.h.mean(3).mean(2)
-        walk.through((step for step in up if step.number >= start), None if lam is None else self._late_lam(lam, time, mean))
+        walk.through(
+            (step for step in up if step.number >= start), None if lam is None else self._late_lam(lam, time, mean)
+        )
         return self._moments(self.output_modules[1](nn.functional.silu(self.output_modules[0](walk.h))), centred)
 
     def _steps(self) -> tuple[list[Step], list[Step]]:

@@ -63,7 +63,12 @@ class RowReadout(nn.Module):
         self.affine = type(layer) is nn.Linear
 
     def forward(
-        self, h: Tensor, positions: Tensor | None = None, x_t: Tensor | None = None, *, reduction: Reduction | None = None
+        self,
+        h: Tensor,
+        positions: Tensor | None = None,
+        x_t: Tensor | None = None,
+        *,
+        reduction: Reduction | None = None,
     ) -> Tensor | tuple[Tensor, ...]:
         if reduction is not None:
             return reduction(h, self.layer.weight, self.layer.bias)
@@ -79,6 +84,8 @@ def detach_submodule(module: nn.Module, name: str) -> nn.Module:
         layer = owner.get_submodule(last)
     except AttributeError as error:
         names = ", ".join(n for n, _ in module.named_children())
-        raise SpecError(f"teacher.readout: {type(module).__name__} has no submodule {name!r}; it has {names}") from error
+        raise SpecError(
+            f"teacher.readout: {type(module).__name__} has no submodule {name!r}; it has {names}"
+        ) from error
     setattr(owner, last, nn.Identity())
     return layer

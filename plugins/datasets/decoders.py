@@ -92,10 +92,16 @@ class Codes(Pictures):
     def save(self, folder: Path) -> dict[str, Any]:
         kind, options = type(self.tokenizer), self.tokenizer.options
         if options is None:
-            raise SpecError(f"{kind.__name__} does not keep its `options`, so it cannot be built again without its data")
+            raise SpecError(
+                f"{kind.__name__} does not keep its `options`, so it cannot be built again without its data"
+            )
         weights = {name: value.detach().cpu().contiguous() for name, value in self.tokenizer.state_dict().items()}
         save_file(weights, folder / WEIGHTS_FILE)
-        return {"tokenizer": f"{kind.__module__}:{kind.__qualname__}", "options": options, "batch_size": self.batch_size}
+        return {
+            "tokenizer": f"{kind.__module__}:{kind.__qualname__}",
+            "options": options,
+            "batch_size": self.batch_size,
+        }
 
     @classmethod
     def restored(cls, folder: Path, values: dict[str, Any]) -> "Codes":

@@ -50,7 +50,9 @@ def split_folders(root: Path, names: Mapping[str, tuple[str, ...]] = SPLITS) -> 
         for name in known:
             alike = [entry for entry in entries if entry.name.lower() == name]
             if len(alike) > 1:
-                raise DataError(f"{root}: holds {' and '.join(entry.name for entry in alike)}; keep one folder '{name}'")
+                raise DataError(
+                    f"{root}: holds {' and '.join(entry.name for entry in alike)}; keep one folder '{name}'"
+                )
             found[split] += alike
     return found
 

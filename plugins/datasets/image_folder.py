@@ -35,7 +35,10 @@ class FileSplit(Split):
         pixels = np.stack([read_square(self.files[index], self.data.shape) for index in chosen])
         conditional = self.data.num_classes is not None
         split = PixelSplit(
-            Images(pixels, self.labels_of_files[chosen]), self.data.num_states, conditional=conditional, flips=self.flips
+            Images(pixels, self.labels_of_files[chosen]),
+            self.data.num_states,
+            conditional=conditional,
+            flips=self.flips,
         )
         return split.batch(torch.arange(len(chosen)), draws)
 
@@ -131,7 +134,9 @@ class ImageFolder(PixelData):
             for file in files:
                 folder = folders.setdefault(file.parent.name, file.parent)
                 if file.parent == root:
-                    raise DataError(f"{file}: lies in no class folder; sort it into one, or set data.conditional: false")
+                    raise DataError(
+                        f"{file}: lies in no class folder; sort it into one, or set data.conditional: false"
+                    )
                 if file.parent != folder:
                     raise DataError(
                         f"data.path {self.path}: the folders {folder.relative_to(root)} and {file.parent.relative_to(root)} "

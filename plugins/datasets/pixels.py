@@ -123,7 +123,9 @@ def hub_images(dataset: str, split: str, image: str, label: str, *, channels: in
             f"data: the hub did not give {dataset!r} ({reason(error)}); data.path names a local folder instead"
         ) from error
     with reading(f"{dataset} ({split})", "images"):
-        pixels = [np.asarray(in_channels(row[image], channels, f"{dataset} ({split}) row {i}")) for i, row in enumerate(rows)]
+        pixels = [
+            np.asarray(in_channels(row[image], channels, f"{dataset} ({split}) row {i}")) for i, row in enumerate(rows)
+        ]
         stacked = np.stack(pixels)
         stacked = stacked[:, None] if stacked.ndim == 3 else stacked.transpose(0, 3, 1, 2)
         return checked(Images(np.ascontiguousarray(stacked), np.asarray(rows[label], dtype=np.int64)), labels, dataset)

@@ -55,7 +55,9 @@ def check_plain(file: Path) -> None:
         try:
             mode = os.stat(file).st_mode
         except FileNotFoundError:
-            raise DataError(f"{file}: {'a link to nothing' if file.is_symlink() else 'no such file or folder'}") from None
+            raise DataError(
+                f"{file}: {'a link to nothing' if file.is_symlink() else 'no such file or folder'}"
+            ) from None
     for test, kind in KINDS.items():
         if test(mode):
             raise DataError(f"{file}: {kind}, not a file")

@@ -90,7 +90,9 @@ class Text(DataSource):
         if (path is None) == (dataset is None):
             raise SpecError("data: name either `path` (a file or folder) or `dataset` (a hub name)")
         if most_characters < 2:
-            raise SpecError(f"data.most_characters is {most_characters}; one is the separator, so at least 2 are needed")
+            raise SpecError(
+                f"data.most_characters is {most_characters}; one is the separator, so at least 2 are needed"
+            )
         if length < 3 or not 0 < held_out < 0.5:
             raise SpecError(
                 f"data: length is {length} and held_out {held_out}; length ≥ 3 and 0 < held_out < 0.5 are needed"

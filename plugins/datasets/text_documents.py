@@ -87,7 +87,9 @@ class Documents:
         found = text_below(root)
         if not found:
             endings = ", ".join(ENDINGS)
-            raise DataError(f"data.path: {self.path} holds no file that ends in {endings} (or these with .gz, .bz2, .xz, .zst)")
+            raise DataError(
+                f"data.path: {self.path} holds no file that ends in {endings} (or these with .gz, .bz2, .xz, .zst)"
+            )
         return sorted({file.resolve(): file for file in reversed(found)}.values())
 
     def own_splits(self) -> dict[str, Path | None]:
@@ -96,7 +98,9 @@ class Documents:
             return {"train": None, "test": None}
         with reading(f"data.path: {self.path}", "a path"), named_by("data.path"):
             splits = split_folders(Path(self.path).expanduser())
-        return {name: next((folder for folder in folders if text_below(folder)), None) for name, folders in splits.items()}
+        return {
+            name: next((folder for folder in folders if text_below(folder)), None) for name, folders in splits.items()
+        }
 
     def _pieces(self) -> Iterator[Piece]:
         if self.path is None:
@@ -118,7 +122,9 @@ class Documents:
             parts = {"file": whole, "blank-line": by_blank_line, "line": by_line}[self.division](text)
             for part, ends, row in parts:
                 if "\0" in part:
-                    raise DataError(f"{file}: holds zero bytes: no text, or text in an encoding without a byte-order mark")
+                    raise DataError(
+                        f"{file}: holds zero bytes: no text, or text in an encoding without a byte-order mark"
+                    )
                 yield Piece(part, ends, str(file), row)
 
     def _from_json(self, file: Path) -> Iterator[Piece]:
@@ -128,7 +134,9 @@ class Documents:
                     continue
                 with reading(f"{file}:{number}", "a JSON line", "each line is one JSON object"):
                     if len(line) == LONGEST_ROW:
-                        raise DataError(f"{file}:{number}: longer than {LONGEST_ROW} characters; one object a line is needed")
+                        raise DataError(
+                            f"{file}:{number}: longer than {LONGEST_ROW} characters; one object a line is needed"
+                        )
                     row = json.loads(line)
                 yield Piece(self._field(row, f"{file}:{number}"), True, str(file), number, counted=False)
 
@@ -144,7 +152,9 @@ class Documents:
                 with reading(f"{file}:{row}", f"parquet (one of {len(batch)} rows from here)"):
                     texts = batch.column(0).to_pylist()
                 for number, text in enumerate(texts, row):
-                    yield Piece(self._field({self.column: text}, f"{file}:{number}"), True, str(file), number, counted=False)
+                    yield Piece(
+                        self._field({self.column: text}, f"{file}:{number}"), True, str(file), number, counted=False
+                    )
                 row += len(batch)
 
     def _check_column(self, schema: Any, file: Path) -> None:
@@ -152,11 +162,15 @@ class Documents:
 
         if self.column not in schema.names:
             there = ", ".join(schema.names)
-            raise DataError(f"{file}: no column '{self.column}'; there is {there}. Name the one with the text with data.column")
+            raise DataError(
+                f"{file}: no column '{self.column}'; there is {there}. Name the one with the text with data.column"
+            )
         kind = schema.field(self.column).type
         kind = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
         if str(kind) not in ("string", "large_string", "string_view", "null"):
-            raise DataError(f"{file}: column '{self.column}' holds {kind}, no text. Name the one with the text with data.column")
+            raise DataError(
+                f"{file}: column '{self.column}' holds {kind}, no text. Name the one with the text with data.column"
+            )
 
     def _from_hub(self) -> Iterator[Piece]:
         where = f"{self.dataset} ({self.split})"
@@ -172,13 +186,21 @@ class Documents:
         if not isinstance(row, dict):
             raise DataError(f"{where}: a {type(row).__name__}, not one object with a field '{self.column}'")
         if not isinstance(row.get(self.column, 0), str | None):
-            wrong = f"'{self.column}' holds a {type(row[self.column]).__name__}, no text" if self.column in row else f"no field '{self.column}'"
-            raise DataError(f"{where}: {wrong}; there is {', '.join(row)}. Name the field with the text with data.column")
+            wrong = (
+                f"'{self.column}' holds a {type(row[self.column]).__name__}, no text"
+                if self.column in row
+                else f"no field '{self.column}'"
+            )
+            raise DataError(
+                f"{where}: {wrong}; there is {', '.join(row)}. Name the field with the text with data.column"
+            )
         text = row[self.column] or ""
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise DataError(f"{where}: half a surrogate pair ({error.reason}) under '{self.column}': no text") from error
+            raise DataError(
+                f"{where}: half a surrogate pair ({error.reason}) under '{self.column}': no text"
+            ) from error
         return text
 
 
@@ -190,7 +212,9 @@ def text_below(folder: Path) -> list[Path]:
 def _refuse_rows(file: Path) -> None:
     """DataError for a table under a name that does not say so: as plain text, its syntax would be learnt."""
     if ending(file) in (".csv", ".tsv"):
-        raise DataError(f"{file}: a table; convert it to .jsonl or .parquet, or name it .txt if the table itself is the text")
+        raise DataError(
+            f"{file}: a table; convert it to .jsonl or .parquet, or name it .txt if the table itself is the text"
+        )
     with open_text(file) as text:
         first = text.readline(LONGEST_ROW)
     try:

@@ -73,7 +73,9 @@ class Characters(Encoding):
     def known(self, text: str) -> list[int]:
         lost = dict.fromkeys(c for c in normalised(text, self.normalise) if c not in self.index)
         if lost:
-            raise DataError(f"prompt {text!r}: no token for {', '.join(map(repr, lost))}; the alphabet is {self.alphabet!r}")
+            raise DataError(
+                f"prompt {text!r}: no token for {', '.join(map(repr, lost))}; the alphabet is {self.alphabet!r}"
+            )
         return self.encode([text])[0]
 
     def decode(self, tokens: Sequence[int]) -> str:
@@ -200,7 +202,11 @@ class Subwords(Encoding):
 
     def _unknown(self, text: str) -> list[str]:
         encoded = self.tokenizer.encode(text, add_special_tokens=False)
-        return [_word_around(text, *at) for token, at in zip(encoded.ids, encoded.offsets, strict=True) if token == self.unknown]
+        return [
+            _word_around(text, *at)
+            for token, at in zip(encoded.ids, encoded.offsets, strict=True)
+            if token == self.unknown
+        ]
 
     def _left_out(self, text: str) -> list[str]:
         """The words of which the model drops characters, as BPE without an unknown token does."""

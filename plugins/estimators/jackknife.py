@@ -30,7 +30,8 @@ class Jackknife(LossEstimator):
         if components < 2:
             raise SpecError("loss estimator jackknife: objective.components must be at least 2")
         without = torch.eye(components, dtype=torch.bool, device=joint.device)
-        each = joint[..., None, :].masked_fill(without, -torch.inf).logsumexp(-1) - math.log(components - 1)  # [B, N, M]
+        # [B, N, M]
+        each = joint[..., None, :].masked_fill(without, -torch.inf).logsumexp(-1) - math.log(components - 1)
         whole = joint.logsumexp(-1) - math.log(components)
         nll = (components - 1) * each.mean(-1) - components * whole
         return statistics.over_samples(nll), nll.new_zeros(len(nll))

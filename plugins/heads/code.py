@@ -19,7 +19,10 @@ class LatentCode(nn.Module):
         self.harmonics = harmonics if latent_dim == 1 else 0
         features = 2 * harmonics if self.harmonics else latent_dim
         self.net = nn.Sequential(
-            nn.Linear(features, width), nn.GELU(), nn.Linear(width, width), nn.LayerNorm(width, elementwise_affine=False)
+            nn.Linear(features, width),
+            nn.GELU(),
+            nn.Linear(width, width),
+            nn.LayerNorm(width, elementwise_affine=False),
         )
         for layer in (self.net[0], self.net[2]):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")

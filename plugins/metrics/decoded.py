@@ -31,8 +31,15 @@ class DecodedImages(Metric):
     """
 
     def __init__(
-        self, *, data: DataSource, features: str | None = None, dimensions: int = 32, levels: int = 4,
-        max_positions: int = 196, max_references: int = 10_000, batch_size: int = 64,
+        self,
+        *,
+        data: DataSource,
+        features: str | None = None,
+        dimensions: int = 32,
+        levels: int = 4,
+        max_positions: int = 196,
+        max_references: int = 10_000,
+        batch_size: int = 64,
     ):
         if not hasattr(data, "pixels") or not hasattr(data, "dataset"):
             raise SpecError(f"metric decoded: needs data that decode to images; found {type(data).__name__}")

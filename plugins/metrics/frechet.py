@@ -24,9 +24,7 @@ class Frechet(Metric):
     Biased upwards by the finite sample (see the floor). At most `max_references` real examples are used.
     """
 
-    def __init__(
-        self, *, data: DataSource, features: str = "pca", dimensions: int = 16, max_references: int = 10_000
-    ):
+    def __init__(self, *, data: DataSource, features: str = "pca", dimensions: int = 16, max_references: int = 10_000):
         if features not in ("pca", "tokens") and ":" not in features:
             raise SpecError(f"frechet: features is {features!r}; it must be 'pca', 'tokens' or 'pkg.module:function'")
         if features == "pca" and not 1 <= dimensions <= min(64, data.num_positions):

@@ -21,7 +21,12 @@ class Pairwise(Metric):
     """
 
     def __init__(
-        self, *, data: DataSource, levels: int = 4, covariance: bool = True, max_positions: int = 256,
+        self,
+        *,
+        data: DataSource,
+        levels: int = 4,
+        covariance: bool = True,
+        max_positions: int = 256,
         max_references: int = 10_000,
     ):
         self.data, self.covariance = data, covariance

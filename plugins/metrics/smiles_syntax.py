@@ -32,7 +32,9 @@ class SmilesSyntax(Metric):
         return self._share(generation.x_0.cpu())
 
     def floor(self, num_samples: int, draws: Draws) -> dict[str, float]:
-        return self._share(subset(reference(self.data, "train", max(num_samples, self.max_references)), num_samples, draws))
+        return self._share(
+            subset(reference(self.data, "train", max(num_samples, self.max_references)), num_samples, draws)
+        )
 
     def _share(self, x: Tensor) -> dict[str, float]:
         molecules = [piece for text in self.data.decode(x) for piece in text.split(self.separator)[1:-1]]

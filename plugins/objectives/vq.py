@@ -23,7 +23,13 @@ class VQTokenizer(Objective):
     """
 
     def __init__(
-        self, num_positions: int, num_states: int, *, tokenizer: VQGAN, commitment: float = 0.25, decay: float = 0.99,
+        self,
+        num_positions: int,
+        num_states: int,
+        *,
+        tokenizer: VQGAN,
+        commitment: float = 0.25,
+        decay: float = 0.99,
         restart_below: float = 0.01,
     ):
         super().__init__()
@@ -36,8 +42,9 @@ class VQTokenizer(Objective):
         self.model = tokenizer
         self.num_states = num_states
         self.commitment = commitment
-        self.codebook = CodebookAverage(tokenizer.num_codes, tokenizer.quantize.embedding.weight.shape[1],
-                                        decay=decay, restart_below=restart_below)
+        self.codebook = CodebookAverage(
+            tokenizer.num_codes, tokenizer.quantize.embedding.weight.shape[1], decay=decay, restart_below=restart_below
+        )
 
     def forward(self, batch: Batch, draws: Draws, step: int) -> dict[str, Tensor]:
         """{"loss": [B], "reconstruction": [B], "commitment": [B]}; moves the codebook when training."""

@@ -51,5 +51,15 @@ class Record:
         for entry in self.rounds:
             values: list[Any] = [entry.values.get(name, {}).get(key, "") for name in names for key in ("mean", "std")]
             gain = found.gains.get(entry.number, "")
-            writer.writerow([entry.number, entry.run or "", entry.steps, entry.seconds, gain, int(entry.number == found.chosen), *values])
+            writer.writerow(
+                [
+                    entry.number,
+                    entry.run or "",
+                    entry.steps,
+                    entry.seconds,
+                    gain,
+                    int(entry.number == found.chosen),
+                    *values,
+                ]
+            )
         return text.getvalue()

@@ -37,9 +37,13 @@ class Rounds(Procedure):
         if spec["task"] != "distill":
             raise SpecError(f"procedure: rounds are only of task distill; found {spec['task']!r}.")
         if spec["student"].get("lora") is not None:
-            raise SpecError("procedure: students with student.lora are adapters of their teacher and cannot be teachers themselves.")
+            raise SpecError(
+                "procedure: students with student.lora are adapters of their teacher and cannot be teachers themselves."
+            )
         if self._samples and "eval" not in spec:
-            raise SpecError("procedure.stop.steps: needs an eval section, whose samples and seeds the rounds are judged with.")
+            raise SpecError(
+                "procedure.stop.steps: needs an eval section, whose samples and seeds the rounds are judged with."
+            )
         return {f"round-{number}": self._spec(number, spec) for number in range(1, min(self.max, 2) + 1)}
 
     def carry_out(self, runs: Runs) -> str:
@@ -93,7 +97,9 @@ def _teacher_of(later: Mapping[str, Any]) -> dict[str, Any]:
     teacher = later.get("teacher")
     teacher = {"name": teacher} if isinstance(teacher, str) else teacher
     if not isinstance(teacher, Mapping) or not isinstance(teacher.get("name"), str):
-        raise SpecError(f"procedure.later.teacher: expected the teacher that a student becomes, e.g. averaged; found {teacher!r}.")
+        raise SpecError(
+            f"procedure.later.teacher: expected the teacher that a student becomes, e.g. averaged; found {teacher!r}."
+        )
     if "run" in teacher:
         raise SpecError("procedure.later.teacher.run: left out; it is the round before.")
     return dict(teacher)

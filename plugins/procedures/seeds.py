@@ -48,7 +48,9 @@ class Seeds(Procedure):
         writer.writeheader()
         writer.writerows(rows)
         runs.write("seeds.csv", text.getvalue())
-        runs.write("seeds.json", json.dumps({"seeds": [self.names[name] for name in found], "rows": rows}, indent=1) + "\n")
+        runs.write(
+            "seeds.json", json.dumps({"seeds": [self.names[name] for name in found], "rows": rows}, indent=1) + "\n"
+        )
 
 
 def _rows(runs: Sequence[Mapping[int, Mapping[str, Measured]]]) -> list[tuple]:

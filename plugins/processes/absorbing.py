@@ -16,9 +16,13 @@ class Absorbing(ForwardProcess):
     q(x_t^d = mask | x_0^d) = m(t), else x_t^d = x_0^d. The mask is the last state unless `mask_index` says otherwise.
     """
 
-    def __init__(self, data_states: int, *, schedule: Literal["log-linear"] = "log-linear", mask_index: int | None = None):
+    def __init__(
+        self, data_states: int, *, schedule: Literal["log-linear"] = "log-linear", mask_index: int | None = None
+    ):
         if schedule not in SCHEDULES:
-            raise SpecError(f"process.schedule: no mask schedule named {schedule!r}; known: {', '.join(sorted(SCHEDULES))}")
+            raise SpecError(
+                f"process.schedule: no mask schedule named {schedule!r}; known: {', '.join(sorted(SCHEDULES))}"
+            )
         if mask_index is not None and mask_index < 0:
             raise SpecError(f"process.mask_index: expected a state ≥ 0, found {mask_index}")
         self.schedule = SCHEDULES[schedule]()

@@ -81,7 +81,11 @@ class Arccos(RatioSchedule):
 
 
 RATIO_SCHEDULES: dict[str, type[RatioSchedule]] = {
-    "root": Root, "linear": Linear, "square": Square, "cosine": Cosine, "arccos": Arccos,
+    "root": Root,
+    "linear": Linear,
+    "square": Square,
+    "cosine": Cosine,
+    "arccos": Arccos,
 }
 
 

@@ -37,12 +37,16 @@ class Guidance:
             raise SpecError(f"sampler: logit_scale is {self.scale}; it must be positive and finite")
 
     @classmethod
-    def of(cls, mask_index: int, weight: float, guide: Literal["self", "teacher"], scale: float, teacher: Teacher | None) -> "Guidance":
+    def of(
+        cls, mask_index: int, weight: float, guide: Literal["self", "teacher"], scale: float, teacher: Teacher | None
+    ) -> "Guidance":
         """The guidance of a sampler's options, which holds a teacher only if it is asked. Raises SpecError."""
         if not abs(weight) <= LARGEST:
             raise SpecError(f"sampler: guidance is {weight}; it lies between -{LARGEST:g} and {LARGEST:g}")
         asked = guide if weight else "self"
-        return cls(mask_index, asked, scale, LentTeacher.of(teacher) if asked == "teacher" and teacher is not None else None)
+        return cls(
+            mask_index, asked, scale, LentTeacher.of(teacher) if asked == "teacher" and teacher is not None else None
+        )
 
     def log_probs(
         self, denoiser: Denoiser, x_t: Tensor, t: Tensor, cond: Tensor | None, weight: Tensor | None

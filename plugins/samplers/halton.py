@@ -64,9 +64,7 @@ class HaltonSampler(Sampler):
         self.redraw = redraw
         self.shift = shift
 
-    def step(
-        self, denoiser: Denoiser, x_t: Tensor, t: Tensor, s: Tensor, cond: Tensor | None, draws: Draws
-    ) -> Tensor:
+    def step(self, denoiser: Denoiser, x_t: Tensor, t: Tensor, s: Tensor, cond: Tensor | None, draws: Draws) -> Tensor:
         """x_s; with `redraw` of all visible tokens, since a step alone cannot tell a prompt."""
         prompt = torch.zeros_like(x_t, dtype=torch.bool)
         return self._step(denoiser, x_t, t, s, cond, draws, self._rank(x_t, draws.child("order")), prompt)
@@ -83,7 +81,14 @@ class HaltonSampler(Sampler):
         return x
 
     def _step(
-        self, denoiser: Denoiser, x_t: Tensor, t: Tensor, s: Tensor, cond: Tensor | None, draws: Draws, rank: Tensor,
+        self,
+        denoiser: Denoiser,
+        x_t: Tensor,
+        t: Tensor,
+        s: Tensor,
+        cond: Tensor | None,
+        draws: Draws,
+        rank: Tensor,
         prompt: Tensor,
     ) -> Tensor:
         weight = torch.full_like(t, self.weight) if self.weight else None

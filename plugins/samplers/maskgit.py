@@ -64,9 +64,7 @@ class MaskGITSampler(Sampler):
         self.guidance = Guidance.of(process.mask_index, guidance, guide, logit_scale, teacher)
         self.horizon = horizon
 
-    def step(
-        self, denoiser: Denoiser, x_t: Tensor, t: Tensor, s: Tensor, cond: Tensor | None, draws: Draws
-    ) -> Tensor:
+    def step(self, denoiser: Denoiser, x_t: Tensor, t: Tensor, s: Tensor, cond: Tensor | None, draws: Draws) -> Tensor:
         visible = (x_t != self.process.mask_index).sum(1)
         wanted = ((1 - self.process.schedule.masked(s)) * x_t.shape[1]).long()
         progress = _progress(1 - t, self.horizon)
@@ -87,7 +85,13 @@ class MaskGITSampler(Sampler):
         return x
 
     def _reveal(
-        self, denoiser: Denoiser, x_t: Tensor, t: Tensor, cond: Tensor | None, count: Tensor, progress: Tensor,
+        self,
+        denoiser: Denoiser,
+        x_t: Tensor,
+        t: Tensor,
+        cond: Tensor | None,
+        count: Tensor,
+        progress: Tensor,
         draws: Draws,
     ) -> Tensor:
         """x_t with its `count` [B] most confident draws in place of masks: [B, D]."""

@@ -11,7 +11,17 @@ from di4c.contracts.weight_files import first_line, read_tensors, require_whole
 from di4c.errors import CheckpointError
 from di4c.paths import user_path
 
-__all__ = ["Inert", "below", "named_as", "not_found", "read_file", "strict_load", "tensors_at", "with_shadows", "without"]
+__all__ = [
+    "Inert",
+    "below",
+    "named_as",
+    "not_found",
+    "read_file",
+    "strict_load",
+    "tensors_at",
+    "with_shadows",
+    "without",
+]
 
 MAX_SHOWN = 4
 WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
@@ -63,7 +73,9 @@ def _why_not_torch(error: Exception) -> str:
     """In this project's words: torch's own message advises to run the code in a file."""
     text = str(error)
     if "TorchScript" in text:
-        return "is a TorchScript archive; save the network's state dict instead (torch.save(network.state_dict(), FILE))"
+        return (
+            "is a TorchScript archive; save the network's state dict instead (torch.save(network.state_dict(), FILE))"
+        )
     if "Unsupported" in text:
         return "holds objects that are no tensors; save the state dict alone (torch.save(network.state_dict(), FILE))"
     said = type(error).__name__ if "eights" in text and "only" in text else first_line(error)
@@ -95,9 +107,11 @@ def without(state: Mapping[str, Tensor], source: str, *prefixes: str) -> dict[st
     for key, value in state.items():
         name = ".".join(part for part in key.split(".") if part not in WRAPPERS)
         while prefix := next((p for p in prefixes if p and name.startswith(p)), None):
-            name = name[len(prefix):]
+            name = name[len(prefix) :]
         if name in renamed:
-            raise CheckpointError(f"{source}: two tensors are called '{name}' once the prefixes of wrappers are cut off")
+            raise CheckpointError(
+                f"{source}: two tensors are called '{name}' once the prefixes of wrappers are cut off"
+            )
         renamed[name] = value
     return renamed
 
@@ -123,7 +137,7 @@ def _cut(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors whose names begin with `prefix`, without it; the others are left out."""
-    return {key[len(prefix):]: value for key, value in state.items() if key.startswith(prefix)}
+    return {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
 
 
 def with_shadows(

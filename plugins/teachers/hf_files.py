@@ -31,7 +31,9 @@ def folder_of(path: str, revision: str | None = None) -> Path:
     try:
         return Path(snapshot_download(path, revision=revision, allow_patterns=DATA_FILES))
     except Exception as error:  # the hub's client raises many kinds, offline ones among them
-        raise CheckpointError(f"{path}: no such local folder, and the hub did not give it ({first_line(error)})") from error
+        raise CheckpointError(
+            f"{path}: no such local folder, and the hub did not give it ({first_line(error)})"
+        ) from error
 
 
 def model_config(folder: Path, model_type: str | None) -> dict:
@@ -87,9 +89,13 @@ def mask_id(folder: Path, config: Mapping, vocabulary: Mapping[str, int], mask_t
         return token_id(mask_token, vocabulary, "mask_token")
     if config.get("mask_token_id") is not None:
         if type(config["mask_token_id"]) is not int:
-            raise CheckpointError(f"{folder / 'config.json'}: mask_token_id is {config['mask_token_id']!r}, no whole number")
+            raise CheckpointError(
+                f"{folder / 'config.json'}: mask_token_id is {config['mask_token_id']!r}, no whole number"
+            )
         return config["mask_token_id"]
-    told = [read_config(folder / name).get("mask_token") for name in ("special_tokens_map.json", "tokenizer_config.json")]
+    told = [
+        read_config(folder / name).get("mask_token") for name in ("special_tokens_map.json", "tokenizer_config.json")
+    ]
     names = [entry.get("content") if isinstance(entry, Mapping) else entry for entry in told if entry]
     for name in (*names, *USUAL_MASKS):
         if isinstance(name, str) and name in vocabulary:
@@ -115,7 +121,9 @@ def load_streamed(module: nn.Module, folder: Path, rename: Callable[[str], str],
         name = rename(name)
         if name not in expected or value.shape != expected[name].shape:
             there = tuple(expected[name].shape) if name in expected else "no such tensor"
-            raise CheckpointError(f"{folder}: {name} has shape {tuple(value.shape)}; the network of config.json has {there}")
+            raise CheckpointError(
+                f"{folder}: {name} has shape {tuple(value.shape)}; the network of config.json has {there}"
+            )
         require_finite({name: value}, str(folder))
         parent, _, last = name.rpartition(".")
         owner = module.get_submodule(parent)

@@ -15,7 +15,15 @@ from di4c.errors import CheckpointError, Di4CError, SpecError
 from di4c_plugins.backbones.hf import MaskedLM, split_readout
 from di4c_plugins.backbones.hf_families import FAMILIES, check_rotation, family_network
 from di4c_plugins.parameterisations.subs import Subs
-from di4c_plugins.teachers.hf_files import WEIGHT_FILES, folder_of, load_streamed, mask_id, model_config, token_id, token_ids
+from di4c_plugins.teachers.hf_files import (
+    WEIGHT_FILES,
+    folder_of,
+    load_streamed,
+    mask_id,
+    model_config,
+    token_id,
+    token_ids,
+)
 
 
 class HFMaskedLM(Teacher):
@@ -117,7 +125,8 @@ def with_dropout(config: Mapping[str, Any], dropout: float | None) -> dict[str, 
 
 
 def _is_dropout(key: str, value: Any) -> bool:
-    return "dropout" in key and isinstance(value, int | float) and not isinstance(value, bool)  # ESM's token_dropout is a switch
+    # ESM's token_dropout is a switch
+    return "dropout" in key and isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def takes_embeddings(network: nn.Module) -> bool:
@@ -178,7 +187,9 @@ def _transformers(
         raise
     except Exception as error:  # each model class checks its options in its own way
         known = config["model_type"] in MODEL_FOR_MASKED_LM_MAPPING_NAMES
-        told = "cannot be built of its configuration" if known else "is unknown as a masked language model to transformers"
+        told = (
+            "cannot be built of its configuration" if known else "is unknown as a masked language model to transformers"
+        )
         raise SpecError(
             f"teacher: {folder or 'config'}: type {config['model_type']!r} {told} ({first_line(error)})"
             + ("" if known else "; if its repository brings code of its own, name it in trust_remote_code")
@@ -215,5 +226,7 @@ def _strictly(folder: Path, dtype: torch.dtype, **options: Any) -> nn.Module:
         raise CheckpointError(f"{folder}: transformers cannot load it ({first_line(error)})") from error
     lacking = [*info.get("missing_keys", ()), *(key for key, *_ in info.get("mismatched_keys", ()))]
     if lacking:
-        raise CheckpointError(f"{folder}: {len(lacking)} weights of the network are missing or misshapen, first {min(lacking)}")
+        raise CheckpointError(
+            f"{folder}: {len(lacking)} weights of the network are missing or misshapen, first {min(lacking)}"
+        )
     return made

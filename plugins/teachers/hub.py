@@ -99,6 +99,5 @@ def _fetch(name: str, file: str, revision: str | None) -> Path | None:
         if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
             return None
         raise CheckpointError(
-            f"{name}: no such local file, and the hub did not give revision {revision or 'main'} "
-            f"({first_line(error)})"
+            f"{name}: no such local file, and the hub did not give revision {revision or 'main'} ({first_line(error)})"
         ) from error

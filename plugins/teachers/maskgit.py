@@ -93,8 +93,14 @@ class Di4CMaskGIT(MaskGITTeacher, AveragedStudent):
     ):
         self.set_law(PUBLISHED_LAW, atoms, steps)
         super().__init__(
-            process, num_positions, num_classes=num_classes, path=path, revision=revision,
-            backbone=backbone, parameterisation=parameterisation, weights=weights,
+            process,
+            num_positions,
+            num_classes=num_classes,
+            path=path,
+            revision=revision,
+            backbone=backbone,
+            parameterisation=parameterisation,
+            weights=weights,
         )
 
     def _load(self, state: dict[str, Tensor], source: str, weights: bool) -> None:
@@ -120,8 +126,6 @@ def sizes_of(state: Mapping[str, Tensor], source: str) -> dict:
         width = state["tok_emb.weight"].shape[1]
         mlp_width = state["transformer.layers.0.1.fn.net.0.weight"].shape[0]
     except (KeyError, IndexError) as error:
-        raise CheckpointError(
-            f"{source}: not MaskGIT's network: {not_found(str(error.args[0]), state)}"
-        ) from error
+        raise CheckpointError(f"{source}: not MaskGIT's network: {not_found(str(error.args[0]), state)}") from error
     depth = len({name.split(".")[2] for name in state if name.startswith("transformer.layers.")})
     return {"width": width, "depth": depth, "heads": HEADS, "mlp_width": mlp_width}

@@ -8,7 +8,16 @@ from di4c.contracts import Backbone, ForwardProcess, Parameterisation, Teacher
 from di4c.errors import CheckpointError, SpecError
 from di4c_plugins.backbones.mdlm_dit import PUBLISHED_NAMES, MdlmDiT
 from di4c_plugins.parameterisations.subs import Subs
-from di4c_plugins.teachers.containers import PARALLEL, below, not_found, read_file, strict_load, tensors_at, with_shadows, without
+from di4c_plugins.teachers.containers import (
+    PARALLEL,
+    below,
+    not_found,
+    read_file,
+    strict_load,
+    tensors_at,
+    with_shadows,
+    without,
+)
 from di4c_plugins.teachers.hub import locate
 
 BUFFERS = ("rotary_emb.inv_freq",)
@@ -123,9 +132,7 @@ def sizes_of(state: Mapping[str, Tensor], config: Mapping, source: str) -> dict:
         depth = len({key.split(".")[1] for key in state if key.startswith("blocks.")})
         mlp_ratio = state["blocks.0.mlp.0.weight"].shape[0] // width
     except (KeyError, IndexError) as error:
-        raise CheckpointError(
-            f"{source}: not MDLM's network: {not_found(str(error.args[0]), state)}"
-        ) from error
+        raise CheckpointError(f"{source}: not MDLM's network: {not_found(str(error.args[0]), state)}") from error
     model = config["model"] if isinstance(config.get("model"), Mapping) else config
     heads = model.get("n_heads") or max(width // HEAD_WIDTH, 1)
     return {

@@ -38,9 +38,7 @@ class ModuleTeacher(Teacher):
         if checkpoint is not None:
             state = tensors_at(read_file(checkpoint), checkpoint_key, checkpoint)
             strict_load(network, named_as(network, state, checkpoint, checkpoint_prefix), checkpoint)
-        self.backbone = WrappedModule(
-            network, process.num_states, time=time, takes_cond=takes_cond, readout=readout
-        )
+        self.backbone = WrappedModule(network, process.num_states, time=time, takes_cond=takes_cond, readout=readout)
 
     @staticmethod
     def portable_entry(entry: dict) -> dict:

@@ -76,7 +76,9 @@ def _published_options(file: Path) -> dict[str, Any]:
             **{key: network[key] for key in ("ch", "ch_mult", "num_res_blocks", "attn_resolutions", "z_channels")},
         }
     except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{file}: not a VQGAN's model.yaml with model.params.ddconfig ({first_line(error)})") from error
+        raise CheckpointError(
+            f"{file}: not a VQGAN's model.yaml with model.params.ddconfig ({first_line(error)})"
+        ) from error
 
 
 def _exported_options(file: Path) -> dict[str, Any]:

@@ -16,8 +16,15 @@ class Encoder(nn.Module):
     """Images [B, C, H, W] → latents [B, z, H/2^(n−1), W/2^(n−1)] for n = len(ch_mult) scales."""
 
     def __init__(
-        self, image_shape: tuple[int, int, int], *, ch: int, ch_mult: Sequence[int], num_res_blocks: int,
-        attn_resolutions: Sequence[int], z_channels: int, dropout: float,
+        self,
+        image_shape: tuple[int, int, int],
+        *,
+        ch: int,
+        ch_mult: Sequence[int],
+        num_res_blocks: int,
+        attn_resolutions: Sequence[int],
+        z_channels: int,
+        dropout: float,
     ):
         super().__init__()
         self.conv_in = nn.Conv2d(image_shape[0], ch, 3, padding=1)
@@ -45,8 +52,15 @@ class Decoder(nn.Module):
     """Latents → images, each scale with one block more than in the encoder; `up` counts from the finest scale."""
 
     def __init__(
-        self, image_shape: tuple[int, int, int], *, ch: int, ch_mult: Sequence[int], num_res_blocks: int,
-        attn_resolutions: Sequence[int], z_channels: int, dropout: float,
+        self,
+        image_shape: tuple[int, int, int],
+        *,
+        ch: int,
+        ch_mult: Sequence[int],
+        num_res_blocks: int,
+        attn_resolutions: Sequence[int],
+        z_channels: int,
+        dropout: float,
     ):
         super().__init__()
         width, side = ch * ch_mult[-1], image_shape[1] // 2 ** (len(ch_mult) - 1)
@@ -107,8 +121,18 @@ class VQGAN(ImageTokenizer):
     """
 
     def __init__(
-        self, *, image_size: int, channels: int, ch: int, ch_mult: list[int], num_res_blocks: int, z_channels: int,
-        num_codes: int, embed_dim: int, attn_resolutions: list[int] | None = None, dropout: float = 0.0,
+        self,
+        *,
+        image_size: int,
+        channels: int,
+        ch: int,
+        ch_mult: list[int],
+        num_res_blocks: int,
+        z_channels: int,
+        num_codes: int,
+        embed_dim: int,
+        attn_resolutions: list[int] | None = None,
+        dropout: float = 0.0,
         path: str | None = None,
     ):
         super().__init__()
@@ -119,8 +143,12 @@ class VQGAN(ImageTokenizer):
         self.side = image_size // factor
         self.num_codes, self.num_positions = num_codes, self.side**2
         options = dict(
-            ch=ch, ch_mult=ch_mult, num_res_blocks=num_res_blocks, attn_resolutions=attn_resolutions or [],
-            z_channels=z_channels, dropout=dropout,
+            ch=ch,
+            ch_mult=ch_mult,
+            num_res_blocks=num_res_blocks,
+            attn_resolutions=attn_resolutions or [],
+            z_channels=z_channels,
+            dropout=dropout,
         )
         self.options = {
             **options, "ch_mult": list(ch_mult), "image_size": image_size, "channels": channels,

@@ -18,7 +18,9 @@ ROOT = Path(__file__).parents[2]
 def test_a_new_teacher_passes_its_own_test_and_its_spec_is_valid(name, tmp_path, capsys):
     assert main(["new", "teacher", name, "--folder", str(tmp_path / "a/b")]) == 0
     told = capsys.readouterr().out
-    code, spec, test = (tmp_path / "a/b" / file.format(name.replace("-", "_")) for file in ("{}.py", "{}.yaml", "test_{}.py"))
+    code, spec, test = (
+        tmp_path / "a/b" / file.format(name.replace("-", "_")) for file in ("{}.py", "{}.yaml", "test_{}.py")
+    )
     assert all(str(path) in told for path in (code, spec, test))
     assert len([line for line in code.read_text().splitlines() if line.strip()]) <= 30
     tests = [value for key, value in runpy.run_path(str(test)).items() if key.startswith("test_")]
@@ -60,7 +62,13 @@ def test_a_name_that_cannot_be_is_told(name, told, tmp_path, capsys):
 def test_a_new_teacher_is_tested_trained_and_sampled_as_a_user_would(tmp_path):
     def run(*command):
         path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-        done = subprocess.run([sys.executable, "-m", *command], cwd=tmp_path, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-m", *command],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+        )
         assert done.returncode == 0, done.stdout + done.stderr
 
     run("di4c", "new", "teacher", "my-teacher")

@@ -44,16 +44,26 @@ def test_one_device_needs_no_launcher(calls, spec, monkeypatch, gpus):
     assert calls == [("train", ["--spec", spec, "--set", "train.steps=7", "--set", "seed=3", "--resume"])]
 
 
-@pytest.mark.parametrize(("gpus", "given", "processes"), [(4, [], "4"), (0, ["--num-gpus", "2"], "2"), (8, ["--num-gpus", "1"], "1")])
+@pytest.mark.parametrize(
+    ("gpus", "given", "processes"), [(4, [], "4"), (0, ["--num-gpus", "2"], "2"), (8, ["--num-gpus", "1"], "1")]
+)
 def test_several_gpus_are_given_to_the_launcher(calls, spec, monkeypatch, gpus, given, processes):
     monkeypatch.setattr(start, "gpus", lambda: gpus)
     run("--spec", spec, "--set", "seed=3", *given)
     ((what, command),) = calls
-    assert what == "exec" and command[:5] == [sys.executable, "-m", "deepspeed.launcher.runner", "--num_gpus", processes]
+    assert what == "exec" and command[:5] == [
+        sys.executable,
+        "-m",
+        "deepspeed.launcher.runner",
+        "--num_gpus",
+        processes,
+    ]
     assert command[-6:] == ["di4c", "train", "--spec", spec, "--set", "seed=3"] and "--resume" not in command
 
 
-@pytest.mark.parametrize("variable", [{"RANK": "0"}, {"WORLD_SIZE": "2"}, {"SLURM_STEP_NUM_TASKS": "4"}, {"OMPI_COMM_WORLD_SIZE": "2"}])
+@pytest.mark.parametrize(
+    "variable", [{"RANK": "0"}, {"WORLD_SIZE": "2"}, {"SLURM_STEP_NUM_TASKS": "4"}, {"OMPI_COMM_WORLD_SIZE": "2"}]
+)
 def test_a_process_that_was_started_starts_no_further(calls, spec, monkeypatch, variable):
     monkeypatch.setattr(start, "gpus", lambda: 4)
     for key, value in variable.items():

@@ -67,8 +67,21 @@ def test_trouble_b11_options_are_converted_all_the_same(plugin):
         "options": {"width": 8.0, "rates": ["1"]}, "foreign": {"x": 1}, "array": [1], "broken": 3,
     }  # fmt: skip
     made = registry.create("teachers", entry, {"process": "a process"})
-    assert (made.time, made.steps, made.folder, made.rates, made.process) == ("sigma", 1000, Path("a/b"), [0.1, 2.0], "a process")
-    assert (made.options.width, made.options.rates, made.table, made.foreign, made.array, made.broken) == (8, [1.0], {"a": 1}, {"x": 1}, [1], 3)
+    assert (made.time, made.steps, made.folder, made.rates, made.process) == (
+        "sigma",
+        1000,
+        Path("a/b"),
+        [0.1, 2.0],
+        "a process",
+    )
+    assert (made.options.width, made.options.rates, made.table, made.foreign, made.array, made.broken) == (
+        8,
+        [1.0],
+        {"a": 1},
+        {"x": 1},
+        [1],
+        3,
+    )
     assert made.lr == 1e-4, "the arm that is known"
 
 

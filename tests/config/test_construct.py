@@ -79,9 +79,17 @@ class Refusing:
 
 
 def registry() -> Registry:
-    here = [("processes", Process), ("backbones", Backbone), ("teachers", Teacher), ("samplers", Sampler),
-            ("objectives", Objective), ("metrics", Anything), ("metrics", Unhelpful), ("metrics", Refusing),
-            ("teachers", Completing)]
+    here = [
+        ("processes", Process),
+        ("backbones", Backbone),
+        ("teachers", Teacher),
+        ("samplers", Sampler),
+        ("objectives", Objective),
+        ("metrics", Anything),
+        ("metrics", Unhelpful),
+        ("metrics", Refusing),
+        ("teachers", Completing),
+    ]
     return Registry([Target(kind, cls.__name__.lower(), f"{__name__}:{cls.__name__}", "test") for kind, cls in here])
 
 

@@ -14,18 +14,86 @@ from hypothesis import strategies as st
 from di4c.__main__ import main
 from di4c.command import USER_ERROR
 
-SHIPPED = {path.name: yaml.safe_load(path.read_text()) for path in sorted((Path(__file__).parents[2] / "tools/specs").glob("*.yaml"))}
+SHIPPED = {
+    path.name: yaml.safe_load(path.read_text())
+    for path in sorted((Path(__file__).parents[2] / "tools/specs").glob("*.yaml"))
+}
 
 NAMES = (
     "digits", "absorbing", "uniform", "denoiser", "dit", "token", "readout", "ancestral", "monte-carlo", "grid", "averaged", "rounds", "seeds",
     "entropy", "mdlm", "module", "maskgit", "text", "subs", "vq", "os:system", "di4c_plugins.heads.token:TokenHead", "a.b:", ":", "x", "",
 )  # fmt: skip
-KEYS = ("name", "law", "run", "teacher", "backbone", "process", "time", "lora", "steps", "eval", "data", "1", "a.b", "λ", "\n", "<<", "__init__")
-NUMBERS = (0, 1, -1, 2.7, 1e3, 1e308, -1e-300, 10**30, 10**400, -(10**18), 2**63, math.inf, -math.inf, math.nan, True, False, None)
-TEXTS = ("1e3", "2.7", "0x10", "1e999", "nan", "inf", "true", "~", "~nobody-here/x", "/", ".", "..", "\0", "\ud800", "é" * 300, "${seed}", "${", "???", "\\${a}", "${a.b}")
+KEYS = (
+    "name",
+    "law",
+    "run",
+    "teacher",
+    "backbone",
+    "process",
+    "time",
+    "lora",
+    "steps",
+    "eval",
+    "data",
+    "1",
+    "a.b",
+    "λ",
+    "\n",
+    "<<",
+    "__init__",
+)
+NUMBERS = (
+    0,
+    1,
+    -1,
+    2.7,
+    1e3,
+    1e308,
+    -1e-300,
+    10**30,
+    10**400,
+    -(10**18),
+    2**63,
+    math.inf,
+    -math.inf,
+    math.nan,
+    True,
+    False,
+    None,
+)
+TEXTS = (
+    "1e3",
+    "2.7",
+    "0x10",
+    "1e999",
+    "nan",
+    "inf",
+    "true",
+    "~",
+    "~nobody-here/x",
+    "/",
+    ".",
+    "..",
+    "\0",
+    "\ud800",
+    "é" * 300,
+    "${seed}",
+    "${",
+    "???",
+    "\\${a}",
+    "${a.b}",
+)
 scalars = st.sampled_from([*NUMBERS, *TEXTS, *NAMES]) | st.text(max_size=6) | st.integers() | st.floats()
-trees = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=4), inner, max_size=3), max_leaves=6)
-deep = st.integers(1, 60).map(lambda levels: __import__("functools").reduce(lambda inner, _: {"name": inner}, range(levels), "x"))
+trees = st.recursive(
+    scalars,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=4), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+deep = st.integers(1, 60).map(
+    lambda levels: __import__("functools").reduce(lambda inner, _: {"name": inner}, range(levels), "x")
+)
 
 
 def places(values: object, path: tuple = ()) -> list[tuple]:
@@ -46,7 +114,24 @@ def mutated(draw) -> dict:
         holder = spec
         for key in way:
             holder = holder[key]
-        kind = draw(st.sampled_from(["value", "value", "number", "tree", "drop", "add", "rename", "wrap", "unwrap", "text", "elsewhere", "deep"]))
+        kind = draw(
+            st.sampled_from(
+                [
+                    "value",
+                    "value",
+                    "number",
+                    "tree",
+                    "drop",
+                    "add",
+                    "rename",
+                    "wrap",
+                    "unwrap",
+                    "text",
+                    "elsewhere",
+                    "deep",
+                ]
+            )
+        )
         old = holder[last]
         if kind == "drop":
             del holder[last]
@@ -58,7 +143,12 @@ def mutated(draw) -> dict:
             other = draw(st.sampled_from(found))
             value = spec
             for key in other:
-                value = value[key] if isinstance(value, dict | list) and (key in value if isinstance(value, dict) else key < len(value)) else None
+                value = (
+                    value[key]
+                    if isinstance(value, dict | list)
+                    and (key in value if isinstance(value, dict) else key < len(value))
+                    else None
+                )
             holder[last] = copy.deepcopy(value)
         else:
             holder[last] = {
@@ -81,7 +171,9 @@ def check_says_ok_or_one_line(spec: object, folder: Path) -> None:
 
 
 def fuzz(examples: int):
-    @settings(max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+    @settings(
+        max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    )
     @given(mutated())
     def run(spec):
         check_says_ok_or_one_line(spec, run.folder)

@@ -29,7 +29,9 @@ def test_trouble_15_what_begins_like_yaml_is_quoted(tmp_path, run):
     assert str(found) in ("1e3", "[a", "{a", "it's", "a 'b'", "a${b}")
 
 
-@pytest.mark.parametrize("value", ["[", "{a", "'", '"a', "[a]b", "{a: 1} #", "${", "${nope}", "???", "1e999", "9" * 5000, "0x_"])
+@pytest.mark.parametrize(
+    "value", ["[", "{a", "'", '"a', "[a]b", "{a: 1} #", "${", "${nope}", "???", "1e999", "9" * 5000, "0x_"]
+)
 def test_trouble_15_what_cannot_be_taken_is_refused(tmp_path, value):
     with pytest.raises(SpecError) as raised:
         read_spec(written(tmp_path, PRETRAIN), [f"train.run={value}"])

@@ -10,7 +10,7 @@ from di4c.config.plugin_modules import declared, find_source, module_name
 from di4c.config.registry import Registry
 from di4c.errors import RegistryError
 
-PLUGIN = '''
+PLUGIN = """
 from pathlib import Path
 import neighbour_of_the_plugin
 from di4c.contracts import Metric
@@ -27,7 +27,7 @@ class Mine(Metric):
 
     def __call__(self, generation):
         return {}
-'''
+"""
 
 
 @pytest.fixture

@@ -31,11 +31,16 @@ def test_a_folder_of_the_name_hides_no_spec(tmp_path):
 
 
 def test_an_unknown_name_is_told_with_its_neighbours():
-    with pytest.raises(SpecError, match="digits-techer: no such file, and no spec of that name .*Did you mean 'digits-teacher'.*Known: .*digits-student"):
+    with pytest.raises(
+        SpecError,
+        match="digits-techer: no such file, and no spec of that name .*Did you mean 'digits-teacher'.*Known: .*digits-student",
+    ):
         read_spec("digits-techer")
 
 
-@pytest.mark.parametrize("path", ["./digits-teacher", "absent/digits-teacher", "digits-teacher.yaml", "../digits-teacher"])
+@pytest.mark.parametrize(
+    "path", ["./digits-teacher", "absent/digits-teacher", "digits-teacher.yaml", "../digits-teacher"]
+)
 def test_what_is_a_path_is_no_name(path):
     with pytest.raises(SpecError, match=f"{path.removeprefix('./')}: no such file$"):
         read_spec(path)

@@ -35,8 +35,11 @@ def test_a_spec_round_trips(tmp_path, values):
 
 @settings(max_examples=30, deadline=None)
 @given(
-    st.floats(1e-12, 1e3), st.integers(1, 10**9), st.none() | st.floats(0, 1, exclude_max=True),
-    st.dictionaries(st.text("abc.λ", min_size=1), st.floats(0, 10), max_size=2), st.text("1e-4:#{ $x", max_size=8),
+    st.floats(1e-12, 1e3),
+    st.integers(1, 10**9),
+    st.none() | st.floats(0, 1, exclude_max=True),
+    st.dictionaries(st.text("abc.λ", min_size=1), st.floats(0, 10), max_size=2),
+    st.text("1e-4:#{ $x", max_size=8),
 )
 def test_any_values_round_trip(tmp_path_factory, lr, steps, ema, multipliers, note):
     values = changed(PRETRAIN, train__steps=steps, train__optimizer__lr=lr)
@@ -65,9 +68,15 @@ def test_overrides_and_interpolation(tmp_path):
     file = written(tmp_path, changed(PRETRAIN, train__run="runs/${seed}-${train.steps}"))
     spec = read_spec(
         file,
-        ["seed=7", "train.steps=25", "process={name: absorbing, schedule: log-linear}",
-         "train.optimizer.betas=[0.5,0.6]", "train.clip=null", "train.optimizer.lr_multipliers.head=10",
-         "train.checkpoint_every=${train.steps}"],
+        [
+            "seed=7",
+            "train.steps=25",
+            "process={name: absorbing, schedule: log-linear}",
+            "train.optimizer.betas=[0.5,0.6]",
+            "train.clip=null",
+            "train.optimizer.lr_multipliers.head=10",
+            "train.checkpoint_every=${train.steps}",
+        ],
     )
     assert spec.train.run == Path("runs/7-25")
     assert spec.process == {"name": "absorbing", "schedule": "log-linear"}
@@ -99,7 +108,11 @@ def test_an_override_replaces_an_entry_whole(tmp_path):
         ({"train__optimizer__betas": [0.9, 1.0]}, SpecError, "train.optimizer.betas: expected two numbers"),
         ({"train__precision": "fp16"}, SpecError, "train.precision: found 'fp16'.*Allowed: bf16, fp32"),
         ({"train__schedule": {"warmup": 1, "decay": "cosine"}}, SpecError, "train.schedule.final: expected a fraction"),
-        ({"train__schedule": {"warmup": -1, "decay": "constant"}}, SpecError, "train.schedule.warmup: expected a number of steps ≥ 0"),
+        (
+            {"train__schedule": {"warmup": -1, "decay": "constant"}},
+            SpecError,
+            "train.schedule.warmup: expected a number of steps ≥ 0",
+        ),
         ({"train__ema": 1.5}, SpecError, "train.ema: expected a decay"),
         ({"train": 3}, SpecError, "train: expected a mapping, found 3"),
         ({"data": "digit"}, RegistryError, "data.name: no dataset named 'digit'. Did you mean 'digits'"),
@@ -111,7 +124,11 @@ def test_an_override_replaces_an_entry_whole(tmp_path):
         ({"plugins": "mine.py"}, SpecError, "plugins: expected a list of strings"),
         ({"eval": EVAL | {"mixture_sizes": [0]}}, SpecError, "eval.mixture_sizes: .*found 0"),
         ({"latent": "token"}, RegistryError, r"latent.name: no latent named 'token' \('token' names a head\)"),
-        ({"eval": EVAL | {"metrics": ["entropy", "entropy"]}}, SpecError, r"eval.metrics\[1\].name: 'entropy' is listed twice"),
+        (
+            {"eval": EVAL | {"metrics": ["entropy", "entropy"]}},
+            SpecError,
+            r"eval.metrics\[1\].name: 'entropy' is listed twice",
+        ),
         ({"eval": EVAL | {"steps": []}}, SpecError, "eval.steps: expected numbers of steps"),
         ({"eval": EVAL | {"metrics": ["entrpy"]}}, RegistryError, r"eval.metrics\[0\].name: no metric named 'entrpy'"),
     ],
@@ -196,7 +213,14 @@ def test_the_result_shaping_keys_have_no_default(tmp_path):
 def test_entries_cover_every_part(tmp_path):
     spec = read_spec(written(tmp_path, changed(DISTILL, eval=EVAL)))
     assert [where for where, _, _ in entries(spec)] == [
-        "data", "process", "teacher", "latent", "objective", "student.head", "eval.sampler", "eval.metrics[0]",
+        "data",
+        "process",
+        "teacher",
+        "latent",
+        "objective",
+        "student.head",
+        "eval.sampler",
+        "eval.metrics[0]",
     ]
 
 
@@ -209,8 +233,6 @@ def test_saving_never_damages_what_is_there(tmp_path, monkeypatch):
         save_spec(spec, target)
     assert target.read_text() == "precious"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["saved.yaml", "spec.yaml"]
-
-
 
 
 def test_a_tokenizers_objective_is_named():

@@ -52,8 +52,14 @@ def test_the_suggestion_is_the_smallest_that_the_next_hardly_beats():
 def objective(latent, **options) -> Di4C:
     teacher = tiny_teacher(num_classes=None)
     return Di4C(
-        teacher, tiny_student(teacher, "late", latent.dim), latent=latent, sampler=Ancestral(teacher.process), components=4,
-        time=UniformTime(), data=DataTerm(1.0, MonteCarlo(), Gate("constant", 1.0)), **options,
+        teacher,
+        tiny_student(teacher, "late", latent.dim),
+        latent=latent,
+        sampler=Ancestral(teacher.process),
+        components=4,
+        time=UniformTime(),
+        data=DataTerm(1.0, MonteCarlo(), Gate("constant", 1.0)),
+        **options,
     )
 
 
@@ -64,7 +70,8 @@ def test_diagnostics_suggest_m_and_depend_on_no_rank():
     assert objective(Uniform(), bias_tolerance_nats=100.0).diagnostics(batch, draws)["suggested_components"] == 2
     assert objective(Uniform(), bias_tolerance_nats=-100.0).diagnostics(batch, draws)["suggested_components"] == 16
     halves = [
-        objective(Uniform()).diagnostics(Batch(batch.x_0[k : k + 3]), Draws(3, first=k, count=3))["gain_by_4m_nats"] for k in (0, 3)
+        objective(Uniform()).diagnostics(Batch(batch.x_0[k : k + 3]), Draws(3, first=k, count=3))["gain_by_4m_nats"]
+        for k in (0, 3)
     ]
     assert abs(sum(halves) / 2 - found["gain_by_4m_nats"]) < 1e-4
 
@@ -80,4 +87,6 @@ def test_diagnostics_take_no_more_components_at_once_than_a_step_and_find_the_sa
 
 
 def test_an_enumerated_law_needs_no_advice():
-    assert "suggested_components" not in objective(Categorical(atoms=4)).diagnostics(Batch(torch.zeros(2, 6, dtype=torch.long)), Draws(0, count=2))
+    assert "suggested_components" not in objective(Categorical(atoms=4)).diagnostics(
+        Batch(torch.zeros(2, 6, dtype=torch.long)), Draws(0, count=2)
+    )

@@ -55,7 +55,9 @@ def census(labels: list[int] | None, patterns: list[list[int]], each: int) -> Ba
 
 def share(patterns, batch, *, latent=None, rows_at_a_time=3) -> float:
     latent = latent or Categorical(atoms=ATOMS)
-    return unused_atoms(Planted(patterns), latent, Absorbing(STATES), batch, Draws(0, count=2), rows_at_a_time=rows_at_a_time)
+    return unused_atoms(
+        Planted(patterns), latent, Absorbing(STATES), batch, Draws(0, count=2), rows_at_a_time=rows_at_a_time
+    )
 
 
 def test_dead_atoms_are_counted():
@@ -78,7 +80,9 @@ def test_without_enough_examples_a_class_the_examples_count_together():
 
 def test_atoms_count_by_their_weight():
     patterns, weights = [live(7)], [1.0] * 7 + [3.0]
-    assert share(patterns, census(None, patterns, 4 * ATOMS), latent=Categorical(atoms=ATOMS, weights=weights)) == pytest.approx(0.3)
+    assert share(
+        patterns, census(None, patterns, 4 * ATOMS), latent=Categorical(atoms=ATOMS, weights=weights)
+    ) == pytest.approx(0.3)
     never_drawn = Categorical(atoms=ATOMS, weights=[1.0] * 7 + [0.0])
     assert share(patterns, census(None, patterns, 4 * ATOMS), latent=never_drawn) < 1e-9
 
@@ -93,8 +97,14 @@ def test_a_census_is_taken_where_it_says_something():
 def test_the_objective_reports_it_and_the_run_warns_of_it_once_late(tmp_path, capsys):
     teacher, latent = tiny_teacher(), Categorical(atoms=4)
     made = Di4C(
-        teacher, tiny_student(teacher, "readout", 4), latent=latent, sampler=Ancestral(teacher.process), components=4, num_classes=3,
-        time=UniformTime(), data=DataTerm(1.0, MonteCarlo(), Gate("constant", 1.0)),
+        teacher,
+        tiny_student(teacher, "readout", 4),
+        latent=latent,
+        sampler=Ancestral(teacher.process),
+        components=4,
+        num_classes=3,
+        time=UniformTime(),
+        data=DataTerm(1.0, MonteCarlo(), Gate("constant", 1.0)),
     )
     draws = Draws(9, count=made.census_examples)
     whole = Batch(draws.integers(5, 6), draws.integers(3))

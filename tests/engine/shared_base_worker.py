@@ -23,7 +23,14 @@ def main() -> None:
             spec.train.run, seed=spec.seed, fingerprint=parts.data.fingerprint(), spec=spec.to_dict(),
             exported_spec=portable(spec, parts.teacher).to_dict(),
         )  # fmt: skip
-        train(parts.objective, parts.data.split("train"), run=run, options=spec.train, deepspeed=spec.deepspeed, resume=job["resume"])
+        train(
+            parts.objective,
+            parts.data.split("train"),
+            run=run,
+            options=spec.train,
+            deepspeed=spec.deepspeed,
+            resume=job["resume"],
+        )
     ranks.finish()
 
 

@@ -23,8 +23,12 @@ print(json.dumps([told, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - bef
 
 
 def faults(**environment: str) -> list:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_") and name != "GLIBC_TUNABLES"}
-    done = subprocess.run([sys.executable, "-c", FAULTS], env=clean | environment, check=True, capture_output=True, text=True)
+    clean = {
+        name: value for name, value in os.environ.items() if not name.startswith("MALLOC_") and name != "GLIBC_TUNABLES"
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS], env=clean | environment, check=True, capture_output=True, text=True
+    )
     return json.loads(done.stdout)
 
 

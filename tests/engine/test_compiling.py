@@ -51,14 +51,22 @@ def test_a_compiled_run_has_the_losses_of_an_eager_one_and_its_model_draws_the_s
     teacher = tmp_path / "teacher"
     trained(teacher, "teacher", f"train.run={teacher}", "teacher.backbone.dropout=0")
     eager, compiled = (
-        trained(run, "student", f"train.run={run}", f"teacher.run={teacher}", f"train.compile={str(run.name == 'compiled').lower()}")
+        trained(
+            run,
+            "student",
+            f"train.run={run}",
+            f"teacher.run={teacher}",
+            f"train.compile={str(run.name == 'compiled').lower()}",
+        )
         for run in (tmp_path / "eager", tmp_path / "compiled")
     )
     assert len(eager) == 6 and compiled == pytest.approx(eager, rel=1e-4)
     tokens, same = (
-        di4c.load(tmp_path / "eager", device="cpu", compile=compile).sample(4, steps=2, cond=7, seed=0) for compile in (False, True)
+        di4c.load(tmp_path / "eager", device="cpu", compile=compile).sample(4, steps=2, cond=7, seed=0)
+        for compile in (False, True)
     )
-    assert tokens.shape == (4, 64) and (tokens == same).float().mean() > 0.95  # a draw between two states may go the other way
+    # a draw between two states may go the other way
+    assert tokens.shape == (4, 64) and (tokens == same).float().mean() > 0.95
 
 
 def student() -> MixtureStudent:
@@ -90,7 +98,14 @@ def test_what_is_compiled_is_the_backbone(monkeypatch):
     assert seen == [("DiT", {"backend": "inductor", "options": {"fallback_random": True}})]
 
 
-SYSTEMS = [("dit", "token"), ("dit", "adaln"), ("dit", "late"), ("dit", "readout"), ("mdlm-dit", "token"), ("mdlm-dit", "late")]
+SYSTEMS = [
+    ("dit", "token"),
+    ("dit", "adaln"),
+    ("dit", "late"),
+    ("dit", "readout"),
+    ("mdlm-dit", "token"),
+    ("mdlm-dit", "late"),
+]
 
 
 def objective_of(backbone: str, head: str, at_a_time: int | None = None) -> Di4C:
@@ -120,7 +135,9 @@ def losses_and_gradients(objective: Di4C, *, once: bool = False) -> list[torch.T
         examples.first, examples.count = 3 * step, 3
         torch.manual_seed(step)
         with torch._dynamo.config.patch(error_on_recompile=once and step > 0):
-            loss = objective(Batch(Draws(5, first=3 * step, count=3).integers(5, 6)), Draws(7, first=3 * step, count=3), step)["loss"]
+            loss = objective(
+                Batch(Draws(5, first=3 * step, count=3).integers(5, 6)), Draws(7, first=3 * step, count=3), step
+            )["loss"]
             loss.mean().backward()
         found += [loss.detach(), *(p.grad.clone() for p in objective.model.parameters() if p.grad is not None)]
     return found
@@ -146,7 +163,13 @@ def compiled_alike(backbone: str, head: str, at_a_time: int | None, backend: str
 
 @pytest.mark.parametrize(
     ("backbone", "head", "at_a_time"),
-    [("dit", "token", None), ("dit", "adaln", None), ("dit", "late", 2), ("dit", "readout", None), ("mdlm-dit", "token", None)],
+    [
+        ("dit", "token", None),
+        ("dit", "adaln", None),
+        ("dit", "late", 2),
+        ("dit", "readout", None),
+        ("mdlm-dit", "token", None),
+    ],
 )
 def test_a_step_is_compiled_once_and_whole(backbone, head, at_a_time):
     compiled_alike(backbone, head, at_a_time, "eager")

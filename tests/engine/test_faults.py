@@ -111,14 +111,21 @@ def test_a_batch_that_cannot_be_read_ends_the_run_at_its_step(faults, folder, un
 
 def test_a_deterministic_run_is_recorded_as_one(faults, folder, undisturbed):
     assert faults[0]["deterministic"]["finished"] and losses(folder / "deterministic") == undisturbed
-    told = [json.loads((folder / name / "run.json").read_text())["sessions"][0]["deterministic"] for name in ("deterministic", "nan")]
+    told = [
+        json.loads((folder / name / "run.json").read_text())["sessions"][0]["deterministic"]
+        for name in ("deterministic", "nan")
+    ]
     assert told == [True, False]
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(faults, folder, undisturbed):
     result, _ = faults
     message = result["full disk"]["error"]
-    assert result["full disk"]["kind"] == "TrainingError" and "step-00000010 was not saved" in message and "space" in message
+    assert (
+        result["full disk"]["kind"] == "TrainingError"
+        and "step-00000010 was not saved" in message
+        and "space" in message
+    )
     left = folder / "full" / "checkpoints"
     assert [p.name for p in left.iterdir() if p.name != "latest"] == ["step-00000005"]
     assert checkpoint.damage(left / "step-00000005") is None

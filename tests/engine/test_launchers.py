@@ -30,7 +30,9 @@ def test_srun_gives_ranks_that_meet_at_one_address():
     found = rank_environment(STEP)
     other = rank_environment(STEP | {"SLURM_PROCID": "0", "SLURM_LOCALID": "0"})
     assert (found["RANK"], found["WORLD_SIZE"], found["LOCAL_RANK"], found["MASTER_ADDR"]) == ("5", "8", "1", "gpu07")
-    assert found["MASTER_PORT"] == other["MASTER_PORT"] != rank_environment(STEP | {"SLURM_STEP_ID": "3"})["MASTER_PORT"]
+    assert (
+        found["MASTER_PORT"] == other["MASTER_PORT"] != rank_environment(STEP | {"SLURM_STEP_ID": "3"})["MASTER_PORT"]
+    )
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,8 @@ def test_schedules_warm_up_and_end_at_their_final_value():
     assert middle == pytest.approx(0.1 + 0.9 * (1 + math.cos(math.pi / 3)) / 2)
     assert lr_factor(12, 21, ScheduleOptions(warmup=4, decay="linear", final=0.0)) == pytest.approx(0.5)
     assert {lr_factor(k, 9, ScheduleOptions(warmup=0, decay="constant")) for k in range(9)} == {1.0}
-    assert [lr_factor(k, 2, ScheduleOptions(warmup=4, decay="cosine", final=0.1)) for k in range(2)] == [0.25, 0.5]  # a short trial
+    # a short trial
+    assert [lr_factor(k, 2, ScheduleOptions(warmup=4, decay="cosine", final=0.1)) for k in range(2)] == [0.25, 0.5]
 
 
 def test_the_stream_visits_every_example_once_an_epoch_however_it_is_split():
@@ -126,7 +127,11 @@ def test_deepspeeds_configuration_passes_through_with_what_the_options_say():
     section = {"zero_optimization": {"stage": 2}, "wall_clock_breakdown": True}
     config = deepspeed_config(section, options, 2)
     assert config["zero_optimization"] == {"stage": 2} and config["wall_clock_breakdown"] and config["bf16"]["enabled"]
-    assert (config["train_batch_size"], config["gradient_accumulation_steps"], config["gradient_clipping"]) == (8, 2, 0.5)
+    assert (config["train_batch_size"], config["gradient_accumulation_steps"], config["gradient_clipping"]) == (
+        8,
+        2,
+        0.5,
+    )
     assert section == {"zero_optimization": {"stage": 2}, "wall_clock_breakdown": True}
 
 

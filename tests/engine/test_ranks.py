@@ -58,15 +58,21 @@ def test_trouble_28_what_a_rank_waits_for_is_told_by_every_rank(environment, cap
 
 @pytest.mark.parametrize(
     ("left", "tool"),
-    [({"RANK": "1"}, "train.py --spec"), ({"RANK": ""}, "train.py --spec"), ({"WORLD_SIZE": "2"}, "eval.py --out out --run")],
+    [
+        ({"RANK": "1"}, "train.py --spec"),
+        ({"RANK": ""}, "train.py --spec"),
+        ({"WORLD_SIZE": "2"}, "eval.py --out out --run"),
+    ],
 )
 def test_trouble_28_a_leftover_variable_ends_a_command_with_one_message(environment, left, tool, tmp_path):
     clean = {k: v for k, v in environment.items() if k not in ALONE}
     command = [sys.executable, *f"{TOP}/tools/{tool} {tmp_path}/missing".split()]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100, env=os.environ | clean | left)
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=100, env=os.environ | clean | left
+    )
     assert done.returncode == 1 and done.stdout == "" and not list(tmp_path.iterdir())
     (line,) = done.stderr.splitlines()
-    (key, value), = left.items()
+    ((key, value),) = left.items()
     assert line.startswith(f"error: environment: {key}={value}: ")
 
 
@@ -118,7 +124,13 @@ def test_trouble_27_nothing_is_compiled_to_start(environment, tmp_path):
         (tmp_path / name).write_text(f"#!/bin/sh\necho {name} >> {tmp_path}/asked\nexit 1\n")
         (tmp_path / name).chmod(0o755)
     code = "from di4c.engine import ranks; print(ranks.start(), ranks.world_size()); ranks.finish()"
-    built = {"TORCH_EXTENSIONS_DIR": str(tmp_path / "extensions"), "PATH": f"{tmp_path}:{environment['PATH']}", "DS_ACCELERATOR": "cpu"}
-    done = subprocess.run([sys.executable, "-c", code], cwd=TOP, capture_output=True, text=True, timeout=100, env=os.environ | built)
+    built = {
+        "TORCH_EXTENSIONS_DIR": str(tmp_path / "extensions"),
+        "PATH": f"{tmp_path}:{environment['PATH']}",
+        "DS_ACCELERATOR": "cpu",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=TOP, capture_output=True, text=True, timeout=100, env=os.environ | built
+    )
     assert done.returncode == 0 and done.stdout.splitlines()[-1] == "cpu 1", done.stderr
     assert not (tmp_path / "asked").exists() and not (tmp_path / "extensions").exists()

@@ -80,7 +80,10 @@ def test_only_a_few_batches_are_read_ahead_and_by_the_thread():
 def test_an_error_comes_in_the_place_of_its_batch():
     order = ExampleStream(Reader(), 5, batch_size=6).indices(0, 10).tolist()
     stream = ExampleStream(Reader(broken=order[7]), 5, batch_size=6)
-    with pytest.raises(DataError, match=f"example {order[7]} cannot be read"), ReadAhead(stream, keys(0, 9), CPU) as batches:
+    with (
+        pytest.raises(DataError, match=f"example {order[7]} cannot be read"),
+        ReadAhead(stream, keys(0, 9), CPU) as batches,
+    ):
         assert [batches.next()[0].cond.tolist() for _ in range(2)] == [order[2:4], order[4:6]]
         while True:
             served = batches.next()[0].cond.tolist()

@@ -92,7 +92,9 @@ def test_all_stages_train_alike(folder):
 def test_adapters_and_head_alone_are_kept(folder, name):
     newest = folder / name / "checkpoints" / "step-00000006"
     for file in (newest / "model.safetensors", newest / "ema.safetensors", newest / "optimizer.safetensors"):
-        held = {n.removeprefix("exp_avg/").removeprefix("exp_avg_sq/") for n in names(file)} - {"model.backbone.base_digest"}
+        held = {n.removeprefix("exp_avg/").removeprefix("exp_avg_sq/") for n in names(file)} - {
+            "model.backbone.base_digest"
+        }
         assert held and all(".lora_" in n or n.startswith("model.head.") for n in held), file
     assert not [n for n in names(folder / name / "export" / "model.safetensors") if "embeddings" in n]
 

@@ -34,7 +34,9 @@ def shared(seed: int = 0) -> tuple[DenoiserTeacher, MixtureStudent]:
     made = teacher(seed)
     backbone = share_base(made, **LORA)
     head = Readout(1, backbone, rank=3)
-    return made, MixtureStudent(backbone, head, parameterisation=made.parameterisation, num_states=made.process.num_states)
+    return made, MixtureStudent(
+        backbone, head, parameterisation=made.parameterisation, num_states=made.process.num_states
+    )
 
 
 def x_t() -> torch.Tensor:

@@ -89,7 +89,9 @@ def reference() -> tuple[list[float], dict[str, torch.Tensor], dict[str, torch.T
         loss.backward()
         torch.nn.utils.clip_grad_norm_(objective.parameters(), options.clip)
         for group in optimizer.param_groups:
-            group["lr"] = options.optimizer.lr * group["lr_multiplier"] * lr_factor(step, options.steps, options.schedule)
+            group["lr"] = (
+                options.optimizer.lr * group["lr_multiplier"] * lr_factor(step, options.steps, options.schedule)
+            )
         optimizer.step()
         found.append(loss.item())
         decay = min(options.ema, (2 + step) / (11 + step))
@@ -106,7 +108,8 @@ def test_losses_and_average_are_those_of_plain_torch(folder, one_rank):
         for key, value in model.items():
             if f"model.{key}" in average:
                 torch.testing.assert_close(value, average[f"model.{key}"], rtol=1e-4, atol=1e-5, msg=f"{name} {key}")
-        assert (model["mix.0.weight"] - weights["model.mix.0.weight"]).abs().max() > 1e-3  # the average is not the weights
+        # the average is not the weights
+        assert (model["mix.0.weight"] - weights["model.mix.0.weight"]).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("number", STAGES)

@@ -51,7 +51,12 @@ def start(host: str, number: int, spec: Path) -> subprocess.Popen:
     env = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
     env |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": PYTHONPATH, "GLOO_SOCKET_IFNAME": host}
     return subprocess.Popen(
-        ["ip", "netns", "exec", host, *named], cwd=spec.parent, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        ["ip", "netns", "exec", host, *named],
+        cwd=spec.parent,
+        env=env,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
 
 

@@ -63,7 +63,9 @@ class ToyModel(nn.Module):
     def __init__(self, width: int = 12, dropout: float = 0.0):
         super().__init__()
         self.embed = nn.Embedding(STATES + 1, width)
-        self.mix = nn.Sequential(nn.Linear(POSITIONS * width, 4 * width), nn.GELU(), nn.Linear(4 * width, POSITIONS * width))
+        self.mix = nn.Sequential(
+            nn.Linear(POSITIONS * width, 4 * width), nn.GELU(), nn.Linear(4 * width, POSITIONS * width)
+        )
         self.head = nn.Linear(width, STATES + 1, bias=False)
         self.head.weight = self.embed.weight
         self.dropout = nn.Dropout(dropout)
@@ -120,4 +122,8 @@ class ToyObjective(Objective):
 
     def diagnostics(self, batch, draws, census):
         features = self.model(batch.x_0)
-        return {"mean_logit": float(features.mean()), "census": float(len(census.x_0)), "mixture_collapsed": self.collapsed}
+        return {
+            "mean_logit": float(features.mean()),
+            "census": float(len(census.x_0)),
+            "mixture_collapsed": self.collapsed,
+        }

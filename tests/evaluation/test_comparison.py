@@ -37,7 +37,9 @@ def test_a_run_is_compared_with_its_teacher_and_the_result_is_complete(runs, tmp
     assert values["rows"] == outcome.rows
     assert set(outcome.rows[0]["metrics"]) == {"covariance_error", "pair_tv", "frechet_distance", "nll_nats_per_token"}
     assert set(values["floors"]) == {"covariance_error", "pair_tv", "frechet_distance"}
-    made = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file() and "cells" not in path.parts}
+    made = {
+        str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file() and "cells" not in path.parts
+    }
     assert {"eval.json", "eval.csv", "eval.png", "report.html", "grids/data.png", "grids/student-inf-2.png"} <= made
     teacher, same = ([r["metrics"] for r in outcome.rows if r["model"] == name] for name in ("teacher", "other"))
     assert teacher == same  # one model under two names
@@ -86,7 +88,9 @@ def test_also_must_not_take_a_name_twice(runs):
 
 
 def test_the_tools(runs, tmp_path):
-    done = run_tool("sample.py", "--run", runs["student"], "--steps", 2, "--num", 9, "--label", 3, "--out", tmp_path / "a" / "x.png")
+    done = run_tool(
+        "sample.py", "--run", runs["student"], "--steps", 2, "--num", 9, "--label", 3, "--out", tmp_path / "a" / "x.png"
+    )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "a" / "x.png").stat().st_size > 0
     done = run_tool("eval.py", "--run", runs["student"], "--out", tmp_path / "b", "--steps", "1", "--mixture-sizes", "inf",

@@ -158,7 +158,9 @@ def test_sampler_and_data_can_be_changed(runs):
 
 def test_a_sampler_that_keeps_predictions_is_refused_for_a_network_that_reads_the_time(runs):
     overrides = ["eval.sampler={name: mdlm-ancestral, cached: true}"]
-    with pytest.raises(SpecError, match="eval.sampler: MdlmAncestral keeps predictions.*DiT reads the time.*cached: false"):
+    with pytest.raises(
+        SpecError, match="eval.sampler: MdlmAncestral keeps predictions.*DiT reads the time.*cached: false"
+    ):
         di4c.load(runs["student"], device="cpu", overrides=overrides).sample(1, 2, cond=0, seed=0)
 
 

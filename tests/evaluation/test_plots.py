@@ -31,13 +31,17 @@ def test_models_differ_in_colour_and_marker():
 
 
 def test_one_step_and_a_value_of_zero_can_be_drawn():
-    rows = [row | {"metrics": {"error": {"mean": 0.0, "std": 0.0}}} for row in rows_of(measurements()) if row["steps"] == 1]
+    rows = [
+        row | {"metrics": {"error": {"mean": 0.0, "std": 0.0}}} for row in rows_of(measurements()) if row["steps"] == 1
+    ]
     assert len(pixels(metrics_figure(rows, {}, {}))) > 0
 
 
 def test_curves_leave_out_what_says_nothing(tmp_path):
     path = tmp_path / "metrics.csv"
-    path.write_text("step,loss,copy,constant,rare,bad,lr\n1,2.0,2.0,1,,nan,0.1\n2,1.5,1.5,1,5,nan,0.2\n3,1.0,1.0,1,4,nan,0.3\n")
+    path.write_text(
+        "step,loss,copy,constant,rare,bad,lr\n1,2.0,2.0,1,,nan,0.1\n2,1.5,1.5,1,5,nan,0.2\n3,1.0,1.0,1,4,nan,0.3\n"
+    )
     assert read_curves(path) == {"loss": ([1, 2, 3], [2.0, 1.5, 1.0]), "rare": ([2, 3], [5.0, 4.0])}
 
 

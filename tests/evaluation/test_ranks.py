@@ -72,7 +72,13 @@ def test_without_a_launcher_there_is_one_rank(monkeypatch):
 
 def test_trouble_b18_srun_gives_an_evaluation_its_ranks(monkeypatch):
     joined = {}
-    step = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1", "SLURM_LOCALID": "1", "SLURM_JOB_ID": "4711", "SLURM_STEP_NODELIST": "n1"}
+    step = {
+        "SLURM_STEP_NUM_TASKS": "2",
+        "SLURM_PROCID": "1",
+        "SLURM_LOCALID": "1",
+        "SLURM_JOB_ID": "4711",
+        "SLURM_STEP_NODELIST": "n1",
+    }
     monkeypatch.setattr(os, "environ", {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE")} | step)
     monkeypatch.setattr(dist, "init_process_group", lambda backend, timeout: joined.update(os.environ, backend=backend))
     monkeypatch.setattr(dist, "get_rank", lambda: int(os.environ["RANK"]))

@@ -36,14 +36,18 @@ def moved(made: SimpleNamespace, device: str) -> SimpleNamespace:
     """The system of a case on the device; its parameters are leaves there."""
     old = made.prediction
     leaf = lambda x: x.detach().to(device).requires_grad_()  # noqa: E731
-    modulation = None if old.modulation is None else Modulation(old.modulation.module.to(device), leaf(old.modulation.code))
+    modulation = (
+        None if old.modulation is None else Modulation(old.modulation.module.to(device), leaf(old.modulation.code))
+    )
     prediction = replace(
         old, features=leaf(old.features), x_t=old.x_t.to(device), readout=old.readout.to(device), modulation=modulation,
         log_weights=None if old.log_weights is None else old.log_weights.to(device),
     )  # fmt: skip
     parameters = [prediction.features, *prediction.readout.parameters()]
     parameters += [] if modulation is None else [*modulation.module.parameters(), modulation.code]
-    return SimpleNamespace(prediction=prediction, x=made.x.to(device), q=made.q.to(device), case=made.case, parameters=parameters)
+    return SimpleNamespace(
+        prediction=prediction, x=made.x.to(device), q=made.q.to(device), case=made.case, parameters=parameters
+    )
 
 
 def with_truth(case: Case, dtype: torch.dtype, device: str) -> tuple[SimpleNamespace, SimpleNamespace]:
@@ -75,11 +79,20 @@ def text_student(teacher: DenoiserTeacher, head: str) -> MixtureStudent:
     """Its student with a stirred head, on the CPU."""
     backbone = teacher.student_backbone()
     made = stirred(HEADS[head](backbone), seed=1)
-    return MixtureStudent(backbone, made, parameterisation=teacher.parameterisation, num_states=teacher.process.num_states)
+    return MixtureStudent(
+        backbone, made, parameterisation=teacher.parameterisation, num_states=teacher.process.num_states
+    )
 
 
 def text_objective(
-    device: str, *, head: str = "token", positions: int = 8, states: int = 40, components: int = 3, x_u: str = "each", width: int = 16
+    device: str,
+    *,
+    head: str = "token",
+    positions: int = 8,
+    states: int = 40,
+    components: int = 3,
+    x_u: str = "each",
+    width: int = 16,
 ) -> Di4C:
     """Both terms of the loss with the control variate, t = ½, on the device."""
     teacher = text_teacher(positions, states, width)

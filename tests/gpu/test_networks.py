@@ -35,7 +35,9 @@ def test_a_compiled_network_is_the_eager_one_in_one_graph(head, slow_on_cpu):
     ours.square().sum().backward(), theirs.square().sum().backward()
     for (name, p), q in zip(compiled.named_parameters(), eager.parameters(), strict=True):
         if q.grad is not None:
-            torch.testing.assert_close(p.grad, q.grad, rtol=1e-3, atol=1e-3 * float(q.grad.abs().max()) + 1e-6, msg=name)
+            torch.testing.assert_close(
+                p.grad, q.grad, rtol=1e-3, atol=1e-3 * float(q.grad.abs().max()) + 1e-6, msg=name
+            )
     assert not counters["graph_break"], dict(counters["graph_break"])
 
 
@@ -48,7 +50,11 @@ def test_samples_have_no_mask_and_are_those_of_the_cpu(head, dtype, device, reco
         student, draws = student_on(where, head, dtype), Draws(0, count=64, device=where)
         with torch.no_grad():
             denoiser = mixture_denoiser(student, Uniform(), draws.child("lambda"))
-            return MdlmAncestral(process).sample(denoiser, process.prior(POSITIONS, draws), 4, None, draws.child("x")).cpu()
+            return (
+                MdlmAncestral(process)
+                .sample(denoiser, process.prior(POSITIONS, draws), 4, None, draws.child("x"))
+                .cpu()
+            )
 
     tokens = sampled(device)
     assert tokens.min() >= 0 and tokens.max() < STATES - 1
@@ -60,14 +66,24 @@ def test_samples_have_no_mask_and_are_those_of_the_cpu(head, dtype, device, reco
 
 def test_one_step_samples_follow_the_students_marginals(device):
     """Frequencies of the tokens at every position of 20 000 samples, within five standard errors of the law's mean over λ."""
-    student, process, size = student_on(device), text_teacher(POSITIONS, STATES).process, 20_000 if device == "cuda" else 4000
+    student, process, size = (
+        student_on(device),
+        text_teacher(POSITIONS, STATES).process,
+        20_000 if device == "cuda" else 4000,
+    )
     draws = Draws(0, count=size, device=device)
     with torch.no_grad():
         one = Draws(1, count=1, device=device)
-        prediction = student.predict(process.prior(POSITIONS, one), torch.ones(1, device=device), None, Sobol().sample(2048, one).to(device))
+        prediction = student.predict(
+            process.prior(POSITIONS, one), torch.ones(1, device=device), None, Sobol().sample(2048, one).to(device)
+        )
         p = prediction.average().log_probs(torch.arange(POSITIONS, device=device))[:, 0].exp().double()
         tokens = MdlmAncestral(process).sample(
-            mixture_denoiser(student, Uniform(), draws.child("lambda")), process.prior(POSITIONS, draws), 1, None, draws.child("x")
+            mixture_denoiser(student, Uniform(), draws.child("lambda")),
+            process.prior(POSITIONS, draws),
+            1,
+            None,
+            draws.child("x"),
         )
     found = torch.stack([torch.bincount(tokens[:, d], minlength=STATES) for d in range(POSITIONS)]).double() / size
     error = (p * (1 - p) / size).sqrt()
@@ -94,7 +110,9 @@ def test_adapters_on_a_shared_base_are_those_of_the_cpu(device):
         assert gradients and all("lora_" in name for name in gradients)
         results.append((frozen.cpu(), gradients))
     torch.testing.assert_close(results[0][0], results[1][0], rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(results[0][0], text_teacher(POSITIONS, STATES).predict(x_t, t).features, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        results[0][0], text_teacher(POSITIONS, STATES).predict(x_t, t).features, rtol=1e-4, atol=1e-4
+    )
     torch.testing.assert_close(results[0][1], results[1][1], rtol=1e-3, atol=1e-5)
 
 

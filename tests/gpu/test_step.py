@@ -12,7 +12,9 @@ def step(objective, inputs) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     objective.zero_grad()
     loss = objective.loss(inputs)["loss"]
     loss.mean().backward()
-    return loss.detach().cpu(), {name: p.grad.cpu().clone() for name, p in objective.named_parameters() if p.grad is not None}
+    return loss.detach().cpu(), {
+        name: p.grad.cpu().clone() for name, p in objective.named_parameters() if p.grad is not None
+    }
 
 
 def data(sizes: dict) -> torch.Tensor:
@@ -20,11 +22,16 @@ def data(sizes: dict) -> torch.Tensor:
     return torch.randint(sizes.get("states", 40) - 1, (2, sizes.get("positions", 8)), generator=generator)
 
 
-@pytest.mark.parametrize(("head", "x_u"), [("token", "each"), ("adaln", "shared"), ("late", "shared"), ("readout", "shared")])
+@pytest.mark.parametrize(
+    ("head", "x_u"), [("token", "each"), ("adaln", "shared"), ("late", "shared"), ("readout", "shared")]
+)
 def test_a_step_is_that_of_the_cpu(head, x_u, device, record_property):
     """float32; the target's tokens are given, since a draw may differ where rounding decides: how often is reported."""
     sizes = SIZES[device]
-    here, there = text_objective("cpu", head=head, x_u=x_u, **sizes), text_objective(device, head=head, x_u=x_u, **sizes)
+    here, there = (
+        text_objective("cpu", head=head, x_u=x_u, **sizes),
+        text_objective(device, head=head, x_u=x_u, **sizes),
+    )
     on_cpu, on_device = inputs_of(here, data(sizes), "cpu"), inputs_of(there, data(sizes), device)
     assert torch.equal(on_cpu.student.x_t, on_device.student.x_t.cpu())
     different = float((on_cpu.target_samples != on_device.target_samples.cpu()).float().mean())
@@ -59,6 +66,8 @@ def test_a_step_in_bf16_is_near_that_of_float32(device):
     narrow.bfloat16(), narrow.teacher.network.bfloat16()
     wanted, found = (one.loss(inputs_of(one, data(SIZES[device]), device)) for one in (wide, narrow))
     assert found["loss"].dtype == wanted["loss"].dtype and found["data_correlated"].isfinite().all()
-    torch.testing.assert_close(found["data_correlated"].double(), wanted["data_correlated"].double(), rtol=0.03, atol=0.3)
+    torch.testing.assert_close(
+        found["data_correlated"].double(), wanted["data_correlated"].double(), rtol=0.03, atol=0.3
+    )
     found["loss"].mean().backward()
     assert all(p.grad.isfinite().all() for p in narrow.parameters() if p.grad is not None)

@@ -103,9 +103,13 @@ def test_the_target_is_drawn_as_on_a_cpu_and_its_marginals_are_exact(name, devic
         drawn, marginals = drawn_with_marginals(
             made.prediction, Draws(5, count=case.batch, device=device), chunk_bytes=case.chunk_bytes, keep_bytes=10**9
         )
-        exact, wanted = drawn_with_marginals(truth.prediction, Draws(5, count=case.batch), chunk_bytes=10**9, keep_bytes=10**10)
+        exact, wanted = drawn_with_marginals(
+            truth.prediction, Draws(5, count=case.batch), chunk_bytes=10**9, keep_bytes=10**10
+        )
         rows = torch.arange(made.prediction.x_t.numel())
-        torch.testing.assert_close(marginals.probs(rows.to(device)).double().cpu(), wanted.probs(rows), rtol=1e-4, atol=1e-7)
+        torch.testing.assert_close(
+            marginals.probs(rows.to(device)).double().cpu(), wanted.probs(rows), rtol=1e-4, atol=1e-7
+        )
     different = float((drawn.cpu() != exact).float().mean())
     record_property("differing_tokens", different)
     assert different < 0.002

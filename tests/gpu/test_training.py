@@ -20,8 +20,16 @@ def sections(**changes) -> dict:
 
 def test_all_stages_train_alike_on_one_device(slow_on_cpu, tmp_path):
     """fp32 within 1e-4 of stage 0, as on CPUs; bf16 within 1 %."""
-    cells = {f"{stage}-{precision}": (stage, precision) for stage in range(4) for precision in ("fp32", "bf16") if stage or precision == "fp32"}
-    jobs = [job(sections(), str(tmp_path / name), {"stage": stage}, precision=precision) for name, (stage, precision) in cells.items()]
+    cells = {
+        f"{stage}-{precision}": (stage, precision)
+        for stage in range(4)
+        for precision in ("fp32", "bf16")
+        if stage or precision == "fp32"
+    }
+    jobs = [
+        job(sections(), str(tmp_path / name), {"stage": stage}, precision=precision)
+        for name, (stage, precision) in cells.items()
+    ]
     trained(jobs)
     for name, (_, precision) in cells.items():
         difference = relative(losses(tmp_path / name), losses(tmp_path / "0-fp32"))
@@ -31,7 +39,9 @@ def test_all_stages_train_alike_on_one_device(slow_on_cpu, tmp_path):
 def test_a_deterministic_run_has_the_same_bits_again_killed_and_resumed(slow_on_cpu, tmp_path):
     """Every loss and every exported weight."""
     options = {"deterministic": True, "steps": STEPS, "checkpoint_every": 8, "batch_size": 8}
-    one, again, killed = (job(sections(), str(tmp_path / name), {"stage": 1}, **options) for name in ("one", "again", "killed"))
+    one, again, killed = (
+        job(sections(), str(tmp_path / name), {"stage": 1}, **options) for name in ("one", "again", "killed")
+    )
     processes, _ = start([killed], module=WORKER)
     wait_for(tmp_path / "killed/checkpoints/step-00000008", processes[0])
     processes[0].send_signal(signal.SIGKILL)

@@ -10,7 +10,9 @@ SIDE, LEVELS, CODES = 16, 16, 64
 def made() -> VQGAN:
     """A network with random weights, its code vectors where latents lie."""
     torch.manual_seed(0)
-    network = VQGAN(image_size=SIDE, channels=1, ch=16, ch_mult=[1, 2], num_res_blocks=1, z_channels=8, num_codes=CODES, embed_dim=4).eval()
+    network = VQGAN(
+        image_size=SIDE, channels=1, ch=16, ch_mult=[1, 2], num_res_blocks=1, z_channels=8, num_codes=CODES, embed_dim=4
+    ).eval()
     with torch.no_grad():
         latents = network.latents(pictures(64)).movedim(1, -1).flatten(0, -2)
     network.quantize.embedding.weight.data.copy_(latents[torch.linspace(0, len(latents) - 1, CODES).long()])

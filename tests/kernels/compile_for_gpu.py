@@ -27,9 +27,27 @@ def cases(components: int):
     """(kernel, types, constants) as they are launched on a card, with every option on. The components are a size, no constant."""
     bias = {"BIAS": 2, "BS": 1024 if components <= 16 else 512}
     yield kernels.normalisers, {**LOGITS, "out": F}, bias
-    yield kernels.divergences, {**LOGITS, "log_w": F, "q": F, "sums": F, "pulled": F}, {**bias, "KL": True, "COMPONENTWISE": True, "JP": 2}
-    types = {**LOGITS, "log_w": F, "row_sums": F, "q": F, "g_kl": F, "g_componentwise": F, "tokens": I, "g_chosen": F, "out": B}
-    yield kernels.gradient, types, {**bias, "KL": True, "COMPONENTWISE": True, "CHOSEN": True, "JP": 2, "NP": max(2, components)}
+    yield (
+        kernels.divergences,
+        {**LOGITS, "log_w": F, "q": F, "sums": F, "pulled": F},
+        {**bias, "KL": True, "COMPONENTWISE": True, "JP": 2},
+    )
+    types = {
+        **LOGITS,
+        "log_w": F,
+        "row_sums": F,
+        "q": F,
+        "g_kl": F,
+        "g_componentwise": F,
+        "tokens": I,
+        "g_chosen": F,
+        "out": B,
+    }
+    yield (
+        kernels.gradient,
+        types,
+        {**bias, "KL": True, "COMPONENTWISE": True, "CHOSEN": True, "JP": 2, "NP": max(2, components)},
+    )
     yield kernels.masses, {**LOGITS, "out": D}, bias
     yield kernels.invert, {**LOGITS, "mass": D, "uniform": D, "out": I}, {**bias, "TP": 128}
     yield kernels.means, {**LOGITS, "weights": F, "certain": I, "out": F}, {**bias, "CERTAIN": True}
@@ -49,9 +67,18 @@ def main(components: list[int]) -> None:
     ptxas = str(Path(triton.__file__).parent / "backends/nvidia/bin/ptxas")
     for number in components:
         for kernel, types, constants in cases(number):
-            source = ASTSource(kernel, signature(kernel, **types, **dict.fromkeys(constants, "constexpr")), {(kernel.arg_names.index(k),): v for k, v in constants.items()})
+            source = ASTSource(
+                kernel,
+                signature(kernel, **types, **dict.fromkeys(constants, "constexpr")),
+                {(kernel.arg_names.index(k),): v for k, v in constants.items()},
+            )
             compiled = triton.compile(source, target=TARGET)
-            print(json.dumps({"kernel": kernel.__name__, "components": number, "spilled": spilled(compiled.asm["ptx"], ptxas)}), flush=True)
+            print(
+                json.dumps(
+                    {"kernel": kernel.__name__, "components": number, "spilled": spilled(compiled.asm["ptx"], ptxas)}
+                ),
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

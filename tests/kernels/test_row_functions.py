@@ -62,12 +62,16 @@ def test_means_and_certain_lines(kernels, bias):
     g = torch.Generator().manual_seed(1)
     rows, each, states = 3, 4, 70
     z = torch.randn(rows, each, states, generator=g)
-    b = {"none": None, "shared": torch.randn(states, generator=g), "per position": torch.randn(5, states, generator=g)}[bias]
+    b = {"none": None, "shared": torch.randn(states, generator=g), "per position": torch.randn(5, states, generator=g)}[
+        bias
+    ]
     position, weights = torch.tensor([4, 0, 4]), torch.tensor([0.1, 0.2, 0.3, 0.4])
     certain = torch.tensor([[-1, -1, 7, -1], [69, 69, 69, 69], [-1, -1, -1, -1]])
     module, mean = kernels(), torch.empty(rows, states)
     uniform = torch.rand(rows, each, generator=g, dtype=torch.float64)
-    found = module.row_draw(logits_of(module, z, b, position), Lines(weights, uniform, certain), torch.empty_like(z), mean)
+    found = module.row_draw(
+        logits_of(module, z, b, position), Lines(weights, uniform, certain), torch.empty_like(z), mean
+    )
     p = (z if b is None else z + (b if b.dim() == 1 else b[position, None])).softmax(-1)
     p = torch.where((certain >= 0)[..., None], torch.nn.functional.one_hot(certain.clamp_min(0), states).float(), p)
     torch.testing.assert_close(mean, torch.einsum("c,pcs->ps", weights, p), rtol=1e-5, atol=1e-7)
@@ -75,7 +79,9 @@ def test_means_and_certain_lines(kernels, bias):
 
 
 @pytest.mark.parametrize("kernels", KERNELS)
-@pytest.mark.parametrize("components, samples, states", [(2, 6, 40), (1, 1, 2), pytest.param(256, 2, 6, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "components, samples, states", [(2, 6, 40), (1, 1, 2), pytest.param(256, 2, 6, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("equal", [False, True])
 def test_values_and_gradients_with_tokens_that_repeat(kernels, components, samples, states, equal):
     """All N tokens of a row equal, too: each adds its gradient."""
@@ -92,7 +98,11 @@ def test_values_and_gradients_with_tokens_that_repeat(kernels, components, sampl
     wide = z.double().requires_grad_()
     every, stacked = torch.ones(rows, 1, dtype=torch.bool), torch.stack(q).double()[:, :, None]
     truth = dense_sums(wide.log_softmax(-1)[:, :, None], every, against.log_weights, tokens[..., None], stacked)
-    total = (truth["joint"].mT * given.chosen).sum() + (truth["kl"] * given.kl).sum() + (truth["componentwise_kl"] * given.componentwise).sum()
+    total = (
+        (truth["joint"].mT * given.chosen).sum()
+        + (truth["kl"] * given.kl).sum()
+        + (truth["componentwise_kl"] * given.componentwise).sum()
+    )
     (expected,) = torch.autograd.grad(total, wide)
     close = {"rtol": 1e-5, "atol": 1e-5}
     torch.testing.assert_close(found.chosen.double(), truth["joint"].mT, **close)
@@ -105,9 +115,13 @@ def test_values_and_gradients_with_tokens_that_repeat(kernels, components, sampl
 def test_a_chunk_may_have_no_row(kernels):
     """Where no position of a step is open."""
     module, z, mean = kernels(), torch.empty(0, 2, 33), torch.empty(0, 33)
-    drawn = module.row_draw(Logits(z), Lines(torch.ones(2) / 2, torch.empty(0, 2, dtype=torch.float64)), torch.empty_like(z), mean)
+    drawn = module.row_draw(
+        Logits(z), Lines(torch.ones(2) / 2, torch.empty(0, 2, dtype=torch.float64)), torch.empty_like(z), mean
+    )
     assert drawn.shape == (0, 2) and drawn.dtype == torch.int64
-    found = module.row_values(Logits(z), Against(torch.zeros(2), torch.empty(0, 3, dtype=torch.int64), [mean], kl=True), torch.empty_like(z))
+    found = module.row_values(
+        Logits(z), Against(torch.zeros(2), torch.empty(0, 3, dtype=torch.int64), [mean], kl=True), torch.empty_like(z)
+    )
     assert found.chosen.shape == (0, 2, 3) and found.kl.shape == (1, 0)
 
 
@@ -134,7 +148,13 @@ def test_sweeps_fill_the_card(rows, states):
 def test_kernels_compile_for_an_h100_without_spilling():
     worker = Path(__file__).parent / "compile_for_gpu.py"
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    done = subprocess.run([sys.executable, str(worker), "1", "16", "64", "256"], capture_output=True, text=True, env=environment, timeout=300)
+    done = subprocess.run(
+        [sys.executable, str(worker), "1", "16", "64", "256"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(found) == 4 * 6 and not [each for each in found if each["spilled"]]

@@ -19,7 +19,8 @@ from di4c.kernels import backend
 from di4c.mixture.target import draw
 
 pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("triton") is None, reason="Triton is not installed (it comes with CUDA builds of torch, or pip install triton)"
+    importlib.util.find_spec("triton") is None,
+    reason="Triton is not installed (it comes with CUDA builds of torch, or pip install triton)",
 )
 
 

@@ -43,4 +43,6 @@ def test_a_step_waits_once_a_sub_step_once_for_the_target_and_once_for_the_stude
     """Whatever the head, and however many chunks: only numbers of uncertain positions are asked for."""
     monkeypatch.setattr(torch_rows, "_underflows", lambda mean, relevant: True)  # as on a GPU, which is not asked
     substeps = 2
-    assert waits(consistency=ConsistencyTerm(1.0, make(**options).loss.consistency.estimator), **options) == substeps + 2
+    assert (
+        waits(consistency=ConsistencyTerm(1.0, make(**options).loss.consistency.estimator), **options) == substeps + 2
+    )

@@ -73,7 +73,9 @@ def test_the_teacher_is_called_equally_often_whatever_the_times():
     """Ranks that share its weights wait for each other at every call; the first sub-step's first call is that of the data term."""
     objective, calls = make(distillation=None), []
     options = objective.options
-    objective.options = replace(options, sampler=Uneven(objective.teacher.process), consistency=replace(options.consistency, above=0.0))
+    objective.options = replace(
+        options, sampler=Uneven(objective.teacher.process), consistency=replace(options.consistency, above=0.0)
+    )
     predict = objective.teacher.predict
     objective.teacher.predict = lambda x, t, cond=None: (calls.append(float(t[0])), predict(x, t, cond))[1]
     first_times, counts = set(), set()
@@ -110,7 +112,8 @@ def test_a_split_law_computes_one_side_only():
 def test_consistency_on_some_steps_keeps_the_expected_loss():
     always = make(data=None, distillation=DistillationTerm(1.0, below=1.0))
     sometimes = make(
-        data=None, distillation=DistillationTerm(1.0, below=1.0),
+        data=None,
+        distillation=DistillationTerm(1.0, below=1.0),
         consistency=ConsistencyTerm(1.0, ESTIMATORS["control-variate"], above=0.1, probability=0.25),
     )
     steps = [(always(batch(), Draws(k, count=6), k), sometimes(batch(), Draws(k, count=6), k)) for k in range(40)]
@@ -123,7 +126,9 @@ def test_consistency_on_some_steps_keeps_the_expected_loss():
 def test_a_step_on_which_no_term_is_due_is_a_step():
     """Its loss is 0, and a backward pass goes through; the consistency term alone, computed on a quarter of the steps."""
     objective = make(
-        data=None, distillation=None, consistency=ConsistencyTerm(1.0, ESTIMATORS["control-variate"], above=0.1, probability=0.25)
+        data=None,
+        distillation=None,
+        consistency=ConsistencyTerm(1.0, ESTIMATORS["control-variate"], above=0.1, probability=0.25),
     )
     due = set()
     for step in range(12):
@@ -138,7 +143,9 @@ def test_a_step_on_which_no_term_is_due_is_a_step():
 def test_distillation_at_times_of_its_own():
     objective = make(near_time=UniformTime(low=0.01, high=0.2), near_copies=4, time=UniformTime(low=0.5))
     terms = objective(batch(), Draws(0, count=6), 0)
-    assert terms["distillation"].shape == (6,) and terms["distillation"].min() >= 0 and terms["consistency"].shape == (6,)
+    assert (
+        terms["distillation"].shape == (6,) and terms["distillation"].min() >= 0 and terms["consistency"].shape == (6,)
+    )
 
 
 def test_gradient_reaches_the_student_only():
@@ -174,11 +181,19 @@ def learned(scale: float, head_rate: float) -> Di4C:
     with torch.no_grad():
         student.head.project.weight.mul_(scale)
     made = Di4C(
-        teacher, student, latent=Uniform(), sampler=Ancestral(teacher.process), components=4, time=TimeGrid(points=[1.0]),
+        teacher,
+        student,
+        latent=Uniform(),
+        sampler=Ancestral(teacher.process),
+        components=4,
+        time=TimeGrid(points=[1.0]),
         data=DataTerm(1.0, MonteCarlo(), Gate("constant", 1.0)),
     )
     head = set(student.head.parameters())
-    groups = [{"params": [*head], "lr": 5e-3 * head_rate}, {"params": [p for p in student.parameters() if p not in head]}]
+    groups = [
+        {"params": [*head], "lr": 5e-3 * head_rate},
+        {"params": [p for p in student.parameters() if p not in head]},
+    ]
     optimizer = torch.optim.Adam(groups, lr=5e-3)
     x_0 = torch.tensor([[0] * 6, [2] * 6]).repeat(8, 1)
     for step in range(40):
@@ -203,7 +218,9 @@ def test_a_trained_student_that_collapsed_is_told_from_a_healthy_one(tmp_path, c
     assert not (tmp_path / "healthy/warnings.txt").exists()
     assert (tmp_path / "collapsed/warnings.txt").read_text().count("mixture-collapsed") == 1
     told = capsys.readouterr()
-    assert (told.out + told.err).count("warning: step 20: the mixture has collapsed") == 1 and "warning: step 40" not in told.out + told.err
+    assert (told.out + told.err).count(
+        "warning: step 20: the mixture has collapsed"
+    ) == 1 and "warning: step 40" not in told.out + told.err
 
 
 def test_effective_components_by_hand():
@@ -211,7 +228,9 @@ def test_effective_components_by_hand():
     found = effective_components(Statistics(torch.full((3,), 1 / 3).log(), joint=joint))
     torch.testing.assert_close(found, torch.tensor([1.5]))
     terms = make()(batch(), Draws(0, count=6), 0)
-    assert (terms["data_effective_components"] >= 1).all() and (terms["consistency_effective_components"] <= 3 + 1e-4).all()
+    assert (terms["data_effective_components"] >= 1).all() and (
+        terms["consistency_effective_components"] <= 3 + 1e-4
+    ).all()
 
 
 def test_a_mixture_learns_in_one_step_what_a_product_cannot():
@@ -221,8 +240,13 @@ def test_a_mixture_learns_in_one_step_what_a_product_cannot():
     latent = Categorical(atoms=2)
     student = tiny_student(teacher, "late", 2)
     objective = Di4C(
-        teacher, student, latent=latent, sampler=Ancestral(teacher.process), components=2,
-        time=TimeGrid(points=[1.0]), data=DataTerm(1.0, MonteCarlo(), Gate("constant", 1.0)),
+        teacher,
+        student,
+        latent=latent,
+        sampler=Ancestral(teacher.process),
+        components=2,
+        time=TimeGrid(points=[1.0]),
+        data=DataTerm(1.0, MonteCarlo(), Gate("constant", 1.0)),
     )
     optimizer = torch.optim.Adam(student.parameters(), lr=1e-2)
     x_0 = torch.tensor([[0] * 6, [2] * 6]).repeat(8, 1)
@@ -254,7 +278,9 @@ def test_missing_pieces_are_named():
 @pytest.mark.parametrize("copies", [1, 2])
 def test_the_teacher_is_asked_once_at_x_t(copies, monkeypatch):
     """Its marginals at x_t and its first step towards x_u are the same question."""
-    objective = make(x_u="each" if copies > 1 else "shared", consistency=ConsistencyTerm(1.0, ESTIMATORS["control-variate"]))
+    objective = make(
+        x_u="each" if copies > 1 else "shared", consistency=ConsistencyTerm(1.0, ESTIMATORS["control-variate"])
+    )
     asked, predict = [], objective.teacher.predict
 
     def counting(x_t, t, cond=None):
@@ -269,7 +295,10 @@ def test_the_teacher_is_asked_once_at_x_t(copies, monkeypatch):
 def test_trouble_b02_a_region_that_includes_its_end_is_due_at_it():
     """A grid whose least time is `below` itself: distillation holds there, and so it has to be computed."""
     objective = make(
-        time=TimeGrid(points=[0.25, 0.75]), distillation=DistillationTerm(1.0, below=0.25, below_inclusive=True), consistency=None, data=None
+        time=TimeGrid(points=[0.25, 0.75]),
+        distillation=DistillationTerm(1.0, below=0.25, below_inclusive=True),
+        consistency=None,
+        data=None,
     )
     found = [objective(batch(), Draws(seed, count=6), 0) for seed in range(4)]
     assert all("distillation" in terms for terms in found)
@@ -298,7 +327,9 @@ class WritesInPlace(Ancestral):
 @pytest.mark.parametrize("x_u", ["shared", "each"])
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_trouble_b17_a_sampler_that_writes_into_x_t_gets_the_prediction_of_what_it_passes(estimator, x_u):
-    objective = make(estimator=estimator, x_u=x_u, teacher_step=StepLaw("constant", size=0.5), time=TimeGrid(points=[0.9]))
+    objective = make(
+        estimator=estimator, x_u=x_u, teacher_step=StepLaw("constant", size=0.5), time=TimeGrid(points=[0.9])
+    )
     objective.options = replace(objective.options, sampler=WritesInPlace(objective.teacher.process))
     asked, predict = [], objective.teacher.predict
     objective.teacher.predict = lambda x, t, cond=None: (asked.append(x.clone()), predict(x, t, cond))[1]

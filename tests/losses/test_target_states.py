@@ -37,9 +37,13 @@ def objective(estimator=None, latent=None, *, positions=POSITIONS, states=STATES
     latent = latent or Categorical(atoms=2, weights=[0.3, 0.7])
     settings = {"components": 2, "targets": 2, "time": TimeGrid(points=[T])} | options
     return Di4C(
-        teacher, tiny_student(teacher, "readout", latent.dim), latent=latent, sampler=Ancestral(teacher.process),
+        teacher,
+        tiny_student(teacher, "readout", latent.dim),
+        latent=latent,
+        sampler=Ancestral(teacher.process),
         teacher_step=StepLaw("constant", size=T - U, substeps=substeps),
-        consistency=ConsistencyTerm(1.0, estimator or ControlVariate()), **settings,
+        consistency=ConsistencyTerm(1.0, estimator or ControlVariate()),
+        **settings,
     )
 
 
@@ -172,11 +176,15 @@ def test_own_component_shares_lambda_and_scores_the_samples_at_u():
 
 
 @pytest.mark.parametrize(
-    "law", [Stratified(), Sobol(), Gaussian(dim=2, points="sobol"), Categorical(atoms=5)], ids=lambda law: type(law).__name__
+    "law",
+    [Stratified(), Sobol(), Gaussian(dim=2, points="sobol"), Categorical(atoms=5)],
+    ids=lambda law: type(law).__name__,
 )
 def test_estimators_of_independent_draws_refuse_laws_whose_draws_depend_on_one_another(law):
     gate = Gate("constant", 1.0)
-    with pytest.raises(SpecError, match=rf"objective.data.estimator: Jackknife .* latent: {type(law).__name__} .*take a law"):
+    with pytest.raises(
+        SpecError, match=rf"objective.data.estimator: Jackknife .* latent: {type(law).__name__} .*take a law"
+    ):
         objective(MonteCarlo(), law, data=DataTerm(1.0, Jackknife(), gate))
     with pytest.raises(SpecError, match=r"objective.consistency.estimator: OwnComponent .* latent: "):
         objective(OwnComponent(), law)

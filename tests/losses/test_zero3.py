@@ -8,7 +8,11 @@ from tests.losses.zero3_worker import SIZE, batch_of, objective_of
 JOBS = [
     {"head": head, "backbone": backbone, "chunk_bytes": chunk_bytes}
     for head, backbone, chunk_bytes in [
-        ("token", "dit", 1), ("late", "dit", 10**6), ("readout", "dit", 100), ("token", "maskgit", 100), ("readout", "maskgit", 10**6)
+        ("token", "dit", 1),
+        ("late", "dit", 10**6),
+        ("readout", "dit", 100),
+        ("token", "maskgit", 100),
+        ("readout", "maskgit", 10**6),
     ]
 ]
 JOBS += [JOBS[k] | {"components_at_a_time": size} for k, size in ((0, 1), (1, 2), (3, 2))]

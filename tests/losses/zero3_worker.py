@@ -23,8 +23,11 @@ from di4c.mixture.student import MixtureStudent
 
 SIZE = 4
 CONFIG = {
-    "train_batch_size": SIZE, "train_micro_batch_size_per_gpu": SIZE // 2, "gradient_accumulation_steps": 1,
-    "zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0}, "zero_allow_untested_optimizer": True,
+    "train_batch_size": SIZE,
+    "train_micro_batch_size_per_gpu": SIZE // 2,
+    "gradient_accumulation_steps": 1,
+    "zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0},
+    "zero_allow_untested_optimizer": True,
 }
 
 
@@ -43,10 +46,18 @@ def objective_of(job: dict) -> Di4C:
     )
     estimator = ControlVariate()
     return Di4C(
-        teacher, student, latent=Uniform(), sampler=Ancestral(teacher.process), components=3, targets=2,
-        time=UniformTime(), teacher_step=StepLaw("constant", size=0.1, substeps=2), chunk_bytes=job["chunk_bytes"],
+        teacher,
+        student,
+        latent=Uniform(),
+        sampler=Ancestral(teacher.process),
+        components=3,
+        targets=2,
+        time=UniformTime(),
+        teacher_step=StepLaw("constant", size=0.1, substeps=2),
+        chunk_bytes=job["chunk_bytes"],
         components_at_a_time=job.get("components_at_a_time"),
-        data=DataTerm(1.0, estimator, Gate("constant", 1.0)), consistency=ConsistencyTerm(1.0, estimator, above=0.1),
+        data=DataTerm(1.0, estimator, Gate("constant", 1.0)),
+        consistency=ConsistencyTerm(1.0, estimator, above=0.1),
         distillation=DistillationTerm(2.0, below=0.3),
     )
 
@@ -71,7 +82,9 @@ def perform(job: dict) -> dict:
         loss = engine(batch, draws, 0)["loss"]
         engine.backward(loss.mean())
         gradients = {
-            name: safe_get_full_grad(p).norm().item() for name, p in objective.model.named_parameters() if p.requires_grad
+            name: safe_get_full_grad(p).norm().item()
+            for name, p in objective.model.named_parameters()
+            if p.requires_grad
         }
         engine.step()
     parts = [torch.empty(share) for _ in range(dist.get_world_size())]

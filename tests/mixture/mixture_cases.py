@@ -79,11 +79,21 @@ class Case:
 
 cases = st.builds(
     Case,
-    batch=st.integers(1, 3), components=st.integers(1, 5), samples=st.integers(1, 4), positions=st.integers(1, 6),
-    states=st.integers(2, 7), width=st.integers(1, 5), bias=st.sampled_from(POINTWISE_BIAS), subs=st.booleans(),
-    modulated=st.booleans(), weighted=st.booleans(), scale=st.sampled_from([0.0, 0.3, 3.0, 30.0]),
-    visible=st.sampled_from([0.0, 0.5, 0.9, 1.0]), sharp_target=st.booleans(),
-    chunk_bytes=st.sampled_from([1, 100, 1000, 10**6]), seed=st.integers(0, 10**6),
+    batch=st.integers(1, 3),
+    components=st.integers(1, 5),
+    samples=st.integers(1, 4),
+    positions=st.integers(1, 6),
+    states=st.integers(2, 7),
+    width=st.integers(1, 5),
+    bias=st.sampled_from(POINTWISE_BIAS),
+    subs=st.booleans(),
+    modulated=st.booleans(),
+    weighted=st.booleans(),
+    scale=st.sampled_from([0.0, 0.3, 3.0, 30.0]),
+    visible=st.sampled_from([0.0, 0.5, 0.9, 1.0]),
+    sharp_target=st.booleans(),
+    chunk_bytes=st.sampled_from([1, 100, 1000, 10**6]),
+    seed=st.integers(0, 10**6),
 )
 
 
@@ -114,8 +124,15 @@ def system(case: Case, dtype: torch.dtype) -> SimpleNamespace:
         features, x_t, readout, parameterisation, case.states, case.components, modulation, log_weights
     )
     return SimpleNamespace(
-        prediction=prediction, x=torch.where(visible[:, None] & case.subs, x_0[:, None], x), q=q, case=case,
-        parameters=[features, *readout.parameters(), *([*modulation.module.parameters(), modulation.code] if modulation else [])],
+        prediction=prediction,
+        x=torch.where(visible[:, None] & case.subs, x_0[:, None], x),
+        q=q,
+        case=case,
+        parameters=[
+            features,
+            *readout.parameters(),
+            *([*modulation.module.parameters(), modulation.code] if modulation else []),
+        ],
     )
 
 
@@ -132,7 +149,9 @@ def _readout(case: Case, normal, dtype: torch.dtype) -> nn.Module:
 
 def opaque(made: SimpleNamespace) -> SimpleNamespace:
     """The same system through the generic path."""
-    return SimpleNamespace(**{**vars(made), "prediction": replace(made.prediction, readout=Opaque(made.prediction.readout))})
+    return SimpleNamespace(
+        **{**vars(made), "prediction": replace(made.prediction, readout=Opaque(made.prediction.readout))}
+    )
 
 
 def target_of(q: Tensor, x_t: Tensor) -> Prediction:
@@ -187,7 +206,9 @@ def drawn_with_marginals(target: Prediction, draws: Draws, **options) -> tuple[T
 
 def underflowing(dtype: torch.dtype) -> SimpleNamespace:
     """A mixture without probability, in every component, at states where the target has mass: p̄ underflows."""
-    made = system(Case(batch=1, components=3, positions=2, states=4, width=2, bias="shared", subs=False, visible=0.0), dtype)
+    made = system(
+        Case(batch=1, components=3, positions=2, states=4, width=2, bias="shared", subs=False, visible=0.0), dtype
+    )
     made.prediction.readout.bias.data[:2] = torch.tensor([-80.0, -90.0])
     return made
 

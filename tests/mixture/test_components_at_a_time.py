@@ -51,14 +51,18 @@ def loss_and_gradient(objective):
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
-@pytest.mark.parametrize(("head", "size"), [("token", 1), ("token", 2), ("adaln", 3), ("late", 2), ("readout", 1), ("token", 9)])
+@pytest.mark.parametrize(
+    ("head", "size"), [("token", 1), ("token", 2), ("adaln", 3), ("late", 2), ("readout", 1), ("token", 9)]
+)
 def test_values_and_gradients_are_those_of_all_components_together(head, size, estimator):
     loss, gradient = loss_and_gradient(objective_of(None, head, estimator))
     found, split = loss_and_gradient(objective_of(size, head, estimator))
     torch.testing.assert_close(found, loss, rtol=1e-5, atol=1e-5)
     assert gradient.keys() == split.keys()
     for name, expected in gradient.items():
-        torch.testing.assert_close(split[name], expected, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            split[name], expected, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}"
+        )
 
 
 def test_the_second_pass_repeats_the_dropout_of_the_first(monkeypatch):
@@ -79,7 +83,9 @@ def peak(components, size):
     backbone = DiT(24, process.num_states, width=32, depth=6, heads=2)
     teacher = DenoiserTeacher(process, 24, backbone=backbone, parameterisation=Subs(process)).freeze()
     trained = teacher.student_backbone()
-    student = MixtureStudent(trained, Token(1, trained), parameterisation=teacher.parameterisation, num_states=process.num_states)
+    student = MixtureStudent(
+        trained, Token(1, trained), parameterisation=teacher.parameterisation, num_states=process.num_states
+    )
     objective = Di4C(
         teacher, student, latent=Uniform(), sampler=Ancestral(process), components=components, time=UniformTime(),
         data=DataTerm(1.0, MonteCarlo(), Gate("constant", 1.0)), components_at_a_time=size, chunk_bytes=2000,

@@ -35,7 +35,8 @@ def peak_bytes(components: int, positions: int) -> int:
 @pytest.mark.parametrize("more", [{"components": 16, "positions": 64}, {"components": 8, "positions": 128}])
 def test_doubling_costs_no_more_than_features_and_gradients(more):
     base = {"components": 8, "positions": 64}
-    both = 2 * 4 * base["components"] * base["positions"] * WIDTH  # as many features are added as there were, and their gradients
+    # as many features are added as there were, and their gradients
+    both = 2 * 4 * base["components"] * base["positions"] * WIDTH
     assert peak_bytes(**more) - peak_bytes(**base) <= 1.1 * both
 
 
@@ -49,7 +50,9 @@ def against_itself(components: int, positions: int) -> Tensor:
     torch.manual_seed(0)
     readout, x_t = AffineReadout(WIDTH, STATES), torch.zeros(1, positions, dtype=torch.int64)
     student, target = (
-        Prediction(torch.randn(components, positions, WIDTH, requires_grad=grad), x_t, readout, Raw(), STATES, components)
+        Prediction(
+            torch.randn(components, positions, WIDTH, requires_grad=grad), x_t, readout, Raw(), STATES, components
+        )
         for grad in (True, False)
     )
     x, marginals = drawn_with_marginals(target, Draws(0, count=1), chunk_bytes=CHUNK, keep_bytes=KEPT_CHUNKS * CHUNK)
@@ -66,7 +69,9 @@ def live_bytes(components: int, positions: int) -> int:
     return live.peak
 
 
-@pytest.mark.parametrize("fewer, more", [((8, 256), (8, 512)), ((8, 512), (8, 1024)), ((8, 1024), (8, 2048)), ((8, 256), (16, 256))])
+@pytest.mark.parametrize(
+    "fewer, more", [((8, 256), (8, 512)), ((8, 512), (8, 1024)), ((8, 1024), (8, 2048)), ((8, 256), (16, 256))]
+)
 def test_the_targets_marginals_do_not_grow_with_the_positions(fewer, more):
     """Kept while they fit (256 and 512 positions, with ever smaller chunks), read again beyond."""
     features = 4 * (more[0] * more[1] - fewer[0] * fewer[1]) * WIDTH

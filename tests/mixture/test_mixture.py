@@ -54,7 +54,9 @@ def test_single_precision_is_within_1e_5(path, case):
     compare(replace(case, scale=min(case.scale, 1.0), sharp_target=False), path, torch.float32, 1e-5)
 
 
-@pytest.mark.parametrize("needs", [{"joint"}, {"joint", "marginal"}, {"kl"}, {"componentwise_kl"}, {"kl", "componentwise_kl"}])
+@pytest.mark.parametrize(
+    "needs", [{"joint"}, {"joint", "marginal"}, {"kl"}, {"componentwise_kl"}, {"kl", "componentwise_kl"}]
+)
 def test_any_subset_of_the_sums_can_be_asked_for(needs):
     made, truth = system(Case(), torch.float64), system(Case(), torch.float64)
     got, want = project_sums(made, frozenset(needs)), oracle_sums(truth)

@@ -6,7 +6,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 from tests.losses.test_objective import batch, make
-from tests.mixture.mixture_cases import SUMS, Case, drawn_with_marginals, gradients, opaque, oracle_sums, project_sums, system
+from tests.mixture.mixture_cases import (
+    SUMS,
+    Case,
+    drawn_with_marginals,
+    gradients,
+    opaque,
+    oracle_sums,
+    project_sums,
+    system,
+)
 from torch.utils.checkpoint import checkpoint
 
 from di4c.draws import Draws
@@ -54,7 +63,17 @@ def test_autocast_lowers_the_products_only(path):
 @pytest.mark.parametrize("path", [lambda made: made, opaque])
 def test_posterior_weights_survive_the_sum_over_many_positions(path):
     """A joint of −20,000 nats: summed in float32 it leaves gradients that are off by 4e-3."""
-    case = Case(batch=1, components=8, samples=2, positions=1024, states=500, width=16, bias="none", subs=False, chunk_bytes=10**6)
+    case = Case(
+        batch=1,
+        components=8,
+        samples=2,
+        positions=1024,
+        states=500,
+        width=16,
+        bias="none",
+        subs=False,
+        chunk_bytes=10**6,
+    )
     made, truth = path(system(case, torch.float32)), system(case, torch.float64)
     for one in (made, truth):  # components that differ little, so that several of them explain a sample
         features = one.prediction.features.data
@@ -77,7 +96,9 @@ def test_a_mixture_is_its_own_target_in_every_mix_of_dtypes(options, features, w
     prediction, modulation = made.prediction, made.prediction.modulation
     prediction.readout.to(weights)
     if modulation is not None:
-        modulation = replace(modulation, module=modulation.module.to(features), code=modulation.code.detach().to(features))
+        modulation = replace(
+            modulation, module=modulation.module.to(features), code=modulation.code.detach().to(features)
+        )
     h = prediction.features.detach().to(features).requires_grad_()
     own = replace(prediction, features=h.detach(), modulation=modulation)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):

@@ -13,7 +13,9 @@ B, M = 3, 4
 
 
 def scene(teacher, count=B):
-    x_t = teacher.process.corrupt(Draws(0, count=count).integers(5, 6), torch.full((count,), 0.6), Draws(1, count=count))
+    x_t = teacher.process.corrupt(
+        Draws(0, count=count).integers(5, 6), torch.full((count,), 0.6), Draws(1, count=count)
+    )
     return x_t, torch.full((count,), 0.6, dtype=torch.float64), torch.arange(count) % 3
 
 

@@ -59,7 +59,10 @@ def test_kept_marginals_are_those_read_again(modulated, subs, weighted):
 def test_reading_in_buffers_of_any_size(subs, weighted, rows):
     prediction = target(subs=subs, weighted=weighted, visible=0.5)
     marginals = Marginals(prediction)
-    affine = Affine(*prediction.readout(prediction.features, reduction=lambda h, weight, bias: (weight, bias)), prediction.num_states)
+    affine = Affine(
+        *prediction.readout(prediction.features, reduction=lambda h, weight, bias: (weight, bias)),
+        prediction.num_states,
+    )
     buffers = Buffers.empty(rows, prediction.components, prediction.num_states, prediction.features)
     every = torch.arange(10)
     found = marginals.probs(every, affine, buffers)

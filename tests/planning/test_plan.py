@@ -99,7 +99,9 @@ def test_stages_shard_what_they_say(stage, weights, optimizer, average):
 
 def test_offloading_moves_bytes_to_the_host():
     here = memory(SIZES, NOTHING, Engine(3, 2, False, True, bucket_full=False))
-    there = memory(SIZES, NOTHING, Engine(3, 2, False, True, offload_optimizer=True, offload_param=True, bucket_full=False))
+    there = memory(
+        SIZES, NOTHING, Engine(3, 2, False, True, offload_optimizer=True, offload_param=True, bucket_full=False)
+    )
     assert there.peak < here.peak and there.weights == there.optimizer == there.average == 0
     assert there.host >= here.weights + here.optimizer + here.average
     assert there.gathered == here.gathered
@@ -153,7 +155,9 @@ def test_nothing_fits_is_said(tmp_path):
     assert made.recommended is None and "nothing fits" in plan_text(made)
 
 
-@pytest.mark.parametrize(("text", "size"), [("80GB", 80 * 10**9), ("40 GiB", 40 * 2**30), ("1.5gb", 1.5e9), ("123", 123)])
+@pytest.mark.parametrize(
+    ("text", "size"), [("80GB", 80 * 10**9), ("40 GiB", 40 * 2**30), ("1.5gb", 1.5e9), ("123", 123)]
+)
 def test_sizes_are_read(text, size):
     assert parsed_bytes(text) == size
 

@@ -191,7 +191,9 @@ def test_specs_build_train_and_sample(name, corpus, cache, checkpoints, tmp_path
 
 
 def test_di4c_squared_starts_as_its_teacher(corpus, cache, checkpoints, tmp_path):
-    parts = build(tiny("openwebtext-sdtt7-di4c2", corpus, cache, checkpoints, tmp_path, published=True), Registry.default())
+    parts = build(
+        tiny("openwebtext-sdtt7-di4c2", corpus, cache, checkpoints, tmp_path, published=True), Registry.default()
+    )
     for ours, theirs in ((parts.student.backbone, parts.teacher.backbone), (parts.student.head, parts.teacher.head)):
         assert all(torch.equal(value, theirs.state_dict()[key]) for key, value in ours.state_dict().items())
 

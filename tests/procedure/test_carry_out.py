@@ -49,7 +49,11 @@ def spec(tmp_path):
     (tmp_path / "sweep.py").write_text(PLUGIN)
     values = changed(PRETRAIN, train__steps=2, train__run=str(tmp_path / "run"))
     eval_ = EVAL | {"metrics": ["frechet"], "samples": 40, "batch_size": 20}
-    return values | {"eval": eval_, "plugins": [str(tmp_path / "sweep.py")], "procedure": {"name": "sweep", "rates": [1e-2, 1e-9]}}
+    return values | {
+        "eval": eval_,
+        "plugins": [str(tmp_path / "sweep.py")],
+        "procedure": {"name": "sweep", "rates": [1e-2, 1e-9]},
+    }
 
 
 def checked(values: dict) -> None:
@@ -58,7 +62,9 @@ def checked(values: dict) -> None:
 
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_a_plugins_procedure_is_carried_out(spec, tmp_path, ranks):
-    results, text = launch([{"spec": spec}, {"spec": spec, "resume": True}, {"spec": spec}], ranks, module="tests.procedure.worker")
+    results, text = launch(
+        [{"spec": spec}, {"spec": spec, "resume": True}, {"spec": spec}], ranks, module="tests.procedure.worker"
+    )
     assert results[:2] == [{"step": 4, "finished": True}] * 2, text
     assert "already holds a run; add --resume" in results[2]["error"]
     assert (tmp_path / "run/sweep.txt").read_text() == "lr-0.01 of ['lr-0.01', 'lr-1e-09'], False"

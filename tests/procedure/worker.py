@@ -51,13 +51,17 @@ def perform(job: dict) -> dict:
         return f"writing {file} {written[file]}"
 
     with (
-        mock.patch.object(runs.SpecRuns, "evaluate", dying(runs.SpecRuns.evaluate, lambda self, name, *a: f"measuring {name}", die)),
+        mock.patch.object(
+            runs.SpecRuns, "evaluate", dying(runs.SpecRuns.evaluate, lambda self, name, *a: f"measuring {name}", die)
+        ),
         mock.patch.object(runs.SpecRuns, "write", dying(runs.SpecRuns.write, writing, die)),
         mock.patch.object(carry_out, "copy_export", dying(carry_out.copy_export, lambda *a: "ending", die)),
         mock.patch.object(Trainer, "_update", signalled(Trainer._update, die)),
     ):
         try:
-            result = carry_out.carry_out(Spec.from_dict(job["spec"]), device=ranks.start(), resume=job.get("resume", False))
+            result = carry_out.carry_out(
+                Spec.from_dict(job["spec"]), device=ranks.start(), resume=job.get("resume", False)
+            )
             return {"step": result.step, "finished": result.finished}
         except Killed:
             return {"killed": True}

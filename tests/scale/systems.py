@@ -7,9 +7,31 @@ from di4c_plugins.teachers.denoiser import DenoiserTeacher
 
 DIT = {"name": "dit", "width": 16, "depth": 2, "heads": 2, "grid": [8, 8], "time_conditioning": False}
 MASKGIT = {"name": "maskgit", "width": 16, "depth": 2, "heads": 2, "mlp_width": 16, "dropout": 0.0}
-LANGUAGE = {"name": "mdlm-dit", "width": 16, "depth": 2, "heads": 2, "conditioning_width": 8, "mlp_ratio": 2, "dropout": 0.0}
-UNET = {"name": "tauldr-unet", "shape": [1, 8, 8], "channels": 8, "multipliers": [1], "res_blocks": 1, "attention_at": 0, "dropout": 0.0}
-PIXELS = {"name": "discretised-gaussian", "rate_sigma": 1.0, "target_sigma": 32.0, "time_base": 0.5, "time_exponential": 100.0}
+LANGUAGE = {
+    "name": "mdlm-dit",
+    "width": 16,
+    "depth": 2,
+    "heads": 2,
+    "conditioning_width": 8,
+    "mlp_ratio": 2,
+    "dropout": 0.0,
+}
+UNET = {
+    "name": "tauldr-unet",
+    "shape": [1, 8, 8],
+    "channels": 8,
+    "multipliers": [1],
+    "res_blocks": 1,
+    "attention_at": 0,
+    "dropout": 0.0,
+}
+PIXELS = {
+    "name": "discretised-gaussian",
+    "rate_sigma": 1.0,
+    "target_sigma": 32.0,
+    "time_base": 0.5,
+    "time_exponential": 100.0,
+}
 TOKENIZER = {
     "name": "vqgan", "image_size": 8, "channels": 1, "ch": 8, "ch_mult": [1, 1], "num_res_blocks": 1, "z_channels": 8,
     "num_codes": 16, "embed_dim": 4,
@@ -50,13 +72,25 @@ def distilled(head: str | dict, backbone: dict = DIT, **sections) -> dict:
 
 
 def pretrained(objective: dict, backbone: dict, **sections) -> dict:
-    return {"task": "pretrain", "data": "digits", "process": "absorbing", "teacher": denoiser(backbone), "objective": objective} | sections
+    return {
+        "task": "pretrain",
+        "data": "digits",
+        "process": "absorbing",
+        "teacher": denoiser(backbone),
+        "objective": objective,
+    } | sections
 
 
 def systems(folder: Path) -> dict[str, dict]:
     """Name → the sections of its spec without train and deepspeed. `folder` gets the text that some of them read."""
     (folder / "text.txt").write_text("the old sailor went home to sleep by the sea " * 40)
-    text = {"name": "text", "path": f"{folder}/text.txt", "length": 8, "normalise": "letters", "cache": f"{folder}/cache"}
+    text = {
+        "name": "text",
+        "path": f"{folder}/text.txt",
+        "length": 8,
+        "normalise": "letters",
+        "cache": f"{folder}/cache",
+    }
     language = {"data": text, "process": "mdlm"}
     images = {"process": {"name": "maskgit", "schedule": "arccos"}, "teacher": denoiser(MASKGIT, "raw")}
     pixels = {"data": UNCONDITIONAL, "process": PIXELS, "teacher": denoiser(UNET, "raw", stir=0.03)}
@@ -90,4 +124,7 @@ def job(sections: dict, run: str, zero: dict, **train) -> dict:
         "optimizer": {"lr": 1e-3, "betas": [0.9, 0.99], "weight_decay": 0.01, "eps": 1e-3}, "schedule": {"warmup": 2, "decay": "constant"},
         "diagnostics_every": 0, "checkpoint_every": 0,
     } | train  # fmt: skip
-    return {"spec": {"seed": 0, **sections, "train": options, "deepspeed": {"zero_optimization": zero}}, "resume": False}
+    return {
+        "spec": {"seed": 0, **sections, "train": options, "deepspeed": {"zero_optimization": zero}},
+        "resume": False,
+    }

@@ -9,7 +9,13 @@ import pytest
 from tests.engine.launching import TOP, launch, losses, relative
 from tests.scale.conftest import TABLE
 
-AXES = {"stage": (0, 1, 2, 3), "ranks": (1, 2), "precision": ("fp32", "bf16"), "offload": (False, True), "head": ("token", "late")}
+AXES = {
+    "stage": (0, 1, 2, 3),
+    "ranks": (1, 2),
+    "precision": ("fp32", "bf16"),
+    "offload": (False, True),
+    "head": ("token", "late"),
+}
 EVERY = [dict(zip(AXES, values, strict=True)) for values in itertools.product(*AXES.values())]
 COVERING = [
     dict(zip(AXES, values, strict=True))

@@ -26,7 +26,9 @@ def launch(folder, jobs, ranks):
     processes = []
     for rank in range(ranks):
         env = os.environ | {k: str(v) for k, v in (shared | {"RANK": rank, "LOCAL_RANK": rank}).items()}
-        processes.append(subprocess.Popen(command, cwd=TOP, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
+        processes.append(
+            subprocess.Popen(command, cwd=TOP, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        )
     told = [process.communicate(timeout=3000)[0] for process in processes]
     assert all(process.returncode == 0 for process in processes), "\n".join(told)
 
@@ -38,7 +40,11 @@ def folder(tmp_path_factory):
     found = systems(folder)
     assert set(found) == set(NAMES)
     launch(folder, [job(found[name], f"{folder}/{name}-alone", {"stage": 0}) for name in NAMES], ranks=1)
-    launch(folder, [job(found[name], f"{folder}/{name}-{way}", zero) for name in NAMES for way, zero in WAYS.items()], ranks=2)
+    launch(
+        folder,
+        [job(found[name], f"{folder}/{name}-{way}", zero) for name in NAMES for way, zero in WAYS.items()],
+        ranks=2,
+    )
     return folder
 
 
@@ -52,4 +58,6 @@ def test_all_stages_give_the_same_losses_and_average(folder, name):
         found = exported(folder / f"{name}-{way}")
         assert found.keys() == average.keys()
         for key, value in average.items():
-            torch.testing.assert_close(found[key], value, rtol=1e-3, atol=1e-5, msg=lambda text, key=key, way=way: f"{way} {key}: {text}")
+            torch.testing.assert_close(
+                found[key], value, rtol=1e-3, atol=1e-5, msg=lambda text, key=key, way=way: f"{way} {key}: {text}"
+            )

@@ -64,7 +64,9 @@ def test_sdtt_then_two_rounds_of_di4c(here):
         return tool("train", "--spec", SPECS / f"text-small-{part}.yaml", *words)
 
     train("teacher")
-    assert "round 2  sampling_steps 4" in train("sdtt", "objective.steps_per_round=1", "train.steps=3", "train.diagnostics_every=3")
+    assert "round 2  sampling_steps 4" in train(
+        "sdtt", "objective.steps_per_round=1", "train.steps=3", "train.diagnostics_every=3"
+    )
     assert "mutual_information_nats" in train("sdtt-di4c2")
     run = di4c.load("runs/text-small-sdtt-di4c2", device="cpu")
     assert len(run.data.decode(run.sample(2, steps=2, seed=0))[0]) == 16

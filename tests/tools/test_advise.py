@@ -39,13 +39,17 @@ def test_a_trained_run_is_advised(tmp_path):
     (tmp_path / "spec.yaml").write_text(SPEC)
 
     def run(*command):
-        done = subprocess.run([sys.executable, *map(str, command)], cwd=tmp_path, capture_output=True, text=True, timeout=280)
+        done = subprocess.run(
+            [sys.executable, *map(str, command)], cwd=tmp_path, capture_output=True, text=True, timeout=280
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
     trained = run(ROOT / "tools/train.py", "--spec", "spec.yaml")
     assert "suggested_components" in trained and "effective_components" in trained
-    told = run(ROOT / "tools/advise.py", "--run", "student", "--sizes", "1,2,4", "--examples", "4", "--repeats", "3").splitlines()
+    told = run(
+        ROOT / "tools/advise.py", "--run", "student", "--sizes", "1,2,4", "--examples", "4", "--repeats", "3"
+    ).splitlines()
     assert [line.split()[0] for line in told[1:4]] == ["1", "2", "4"] and told[-1].startswith("suggested: components: ")
     assert told[-1].endswith("(the run has 2)")
 
@@ -64,12 +68,16 @@ def test_trouble_b09_the_data_are_where_the_model_is(device, tmp_path, monkeypat
 
     def load(path):
         made.append(loaded.load(path, device=device))
-        made[0].student.register_forward_pre_hook(lambda module, given: seen.extend(x for x in given if torch.is_tensor(x)))
+        made[0].student.register_forward_pre_hook(
+            lambda module, given: seen.extend(x for x in given if torch.is_tensor(x))
+        )
         return made[0]
 
     moved = []
     monkeypatch.setattr(advise, "load", load)
-    monkeypatch.setattr(advise, "batch_on", lambda batch, where, real=advise.batch_on: (moved.append(str(where)), real(batch, where))[1])
+    monkeypatch.setattr(
+        advise, "batch_on", lambda batch, where, real=advise.batch_on: (moved.append(str(where)), real(batch, where))[1]
+    )
     assert advise.main(["--run", str(run), "--sizes", "1,2", "--examples", "2", "--repeats", "2"]) == 0
     assert moved == [device] and {x.device.type for x in seen} <= {device}
     assert "suggested: components" in capsys.readouterr().out
@@ -82,4 +90,7 @@ def test_trouble_b09_a_batch_is_moved():
     from di4c.contracts import Batch
 
     moved = advise.batch_on(Batch(torch.zeros(2, 3), torch.zeros(2)), "meta")
-    assert moved.x_0.device.type == moved.cond.device.type == "meta" and advise.batch_on(Batch(torch.zeros(1)), "meta").cond is None
+    assert (
+        moved.x_0.device.type == moved.cond.device.type == "meta"
+        and advise.batch_on(Batch(torch.zeros(1)), "meta").cond is None
+    )

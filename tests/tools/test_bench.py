@@ -44,7 +44,9 @@ def test_a_step_is_that_of_the_plain_loss_and_says_where_its_time_goes():
     assert set(found["token"]["report"]["milliseconds"]) == set(found["plain"]["report"]["milliseconds"]) == parts
 
 
-@pytest.mark.parametrize(("head", "options"), [("token", ""), ("late", "--x-u shared --late-blocks 1"), ("readout", "--rank 4")])
+@pytest.mark.parametrize(
+    ("head", "options"), [("token", ""), ("late", "--x-u shared --late-blocks 1"), ("readout", "--rank 4")]
+)
 def test_a_step_of_the_text_system_with_every_head(head, options):
     found = run(f"step --system text --components 2 --dtype bf16 --head {head} {options} {TEXT}")
     assert found["shapes"]["x_u"] == ("shared" if options.startswith("--x-u") else "each")
@@ -55,7 +57,13 @@ def test_a_step_of_the_text_system_with_every_head(head, options):
 def test_the_text_system_has_the_references_sizes():
     shapes = bench.parse(["step", "--system", "text", "--dtype", "bf16"])
     assert (shapes.width, shapes.depth, shapes.heads, shapes.conditioning) == (768, 12, 12, 128)
-    assert (shapes.positions, shapes.states, shapes.components, shapes.targets, shapes.batch) == (1024, 50258, 16, 16, 1)
+    assert (shapes.positions, shapes.states, shapes.components, shapes.targets, shapes.batch) == (
+        1024,
+        50258,
+        16,
+        16,
+        1,
+    )
     assert (shapes.time, shapes.x_u, shapes.only) == (0.5, "each", ["token"])
     teacher = bench.parse(["pretrain"])
     assert teacher.batch * teacher.positions >= 32768 and teacher.dtype == "bf16" and not teacher.compile

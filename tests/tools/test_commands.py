@@ -41,7 +41,14 @@ def odd(tmp_path_factory):
     """{kind: path} of what is no run, no spec, no result."""
     top = tmp_path_factory.mktemp("odd")
     (top / "folder").mkdir()
-    for name, content in {"empty": b"", "binary": bytes(range(256)), "text": b"a: b: c\n", "null": b"null", "list": b"[1]", "object": b'{"rows": 3}'}.items():
+    for name, content in {
+        "empty": b"",
+        "binary": bytes(range(256)),
+        "text": b"a: b: c\n",
+        "null": b"null",
+        "list": b"[1]",
+        "object": b'{"rows": 3}',
+    }.items():
         (top / name).write_bytes(content)
     (top / "loop").symlink_to("loop")
     broken = write_run(top / "broken", PRETRAIN)
@@ -69,7 +76,22 @@ COMMANDS = {
     "side_by_side": lambda path, out: ("side_by_side", f"a={path}", "--out", out),
     "smiles_tokenizer": lambda path, out: ("smiles_tokenizer", path),
 }  # fmt: skip
-KINDS = ("folder", "empty", "binary", "text", "null", "list", "object", "broken", "loop", "absent", "long", "zero", "home", "nothing")
+KINDS = (
+    "folder",
+    "empty",
+    "binary",
+    "text",
+    "null",
+    "list",
+    "object",
+    "broken",
+    "loop",
+    "absent",
+    "long",
+    "zero",
+    "home",
+    "nothing",
+)
 
 
 def is_told(code: int, lines: list[str]) -> bool:
@@ -140,21 +162,30 @@ def good(tmp_path_factory):
     top = tmp_path_factory.mktemp("good")
     (top / "file").write_text("x")
     Image.new("RGB", (4, 4)).save(top / "p.png")
-    return {"R": write_run(top / "run", PRETRAIN), "F": top / "file", "P": top / "p.png", "S": written(top, changed(DISTILL, train__run=str(top / "new")))}
+    return {
+        "R": write_run(top / "run", PRETRAIN),
+        "F": top / "file",
+        "P": top / "p.png",
+        "S": written(top, changed(DISTILL, train__run=str(top / "new"))),
+    }
 
 
 def test_odd_arguments_are_told(good, run_tool, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name, *arguments in ARGUMENTS:
         told = [f"{good[a[0]]}{a[1:]}" if a[:1] in good and a[1:2] in ("", "/") else a for a in arguments]
-        told = [f"{a.partition('=')[0]}={good[a[-1]]}" if "=" in a and a[-1] in "RFP" and a[-2] == "=" else a for a in told]
+        told = [
+            f"{a.partition('=')[0]}={good[a[-1]]}" if "=" in a and a[-1] in "RFP" and a[-2] == "=" else a for a in told
+        ]
         code, lines = run_tool(name, *(a.replace("=F/", f"={good['F']}/") for a in told))
         assert is_told(code, lines), (name, arguments, code, lines)
 
 
 def test_trouble_10_two_outs_are_two_files(good, run_tool, tmp_path):
     for out in ("g-1.5", "g-1.7", "x.png"):
-        code, lines = run_tool("sample", "--run", good["R"], "--steps", 1, "--num", 2, "--out", tmp_path / out, "--device", "cpu")
+        code, lines = run_tool(
+            "sample", "--run", good["R"], "--steps", 1, "--num", 2, "--out", tmp_path / out, "--device", "cpu"
+        )
         assert code == 0, lines
     assert sorted(path.name for path in tmp_path.iterdir()) == ["g-1.5.png", "g-1.7.png", "x.png"]
 

@@ -43,7 +43,15 @@ def losses(kind: str, B: int, M: int, D: int, S: int, seed: int, N: int | None =
     }  # fmt: skip
     t = torch.rand(B, generator=torch.Generator().manual_seed(seed))
     t[0] = 0.01
-    config = {"S": S, "D": D, "M": M, "alpha_const": 0.3, "alpha_t_main": "linear", "distil_delta": 0.02, "r_delta": 0.05}
+    config = {
+        "S": S,
+        "D": D,
+        "M": M,
+        "alpha_const": 0.3,
+        "alpha_t_main": "linear",
+        "distil_delta": 0.02,
+        "r_delta": 0.05,
+    }
     given["r" if kind == "maskgit" else "t"] = 1 - t if kind == "maskgit" else t
     wide = {name: value.double() if value.is_floating_point() else value for name, value in given.items()}
     t = 1 - wide["r"] if kind == "maskgit" else wide["t"]
@@ -74,7 +82,14 @@ def losses(kind: str, B: int, M: int, D: int, S: int, seed: int, N: int | None =
 def gaussian(B: int, D: int, S: int, seed: int, **config) -> tuple[dict, dict]:
     """Rates, transitions by matrix exponentials, and posteriors of the Gaussian-target chain."""
     normal, integers = drawn(seed)
-    config = {"S": S, "rate_sigma": 2.5, "Q_sigma": 9.0, "time_exponential": 50.0, "time_base": 2.0, "eps_ratio": 1e-9} | config
+    config = {
+        "S": S,
+        "rate_sigma": 2.5,
+        "Q_sigma": 9.0,
+        "time_exponential": 50.0,
+        "time_base": 2.0,
+        "eps_ratio": 1e-9,
+    } | config
     s, t = torch.rand(2, B, generator=torch.Generator().manual_seed(seed)).sort(0).values
     x = torch.arange(S, dtype=torch.float64)
     log_pi = -((x + 1 - S / 2) ** 2) / (2 * config["Q_sigma"] ** 2)
@@ -95,7 +110,9 @@ def gaussian(B: int, D: int, S: int, seed: int, **config) -> tuple[dict, dict]:
     p_0 = (normal(B, D, S).double().softmax(-1) * qt.mT[batch, x_t]).float()
     p_0 = p_0 / p_0.sum(-1, keepdim=True)
     columns = qts.mT[batch, x_t] + 1e-9
-    marginal = torch.einsum("bdi,bij->bdj", p_0.double() / ((qs + 1e-9) @ (qts + 1e-9)).mT[batch, x_t], qs + 1e-9) * columns
+    marginal = (
+        torch.einsum("bdi,bij->bdj", p_0.double() / ((qs + 1e-9) @ (qts + 1e-9)).mT[batch, x_t], qs + 1e-9) * columns
+    )
     given = (qs[batch, x_0] + 1e-9) * columns
     given = given / given.sum(-1, keepdim=True)
     prior = log_pi.softmax(0)
@@ -124,13 +141,20 @@ def mdlm(B, D, S, width, heads, depth, seed, mlp_ratio=4, latent=None):
     normal, integers = drawn(seed)
     config = {"hidden_size": width, "n_heads": heads, "cond_dim": 12, "n_blocks": depth, "length": D, "vocab_size": S,
               "mask_index": S - 1, "mlp_ratio": mlp_ratio, "frequency_embedding_size": 32}  # fmt: skip
-    backbone = language.MdlmDiT(D, S, width=width, depth=depth, heads=heads, conditioning_width=12, sigma_features=32, mlp_ratio=mlp_ratio)
+    backbone = language.MdlmDiT(
+        D, S, width=width, depth=depth, heads=heads, conditioning_width=12, sigma_features=32, mlp_ratio=mlp_ratio
+    )
     ours, theirs = "readout.linear.", "output_layer.linear."
     state = {name.replace(ours, theirs): 0.2 * normal(*value.shape) for name, value in backbone.state_dict().items()}
-    tensors = {f"state.{name}": value for name, value in state.items()} | {"in.x": integers(S, B, D), "in.sigma": normal(B).abs()}
+    tensors = {f"state.{name}": value for name, value in state.items()} | {
+        "in.x": integers(S, B, D),
+        "in.sigma": normal(B).abs(),
+    }
     if latent:
         head = language.SinusoidalToken(1, backbone, features=latent, hidden=20)
-        tensors |= {f"state.latent_projection.{k}": 0.2 * normal(*v.shape) for k, v in head.projection.state_dict().items()}
+        tensors |= {
+            f"state.latent_projection.{k}": 0.2 * normal(*v.shape) for k, v in head.projection.state_dict().items()
+        }
         tensors |= {"in.lam": torch.rand(B), "in.lam_b": torch.rand(B)}
         names = ["logits_sigma0", "logits_sigma0_lam_b", "logits_sigma", "logits_sigma0_no_lam"]
         return filled(language.di4c_dit, tensors, config | {"latent_feature_dim": latent}, names)
@@ -148,14 +172,22 @@ def maskgit(B, side, codes, classes, seed, student=False):
     normal, integers = drawn(seed)
     config = {"tokens": side * side, "codebook_size": codes, "nclass": classes, "hidden_dim": 24, "depth": 1, "heads": 3,
               "mlp_dim": 20, "dropout": 0.0, "latent_feature_dim": 16}  # fmt: skip
-    backbone = vq.MaskGITBackbone(side * side, codes + 1, num_classes=classes, width=24, depth=1, heads=3, mlp_width=20, dropout=0.0)
+    backbone = vq.MaskGITBackbone(
+        side * side, codes + 1, num_classes=classes, width=24, depth=1, heads=3, mlp_width=20, dropout=0.0
+    )
     state = {n: 0.2 * normal(*v.shape) for n, v in backbone.state_dict().items() if not n.startswith("readout.")}
     tensors = {f"state.{n}": v for n, v in state.items()}
-    tensors |= {"in.code": integers(codes + 1, B, side, side), "in.y": integers(classes, B), "in.drop_label": integers(2, B).bool()}
+    tensors |= {
+        "in.code": integers(codes + 1, B, side, side),
+        "in.y": integers(classes, B),
+        "in.drop_label": integers(2, B).bool(),
+    }
     names = ["logits_cond", "logits_mixed_drop", "logits_uncond"]
     if student:
         head = vq.SinusoidalToken(1, backbone, features=16, hidden=10)
-        tensors |= {f"state.latent_projection.{k}": 0.2 * normal(*v.shape) for k, v in head.projection.state_dict().items()}
+        tensors |= {
+            f"state.latent_projection.{k}": 0.2 * normal(*v.shape) for k, v in head.projection.state_dict().items()
+        }
         tensors |= {"in.z": torch.rand(B, 1)}
         names.append("logits_cond_no_z")
     return filled(vq.maskgit_network, tensors, config, names)
@@ -170,9 +202,13 @@ def unet(B, shape, S, seed, student=False):
     for parameter in network.parameters():
         parameter.data = 0.2 * normal(*parameter.shape)
     tensors = {f"state.net.{name}": value for name, value in network.state_dict().items()}
-    tensors |= {"in.x": integers(S, B, math.prod(shape)), "in.t": torch.rand(B)} | ({"in.lam": torch.rand(B, 1)} if student else {})
+    tensors |= {"in.x": integers(S, B, math.prod(shape)), "in.t": torch.rand(B)} | (
+        {"in.lam": torch.rand(B, 1)} if student else {}
+    )
     with torch.no_grad():
-        features = network(tensors["in.x"], tensors["in.t"], context=pixels._lambda_context(network, tensors.get("in.lam"), config))
+        features = network(
+            tensors["in.x"], tensors["in.t"], context=pixels._lambda_context(network, tensors.get("in.lam"), config)
+        )
         tensors["out.logits"] = network.readout(features, None, None)
     tensors["out.net_out"] = rearrange(features, "b (c h w) two -> b (two c) h w", h=shape[1], w=shape[2]).contiguous()
     tensors["out.probs"] = tensors["out.logits"].softmax(-1)
@@ -198,7 +234,10 @@ def schedule(tokens: int, steps: list[int]) -> tuple[dict, dict]:
         each = [max(a - b, 1) if a == b else a - b for a, b in zip(masked[:-1], masked[1:], strict=True)]
         each[-1] += tokens - sum(each)
         counts[row, :n] = torch.tensor(each)
-    return {"out.counts_linear": counts, "out.counts_arccos": torch.empty(len(steps), 0)}, {"tokens": tokens, "steps": steps}
+    return {"out.counts_linear": counts, "out.counts_arccos": torch.empty(len(steps), 0)}, {
+        "tokens": tokens,
+        "steps": steps,
+    }
 
 
 def chain(part: str, *sizes, **options):
@@ -245,7 +284,9 @@ def test_other_sizes_pass_and_a_wrong_result_fails(name, tmp_path, capsys):
 
 def test_the_counts_of_listed_numbers_of_steps():
     tensors, config = schedule(49, [1, 2, 4, 8])
-    checks = {check.name: check for check in vq.maskgit_schedule({k: v for k, v in tensors.items() if "linear" in k}, config)}
+    checks = {
+        check.name: check for check in vq.maskgit_schedule({k: v for k, v in tensors.items() if "linear" in k}, config)
+    }
     assert checks["counts_linear"].ok
 
 

@@ -30,9 +30,13 @@ def check(*arguments: str, timeout: int = 280) -> subprocess.CompletedProcess:
 def test_the_benchmarks_run_at_tiny_size_and_count_for_no_limit(tmp_path):
     done = check(str(tmp_path), "bench", "--cpu")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.splitlines()[-1].startswith("OK | bench: 8 measured | limits: loss, M = 16 ≤ 25 ms not measured;")
+    assert done.stdout.splitlines()[-1].startswith(
+        "OK | bench: 8 measured | limits: loss, M = 16 ≤ 25 ms not measured;"
+    )
     stored = json.loads((tmp_path / "bench.json").read_text())
-    assert stored["finished"] and {"device", "torch", "triton", "python", "commit", "versions"} <= set(stored["machine"])
+    assert stored["finished"] and {"device", "torch", "triton", "python", "commit", "versions"} <= set(
+        stored["machine"]
+    )
     assert list(stored["results"]) == [name for name in CASES if "compiled" not in name]
 
 
@@ -45,7 +49,10 @@ def test_all_parts_run_at_tiny_size(tmp_path):
 
 def test_without_a_gpu_it_says_what_to_do(tmp_path):
     done = check(str(tmp_path), "tests")
-    assert done.returncode == 2 and done.stderr == "error: torch sees no CUDA device; --cpu checks at tiny size without one\n"
+    assert (
+        done.returncode == 2
+        and done.stderr == "error: torch sees no CUDA device; --cpu checks at tiny size without one\n"
+    )
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -58,13 +65,22 @@ def test_every_case_is_a_line_that_bench_understands(name):
 def measured(**changes: float) -> dict:
     """Results that hold every limit; changes: case → milliseconds."""
     return {
-        name: {"project": {"seconds": changes.get(name, 10.0) / 1e3, "peak_megabytes": 1000.0, "share_of_peak": 0.4, "report": {}}}
+        name: {
+            "project": {
+                "seconds": changes.get(name, 10.0) / 1e3,
+                "peak_megabytes": 1000.0,
+                "share_of_peak": 0.4,
+                "report": {},
+            }
+        }
         for name in CASES
     }
 
 
 def stored(folder: Path, results: dict, device: str = H100, finished: bool = True, part: str = "bench") -> Path:
-    (folder / f"{part}.json").write_text(json.dumps({"machine": {"device": device}, "finished": finished, "results": results}))
+    (folder / f"{part}.json").write_text(
+        json.dumps({"machine": {"device": device}, "finished": finished, "results": results})
+    )
     return folder
 
 
@@ -88,7 +104,9 @@ def test_what_such_a_card_did_not_measure_fails(gone, tmp_path):
         del results["pretrain"]
     line, well = verdict(stored(tmp_path, results, finished=gone != "cut off"), ("bench",))
     assert not well and line.startswith("FAILED")
-    assert ("pretrain ≥ 0.35 share of peak not measured" in line) == (gone != "cut off") and ("cut off" in line) == (gone == "cut off")
+    assert ("pretrain ≥ 0.35 share of peak not measured" in line) == (gone != "cut off") and ("cut off" in line) == (
+        gone == "cut off"
+    )
 
 
 def test_a_slower_card_is_held_to_no_limit(tmp_path):
@@ -98,7 +116,10 @@ def test_a_slower_card_is_held_to_no_limit(tmp_path):
 
 def test_a_failed_test_a_bad_training_and_a_missing_part_fail(tmp_path):
     stored(tmp_path, {"a": {"outcome": "passed"}, "b": {"outcome": "skipped"}}, part="tests")
-    assert verdict(tmp_path, ("tests",)) == (f"OK | tests: 1 passed, 0 failed, 1 skipped | limits: {len(LIMITS)} not measured", True)
+    assert verdict(tmp_path, ("tests",)) == (
+        f"OK | tests: 1 passed, 0 failed, 1 skipped | limits: {len(LIMITS)} not measured",
+        True,
+    )
     stored(tmp_path, {"a": {"outcome": "passed"}, "b": {"outcome": "failed"}}, part="tests")
     assert not verdict(tmp_path, ("tests",))[1]
     stored(tmp_path, {"b": {"outcome": "skipped"}}, part="tests")

@@ -24,17 +24,28 @@ SPEC = {
     "student": {"head": "sinusoidal-token"},
     "latent": "uniform",
     "objective": {
-        "components": 2, "time": {"law": "uniform"}, "sampler": "maskgit",
+        "components": 2,
+        "time": {"law": "uniform"},
+        "sampler": "maskgit",
         "data": {"weight": 1.0, "estimator": "monte-carlo", "gate": {"shape": "constant", "scale": 1.0}},
     },
     "train": {
-        "run": "unused", "steps": 1, "batch_size": 1, "clip": None, "ema": None, "precision": "fp32",
+        "run": "unused",
+        "steps": 1,
+        "batch_size": 1,
+        "clip": None,
+        "ema": None,
+        "precision": "fp32",
         "optimizer": {"lr": 1e-3, "betas": [0.9, 0.99], "weight_decay": 0.0},
         "schedule": {"warmup": 0, "decay": "constant"},
     },
     "eval": {
-        "sampler": {"name": "maskgit", "guidance": 2.0, "guide": "teacher"}, "metrics": ["entropy"], "steps": [2],
-        "samples": 4, "seeds": 1, "batch_size": 4,
+        "sampler": {"name": "maskgit", "guidance": 2.0, "guide": "teacher"},
+        "metrics": ["entropy"],
+        "steps": [2],
+        "samples": 4,
+        "seeds": 1,
+        "batch_size": 4,
     },
 }
 

@@ -16,11 +16,20 @@ ROOT = Path(__file__).parents[2]
 def row(model, steps, pair, gram, std=0.003):
     size = "inf" if model == "student" else None
     metrics = {"pair": {"mean": pair, "std": std}, "gram": {"mean": gram, "std": std}}
-    return {"model": model, "mixture_size": size, "steps": steps, "nfe": steps, "latency_ms_per_sample": 1.0, "metrics": metrics}
+    return {
+        "model": model,
+        "mixture_size": size,
+        "steps": steps,
+        "nfe": steps,
+        "latency_ms_per_sample": 1.0,
+        "metrics": metrics,
+    }
 
 
 def judge(pair, gram):
-    return verdict([row("teacher", 2, 0.2, 0.3), row("student", 2, pair, gram)], judged="pair", guarded="gram", steps=[2])
+    return verdict(
+        [row("teacher", 2, 0.2, 0.3), row("student", 2, pair, gram)], judged="pair", guarded="gram", steps=[2]
+    )
 
 
 @pytest.mark.parametrize(("pair", "gram", "beats", "no_worse"), [

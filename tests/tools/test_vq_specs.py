@@ -28,7 +28,10 @@ TINY = {
     "one-component": [],
 }
 SHORT = [
-    "train.steps=2", "train.batch_size=4", "train.schedule.warmup=0", "train.checkpoint_every=0",
+    "train.steps=2",
+    "train.batch_size=4",
+    "train.schedule.warmup=0",
+    "train.checkpoint_every=0",
     "train.diagnostics_every=0",
 ]
 

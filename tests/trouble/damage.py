@@ -141,7 +141,9 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "cut in the head": _bytes(lambda content: content[:10]),
     "cut in the middle": _bytes(lambda content: content[: len(content) // 2]),
     "last byte missing": _bytes(lambda content: content[:-1]),
-    "tail of zero bytes": _bytes(lambda content: content[: len(content) // 2] + bytes(len(content) - len(content) // 2)),
+    "tail of zero bytes": _bytes(
+        lambda content: content[: len(content) // 2] + bytes(len(content) - len(content) // 2)
+    ),
     "zero bytes": _bytes(lambda content: bytes(max(len(content), 64))),
     "wrong magic": _bytes(lambda content: b"\x89WRONG\r\n" + content[8:]),
     "head flipped": _bytes(lambda content: _flipped(content, 0.0, 0.1)),

@@ -59,9 +59,13 @@ def image_folder(suffix: str, kind: str = "L"):
                 Image.fromarray(pixels).convert(kind).save(folder / split / name / f"x{suffix}")
         if suffix == ".JPEG":
             told = ("x.JPEG", folder.name)
-            return Reader(folder / "val/b/x.JPEG", everything(lambda: ImageNet(path=str(folder), size=4, classes=2)), told)
+            return Reader(
+                folder / "val/b/x.JPEG", everything(lambda: ImageNet(path=str(folder), size=4, classes=2)), told
+            )
         options = {"path": str(folder), "size": 4, "conditional": True}
-        return Reader(folder / "train/a" / f"x{suffix}", everything(lambda: ImageFolder(**options)), (f"x{suffix}", folder.name))
+        return Reader(
+            folder / "train/a" / f"x{suffix}", everything(lambda: ImageFolder(**options)), (f"x{suffix}", folder.name)
+        )
 
     return make
 

@@ -36,7 +36,9 @@ from di4c.engine.run_folder import RunFolder  # noqa: E402
 
 def mdlm(folder: Path) -> None:
     state = language.published(language.random_network())
-    torch.save(language.lightning(language.prefixed(state, "backbone."), language.parameters(state)), folder / "mdlm.ckpt")
+    torch.save(
+        language.lightning(language.prefixed(state, "backbone."), language.parameters(state)), folder / "mdlm.ckpt"
+    )
     save_file(state, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps({"model": {"n_heads": 4}, "time_conditioning": False}))
 
@@ -70,7 +72,9 @@ def bert_with_tokenizer(folder: Path) -> None:
 
     model = bert_folder(folder)
     (folder / "vocab.txt").unlink()
-    Tokenizer(WordLevel({token: i for i, token in enumerate(VOCABULARY)}, unk_token="[UNK]")).save(str(folder / "tokenizer.json"))
+    Tokenizer(WordLevel({token: i for i, token in enumerate(VOCABULARY)}, unk_token="[UNK]")).save(
+        str(folder / "tokenizer.json")
+    )
     (folder / "special_tokens_map.json").write_text(json.dumps({"mask_token": "[MASK]"}))
     (folder / "model.safetensors").unlink()
     torch.save(model.state_dict(), folder / "pytorch_model.bin")
@@ -221,7 +225,11 @@ def pairs() -> list:
         quick = [damage for damage in damages() if not damage.marks]
         chosen = quick[i % len(quick)]
         found.append(pytest.param(reader, *chosen.values))
-        found += [pytest.param(reader, *damage.values, marks=pytest.mark.slow) for damage in damages() if damage.values != chosen.values]
+        found += [
+            pytest.param(reader, *damage.values, marks=pytest.mark.slow)
+            for damage in damages()
+            if damage.values != chosen.values
+        ]
     return found
 
 
@@ -232,7 +240,8 @@ def test_trouble_31_a_damaged_file_is_read_right_or_named_in_one_line(reader, na
     shutil.copytree(good(make), folder)
     (file,) = folder.glob(pattern)
     damage(file, name)
-    missing = ("'vqgan'",) if make in (vqgan, vqgan_export) else ()  # without recorded options, those that the spec must give
+    # without recorded options, those that the spec must give
+    missing = ("'vqgan'",) if make in (vqgan, vqgan_export) else ()
     # a flipped bit may leave a huge number, which only the samples show
     shown = ("are the network's outputs finite numbers",) if reader == "run's weights" and "flipped" in name else ()
     outcome(lambda: read(folder), told=(file.name, file.parent.name, *missing, *shown))

@@ -60,7 +60,9 @@ def test_trouble_b04_calls_of_every_network_a_sample_over_all_batches(runs, run,
     for network in {teacher.backbone, model.network if model.student is None else model.student.backbone}:
         network.register_forward_pre_hook(lambda module, given: seen.append(len(given[0])))
     draws = Draws(0, count=25)
-    made = generate_batches(model.model(None, draws), model.sampler, 64, 4, torch.zeros(25, dtype=torch.int64), draws, batch_size=10)
+    made = generate_batches(
+        model.model(None, draws), model.sampler, 64, 4, torch.zeros(25, dtype=torch.int64), draws, batch_size=10
+    )
     assert made.nfe == sum(seen) / 25 and (nfe is None or made.nfe == nfe)
 
 
@@ -121,7 +123,9 @@ def test_trouble_b06_rollouts_are_kept_under_all_that_they_depend_on(tmp_path):
         return load_or_roll_out(options, teacher, sampler or Ancestral(process), classes, draws or Draws(0))
 
     def hybrid(**changes):
-        return Hybrid(**({"process": process, "sampler": Ancestral(process), "teacher_steps": 1, "teacher": teacher} | changes))
+        return Hybrid(
+            **({"process": process, "sampler": Ancestral(process), "teacher_steps": 1, "teacher": teacher} | changes)
+        )
 
     variants = [
         dict(sampler=MaskGITSampler(process)), dict(sampler=MaskGITSampler(process, gumbel_temperature=1.0)),
@@ -166,14 +170,18 @@ def test_trouble_b06_a_cells_identity_has_the_guides_weights(runs, tmp_path):
     assert "guides" not in identity("ancestral") and "guides" not in identity({**guided, "guide": "self"})
     named = {**HYBRID, "teacher": {"name": "denoiser", "run": str(runs["teacher"])}}
     assert identity(HYBRID)["guides"] == identity(named)["guides"] == identity(guided)["guides"]
-    assert identity({**named, "teacher": {"name": "denoiser", "run": str(other)}})["guides"] != identity(named)["guides"]
+    assert (
+        identity({**named, "teacher": {"name": "denoiser", "run": str(other)}})["guides"] != identity(named)["guides"]
+    )
 
 
 @pytest.mark.parametrize("ranks", [3, 5])
 def test_trouble_b13_fewer_samples_than_ranks(monkeypatch, ranks):
     """Ranks without a share give nothing; together they give what one rank gives."""
     options, teacher, shares = Rollouts(number=2, steps=1), tiny_teacher(), []
-    monkeypatch.setattr("di4c.losses.rollouts._gathered", lambda x_0, cond, size: shares.append((x_0, cond)) or (x_0, cond))
+    monkeypatch.setattr(
+        "di4c.losses.rollouts._gathered", lambda x_0, cond, size: shares.append((x_0, cond)) or (x_0, cond)
+    )
     for classes in (3, None):
         shares.clear()
         for rank in range(ranks):
@@ -192,6 +200,9 @@ def test_trouble_07_a_network_without_numbers_is_told_and_no_mask_comes_out(runs
 
 
 def test_fingerprints_see_options_and_not_what_is_derived():
-    schedule = [Mdlm(4, noise=noise, epsilon=epsilon) for noise, epsilon in (("cosine", 0.1), ("cosine", 0.2), ("log-linear", 0.1))]
+    schedule = [
+        Mdlm(4, noise=noise, epsilon=epsilon)
+        for noise, epsilon in (("cosine", 0.1), ("cosine", 0.2), ("log-linear", 0.1))
+    ]
     assert len({fingerprint(process) for process in schedule}) == 3
     assert fingerprint(Mdlm(4)) == fingerprint(Mdlm(4)) and fingerprint(1) != fingerprint("1") != fingerprint(True)

@@ -14,7 +14,18 @@ from di4c.draws import Draws
 from di4c.errors import Di4CError, SpecError
 
 THREE = [np.int64(3), np.uint8(3), np.array(3), torch.tensor(3), torch.tensor(3, dtype=torch.int32)]
-NOT_WHOLE = [2.7, 2.0, np.float32(2), torch.tensor(2.0), True, np.bool_(True), torch.tensor(True), "2", np.array([1, 2]), 2j]
+NOT_WHOLE = [
+    2.7,
+    2.0,
+    np.float32(2),
+    torch.tensor(2.0),
+    True,
+    np.bool_(True),
+    torch.tensor(True),
+    "2",
+    np.array([1, 2]),
+    2j,
+]
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +73,13 @@ def test_trouble_32_labels_that_are_none_are_refused(model, cond):
 @pytest.mark.parametrize("value", [0, -1])
 def test_trouble_09_numbers_start_at_one(model, name, value):
     keywords = {"num": 2, "steps": 1, name: value}
-    refused(model, f"{name}: expected a whole number ≥ 1, found {value}", keywords.pop("num"), keywords.pop("steps"), **keywords)
+    refused(
+        model,
+        f"{name}: expected a whole number ≥ 1, found {value}",
+        keywords.pop("num"),
+        keywords.pop("steps"),
+        **keywords,
+    )
 
 
 @pytest.mark.parametrize("known", [[1] * 63, [0.5] * 64, [17] * 64, [18] * 64, [-2] * 64, [[1] * 64], "text", torch.ones(64)],

@@ -42,7 +42,9 @@ def byte_tokenizer(file):
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=280, special_tokens=["<|endoftext|>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=280, special_tokens=["<|endoftext|>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+    )
     tokenizer.train_from_iterator([" ".join(WORDS)] * 4, trainer)
     tokenizer.save(str(file))
 
@@ -52,20 +54,33 @@ def data_of(kind, folder):
     if kind == "digits":
         return {"name": "digits"}, Digits
     if kind == "codes":
-        return {"name": "vq-tokens", "dataset": {"name": "digits"}, "tokenizer": VQGAN, "cache": str(folder / "cache")}, VQTokens
+        return {
+            "name": "vq-tokens",
+            "dataset": {"name": "digits"},
+            "tokenizer": VQGAN,
+            "cache": str(folder / "cache"),
+        }, VQTokens
     if kind == "images":
         for label in ("cat", "dog"):
             (folder / "images" / label).mkdir(parents=True)
             for i in range(20):
                 pixels = np.random.default_rng(i).integers(0, 256, (6, 6, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(folder / "images" / label / f"{i}.png")
-        return {"name": "image-folder", "path": str(folder / "images"), "size": 3, "levels": 8, "conditional": True}, ImageFolder
+        return {
+            "name": "image-folder",
+            "path": str(folder / "images"),
+            "size": 3,
+            "levels": 8,
+            "conditional": True,
+        }, ImageFolder
     (folder / "text.txt").write_text("\n".join(" ".join(WORDS[i % 6] for i in range(k, k + 40)) for k in range(30)))
     entry = {"name": "text", "path": str(folder / "text.txt"), "length": 9, "cache": str(folder / "cache")}
     if kind in ("words", "bytes"):
         {"words": word_tokenizer, "bytes": byte_tokenizer}[kind](folder / "tokenizer.json")
         entry |= {"tokenizer": str(folder / "tokenizer.json")}
-    return entry | ({"wrap": True} if kind in ("wrapped", "words") else {"normalise": "letters"} if kind == "letters" else {}), Text
+    return entry | (
+        {"wrap": True} if kind in ("wrapped", "words") else {"normalise": "letters"} if kind == "letters" else {}
+    ), Text
 
 
 def exported(kind, folder):
@@ -176,7 +191,13 @@ def test_trouble_b10_damage_to_what_is_carried_is_told(tmp_path):
     config = json.loads((export / "config.json").read_text())
     wrong_sizes = [{**config["data"], key: value} for key in ("num_positions", "num_states", "num_classes")
                    for value in (0, -1, "64", 6.5, True, [], 2**70)]  # fmt: skip
-    for wrong in ([], {"num_positions": 3}, *wrong_sizes, {**config["data"], "label_names": "x"}, {**config["data"], "decoder": "x"}):
+    for wrong in (
+        [],
+        {"num_positions": 3},
+        *wrong_sizes,
+        {**config["data"], "label_names": "x"},
+        {**config["data"], "decoder": "x"},
+    ):
         (export / "config.json").write_text(json.dumps({**config, "data": wrong}))
         with pytest.raises(CheckpointError, match="config.json: what it says of the data"):
             di4c.load(export, device="cpu")
@@ -208,7 +229,9 @@ def test_trouble_b10_codes_of_a_tokenizer_that_cannot_travel(tmp_path, monkeypat
     from di4c_plugins.tokenizers.vqgan import VQGAN as Network
 
     original = Network.__init__
-    monkeypatch.setattr(Network, "__init__", lambda self, **options: original(self, **options) or setattr(self, "options", None))
+    monkeypatch.setattr(
+        Network, "__init__", lambda self, **options: original(self, **options) or setattr(self, "options", None)
+    )
     export, *_ = exported("codes", tmp_path)
     model = di4c.load(export, device="cpu")
     with pytest.raises(SpecError, match="VQGAN does not keep its `options`"):

@@ -110,7 +110,10 @@ def test_trouble_11_every_path_of_a_spec_and_of_python(tmp_path, monkeypatch):
 
 def test_trouble_11_deepspeeds_paths_and_32_its_stage(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
-    config = {"tensorboard": {"output_path": "~/tb", "job_name": "~"}, "zero_optimization": {"offload_param": {"nvme_path": "~/nvme"}, "stage": 3}}
+    config = {
+        "tensorboard": {"output_path": "~/tb", "job_name": "~"},
+        "zero_optimization": {"offload_param": {"nvme_path": "~/nvme"}, "stage": 3},
+    }
     found = Spec.from_dict(PRETRAIN | {"deepspeed": config}).deepspeed
     assert found["tensorboard"] == {"output_path": f"{tmp_path}/tb", "job_name": "~"}
     assert found["zero_optimization"]["offload_param"]["nvme_path"] == f"{tmp_path}/nvme"
@@ -156,7 +159,9 @@ def test_trouble_25_check_refuses_a_sampler_that_is_not_made_for_the_process(tmp
     values = changed(PRETRAIN, eval__sampler=entry) | {"plugins": [str(tmp_path / "mine.py")], "process": full}
     spec = Spec.from_dict(values)
     if told is None:
-        assert ("eval.sampler", f"mine.py:{sampler.title()}") in check(spec, Registry.default(spec.plugins)) or sampler == "ancestral"
+        assert ("eval.sampler", f"mine.py:{sampler.title()}") in check(
+            spec, Registry.default(spec.plugins)
+        ) or sampler == "ancestral"
         return
     with pytest.raises(SpecError, match=told):
         check(spec, Registry.default(spec.plugins))
@@ -167,7 +172,9 @@ def folders(tmp_path_factory):
     """Runs of one process, whose results are looked at below."""
     top = tmp_path_factory.mktemp("runs")
     teacher = write_run(top / "teacher", PRETRAIN)
-    plain = changed(PRETRAIN, train__steps=2, eval__judge=AWKWARD, train__run=str(top / AWKWARD)) | {"seed": 20240611123456}
+    plain = changed(PRETRAIN, train__steps=2, eval__judge=AWKWARD, train__run=str(top / AWKWARD)) | {
+        "seed": 20240611123456
+    }
     rounds = changed(distill(teacher), train__run=str(top / "rounds"))
     rounds["procedure"] = {"name": "rounds", "max": 2, "later": {"teacher": "averaged"}}
     heavier = changed(rounds, objective__data__weight=2.0)
@@ -179,13 +186,18 @@ def folders(tmp_path_factory):
         "rounds, more lines": changed(rounds, train__log_every=1), "rounds, one more": changed(rounds, procedure__max=3),
         "rounds, longer": changed(rounds, train__steps=2, procedure__max=3),
     }  # fmt: skip
-    results, text = launch([{"spec": spec, "resume": name not in ("plain", "rounds")} for name, spec in jobs.items()], module="tests.procedure.worker")
+    results, text = launch(
+        [{"spec": spec, "resume": name not in ("plain", "rounds")} for name, spec in jobs.items()],
+        module="tests.procedure.worker",
+    )
     return {"top": top, "plain": Spec.from_dict(plain), "results": dict(zip(jobs, results, strict=True)), "text": text}
 
 
 def test_trouble_16_and_17_a_run_of_awkward_strings_and_a_large_seed(folders):
     run, spec = folders["top"] / AWKWARD, folders["plain"]
-    assert folders["results"]["plain"] == folders["results"]["plain again"] == {"step": 2, "finished": True}, folders["text"]
+    assert folders["results"]["plain"] == folders["results"]["plain again"] == {"step": 2, "finished": True}, folders[
+        "text"
+    ]
     assert read_spec(run / "spec.yaml") == spec
     carried = di4c.load(run / "export", device="cpu").spec
     assert di4c.load(run, device="cpu").spec == spec
@@ -208,7 +220,9 @@ def test_trouble_b07_what_shapes_the_weights_makes_another_run(folders, name, to
     assert re.search(told, folders["results"][name].get("error", "")), folders["results"][name]
 
 
-@pytest.mark.parametrize(("name", "steps"), [("plain, more lines", 2), ("rounds", 2), ("rounds, more lines", 2), ("rounds, one more", 3)])
+@pytest.mark.parametrize(
+    ("name", "steps"), [("plain, more lines", 2), ("rounds", 2), ("rounds, more lines", 2), ("rounds, one more", 3)]
+)
 def test_trouble_b07_what_does_not_goes_on(folders, name, steps):
     assert folders["results"][name] == {"step": steps, "finished": True}
     assert (folders["top"] / "rounds/round-3/export").exists()
@@ -217,7 +231,9 @@ def test_trouble_b07_what_does_not_goes_on(folders, name, steps):
 def test_trouble_b07_a_refusal_leaves_what_is_recorded(folders):
     assert recorded_spec(folders["top"] / "rounds")["objective"]["data"]["weight"] == 1.0
     weights = [di4c.load(folders["top"] / "rounds" / name, device="cpu").digest for name in ("round-2", "round-3")]
-    assert weights[0] != weights[1] and torch.is_tensor(di4c.load(folders["top"] / "rounds", device="cpu").sample(1, 1, seed=0))
+    assert weights[0] != weights[1] and torch.is_tensor(
+        di4c.load(folders["top"] / "rounds", device="cpu").sample(1, 1, seed=0)
+    )
 
 
 IMPOSSIBLE = [

@@ -90,7 +90,16 @@ def test_trouble_20_blank_lines_and_nulls_are_no_rows_and_faults_name_theirs(tmp
     file.write_bytes(codecs.BOM_UTF8 + JSON_LINES.encode())
     assert texts(file) == READ
     rows = [json.dumps(ROWS[0])] * 5
-    for broken in ('{"text": "a', "[1]", '"text"', "7", '{"text": 7}', '{"other": "a"}', '{"text": "\\ud800"}', "[" * 100_000):
+    for broken in (
+        '{"text": "a',
+        "[1]",
+        '"text"',
+        "7",
+        '{"text": 7}',
+        '{"other": "a"}',
+        '{"text": "\\ud800"}',
+        "[" * 100_000,
+    ):
         file.write_text("\n".join([*rows[:2], "", *rows[2:4], broken, *rows]))
         with pytest.raises(DataError, match=r"x\.jsonl:6: ") as error:
             texts(file)
@@ -116,14 +125,22 @@ def test_trouble_26_parquet_that_holds_no_text_names_the_file(tmp_path):
 def test_trouble_26_an_unusable_cache_is_named(tmp_path):
     (tmp_path / "x.txt").write_text("some words " * 30)
     (tmp_path / "occupied").write_text("a file")
-    for cache in (tmp_path / "occupied", tmp_path / "occupied" / "inside", "/dev/null", "/proc/none", tmp_path / ("x" * 300)):
+    for cache in (
+        tmp_path / "occupied",
+        tmp_path / "occupied" / "inside",
+        "/dev/null",
+        "/proc/none",
+        tmp_path / ("x" * 300),
+    ):
         with pytest.raises(DataError, match="choose a folder with data.cache"):
             data(tmp_path / "x.txt", tmp_path, cache=str(cache))
         with pytest.raises(DataError, match="choose a folder with data.cache"):
             data(tmp_path / "x.txt", tmp_path, cache=str(cache), normalise="letters").split("train")
 
 
-@pytest.mark.parametrize("path", ["x" * 300, "a\0b", "/dev/null", "/dev/stdin", "~nobody-of-this-name/x", "/proc/self/mem/x"])
+@pytest.mark.parametrize(
+    "path", ["x" * 300, "a\0b", "/dev/null", "/dev/stdin", "~nobody-of-this-name/x", "/proc/self/mem/x"]
+)
 def test_trouble_26_paths_that_cannot_be_are_named(tmp_path, path):
     with pytest.raises(DataError, match="data.path"):
         data(path, tmp_path)
@@ -255,7 +272,10 @@ def test_trouble_20_a_row_without_text_says_what_it_holds(tmp_path, row, told):
         list(Documents(str(tmp_path / "x.jsonl")))
 
 
-@pytest.mark.parametrize(("content", "told"), [("", "holds no text"), (" \n\n", "holds no text"), ("12 34", "nothing in its text has a token")])
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [("", "holds no text"), (" \n\n", "holds no text"), ("12 34", "nothing in its text has a token")],
+)
 def test_a_source_without_tokens_is_named(tmp_path, content, told):
     (tmp_path / "x.txt").write_text(content)
     with pytest.raises(DataError, match=rf"data\.path: .*x\.txt: {told}"):

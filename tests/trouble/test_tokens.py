@@ -16,7 +16,9 @@ from di4c.testing import check_dataset
 WORDS = {"[UNK]": 0, "\n": 1, "the": 2, "sea": 3, "ship": 4, "[MASK]": 5, "[": 6, "]": 7, "MASK": 8, "[SEP]": 9}
 
 
-def word_level(vocabulary=WORDS, *, special=("[MASK]", "[SEP]"), split=pre_tokenizers.Whitespace, unknown="[UNK]") -> Tokenizer:
+def word_level(
+    vocabulary=WORDS, *, special=("[MASK]", "[SEP]"), split=pre_tokenizers.Whitespace, unknown="[UNK]"
+) -> Tokenizer:
     tokenizer = Tokenizer(models.WordLevel(dict(vocabulary), **({"unk_token": unknown} if unknown else {})))
     tokenizer.pre_tokenizer = split()
     tokenizer.add_special_tokens(list(special))
@@ -36,7 +38,12 @@ def byte_level(*special: str) -> Tokenizer:
 def text(tmp_path, tokenizer: Tokenizer, content: str, **options) -> Text:
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     (tmp_path / "x.txt").write_text(content)
-    given = {"length": 4, "path": str(tmp_path / "x.txt"), "tokenizer": str(tmp_path / "tokenizer.json"), "separator": "\n"}
+    given = {
+        "length": 4,
+        "path": str(tmp_path / "x.txt"),
+        "tokenizer": str(tmp_path / "tokenizer.json"),
+        "separator": "\n",
+    }
     return Text(**{**given, "cache": str(tmp_path / "cache"), "held_out": 0.2, **options})
 
 
@@ -191,7 +198,9 @@ def test_trouble_14_models_of_every_kind_name_what_they_lose():
     unigram.pre_tokenizer = pre_tokenizers.Metaspace()
     lossy = Tokenizer(models.BPE())
     lossy.pre_tokenizer = pre_tokenizers.Whitespace()
-    lossy.train_from_iterator(["hello the world"], trainers.BpeTrainer(vocab_size=90, special_tokens=["x"], show_progress=False))
+    lossy.train_from_iterator(
+        ["hello the world"], trainers.BpeTrainer(vocab_size=90, special_tokens=["x"], show_progress=False)
+    )
     cases = [(pieces, "x", "Hello é e\u0301", "hello quux", "quux"), (unigram, "▁b", "a b", "a zebra b", "zebra")]
     cases += [(lossy, "x", "hello world", "hello zürich", "zürich")]
     for tokenizer, separator, good, bad, word in cases:
@@ -225,7 +234,9 @@ def test_trouble_14_words_that_were_added_are_known():
         encoding.known("ab xq xyz")
 
 
-@pytest.mark.parametrize("asked", [{"prefix": None}, {"infill": 3}, {"suffix": ["the"]}, {"infill": "a_b", "blank": ""}], ids=repr)
+@pytest.mark.parametrize(
+    "asked", [{"prefix": None}, {"infill": 3}, {"suffix": ["the"]}, {"infill": "a_b", "blank": ""}], ids=repr
+)
 def test_trouble_14_a_prompt_is_text(tmp_path, asked):
     with pytest.raises(SpecError, match="prompt: expected a text as"):
         text(tmp_path, word_level(), "the sea " * 30).decoder().prompt(**asked)

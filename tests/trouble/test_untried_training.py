@@ -70,12 +70,17 @@ def test_adapters_of_two_ranks_at_stage_2_go_on_at_one_of_stage_3(folder):
     assert (di4c.load(folder / "moved" / "export", device="cpu").sample(2, steps=2, seed=0) != 12).all()
 
 
-def small(folder: Path, name: str, *, resume: bool = False, teacher_step: float = 0.1, low: float = 0.05, **options) -> dict:
+def small(
+    folder: Path, name: str, *, resume: bool = False, teacher_step: float = 0.1, low: float = 0.05, **options
+) -> dict:
     """A job of the small DiT, whose time goes down to `low`."""
     made = job(folder, name, {"stage": 0}, resume=resume, **options)
     backbone = {key: value for key, value in DIT.items() if key != "grid"}
     made["spec"] |= {"teacher": denoiser(backbone), "student": {"head": "token"}, "process": "absorbing"}
-    made["spec"]["objective"] |= {"time": {"law": "uniform", "low": low}, "teacher_step": {"law": "constant", "size": teacher_step}}
+    made["spec"]["objective"] |= {
+        "time": {"law": "uniform", "low": low},
+        "teacher_step": {"law": "constant", "size": teacher_step},
+    }
     return made
 
 

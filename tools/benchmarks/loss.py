@@ -23,14 +23,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--states", type=int, default=50258)
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--masked", type=float, default=0.5, help="share of the positions that are masked at t")
-    parser.add_argument("--chunk-megabytes", type=float, help="the loss's budget; the project's own choice if not given")
+    parser.add_argument(
+        "--chunk-megabytes", type=float, help="the loss's budget; the project's own choice if not given"
+    )
 
 
 def shapes(arguments: argparse.Namespace) -> dict:
     """The sizes by their symbols."""
     return {
-        "B": arguments.batch, "M": arguments.components, "N": arguments.components, "D": arguments.positions,
-        "S": arguments.states, "H": arguments.width, "masked": arguments.masked, "dtype": arguments.dtype,
+        "B": arguments.batch,
+        "M": arguments.components,
+        "N": arguments.components,
+        "D": arguments.positions,
+        "S": arguments.states,
+        "H": arguments.width,
+        "masked": arguments.masked,
+        "dtype": arguments.dtype,
     }
 
 

@@ -25,7 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(system="text", components=1)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument(
-        "--compile", action=argparse.BooleanOptionalAction, help="torch.compile the network; on CUDA if not told otherwise"
+        "--compile",
+        action=argparse.BooleanOptionalAction,
+        help="torch.compile the network; on CUDA if not told otherwise",
     )
 
 
@@ -88,7 +90,9 @@ def step_flops(arguments: argparse.Namespace, masked: int) -> int:
 
     The trunk is counted for every position, the readout for the masked ones alone; what a backward pass computes again is not counted.
     """
-    traced = systems.make_teacher(argparse.Namespace(**vars(arguments) | {"device": "meta"}), systems.make_process(arguments)).backbone
+    traced = systems.make_teacher(
+        argparse.Namespace(**vars(arguments) | {"device": "meta"}), systems.make_process(arguments)
+    ).backbone
     x_t = torch.zeros(1, arguments.positions, dtype=torch.int64, device="meta")
     with FlopCounterMode(display=False) as counted, torch.no_grad():
         traced(x_t, torch.zeros(1, device="meta"))

@@ -28,17 +28,25 @@ SIZES: systems.Sizes = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The system, its sizes and the student's head; `plain` has the token head and the plain loss."""
     systems.add_arguments(parser, SIZES)
-    parser.add_argument("--head", choices=systems.HEADS, help="measure this head only; `token` of the text system if none is named")
+    parser.add_argument(
+        "--head", choices=systems.HEADS, help="measure this head only; `token` of the text system if none is named"
+    )
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--components", type=int, default=16)
     parser.add_argument("--targets", type=int, default=None, help="N; as many as components if not given")
-    parser.add_argument("--x-u", choices=["each", "shared"], help="one x_u for each target or shared; text: each, small: shared")
+    parser.add_argument(
+        "--x-u", choices=["each", "shared"], help="one x_u for each target or shared; text: each, small: shared"
+    )
     parser.add_argument("--late-blocks", type=int, default=2)
     parser.add_argument("--rank", type=int, help="of the readout head; small: the width, text: 128")
     parser.add_argument("--time", type=float, default=0.5)
     parser.add_argument("--compile", action="store_true", help="torch.compile the networks")
-    parser.add_argument("--recompute", action="store_true", help="recompute the small trunk's blocks in the backward pass")
-    parser.add_argument("--chunk-megabytes", type=float, help="the loss's budget; the project's own choice if not given")
+    parser.add_argument(
+        "--recompute", action="store_true", help="recompute the small trunk's blocks in the backward pass"
+    )
+    parser.add_argument(
+        "--chunk-megabytes", type=float, help="the loss's budget; the project's own choice if not given"
+    )
 
 
 def settle(arguments: argparse.Namespace) -> None:
@@ -56,10 +64,20 @@ def settle(arguments: argparse.Namespace) -> None:
 def shapes(arguments: argparse.Namespace) -> dict:
     """The sizes by their symbols."""
     return {
-        "system": arguments.system, "B": arguments.batch, "M": arguments.components, "N": arguments.targets,
-        "D": arguments.positions, "S": arguments.states, "H": arguments.width, "blocks": arguments.depth,
-        "late_blocks": arguments.late_blocks, "t": arguments.time, "x_u": arguments.x_u, "dtype": arguments.dtype,
-        "recompute": arguments.recompute, "compile": arguments.compile,
+        "system": arguments.system,
+        "B": arguments.batch,
+        "M": arguments.components,
+        "N": arguments.targets,
+        "D": arguments.positions,
+        "S": arguments.states,
+        "H": arguments.width,
+        "blocks": arguments.depth,
+        "late_blocks": arguments.late_blocks,
+        "t": arguments.time,
+        "x_u": arguments.x_u,
+        "dtype": arguments.dtype,
+        "recompute": arguments.recompute,
+        "compile": arguments.compile,
     }
 
 
@@ -162,7 +180,9 @@ def _project_loss(objective: Di4C, batch: Batch, draws: Draws, clock: Clock) -> 
 @torch.no_grad()
 def _x_u(objective: Di4C, x_t: Tensor, t: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
     u = objective.options.teacher_step.earlier(t, objective.options.teacher_step.draw(draws))
-    return objective.options.sampler.step(objective.teacher.predict, x_t, t, u, None, draws.child("target", "x_u", 0)), u
+    return objective.options.sampler.step(
+        objective.teacher.predict, x_t, t, u, None, draws.child("target", "x_u", 0)
+    ), u
 
 
 def _plain_loss(objective: Di4C, batch: Batch, draws: Draws, clock: Clock) -> Tensor:

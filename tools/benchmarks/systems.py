@@ -69,7 +69,12 @@ def make_sampler(arguments: argparse.Namespace, process: Absorbing) -> Sampler:
 def make_teacher(arguments: argparse.Namespace, process: Absorbing) -> DenoiserTeacher:
     """A teacher with random weights on the device, float32."""
     torch.manual_seed(0)
-    shape = {"width": arguments.width, "depth": arguments.depth, "heads": arguments.heads, "mlp_ratio": arguments.mlp_ratio}
+    shape = {
+        "width": arguments.width,
+        "depth": arguments.depth,
+        "heads": arguments.heads,
+        "mlp_ratio": arguments.mlp_ratio,
+    }
     with torch.device(arguments.device):
         if arguments.system == "text":
             backbone: Backbone = MdlmDiT(
@@ -77,7 +82,9 @@ def make_teacher(arguments: argparse.Namespace, process: Absorbing) -> DenoiserT
             )
             torch.nn.init.normal_(backbone.vocab_embed.embedding, std=arguments.width**-0.5)
         else:
-            backbone = DiT(arguments.positions, process.num_states, **shape, recompute=getattr(arguments, "recompute", False))
+            backbone = DiT(
+                arguments.positions, process.num_states, **shape, recompute=getattr(arguments, "recompute", False)
+            )
         torch.nn.init.normal_(backbone.readout.linear.weight, std=arguments.width**-0.5)
     return DenoiserTeacher(process, arguments.positions, backbone=backbone, parameterisation=Subs(process))
 
@@ -92,4 +99,6 @@ def make_student(arguments: argparse.Namespace, teacher: DenoiserTeacher, head: 
         "readout": lambda: Readout(1, backbone, rank=arguments.rank or (TEXT_RANK if text else arguments.width)),
     }
     made = heads[head]().to(arguments.device)
-    return MixtureStudent(backbone, made, parameterisation=teacher.parameterisation, num_states=teacher.process.num_states)
+    return MixtureStudent(
+        backbone, made, parameterisation=teacher.parameterisation, num_states=teacher.process.num_states
+    )

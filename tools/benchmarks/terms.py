@@ -14,7 +14,12 @@ NEEDS = frozenset({"joint", "marginal", "kl"})
 
 
 def project_terms(
-    student: Prediction, target: Prediction, teacher: Prediction, x_0: Tensor, draws: Draws, chunk_bytes: int | None = None
+    student: Prediction,
+    target: Prediction,
+    teacher: Prediction,
+    x_0: Tensor,
+    draws: Draws,
+    chunk_bytes: int | None = None,
 ) -> Tensor:
     """Data term + consistency term: [B] nats. chunk_bytes: None is the budget of the device."""
     chunk_bytes = chunk_bytes or chunk_budget(x_0.device)
@@ -26,7 +31,10 @@ def project_terms(
 
 def plain_terms(student: Prediction, target: Prediction, teacher: Prediction, x_0: Tensor, draws: Draws) -> Tensor:
     """The same with every [B, M, D, S] there; tensors that are no longer needed are freed."""
-    active, log_weights = student.active(), torch.full((student.components,), 1 / student.components, device=x_0.device).log()
+    active, log_weights = (
+        student.active(),
+        torch.full((student.components,), 1 / student.components, device=x_0.device).log(),
+    )
     with torch.no_grad():
         p = _log_probs(target).exp()
         x = categorical(p, draws.uniform(*p.shape[1:3]))

@@ -16,13 +16,29 @@ from di4c.mixture.sums import Query, statistics
 
 
 def objective(
-    teacher: Teacher, student: MixtureStudent, latent: LambdaSampler, sampler: Sampler, components: int, *, t: list[float],
-    data: LossEstimator | None = None, consistency: LossEstimator | None = None, targets: int = 0, x_u: str = "shared",
+    teacher: Teacher,
+    student: MixtureStudent,
+    latent: LambdaSampler,
+    sampler: Sampler,
+    components: int,
+    *,
+    t: list[float],
+    data: LossEstimator | None = None,
+    consistency: LossEstimator | None = None,
+    targets: int = 0,
+    x_u: str = "shared",
 ) -> Di4C:
     """Di4C with the terms whose estimators are given, at the times t, the teacher's step a quarter."""
     return Di4C(
-        teacher, student, latent=latent, sampler=sampler, components=components, targets=targets, x_u=x_u,
-        time=TimeGrid(points=t), teacher_step=StepLaw("constant", size=0.25, substeps=2) if consistency else None,
+        teacher,
+        student,
+        latent=latent,
+        sampler=sampler,
+        components=components,
+        targets=targets,
+        x_u=x_u,
+        time=TimeGrid(points=t),
+        teacher_step=StepLaw("constant", size=0.25, substeps=2) if consistency else None,
         data=DataTerm(1.0, data, Gate("constant", 1.0)) if data is not None else None,
         consistency=ConsistencyTerm(1.0, consistency) if consistency is not None else None,
     )
@@ -35,7 +51,9 @@ def gradients(made: Di4C, batch: Batch, repeats: int, *, first_seed: int = 0) ->
     x_t, corrupt = process.corrupt(batch.x_0, t, Draws(0, count=count).child("x_t")), process.corrupt
 
     def loss(k: int) -> Tensor:
-        return made.loss(draw_inputs(made.options, made.teacher, made.model, batch, Draws(first_seed + k, count=count)))["loss"].mean()
+        return made.loss(
+            draw_inputs(made.options, made.teacher, made.model, batch, Draws(first_seed + k, count=count))
+        )["loss"].mean()
 
     process.corrupt = lambda *_: x_t
     try:
@@ -74,7 +92,9 @@ def trained(made: Di4C, data: DataSource, *, steps: int, batch_size: int, seed: 
 
 
 @torch.no_grad()
-def held_out_nll(made: Di4C, data: DataSource, latent: LambdaSampler, *, components: int = 256, images: int = 150) -> float:
+def held_out_nll(
+    made: Di4C, data: DataSource, latent: LambdaSampler, *, components: int = 256, images: int = 150
+) -> float:
     """−log p^θ(x_0 | x_1 all noise) of held-out images, one step, nats: the mixture over `components` λ of the law."""
     split, total = data.split("test"), 0.0
     for start in range(0, images, 50):

@@ -29,7 +29,9 @@ def tables(positions: int, states: int, scale: float, *, samples: int = 32, grid
     g = torch.Generator().manual_seed(seed)
     normal = lambda *shape: torch.randn(*shape, generator=g, dtype=torch.float64)  # noqa: E731
     lam = (torch.arange(grid, dtype=torch.float64) + 0.5) / grid
-    phi = torch.stack([torch.sin(2 * math.pi * (j // 2 + 1) * lam + j % 2 * math.pi / 2) / (1 + j // 2) for j in range(FEATURES)], -1)
+    phi = torch.stack(
+        [torch.sin(2 * math.pi * (j // 2 + 1) * lam + j % 2 * math.pi / 2) / (1 + j // 2) for j in range(FEATURES)], -1
+    )
     slopes, common = scale * normal(FEATURES, positions, states), normal(positions, states)
     perturbed = slopes + 0.3 * scale * normal(FEATURES, positions, states)
     student, target = ((common + torch.einsum("kj,jds->kds", phi, b)).log_softmax(-1) for b in (slopes, perturbed))
@@ -60,12 +62,18 @@ def errors(
     index = lam.argmax(-1) if law.num_atoms else (lam[..., 0].double() * grid).long().clamp_max(grid - 1)
     index = index.view(size, repeats, components)
     if "target_joint" in estimator.needs:
-        own = torch.multinomial(case.target_joint.softmax(-1), repeats, True, generator=torch.Generator().manual_seed(seed))
+        own = torch.multinomial(
+            case.target_joint.softmax(-1), repeats, True, generator=torch.Generator().manual_seed(seed)
+        )
         index[..., 0] = own
     rows = torch.arange(size)[:, None, None]
     joint = case.joint[rows, index].requires_grad_()
     log_weights = torch.full((components,), -math.log(components), dtype=torch.float64)
-    found = Statistics(log_weights, joint=joint.flatten(0, 1)[:, None], target_joint=case.target_joint[rows, index].flatten(0, 1)[:, None])
+    found = Statistics(
+        log_weights,
+        joint=joint.flatten(0, 1)[:, None],
+        target_joint=case.target_joint[rows, index].flatten(0, 1)[:, None],
+    )
     value = estimator(found)[0].view(size, repeats)
     (weights,) = torch.autograd.grad(value.sum(), joint)
     value = value.detach()
@@ -113,7 +121,9 @@ class Telescoping(LossEstimator):
         self.base, self.levels = base, levels
         odds = torch.tensor([2 ** (-1.5 * level) for level in range(1, levels + 1)], dtype=torch.float64)
         self.probability = odds / odds.sum()
-        self.level = torch.multinomial(self.probability, repeats, True, generator=torch.Generator().manual_seed(seed)) + 1
+        self.level = (
+            torch.multinomial(self.probability, repeats, True, generator=torch.Generator().manual_seed(seed)) + 1
+        )
 
     @property
     def mean_components(self) -> float:

@@ -128,7 +128,10 @@ def schedule_checks(process: Mdlm, t: Tensor, dt: Tensor, config: dict, want: di
     }
     if grid:
         on_grid = discretised(t, grid)
-        found |= {f"cond_sigma_T{grid}": process.sigma(on_grid), f"move_chance_T{grid}": process.schedule.masked(on_grid)}
+        found |= {
+            f"cond_sigma_T{grid}": process.sigma(on_grid),
+            f"move_chance_T{grid}": process.schedule.masked(on_grid),
+        }
     return [close(name, value, want[name], STEP, "elementwise") for name, value in found.items() if name in want]
 
 

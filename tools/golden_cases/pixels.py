@@ -111,7 +111,11 @@ def gaussian_posterior(tensors: dict[str, Tensor], config: dict) -> list[Check]:
         close("marginal_posterior", summed, tensors["aux64.marginal_posterior"], POSTERIOR, "absolute"),
         close("cond_posterior", given[reachable], tensors["aux64.cond_posterior"][reachable], POSTERIOR, "absolute"),
         *[close(name, got[precise], want[precise], SHIPPED, "absolute") for name, (got, want) in shipped.items()],
-        *[close(name, q, tensors[f"out.{name}"], SHIPPED, "absolute") for name, q in tables.items() if f"out.{name}" in tensors],
+        *[
+            close(name, q, tensors[f"out.{name}"], SHIPPED, "absolute")
+            for name, q in tables.items()
+            if f"out.{name}" in tensors
+        ],
     ]
 
 

@@ -20,8 +20,14 @@ def maskgit_network(tensors: dict[str, Tensor], config: dict) -> list[Check]:
     """Logits of the MaskGIT transformer with all, some or no labels, and of the student with its λ token."""
     state = below(tensors, "state.")
     backbone = MaskGITBackbone(
-        config["tokens"], config["codebook_size"] + 1, num_classes=config["nclass"], width=config["hidden_dim"],
-        depth=config["depth"], heads=config["heads"], mlp_width=config["mlp_dim"], dropout=config["dropout"],
+        config["tokens"],
+        config["codebook_size"] + 1,
+        num_classes=config["nclass"],
+        width=config["hidden_dim"],
+        depth=config["depth"],
+        heads=config["heads"],
+        mlp_width=config["mlp_dim"],
+        dropout=config["dropout"],
     ).eval()
     network = {name: value for name, value in state.items() if not name.startswith("latent_projection.")}
     backbone.load_state_dict(with_tied_readout(network))
@@ -119,8 +125,10 @@ def _vqgan(tensors: dict[str, Tensor], config: dict) -> VQGAN:
     """The network of a case, whose state may hold the encoder's half or the decoder's half alone."""
     dd = config["ddconfig"]
     network = VQGAN(
-        image_size=dd["resolution"], channels=dd["in_channels"],
-        num_codes=config["n_embed"], embed_dim=config["embed_dim"],
+        image_size=dd["resolution"],
+        channels=dd["in_channels"],
+        num_codes=config["n_embed"],
+        embed_dim=config["embed_dim"],
         **{key: dd[key] for key in ("ch", "ch_mult", "num_res_blocks", "attn_resolutions", "z_channels")},
     ).eval()
     state = below(tensors, "state.")

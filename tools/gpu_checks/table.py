@@ -18,7 +18,11 @@ def gpu_table(stored: dict | None) -> str:
     states = limits(results, held_to_limits(stored))
     for name, found in measured.items():
         for implementation, (milliseconds, gigabytes, rate) in found.items():
-            of_case = [f"{text.removeprefix(f'{name} ')} {state}" for text, state in states if text.startswith(f"{name} ≤") or text.startswith(f"{name} ≥")]
+            of_case = [
+                f"{text.removeprefix(f'{name} ')} {state}"
+                for text, state in states
+                if text.startswith(f"{name} ≤") or text.startswith(f"{name} ≥")
+            ]
             held = "; ".join(of_case) if implementation != "plain" else ""
             lines.append(f"| {name}: {implementation} | {milliseconds:.1f} | {gigabytes:.2f} | {rate} | {held} |")
     machine = stored["machine"]

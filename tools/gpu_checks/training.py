@@ -23,7 +23,12 @@ def run(folder: Path, *, cpu: bool) -> None:
     device = "cpu" if cpu else "cuda"
     record = Record(folder / "train.json", device)
     teacher, student = folder / "train/teacher", folder / "train/student"
-    common = [f"train.steps={STEPS[device]}", f"train.checkpoint_every={EVERY[device]}", "train.log_every=5", "train.schedule.warmup=5"]
+    common = [
+        f"train.steps={STEPS[device]}",
+        f"train.checkpoint_every={EVERY[device]}",
+        "train.log_every=5",
+        "train.schedule.warmup=5",
+    ]
     common += ["train.batch_size=16"] if cpu else []
     record.add("teacher", trained("digits-teacher", teacher, common))
     of_the_student = [*common, f"teacher.run={teacher}", "train.diagnostics_every=0"]
@@ -47,7 +52,11 @@ def trained(spec: str, run_folder: Path, settings: list[str], *options: str) -> 
     """A whole run: its losses and seconds; `ok` if it ended well, its record has every report once and every loss is finite."""
     begin = time.monotonic()
     done = subprocess.run(
-        command(spec, run_folder, settings, *options), cwd=TOP, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command(spec, run_folder, settings, *options),
+        cwd=TOP,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     found = {"exit_code": done.returncode, "seconds": round(time.monotonic() - begin, 1)}
     if done.returncode:

@@ -59,15 +59,22 @@ def judge(part: str, content: dict) -> tuple[str, bool]:
     if part == "tests":
         outcomes = [result["outcome"] for result in results.values()]
         failed, passed = outcomes.count("failed"), outcomes.count("passed")
-        return f"tests: {passed} passed, {failed} failed, {outcomes.count('skipped')} skipped{cut}", not (failed or cut) and passed > 0
+        return f"tests: {passed} passed, {failed} failed, {outcomes.count('skipped')} skipped{cut}", not (
+            failed or cut
+        ) and passed > 0
     if part == "train":
         bad = [name for name, result in results.items() if not result["ok"]]
         return f"train: {'failed: ' + ', '.join(bad) if bad else 'ok' if results else 'nothing'}{cut}", not (bad or cut)
     errors = [name for name, result in results.items() if "error" in result]
     lines = limits(results, held_to_limits(content))
-    well = not (errors or cut) and not any(state != "held" and (state == "missed" or held_to_limits(content)) for _, state in lines)
+    well = not (errors or cut) and not any(
+        state != "held" and (state == "missed" or held_to_limits(content)) for _, state in lines
+    )
     said = "; ".join(f"{text} {state}" for text, state in lines)
-    return f"bench: {len(results)} measured{', failed: ' + ', '.join(errors) if errors else ''}{cut} | limits: {said}", well
+    return (
+        f"bench: {len(results)} measured{', failed: ' + ', '.join(errors) if errors else ''}{cut} | limits: {said}",
+        well,
+    )
 
 
 def held_to_limits(content: dict) -> bool:
@@ -91,4 +98,8 @@ def figure(result: dict, name: str) -> float | None:
     found = next((part for part in result.values() if isinstance(part, dict) and "peak_megabytes" in part), None)
     if found is None:
         return None
-    return {"ms": 1e3 * found["seconds"], "GB": found["peak_megabytes"] / 1e3, "share of peak": found.get("share_of_peak")}[name]
+    return {
+        "ms": 1e3 * found["seconds"],
+        "GB": found["peak_megabytes"] / 1e3,
+        "share of peak": found.get("share_of_peak"),
+    }[name]

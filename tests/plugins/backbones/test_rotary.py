@@ -30,7 +30,10 @@ def test_pairs_of_queries_and_keys_are_turned_by_their_angles(pairs, positions, 
         expected.append(torch.stack(parts, -1).flatten(-2) if pairs == "neighbours" else torch.cat(parts, -1))
     expected.append(whole[2])
     weights = [torch.randn_like(x) for x in found]
-    gradients = [torch.autograd.grad(sum((x * w).sum() for x, w in zip(xs, weights, strict=True)), qkv)[0] for xs in (found, expected)]
+    gradients = [
+        torch.autograd.grad(sum((x * w).sum() for x, w in zip(xs, weights, strict=True)), qkv)[0]
+        for xs in (found, expected)
+    ]
     for ours, theirs in [*zip(found, expected, strict=True), gradients]:
         torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)  # the tables are float32
 
@@ -93,7 +96,8 @@ def operators(name: str, depth: int) -> tuple[list[str], list[str]]:
 def test_a_block_concatenates_nothing_and_has_few_operators(name):
     (two, two_back), (three, three_back) = operators(name, 2), operators(name, 3)
     assert three.count("cat") == two.count("cat")
-    assert three_back.count("cat") - two_back.count("cat") == 3  # gradients of what was split: the modulation, (q, k), (qk, v)
+    # gradients of what was split: the modulation, (q, k), (qk, v)
+    assert three_back.count("cat") - two_back.count("cat") == 3
     assert len(three) - len(two) <= 22
     assert len(three_back) - len(two_back) <= 54
 

@@ -30,7 +30,9 @@ BACKBONES = {
 }
 HEADS = {
     "token": lambda backbone, start: Token(1, backbone),
-    "late token": lambda backbone, start: SinusoidalToken(1, backbone, features=8, hidden=8, output_scale=1.0, start=start),
+    "late token": lambda backbone, start: SinusoidalToken(
+        1, backbone, features=8, hidden=8, output_scale=1.0, start=start
+    ),
     "adaln": lambda backbone, start: AdaLN(1, backbone),
     "late": lambda backbone, start: Late(1, backbone, blocks=backbone.depth - start),
     "late embedding": lambda backbone, start: SinusoidalEmbedding(1, backbone, start=start),
@@ -84,7 +86,8 @@ def test_trouble_b15_the_shared_trunk_runs_once_however_the_components_are_group
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
     again = 2 if backbone == "dit, recomputed" else 1
     assert all(rows[number] == [3] * again for number in range(start)), rows
-    assert all(sum(rows[number]) >= 3 * 2 * M for number in range(start, len(rows))), rows  # once more in the backward pass
+    # once more in the backward pass
+    assert all(sum(rows[number]) >= 3 * 2 * M for number in range(start, len(rows))), rows
 
 
 @pytest.mark.parametrize("at_a_time", [None, 2])

@@ -54,7 +54,11 @@ def test_expected_gradients_agree():
 def test_values_differ_by_the_marginal_entropies():
     student, target = logits(0, M), logits(1, 2)
     gap = sum(
-        p * float(sum(estimate(MonteCarlo(), student, target, torch.tensor([[x]]))) - sum(estimate(ControlVariate(), student, target, torch.tensor([[x]]))))
+        p
+        * float(
+            sum(estimate(MonteCarlo(), student, target, torch.tensor([[x]])))
+            - sum(estimate(ControlVariate(), student, target, torch.tensor([[x]])))
+        )
         for x, p in target_law(target).items()
     )
     marginals = target[0].softmax(-1).mean(0)
@@ -63,7 +67,9 @@ def test_values_differ_by_the_marginal_entropies():
 
 
 def test_one_component_has_no_correlated_part():
-    correlated, marginal = estimate(ControlVariate(), logits(0, 1), logits(1, 2), torch.tensor([[[0, 1, 2], [2, 2, 0]]]))
+    correlated, marginal = estimate(
+        ControlVariate(), logits(0, 1), logits(1, 2), torch.tensor([[[0, 1, 2], [2, 2, 0]]])
+    )
     assert correlated.abs().max() < 1e-12 and marginal.min() > 0
 
 
@@ -71,7 +77,10 @@ def test_joint_value_by_hand():
     student = logits(2, M)
     x = torch.tensor([[[0, 1, 2], [2, 2, 0]]])
     p = student[0].softmax(-1)
-    by_hand = [-math.log(sum(math.prod(float(p[m, d, s]) for d, s in enumerate(row)) for m in range(M)) / M) for row in x[0].tolist()]
+    by_hand = [
+        -math.log(sum(math.prod(float(p[m, d, s]) for d, s in enumerate(row)) for m in range(M)) / M)
+        for row in x[0].tolist()
+    ]
     nll, zero = estimate(MonteCarlo(), student, logits(1, 2), x)
     assert abs(float(nll) - sum(by_hand) / 2) < 1e-12 and float(zero) == 0
 

@@ -103,13 +103,17 @@ def test_the_jackknife_needs_independent_draws():
     table = component_table(0)
     without = torch.tensor(list(itertools.combinations(range(K), 2)))
     joint = table[without].transpose(1, 2).flatten(0, 1)[:, None]
-    estimate = Jackknife()(Statistics(torch.full((2,), -math.log(2)), joint=joint))[0].unflatten(0, (len(without), -1)).mean(0)
+    estimate = (
+        Jackknife()(Statistics(torch.full((2,), -math.log(2)), joint=joint))[0].unflatten(0, (len(without), -1)).mean(0)
+    )
     left = (estimate - mixture_nll(table)).mean()
     independent = (expected_over_draws(Jackknife(), table, 2) - mixture_nll(table)).mean()
     assert left < 0 and abs(left) > 2 * abs(independent)
 
 
-def expected_consistency(estimator, student: torch.Tensor, target: torch.Tensor, components: int, shared: bool) -> torch.Tensor:
+def expected_consistency(
+    estimator, student: torch.Tensor, target: torch.Tensor, components: int, shared: bool
+) -> torch.Tensor:
     """E −log p̂(x), x ~ the target: every λ and every x; shared: the student's first component is the one that drew x."""
     chosen, law = scored(target, components)
     if not shared:

@@ -11,8 +11,12 @@ from di4c.errors import SpecError
 from di4c.testing import check_latent
 
 LAWS = {
-    "uniform": Uniform(), "uniform2": Uniform(dim=2), "stratified": Stratified(dim=2), "sobol": Sobol(dim=2),
-    "gaussian": Gaussian(dim=3), "categorical": Categorical(atoms=8),
+    "uniform": Uniform(),
+    "uniform2": Uniform(dim=2),
+    "stratified": Stratified(dim=2),
+    "sobol": Sobol(dim=2),
+    "gaussian": Gaussian(dim=3),
+    "categorical": Categorical(atoms=8),
 }
 
 
@@ -46,7 +50,9 @@ def test_laws_say_whether_their_draws_are_independent(name):
         "categorical": Categorical(atoms=4, independent=True), "spread out": Categorical(atoms=4),
         "stratified normal": Gaussian(dim=1, points="stratified"),
     }.get(name) or LAWS[name]  # fmt: skip
-    correlation = torch.stack([torch.corrcoef(pair)[0, 1] for pair in law.sample(2, Draws(4, count=4000)).permute(2, 1, 0)])
+    correlation = torch.stack(
+        [torch.corrcoef(pair)[0, 1] for pair in law.sample(2, Draws(4, count=4000)).permute(2, 1, 0)]
+    )
     assert law.independent == (correlation.abs().max() < 5 / 4000**0.5)
     check_latent(law)
 

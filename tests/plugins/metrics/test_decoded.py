@@ -66,7 +66,9 @@ def test_features_of_ones_own_go_batch_by_batch():
     data = Uncoded()
     codes = data.split("train").batch(torch.arange(300)).x_0
     values = [
-        DecodedImages(data=data, features=f"{__name__}:quarters", batch_size=size).errors(codes)["decoded_frechet_distance"]
+        DecodedImages(data=data, features=f"{__name__}:quarters", batch_size=size).errors(codes)[
+            "decoded_frechet_distance"
+        ]
         for size in (7, 300)
     ]
     assert values[0] == pytest.approx(values[1], rel=1e-6) and 0 < values[0] < 0.1

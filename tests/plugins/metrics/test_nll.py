@@ -91,7 +91,7 @@ def test_large_tables_are_pooled_over_positions(source, monkeypatch, correlated)
     monkeypatch.setattr("di4c_plugins.metrics.nll.LARGE_TABLE", 10)
     log_p = LikelihoodBound(data=source(correlated, correlated, 5), process=Absorbing(5))._frequencies
     assert log_p.shape == (6, 6) and log_p.stride()[0] == 0
-    expected = (correlated[:2000 * 2 : 2].flatten().bincount(minlength=5) + 1.0) / (2000 * 6 + 6)
+    expected = (correlated[: 2000 * 2 : 2].flatten().bincount(minlength=5) + 1.0) / (2000 * 6 + 6)
     assert torch.allclose(log_p[0, :5].exp(), expected / expected.sum(), atol=1e-4)
 
 

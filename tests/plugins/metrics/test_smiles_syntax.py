@@ -5,12 +5,23 @@ import pytest
 from di4c_plugins.metrics.smiles_syntax import SmilesSyntax, well_formed
 
 
-@pytest.mark.parametrize("smiles", ["C", "CC(C)(C)C(=O)C(Oc1ccc(Cl)cc1)n1ccnc1", "CCCS(=O)c1ccc2[nH]c(=NC(=O)OC)[nH]c2c1", "C%10CC%10", "[Na+].[13C@@H](C)[O-]"])
+@pytest.mark.parametrize(
+    "smiles",
+    [
+        "C",
+        "CC(C)(C)C(=O)C(Oc1ccc(Cl)cc1)n1ccnc1",
+        "CCCS(=O)c1ccc2[nH]c(=NC(=O)OC)[nH]c2c1",
+        "C%10CC%10",
+        "[Na+].[13C@@H](C)[O-]",
+    ],
+)
 def test_molecules_are_well_formed(smiles):
     assert well_formed(smiles)
 
 
-@pytest.mark.parametrize("smiles", ["", "C(", "C)C(", "c1ccccc", "C()C", "(C)C", "CC=", "C(=)C", "1CC1", "C%10C", "=C", "C[UNK]C", "[MASK]"])
+@pytest.mark.parametrize(
+    "smiles", ["", "C(", "C)C(", "c1ccccc", "C()C", "(C)C", "CC=", "C(=)C", "1CC1", "C%10C", "=C", "C[UNK]C", "[MASK]"]
+)
 def test_unpaired_parts_are_not(smiles):
     assert not well_formed(smiles)
 

@@ -26,14 +26,20 @@ STEPS = 3
 def spec(folder, teacher, most=2, gain=-100.0, stop=True, **changes) -> dict:
     """Rounds of three steps; a gain of −100 is always reached."""
     rule = {"metric": "frechet_distance", "steps": 1, "min_gain": gain}
-    train = {"run": str(folder), "steps": STEPS, "checkpoint_every": 2, "log_every": 1, "optimizer": {
-        "lr": 1e-2, "betas": [0.9, 0.99], "weight_decay": 0.0}}
+    train = {
+        "run": str(folder),
+        "steps": STEPS,
+        "checkpoint_every": 2,
+        "log_every": 1,
+        "optimizer": {"lr": 1e-2, "betas": [0.9, 0.99], "weight_decay": 0.0},
+    }
     return changed(DISTILL, **changes) | {
         "teacher": {"name": "denoiser", "run": str(teacher)},
         "latent": {"name": "categorical", "atoms": 2},
         "train": DISTILL["train"] | train,
         "eval": EVAL | {"metrics": ["frechet"], "samples": 40, "batch_size": 20},
-        "procedure": {"name": "rounds", "max": most, "later": {"teacher": "averaged"}} | ({"stop": rule} if stop else {}),
+        "procedure": {"name": "rounds", "max": most, "later": {"teacher": "averaged"}}
+        | ({"stop": rule} if stop else {}),
     }
 
 
@@ -56,7 +62,9 @@ def done(teacher, tmp_path_factory):
     jobs += [{"spec": spec(killed, teacher), "resume": i > 0, "die": die} for i, die in enumerate(moments)]
     jobs += [{"spec": spec(stopped, teacher, gain=100.0)}, {"spec": spec(stopped, teacher, gain=100.0), "resume": True}]
     jobs += [{"spec": spec(plain, teacher, stop=False)}]
-    jobs += [{"spec": with_procedure(spec(top / "unknown", teacher), stop={"metric": "fid", "steps": 1, "min_gain": 0.0})}]
+    jobs += [
+        {"spec": with_procedure(spec(top / "unknown", teacher), stop={"metric": "fid", "steps": 1, "min_gain": 0.0})}
+    ]
     results, text = launch(jobs, module="tests.procedure.worker")
     return {"top": top, "results": results, "text": text}
 
@@ -65,7 +73,8 @@ def test_every_round_starts_from_the_last_ones_student(done):
     whole = done["top"] / "whole"
     assert done["results"][0] == {"step": 2 * STEPS, "finished": True}
     second = json.loads((whole / "round-2/export/config.json").read_text())
-    assert second["spec"]["teacher"]["name"] == "denoiser"  # its network's; the averaged teacher is not needed to load it
+    # its network's; the averaged teacher is not needed to load it
+    assert second["spec"]["teacher"]["name"] == "denoiser"
     assert Spec.from_dict(second["spec"]).seed != Spec.from_dict(spec(whole, "x")).seed
     stored = json.loads((whole / "rounds.json").read_text())
     assert [entry["number"] for entry in stored["rounds"]] == [0, 1, 2] and stored["reason"].startswith("procedure.max")
@@ -127,7 +136,9 @@ def test_every_round_can_be_compared(done, teacher):
 def test_a_folder_without_a_finished_whole_names_its_rounds(done, tmp_path):
     shutil.copytree(done["top"] / "whole", tmp_path / "whole")
     shutil.rmtree(tmp_path / "whole/export")
-    with pytest.raises(CheckpointError, match="its runs are not over; continue them with --resume, or name one: .*round-1"):
+    with pytest.raises(
+        CheckpointError, match="its runs are not over; continue them with --resume, or name one: .*round-1"
+    ):
         di4c.load(tmp_path / "whole")
 
 
@@ -141,7 +152,11 @@ def test_two_ranks_train_the_same_rounds(done, teacher, tmp_path):
 @pytest.mark.parametrize("stop", [None, StopRule("fd", -5.0, steps=2), StopRule("fd", 0.2, higher_is_better=True)])
 def test_killed_at_any_moment_the_rounds_end_the_same(stop, tmp_path):
     whole = {key: value for key, value in spec(tmp_path, "runs/x").items() if key != "procedure"}
-    check_procedure(Rounds(max=3, later={"teacher": "averaged", "train": {"steps": 2}}, stop=stop), whole, {"fd": False, "guard": None})
+    check_procedure(
+        Rounds(max=3, later={"teacher": "averaged", "train": {"steps": 2}}, stop=stop),
+        whole,
+        {"fd": False, "guard": None},
+    )
 
 
 def checked(values: dict) -> None:

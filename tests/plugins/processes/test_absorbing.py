@@ -23,7 +23,10 @@ def test_limits_of_the_forward_process():
 
 
 def test_the_mask_fraction_is_t():
-    masked = Absorbing(4).corrupt(torch.zeros(1000, 40, dtype=torch.long), torch.full((1000,), 0.3), Draws(0, count=1000)) == 4
+    masked = (
+        Absorbing(4).corrupt(torch.zeros(1000, 40, dtype=torch.long), torch.full((1000,), 0.3), Draws(0, count=1000))
+        == 4
+    )
     assert abs(masked.double().mean() - 0.3) < 5 * (0.21 / 40_000) ** 0.5
 
 
@@ -55,7 +58,11 @@ def test_visible_positions_stay():
     process = Absorbing(2)
     x_t = torch.tensor([[1, 2]]).expand(100, -1)
     x_s = process.posterior(
-        x_t, Prediction.from_logits(table(1).expand(100, -1, -1), x_t), times(0.5).expand(100), times(0.1).expand(100), Draws(0, count=100)
+        x_t,
+        Prediction.from_logits(table(1).expand(100, -1, -1), x_t),
+        times(0.5).expand(100),
+        times(0.1).expand(100),
+        Draws(0, count=100),
     )
     assert (x_s[:, 0] == 1).all()
 
@@ -65,7 +72,9 @@ def test_the_bound_is_the_entropy_of_a_product_law_for_its_own_denoiser():
     process = Absorbing(3)
     p = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
     n, positions = 20_000, 4
-    x_0 = torch.multinomial(p.float(), n * positions, replacement=True, generator=torch.Generator().manual_seed(0)).view(n, positions)
+    x_0 = torch.multinomial(
+        p.float(), n * positions, replacement=True, generator=torch.Generator().manual_seed(0)
+    ).view(n, positions)
     t = Draws(1, count=n).uniform() * 0.999 + 0.001
     x_t = process.corrupt(x_0, t, Draws(2, count=n))
     log_p = torch.cat([p.log(), torch.tensor([-1e6], dtype=torch.float64)]).expand(n, positions, 4)

@@ -94,6 +94,9 @@ def test_the_published_off_by_one_of_the_noised_data_is_an_option():
     x_0, draws = torch.zeros(4000, 8, dtype=torch.int64), Draws(0, count=4000)
     for t in (0.0, 0.25, 0.5, 1.0):
         now = torch.full((4000,), t, dtype=torch.float64)
-        shares = [(p.corrupt(x_0, now, draws.child("x", i)) == p.mask_index).double().mean() for i, p in enumerate((exact, published))]
+        shares = [
+            (p.corrupt(x_0, now, draws.child("x", i)) == p.mask_index).double().mean()
+            for i, p in enumerate((exact, published))
+        ]
         wanted = [0.999 * t, min(0.999 * (t + 0.25), 1.0) if t else 0.0]
         assert all(abs(a - b) < 0.01 for a, b in zip(shares, wanted, strict=True)), t

@@ -75,7 +75,9 @@ def test_trouble_25_every_pair_works_or_is_refused_by_check(sampler, process):
     made = REGISTRY.create("processes", process, {"data_states": STATES})
     teacher = Small(made)
     if refusal is None:
-        check_sampler(REGISTRY.create("samplers", sampler, {"process": made, "teacher": teacher}), teacher, num_classes=CLASSES)
+        check_sampler(
+            REGISTRY.create("samplers", sampler, {"process": made, "teacher": teacher}), teacher, num_classes=CLASSES
+        )
         return
     assert "eval.sampler" in str(refusal) and "Processes that fit: " in str(refusal) and "\n" not in str(refusal)
     with pytest.raises(SpecError):
@@ -86,7 +88,9 @@ def test_trouble_25_confidence_needs_a_schedule_only():
     assert checked("maskgit", {"name": "absorbing"}) is None and checked("halton", {"name": "mdlm"}) is None
     assert "absorbing, maskgit, mdlm" in str(checked("maskgit", {"name": "uniform", "speed": 1.0}))
     inner = {"name": "hybrid", "teacher_steps": 1, "sampler": "tau-leaping"}
-    assert "eval.sampler.sampler: TauLeaping works with ContinuousTimeChain" in str(checked(inner, {"name": "absorbing"}))
+    assert "eval.sampler.sampler: TauLeaping works with ContinuousTimeChain" in str(
+        checked(inner, {"name": "absorbing"})
+    )
 
 
 @pytest.mark.parametrize("scale", [1e3, 1e6, 1e30, 1e300])
@@ -143,7 +147,9 @@ def test_trouble_b19_a_raw_networks_mask_probability_is_shared_out(name):
     torch.testing.assert_close(log_p, logits[:2].log_softmax(0), atol=1e-6, rtol=0)
     many = torch.full((4000, 1), process.mask_index)
     now, then = t[:1].expand(4000), s[:1].expand(4000)
-    x_0 = process.posterior(many, Prediction.from_logits(logits.expand(4000, 1, -1), many), now, then, Draws(0, count=4000))
+    x_0 = process.posterior(
+        many, Prediction.from_logits(logits.expand(4000, 1, -1), many), now, then, Draws(0, count=4000)
+    )
     assert (x_0 != process.mask_index).all()
     # Tolerance: five standard errors of a frequency.
     assert abs((x_0 == 1).double().mean() - log_p[1].exp()) < 5 * 0.5 / 4000**0.5

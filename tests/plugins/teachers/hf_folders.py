@@ -43,7 +43,11 @@ def bert_folder(folder: Path, *, told: bool = True) -> BertForMaskedLM:
 def dream_folder(folder: Path) -> Qwen2ForCausalLM:
     """Saves a tiny Dream in several shards. Returns Qwen2 with its weights, which is causal unless a mask says otherwise."""
     torch.manual_seed(1)
-    same = {key: value for key, value in DREAM.items() if key not in ("model_type", "rope_theta", "mask_token_id", "auto_map")}
+    same = {
+        key: value
+        for key, value in DREAM.items()
+        if key not in ("model_type", "rope_theta", "mask_token_id", "auto_map")
+    }
     parameters = {"rope_type": "default", "rope_theta": DREAM["rope_theta"]}
     model = Qwen2ForCausalLM(Qwen2Config(**same, rope_parameters=parameters, attn_implementation="eager")).eval()
     with torch.no_grad():

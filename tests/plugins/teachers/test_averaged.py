@@ -46,7 +46,9 @@ def test_the_prediction_is_the_weighted_mean_of_the_components(head):
     x_t = teacher.process.corrupt(draws.integers(5, 6), t, draws)
     cond = torch.tensor([0, 2, -1])
     with torch.no_grad():
-        wanted = torch.einsum("k,bkds->bds", torch.tensor(WEIGHTS, dtype=torch.float64), components(student.eval(), x_t, t, cond))
+        wanted = torch.einsum(
+            "k,bkds->bds", torch.tensor(WEIGHTS, dtype=torch.float64), components(student.eval(), x_t, t, cond)
+        )
     assert torch.allclose(teacher.predict(x_t, t, cond).log_p0().double().exp(), wanted, atol=1e-6)
 
 
@@ -61,7 +63,10 @@ def test_a_step_is_of_the_mixture_or_of_the_averaged_product(steps):
     with torch.no_grad():
         p = components(student, x_t, t)[0, :, :, :3]
     w = torch.tensor(WEIGHTS, dtype=torch.float64)
-    laws = {"mixture": torch.einsum("k,ks,kr->sr", w, p[:, 0], p[:, 1]), "product": torch.outer(*torch.einsum("k,kds->ds", w, p))}
+    laws = {
+        "mixture": torch.einsum("k,ks,kr->sr", w, p[:, 0], p[:, 1]),
+        "product": torch.outer(*torch.einsum("k,kds->ds", w, p)),
+    }
     assert (laws["mixture"] - laws["product"]).abs().max() > 0.02
     law, draws = laws[steps], Draws(3, count=count)
     x_1 = teacher.process.prior(2, draws)
@@ -70,7 +75,9 @@ def test_a_step_is_of_the_mixture_or_of_the_averaged_product(steps):
         found = ((x_0[:, 0] == s) & (x_0[:, 1] == r)).double().mean()
         assert abs(found - law[s, r]) < 5 * (law[s, r] * (1 - law[s, r]) / count).sqrt() + 1e-9
         one = teacher.components(x_t, t)
-        likelihood = (one.log_prob_of(torch.tensor([[s, r]])).double() + (one.log_weights if steps == "mixture" else 0)).logsumexp(1)
+        likelihood = (
+            one.log_prob_of(torch.tensor([[s, r]])).double() + (one.log_weights if steps == "mixture" else 0)
+        ).logsumexp(1)
         assert abs(likelihood.exp() - law[s, r]) < 1e-6
 
 
@@ -127,6 +134,10 @@ def test_a_students_student_starts_from_it_and_its_export_needs_no_teacher(run):
 
 
 def test_a_teacher_that_is_not_made_of_a_student_says_which_are(run):
-    with pytest.raises(SpecError, match="is a distilled student, and 'denoiser' is not made of one. Teachers that are: averaged"):
-        spec = of_run(run, name="denoiser", backbone={"name": "dit", "width": 16, "depth": 1, "heads": 2}, parameterisation="subs")
+    with pytest.raises(
+        SpecError, match="is a distilled student, and 'denoiser' is not made of one. Teachers that are: averaged"
+    ):
+        spec = of_run(
+            run, name="denoiser", backbone={"name": "dit", "width": 16, "depth": 1, "heads": 2}, parameterisation="subs"
+        )
         build_teacher(spec, Registry.default(), DataShape(64, 17, 10), Absorbing(17))

@@ -127,13 +127,18 @@ def test_trouble_31_torchs_advice_to_run_code_is_not_passed_on(tmp_path, zipped)
     try:
         containers.read_file(tmp_path / "whole.pt")
     except CheckpointError as error:
-        assert "weights_only" not in str(error) and "\n" not in str(error) and "torch.save(network.state_dict()" in str(error)
+        assert (
+            "weights_only" not in str(error)
+            and "\n" not in str(error)
+            and "torch.save(network.state_dict()" in str(error)
+        )
     else:
         assert zipped  # a module in a zipped file becomes Inert
 
 
 @pytest.mark.parametrize(
-    "content", [b"no checkpoint", b"\x80\x02}q\x00.", b"\x80\x04N.", b"PK\x03\x04", b"\x00" * 64, b"(lp0\ncos\nsystem\n."]
+    "content",
+    [b"no checkpoint", b"\x80\x02}q\x00.", b"\x80\x04N.", b"PK\x03\x04", b"\x00" * 64, b"(lp0\ncos\nsystem\n."],
 )
 def test_trouble_31_damage_is_told_in_one_line(tmp_path, content):
     (tmp_path / "a.pt").write_bytes(content)

@@ -120,9 +120,21 @@ def test_missing_weights_are_an_error(tmp_path):
 
 @pytest.mark.parametrize("name", ["roberta", "distilbert", "albert", "esm", "modernbert"])
 def test_other_architectures_read_out_their_own_logits(name):
-    options = {"vocab_size": 30, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
+    options = {
+        "vocab_size": 30,
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 24,
+    }
     options |= {"dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 24, "embedding_size": 16, "pad_token_id": 0}
-    options |= {"global_attn_every_n_layers": 1, "mask_token_id": 7, "token_dropout": False, "cls_token_id": 1, "sep_token_id": 2}
+    options |= {
+        "global_attn_every_n_layers": 1,
+        "mask_token_id": 7,
+        "token_dropout": False,
+        "cls_token_id": 1,
+        "sep_token_id": 2,
+    }
     options |= {"position_embedding_type": "absolute", "max_position_embeddings": 40}
     teacher = HFMaskedLM(Absorbing(30, mask_index=7), D, config={"model_type": name, **options}).freeze()
     check_backbone(teacher.backbone, num_positions=D, num_states=30)
@@ -144,10 +156,36 @@ USUAL = ("roberta", "bert", "mpnet", "esm")
 def test_trouble_18_the_longest_sequence_is_what_the_forward_pass_takes(name):
     from transformers import AutoConfig, AutoModelForMaskedLM
 
-    config = {"vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
-    config |= {"dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 24, "embedding_size": 16, "max_position_embeddings": 34}
-    config |= {"pad_token_id": 1, "token_dropout": False, "mask_token_id": 7, "emb_dim": 16, "d_model": 16, "encoder_layers": 1}
-    config |= {"decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2, "bos_token_id": 0, "eos_token_id": 2}
+    config = {
+        "vocab_size": 40,
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 24,
+    }
+    config |= {
+        "dim": 16,
+        "n_layers": 1,
+        "n_heads": 2,
+        "hidden_dim": 24,
+        "embedding_size": 16,
+        "max_position_embeddings": 34,
+    }
+    config |= {
+        "pad_token_id": 1,
+        "token_dropout": False,
+        "mask_token_id": 7,
+        "emb_dim": 16,
+        "d_model": 16,
+        "encoder_layers": 1,
+    }
+    config |= {
+        "decoder_layers": 1,
+        "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2,
+        "bos_token_id": 0,
+        "eos_token_id": 2,
+    }
     config |= {"position_embedding_type": "absolute"} if name == "esm" else {}
     network = AutoModelForMaskedLM.from_config(AutoConfig.for_model(name, **config)).eval()
     most = POSITIONED[name]
@@ -165,7 +203,9 @@ def test_trouble_18_a_sequence_that_is_too_long_is_refused_with_the_usable_numbe
         "intermediate_size": 24, "max_position_embeddings": 34, "pad_token_id": 1, "mask_token_id": 7,
     }  # fmt: skip
     process = Absorbing(40, mask_index=7)
-    with pytest.raises(SpecError, match=f"{length + frame} tokens a sequence and 1 for λ, but the network has 32 positions"):
+    with pytest.raises(
+        SpecError, match=f"{length + frame} tokens a sequence and 1 for λ, but the network has 32 positions"
+    ):
         HFMaskedLM(process, length, config=config, before=[0] * frame)
     assert HFMaskedLM(process, 31 - frame, config=config, before=[0] * frame).backbone.depth == 1
 
@@ -256,7 +296,9 @@ def test_trouble_b01_a_transformers_that_drops_theta_is_told(config, monkeypatch
         return made | {"rope_parameters": rotation | {"rope_theta": 20000.0}}
 
     monkeypatch.setattr(hf_families, family, older)
-    with pytest.raises(SpecError, match=f"rope_theta is {config['rope_theta']:g}, but .* with 20000; install transformers 5"):
+    with pytest.raises(
+        SpecError, match=f"rope_theta is {config['rope_theta']:g}, but .* with 20000; install transformers 5"
+    ):
         HFMaskedLM(Absorbing(22, mask_index=20), D, config=config)
 
 
@@ -333,7 +375,10 @@ def test_trouble_b03_attention_drops_by_a_module_with_the_librarys_numbers(confi
 @pytest.mark.parametrize("stated", [True, False])
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_dropout_replaces_the_probabilities_that_a_configuration_leaves_to_defaults_too(stated, dropout):
-    config = {key: value for key, value in BERT.items() if stated or "dropout" not in key} | {"model_type": "bert", "mask_token_id": MASK}
+    config = {key: value for key, value in BERT.items() if stated or "dropout" not in key} | {
+        "model_type": "bert",
+        "mask_token_id": MASK,
+    }
     network = HFMaskedLM(Absorbing(S, mask_index=MASK), D, config=config, dropout=dropout).backbone.network
     assert {module.p for module in network.modules() if isinstance(module, torch.nn.Dropout)} == {dropout}
     assert network.config.attention_probs_dropout_prob == dropout
@@ -397,7 +442,12 @@ def test_code_of_a_repository_runs_only_where_the_spec_names_it(tmp_path, monkey
 def test_rxnfp_knows_chemistry():
     """The pretrained reaction model fills one masked token of a SMILES string far better than chance."""
     teacher = HFMaskedLM(
-        Absorbing(591, mask_index=14), 12, path=os.environ["DI4C_RXNFP"], model_type="bert", before=["[CLS]"], after=["[SEP]"]
+        Absorbing(591, mask_index=14),
+        12,
+        path=os.environ["DI4C_RXNFP"],
+        model_type="bert",
+        before=["[CLS]"],
+        after=["[SEP]"],
     ).freeze()
     names = (Path(os.environ["DI4C_RXNFP"]) / "vocab.txt").read_text().splitlines()
     x_0 = torch.tensor([[names.index(token) for token in "CC(=O)c1ccccc1"[:12]]])
@@ -435,7 +485,10 @@ def test_shards_load_without_a_second_copy_in_memory(tmp_path):
     files = []
     for n in range(4):
         square, norms = ("q_proj", "k_proj", "v_proj", "attn_out"), ("attn_norm", "ff_norm")
-        files.append({f"blocks.{n}.{name}.weight": (1024, 1024) for name in square} | {f"blocks.{n}.{m}.weight": (1024,) for m in norms})
+        files.append(
+            {f"blocks.{n}.{name}.weight": (1024, 1024) for name in square}
+            | {f"blocks.{n}.{m}.weight": (1024,) for m in norms}
+        )
         files += [{f"blocks.{n}.{name}.weight": (8192, 1024)} for name in ("ff_proj", "up_proj")]
         files.append({f"blocks.{n}.ff_out.weight": (1024, 8192)})
     weight_map = {}

@@ -213,7 +213,15 @@ def test_ema_that_is_asked_for_must_be_there(tmp_path):
 
 @pytest.mark.parametrize(
     "prefix",
-    ["", "module.", "_orig_mod.", "module.backbone.", "backbone.module.", "backbone._orig_mod.", "_orig_mod.module.backbone."],
+    [
+        "",
+        "module.",
+        "_orig_mod.",
+        "module.backbone.",
+        "backbone.module.",
+        "backbone._orig_mod.",
+        "_orig_mod.module.backbone.",
+    ],
 )
 @pytest.mark.parametrize("kind", ["safetensors", "ckpt"])
 def test_trouble_23_wrappers_around_the_published_network_are_cut_off(tmp_path, prefix, kind):

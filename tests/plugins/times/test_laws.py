@@ -55,7 +55,13 @@ def test_gates():
     assert torch.equal(Gate("linear", 2.0)(t), 2 * t) and torch.equal(Gate("constant", 3.0)(t), torch.full((3,), 3.0))
 
 
-LAWS = [UniformTime(low=0.1), LowDiscrepancyTime(), TimeAboveStep(low=0.01), TimeGrid([0.25, 1.0]), SplitTime(split=0.4, probability=0.5)]
+LAWS = [
+    UniformTime(low=0.1),
+    LowDiscrepancyTime(),
+    TimeAboveStep(low=0.01),
+    TimeGrid([0.25, 1.0]),
+    SplitTime(split=0.4, probability=0.5),
+]
 
 
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: type(law).__name__)

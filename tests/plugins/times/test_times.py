@@ -14,7 +14,9 @@ from di4c.errors import RegistryError, SpecError
 from di4c.testing import check_time_law
 
 
-@pytest.mark.parametrize("law", [LowOrUniform(high=0.2, probability=0.5), Discrete(8, SplitTime(split=0.4, probability=0.5))])
+@pytest.mark.parametrize(
+    "law", [LowOrUniform(high=0.2, probability=0.5), Discrete(8, SplitTime(split=0.4, probability=0.5))]
+)
 def test_laws_hold_their_contract(law):
     check_time_law(law)
 
@@ -68,10 +70,17 @@ def test_a_split_without_a_grid_draws_as_ever():
 
 def test_a_law_is_named_by_law_in_a_spec():
     def made(entry):
-        return Registry.default().plan("objectives", {"name": "nelbo", "time": entry}, {"teacher"}, "objective").nested["time"].build({})
+        return (
+            Registry.default()
+            .plan("objectives", {"name": "nelbo", "time": entry}, {"teacher"}, "objective")
+            .nested["time"]
+            .build({})
+        )
 
     assert made("uniform") == made({"law": "uniform"}) == UniformTime()
-    assert made({"law": "discrete", "count": 4, "time": {"law": "uniform", "low": 0.5}}) == Discrete(4, UniformTime(0.5))
+    assert made({"law": "discrete", "count": 4, "time": {"law": "uniform", "low": 0.5}}) == Discrete(
+        4, UniformTime(0.5)
+    )
     with pytest.raises(RegistryError, match="objective.time: .*no time named 'unifrm'. Did you mean 'uniform'"):
         made({"law": "unifrm"})
     with pytest.raises(SpecError, match="objective.time.law: expected a string, found None"):

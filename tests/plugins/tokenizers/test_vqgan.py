@@ -14,8 +14,15 @@ from di4c_plugins.teachers import hub
 from di4c_plugins.tokenizers.vqgan import VQGAN
 
 OPTIONS = dict(
-    image_size=12, channels=1, ch=8, ch_mult=[1, 2, 2], num_res_blocks=1, attn_resolutions=[6], z_channels=4,
-    num_codes=10, embed_dim=3,
+    image_size=12,
+    channels=1,
+    ch=8,
+    ch_mult=[1, 2, 2],
+    num_res_blocks=1,
+    attn_resolutions=[6],
+    z_channels=4,
+    num_codes=10,
+    embed_dim=3,
 )
 
 
@@ -65,8 +72,16 @@ def test_the_fingerprint_follows_the_weights(tokenizer):
 def published_folder(folder, tokenizer, **changes):
     """A folder like the published VQGAN's, with what training left in it."""
     network = dict(
-        double_z=False, z_channels=4, resolution=12, in_channels=1, out_ch=1, ch=8, ch_mult=[1, 2, 2], num_res_blocks=1,
-        attn_resolutions=[6], dropout=0.0,
+        double_z=False,
+        z_channels=4,
+        resolution=12,
+        in_channels=1,
+        out_ch=1,
+        ch=8,
+        ch_mult=[1, 2, 2],
+        num_res_blocks=1,
+        attn_resolutions=[6],
+        dropout=0.0,
     )
     params = dict(embed_dim=3, n_embed=10, ddconfig=network, lossconfig={"target": "losses.VQLPIPSWithDiscriminator"})
     (folder / "model.yaml").write_text(yaml.safe_dump({"model": {"params": params | changes}}))
