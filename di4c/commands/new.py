@@ -14,9 +14,7 @@ from di4c.errors import SpecError
 from di4c.paths import is_plain_name
 
 TEMPLATES = Path(__file__).with_name("templates")
-FILES = {
-    "teacher": {"{}.py": "teacher.py.txt", "{}.yaml": "teacher.yaml", "test_{}.py": "test_teacher.py.txt"},
-}
+FILES = {"teacher": {"{}.py": "teacher.py.txt", "{}.yaml": "teacher.yaml", "test_{}.py": "test_teacher.py.txt"}}
 """What is written of a kind of part: file, with the module's name for {} → template."""
 
 

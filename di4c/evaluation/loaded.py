@@ -217,11 +217,7 @@ class LoadedModel:
 
 
 def load(
-    path: str | Path,
-    *,
-    device: torch.device | str | None = None,
-    compile: bool = False,
-    overrides: Sequence[str] = (),
+    path: str | Path, *, device: torch.device | str | None = None, compile: bool = False, overrides: Sequence[str] = ()
 ) -> LoadedModel:
     """The model of a run folder or of an export folder, on the given device (a GPU if there is one); compile: its networks.
 

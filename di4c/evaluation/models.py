@@ -6,13 +6,7 @@ from typing import Literal
 from torch import Tensor
 
 from di4c.contracts import Denoiser, Draws, LambdaSampler, Prediction, Teacher
-from di4c.mixture.student import (
-    PRODUCT_COMPONENTS,
-    MixtureStudent,
-    atoms_denoiser,
-    mixture_denoiser,
-    product_denoiser,
-)
+from di4c.mixture.student import PRODUCT_COMPONENTS, MixtureStudent, atoms_denoiser, mixture_denoiser, product_denoiser
 
 MixtureSize = int | Literal["inf", "product"] | None
 """K atoms of λ, the whole law, the product of the λ-averaged marginals, or None: a product model without λ."""

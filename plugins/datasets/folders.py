@@ -12,10 +12,7 @@ RESIDUE = {
     "#recycle", "@recently-snapshot", "$recycle.bin", "recycler", "system volume information", "found.000",
 }  # fmt: skip
 """What systems leave in folders, in small letters; hidden names (.ipynb_checkpoints, ._x) are residue as well."""
-SPLITS = {
-    "train": ("train", "training"),
-    "test": ("test", "testing", "val", "valid", "validation"),
-}
+SPLITS = {"train": ("train", "training"), "test": ("test", "testing", "val", "valid", "validation")}
 """The names of split folders in small letters, the preferred ones first."""
 
 

@@ -7,12 +7,7 @@ class DenoiserTeacher(Teacher):
     """Any registered backbone under any parameterisation."""
 
     def __init__(
-        self,
-        process: ForwardProcess,
-        num_positions: int,
-        *,
-        backbone: Backbone,
-        parameterisation: Parameterisation,
+        self, process: ForwardProcess, num_positions: int, *, backbone: Backbone, parameterisation: Parameterisation
     ):
         self.process, self.num_positions = process, num_positions
         self.backbone, self.parameterisation = backbone, parameterisation

@@ -19,10 +19,7 @@ from di4c.losses.terms import ConsistencyTerm, DataTerm, Gate, StepLaw
 
 NAMES = ["late", "token", "readout", "plain"]
 STEP = 1 / 1024
-SIZES: systems.Sizes = {
-    "small": {"positions": 128, "states": 1025, "width": 256, "depth": 12},
-    "text": systems.TEXT,
-}
+SIZES: systems.Sizes = {"small": {"positions": 128, "states": 1025, "width": 256, "depth": 12}, "text": systems.TEXT}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

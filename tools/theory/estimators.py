@@ -142,7 +142,7 @@ def bias_lines(by_m: dict[str, dict[int, Moments]], sizes: list[int]) -> list[Li
             min(m.bias / m.bias_error for m in plain_.values()),
             SIGMAS,
             "Jensen: upwards",
-        ),
+        )
     ]
     slope = math.log2(last.bias / before.bias)
     error = ((last.bias_error / last.bias) ** 2 + (before.bias_error / before.bias) ** 2) ** 0.5 / math.log(2)

@@ -29,10 +29,7 @@ def test_mask_probability_and_its_logarithmic_rate_follow_from_sigma(name):
     assert schedule.masked(torch.zeros(1)).item() == 0
 
 
-@pytest.mark.parametrize(
-    ("name", "at_half"),
-    [("log-linear", 0.5), ("cosine", 1 - 2**-0.5), ("cosine-squared", 0.5)],
-)
+@pytest.mark.parametrize(("name", "at_half"), [("log-linear", 0.5), ("cosine", 1 - 2**-0.5), ("cosine-squared", 0.5)])
 def test_published_forms(name, at_half):
     half = torch.tensor([0.5], dtype=torch.float64)
     torch.testing.assert_close(noise_schedule(name, epsilon=0.0).masked(half).item(), at_half)
