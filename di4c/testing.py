@@ -35,11 +35,11 @@ from di4c.mixture.every_sample import every_sample
 from di4c.mixture.student import MixtureStudent
 from di4c.mixture.sums import Query, statistics
 from di4c.mixture.target import draw_target
-from di4c.rehearsal import check_procedure
+from di4c.dry_run import check_pipeline
 
 __all__ = [
     "check_backbone", "check_dataset", "check_estimator", "check_head", "check_latent", "check_metric",
-    "check_objective", "check_procedure", "check_process", "check_sampler", "check_teacher", "check_time_law",
+    "check_objective", "check_pipeline", "check_process", "check_sampler", "check_teacher", "check_time_law",
     "check_tokenizer",
 ]  # fmt: skip
 

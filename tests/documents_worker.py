@@ -13,7 +13,7 @@ from di4c.engine import ranks
 from di4c.evaluation.comparison import compare, settings_of
 from di4c.evaluation.loaded import load
 from di4c.evaluation.ranks import Ranks
-from di4c.procedure.carry_out import carry_out
+from di4c.pipeline.run import run
 
 
 def perform(job: dict, device) -> bool:
@@ -23,7 +23,7 @@ def perform(job: dict, device) -> bool:
         run = load(job["evaluate"], device="cpu")
         outcome = compare(run, settings_of(run.spec), Path("report"), also={}, ranks=Ranks(), say=lambda *told: None)
         return bool(outcome.rows)
-    return carry_out(read_spec(job["spec"], job["set"]), device=device, resume=False).finished
+    return run(read_spec(job["spec"], job["set"]), device=device, resume=False).finished
 
 
 def main() -> None:

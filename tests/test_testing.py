@@ -19,7 +19,7 @@ from tests.systems import HEADS, tiny_teacher
 
 from di4c import testing
 from di4c.config.registry import Registry
-from di4c.contracts import Parameterisation, Procedure
+from di4c.contracts import Parameterisation, Pipeline
 from di4c.losses.pretraining import NELBO
 
 
@@ -116,7 +116,7 @@ def test_heads_that_start_equal_are_caught():
         testing.check_head(head, backbone, latent_dim=1, teacher=teacher)
 
 
-class Twice(Procedure):
+class Twice(Pipeline):
     """Trains a run, and another one if `note` was not yet written."""
 
     def __init__(self, note: str):
@@ -125,7 +125,7 @@ class Twice(Procedure):
     def planned(self, spec):
         return {"first": spec}
 
-    def carry_out(self, runs):
+    def run(self, runs):
         if runs.read("note") is None:
             runs.write(self.note, "begun")
             runs.train("first", runs.spec)
@@ -133,11 +133,11 @@ class Twice(Procedure):
         return "first"
 
 
-def test_a_procedure_that_forgets_what_a_kill_has_cut_off_is_caught():
+def test_a_pipeline_that_forgets_what_a_kill_has_cut_off_is_caught():
     spec = {"train": {"run": "x"}}
-    testing.check_procedure(Twice("other note"), spec, {})
-    with pytest.raises(AssertionError, match="killed at call 2 and carried out again, it ends otherwise"):
-        testing.check_procedure(Twice("note"), spec, {})
+    testing.check_pipeline(Twice("other note"), spec, {})
+    with pytest.raises(AssertionError, match="killed at call 2 and run again, it ends otherwise"):
+        testing.check_pipeline(Twice("note"), spec, {})
 
 
 class Mixing(DiT):

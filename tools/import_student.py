@@ -34,7 +34,7 @@ def import_student(spec_file: Path, overrides: list[str], out: Path) -> Path:
     from di4c.engine.export import write_export
     from di4c.errors import SpecError
 
-    spec = dataclasses.replace(read_spec(spec_file, [*overrides, f"train.run={out}"]), procedure=None)
+    spec = dataclasses.replace(read_spec(spec_file, [*overrides, f"train.run={out}"]), pipeline=None)
     if out.exists():
         raise SpecError(f"{out}: exists already; give a new folder")
     registry = Registry.default(spec.plugins)

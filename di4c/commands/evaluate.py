@@ -102,7 +102,7 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
         "--also", action="append", default=[], metavar="NAME=RUN", help="a further run to compare; repeatable"
     )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=SET)
-    parser.add_argument("--every-run", action="store_true", help="compare every run of the spec's procedure too")
+    parser.add_argument("--every-run", action="store_true", help="compare every run of the spec's pipeline too")
     parser.add_argument("--device", help="cpu, cuda, … (default: a GPU if there is one)")
     parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)
     return parser

@@ -19,18 +19,18 @@ def main(arguments: list[str] | None = None, prog: str | None = None) -> None:
 
 
 def _train(spec: Spec, *, resume: bool) -> int:
-    """Trains the spec, in one run or in those of its procedure; the exit code. All that imports torch is imported here."""
+    """Trains the spec, in one run or in those of its pipeline; the exit code. All that imports torch is imported here."""
     from di4c.engine import ranks
     from di4c.engine.allocator import keep_freed_memory
     from di4c.engine.determinism import deterministic
     from di4c.engine.run_folder import refuse_used
-    from di4c.procedure.carry_out import carry_out
+    from di4c.pipeline.run import run
 
     if not resume and os.environ["RANK"] == "0":
         refuse_used(spec.train.run)
     keep_freed_memory()
     with deterministic(spec.train.deterministic):  # before CUDA starts
-        result = carry_out(spec, device=ranks.start(), resume=resume)
+        result = run(spec, device=ranks.start(), resume=resume)
         ranks.finish()
     return 0 if result.finished else ranks.STOPPED_BY_SIGNAL
 

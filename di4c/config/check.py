@@ -10,7 +10,7 @@ from di4c.config.fitting import (
     located,
     parameters_of,
 )
-from di4c.config.procedure import build_procedure, planned_specs
+from di4c.config.pipeline import build_pipeline, planned_specs
 from di4c.config.registry import Registry
 from di4c.config.spec import Spec, entries
 from di4c.config.trained import trained_entry
@@ -26,7 +26,7 @@ PROVIDED: Mapping[str, set[str]] = {
     "samplers": {"process", "teacher"},
     "metrics": {"data", "process", "judge"},
     "objectives": {"process", "teacher", "student", "latent", "num_positions", "num_states", "num_classes"},
-    "procedures": set(),
+    "pipelines": set(),
 }
 """The names of the values that build.py provides to each kind."""
 
@@ -51,8 +51,8 @@ def check(spec: Spec, registry: Registry) -> list[tuple[str, str]]:
             told.append((where, shown))
         check_head_class(registry, spec, planned)
         check_samplers(registry, planned)
-    if spec.procedure is not None:
-        for name, run in planned_specs(spec, build_procedure(spec, registry)).items():
+    if spec.pipeline is not None:
+        for name, run in planned_specs(spec, build_pipeline(spec, registry)).items():
             told += [(f"{name}: {where}", shown) for where, shown in check(run, registry) if (where, shown) not in told]
     return told
 

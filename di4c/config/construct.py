@@ -51,7 +51,7 @@ CONTRACTS = {
     "objectives": "Objective",
     "time_laws": "TimeLaw",
     "tokenizers": "ImageTokenizer",
-    "procedures": "Procedure",
+    "pipelines": "Pipeline",
 }
 """What a class of each kind extends, of di4c.contracts."""
 

@@ -7,6 +7,7 @@ from typing import Any
 from di4c.config.construct import NESTED, name_key
 from di4c.config.suggest import suggestion
 from di4c.errors import SpecError
+from di4c.old_keys import renamed_path
 from di4c.yaml_text import parsed, plain, resolved, scalar
 
 SECTION_KINDS = {
@@ -15,7 +16,7 @@ SECTION_KINDS = {
     "teacher": "teachers",
     "latent": "lambda_samplers",
     "objective": "objectives",
-    "procedure": "procedures",
+    "pipeline": "pipelines",
 }
 """The sections that are one entry, with their kinds."""
 
@@ -34,7 +35,7 @@ def overridden(values: Mapping[str, Any], overrides: Iterable[str], sections: It
     for override in overrides:
         try:
             key, value = _split(override)
-            path = _path(key)
+            path = renamed_path(_path(key), f"--set {override}")
             if path[0] not in sections:
                 raise SpecError(f"unknown key.{suggestion(path[0], sections, 'Allowed')}")
             _put(changed, path, value)

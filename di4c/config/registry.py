@@ -28,7 +28,7 @@ SINGULAR = {
     "tokenizers": "tokenizer",
     "objectives": "objective",
     "time_laws": "time",
-    "procedures": "procedure",
+    "pipelines": "pipeline",
 }
 """Every kind of part, with the key under which a spec (or another part's options) names one of it."""
 
@@ -48,7 +48,7 @@ SPEC_KEYS = {
     "tokenizers": "objective.tokenizer, data.tokenizer",
     "objectives": "objective",
     "time_laws": "objective.time, objective.near_time",
-    "procedures": "procedure",
+    "pipelines": "pipeline",
 }
 """Where a name of each kind stands in a spec."""
 ENTRY_POINT_GROUP = "di4c"

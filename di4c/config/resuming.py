@@ -11,7 +11,7 @@ from di4c.engine.run_folder import changed_keys, recorded_spec
 from di4c.errors import Di4CError, SpecError
 
 FREE = (
-    "eval", "deepspeed", "plugins", "procedure", "train.run", "train.steps", "train.micro_batch_size", "train.checkpoint_every", "train.keep",
+    "eval", "deepspeed", "plugins", "pipeline", "train.run", "train.steps", "train.micro_batch_size", "train.checkpoint_every", "train.keep",
     "train.log_every", "train.diagnostics_every", "train.on_nonfinite", "train.teacher_placement", "train.compile", "data.path",
     "data.test_path", "data.cache",
 )  # fmt: skip
@@ -21,7 +21,7 @@ FREE = (
 def refuse_edited(spec: Spec, *, inner: bool) -> None:
     """Raises SpecError where the weights in a run's folder are not those that its spec, edited since, would give.
 
-    A finished run cannot become another one; nor can one of a procedure (`inner`) that has made a checkpoint, since it is compared
+    A finished run cannot become another one; nor can one of a pipeline (`inner`) that has made a checkpoint, since it is compared
     with others. They are refused rather than trained anew: what took hours is not thrown away for an edit.
     """
     folder = spec.train.run

@@ -20,6 +20,7 @@ from di4c.config.registry import Registry
 from di4c.config.shipped import spec_path
 from di4c.config.train_spec import TrainSpec
 from di4c.errors import RegistryError, SpecError
+from di4c.old_keys import renamed
 from di4c.paths import real_path, user_path
 from di4c.yaml_text import dump, escaped, plain, read_yaml, resolved
 
@@ -50,11 +51,6 @@ OWNED_BY_TRAIN = {
 
 CHANGEABLE = ("eval", "data")
 """Sections that may differ when a trained model is used."""
-
-MOVED = {
-    "rounds": "procedure: {name: rounds, max: …, stop: …, later: …}, with what was rounds.teacher as procedure.later.teacher"
-}
-"""Former sections, with what says the same now."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +93,7 @@ class Spec:
     latent: Any = None
     objective: Any = None
     eval: EvalSpec | None = None
-    procedure: Any = None
+    pipeline: Any = None
     plugins: list[str] = field(default_factory=list)
     deepspeed: dict[str, Any] = field(default_factory=dict)
     source: str = field(default="spec", compare=False, metadata={"spec": False})
@@ -113,9 +109,7 @@ class Spec:
         Raises SpecError or RegistryError with `source`, the key path, what was found and what is allowed.
         """
         try:
-            values = plain(values)
-            _check_moved(values)
-            spec = from_mapping(cls, values, "")
+            spec = from_mapping(cls, renamed(plain(values), source), "")
             spec = dataclasses.replace(_normalised(spec, folder or Path.cwd()), source=str(source))
             _check_deepspeed(spec.deepspeed)
             _check_names(spec, Registry.default(spec.plugins))
@@ -139,7 +133,7 @@ def read_spec(path: str | Path, overrides: Iterable[str] = ()) -> Spec:
     if not isinstance(values, Mapping):
         raise SpecError(f"{path}: expected a mapping of {', '.join(_sections())}, found {_shown(values)}")
     try:
-        values = resolved(overridden(values, overrides, _sections()))
+        values = resolved(overridden(renamed(values, str(path)), overrides, _sections()))
     except SpecError as error:
         raise SpecError(f"{path}: {error}") from error
     return Spec.from_dict(values, source=str(path), folder=path.parent)
@@ -183,12 +177,6 @@ def entries(spec: Spec) -> list[tuple[str, str, Entry]]:
         found += [("eval.sampler", "samplers", sampler), ("eval.sampler.teacher", "teachers", teacher)]
         found += [(f"eval.metrics[{i}]", "metrics", metric) for i, metric in enumerate(spec.eval.metrics)]
     return [item for item in found if item[2] is not None]
-
-
-def _check_moved(values: object) -> None:
-    for key in values if isinstance(values, Mapping) else ():
-        if key in MOVED:
-            raise SpecError(f"{key}: no section any more; use {MOVED[key]}.")
 
 
 def _normalised(spec: Spec, folder: Path) -> Spec:

@@ -9,7 +9,7 @@ from di4c.engine.loop import Result, Run, train
 
 
 def train_spec(spec: Spec, *, resume: bool) -> Result:
-    """Trains the one run that a spec without `procedure` describes, in its run folder. Collective; raises as `build` and `train` do.
+    """Trains the one run that a spec without `pipeline` describes, in its run folder. Collective; raises as `build` and `train` do.
 
     A finished run whose spec was edited since is refused; see `refuse_edited`.
     """

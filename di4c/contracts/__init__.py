@@ -23,7 +23,7 @@ from di4c.contracts.metric import Generation, Metric
 from di4c.contracts.objective import Objective
 from di4c.contracts.parameterisation import LOG_ZERO, Parameterisation, Raw
 from di4c.contracts.prediction import CHUNK_BYTES, Prediction
-from di4c.contracts.procedure import Measured, Procedure, Runs, merged
+from di4c.contracts.pipeline import Measured, Pipeline, Runs, merged
 from di4c.contracts.process import ForwardProcess
 from di4c.contracts.sampler import Denoiser, Sampler
 from di4c.contracts.teacher import Teacher
@@ -36,6 +36,6 @@ __all__ = [
     "CHUNK_BYTES", "LOG_ZERO", "AffineReadout", "Backbone", "Batch", "Context", "DataSource", "Decoder", "Denoiser",
     "Draws", "ForwardProcess", "Generation", "IdentityReadout", "ImageTokenizer", "IntervalLaw", "LambdaSampler",
     "LentTeacher", "LossEstimator", "Measured", "Metric", "Modulation", "Objective", "Parameterisation", "Prediction",
-    "Procedure", "Raw", "Reduction", "Runs", "Sampler", "Split", "Statistics", "StudentHead", "Teacher", "TimeLaw",
+    "Pipeline", "Raw", "Reduction", "Runs", "Sampler", "Split", "Statistics", "StudentHead", "Teacher", "TimeLaw",
     "TwoPartBackbone", "categorical", "cumulated", "merged", "placed", "strict_load",
 ]  # fmt: skip

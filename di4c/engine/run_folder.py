@@ -18,6 +18,7 @@ from di4c.contracts.weight_files import read_mapping
 from di4c.engine.files import replace_file
 from di4c.engine.locks import LOCK, OWNER, FolderLock
 from di4c.errors import CheckpointError, SpecError, TrainingError
+from di4c.old_keys import renamed
 from di4c.yaml_text import dump, plain, read_yaml, resolved
 
 
@@ -81,7 +82,7 @@ def recorded_spec(path: Path) -> Any:
     """The spec that a run folder records, in plain values; None where it records none. Raises CheckpointError for a damaged one."""
     file = path / "spec.yaml"
     try:
-        return resolved(read_yaml(file)) if os.path.lexists(file) else None
+        return renamed(resolved(read_yaml(file))) if os.path.lexists(file) else None
     except SpecError as error:
         raise CheckpointError(
             f"{'' if str(file) in str(error) else f'{file}: '}{error}; restore it, or remove it"

@@ -226,7 +226,7 @@ def _facts(
 
 
 def runs_in(path: Path) -> list[str]:
-    """The runs of a procedure as `load_also` takes them. Raises SpecError where there is none."""
+    """The runs of a pipeline as `load_also` takes them. Raises SpecError where there is none."""
     folders = inner_runs(path)
     if not folders:
         raise SpecError(f"--every-run: {path} holds none; it is a single run")

@@ -274,7 +274,7 @@ def export_folder(path: Path) -> Path:
 
 
 def inner_runs(path: Path) -> list[Path]:
-    """The folders, with an export each, of the runs that a procedure made in the folder `path`, in natural order."""
+    """The folders, with an export each, of the runs that a pipeline made in the folder `path`, in natural order."""
 
     def order(folder: Path) -> list[tuple[bool, int | str]]:
         parts = re.split(r"(\d+)", folder.name)

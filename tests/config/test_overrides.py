@@ -53,13 +53,13 @@ def test_trouble_15_what_cannot_be_taken_is_refused(tmp_path, value):
         ("objective.near_time.low=0.1", ("objective.near_time", {"law": "uniform", "low": 0.1})),
         ("teacher.parameterisation.x=1", ("teacher.parameterisation", {"name": "subs", "x": 1})),
         ("teacher.backbone.x=1", ("teacher.backbone", {"name": "dit", "x": 1})),
-        ("procedure.later.teacher.x=1", ("procedure.later.teacher", {"name": "averaged", "x": 1})),
-        ("procedure.max=1", ("procedure", {"name": "rounds", "max": 1})),
+        ("pipeline.later.teacher.x=1", ("pipeline.later.teacher", {"name": "averaged", "x": 1})),
+        ("pipeline.max=1", ("pipeline", {"name": "rounds", "max": 1})),
     ],
 )  # fmt: skip
 def test_trouble_21_a_bare_word_keeps_its_options(override, where):
     bare = changed(DISTILL, eval=EVAL, objective__near_time="uniform", teacher__backbone="dit")
-    bare["procedure"] = {"later": {"teacher": "averaged"}} if "later" in override else "rounds"
+    bare["pipeline"] = {"later": {"teacher": "averaged"}} if "later" in override else "rounds"
     found = overridden(bare, [override], list(bare))
     for step in where[0].replace("[0]", ".0").split("."):
         found = found[int(step)] if isinstance(found, list) else found[step]

@@ -54,8 +54,8 @@ PAPER = {
     "openwebtext-mdlm-di4c": TEXT | {"teacher": {"name": "mdlm", "path": "kuleshov-group/mdlm-owt"}},
     "openwebtext-sdtt7-di4c": TEXT | {"teacher.name": "sdtt", "teacher.round": 7},
     "openwebtext-sdtt7-di4c2": TEXT | {
-        "teacher.name": "sdtt", "teacher.round": 7, "procedure.name": "rounds", "procedure.max": 2,
-        "procedure.later": {"teacher": {"name": "averaged", "components": 16}},
+        "teacher.name": "sdtt", "teacher.round": 7, "pipeline.name": "rounds", "pipeline.max": 2,
+        "pipeline.later": {"teacher": {"name": "averaged", "components": 16}},
     },
     "openwebtext-sdtt": {
         "teacher.name": "mdlm", "objective.base_steps": 1024, "objective.substeps": 2, "objective.rounds": 7,

@@ -68,7 +68,7 @@ def test_trouble_17_or_it_is_refused_by_check(seed):
     with pytest.raises(SpecError, match="seed"):
         Spec.from_dict(PRETRAIN | {"seed": seed})
     with pytest.raises(Di4CError, match="seed"):
-        values = PRETRAIN | {"procedure": {"name": "seeds", "seeds": [0, seed]}}
+        values = PRETRAIN | {"pipeline": {"name": "seeds", "seeds": [0, seed]}}
         check(Spec.from_dict(values), Registry.default())
 
 
@@ -176,19 +176,19 @@ def folders(tmp_path_factory):
         "seed": 20240611123456
     }
     rounds = changed(distill(teacher), train__run=str(top / "rounds"))
-    rounds["procedure"] = {"name": "rounds", "max": 2, "later": {"teacher": "averaged"}}
+    rounds["pipeline"] = {"name": "rounds", "max": 2, "later": {"teacher": "averaged"}}
     heavier = changed(rounds, objective__data__weight=2.0)
     jobs = {
         "plain": plain, "plain again": plain, "plain, edited": changed(plain, train__optimizer__lr=0.5), "plain, other seed": plain | {"seed": 3},
         "plain, fewer steps": changed(plain, train__steps=1), "plain, more lines": changed(plain, train__log_every=1, eval__seeds=1),
         "rounds": rounds, "rounds, edited": heavier,
-        "rounds, later edited": changed(rounds, procedure__later={"teacher": "averaged", "objective": {"data": {"weight": 3.0}}}),
-        "rounds, more lines": changed(rounds, train__log_every=1), "rounds, one more": changed(rounds, procedure__max=3),
-        "rounds, longer": changed(rounds, train__steps=2, procedure__max=3),
+        "rounds, later edited": changed(rounds, pipeline__later={"teacher": "averaged", "objective": {"data": {"weight": 3.0}}}),
+        "rounds, more lines": changed(rounds, train__log_every=1), "rounds, one more": changed(rounds, pipeline__max=3),
+        "rounds, longer": changed(rounds, train__steps=2, pipeline__max=3),
     }  # fmt: skip
     results, text = launch(
         [{"spec": spec, "resume": name not in ("plain", "rounds")} for name, spec in jobs.items()],
-        module="tests.procedure.worker",
+        module="tests.pipeline.worker",
     )
     return {"top": top, "plain": Spec.from_dict(plain), "results": dict(zip(jobs, results, strict=True)), "text": text}
 

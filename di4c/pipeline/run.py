@@ -1,49 +1,49 @@
-"""A spec trained, in one run or in those of its procedure.
+"""A spec trained, in one run or in those of its pipeline.
 
-RUN/NAME              each run of the procedure, a run folder of its own
+RUN/NAME              each run of the pipeline, a run folder of its own
 RUN/measured          what was measured of them, cell by cell
-RUN/spec.yaml, run.json, export   of the whole: the export of the run that the procedure names at its end
+RUN/spec.yaml, run.json, export   of the whole: the export of the run that the pipeline names at its end
 """
 
 import torch
 
 from di4c.config.check import check
-from di4c.config.procedure import build_procedure, planned_specs
+from di4c.config.pipeline import build_pipeline, planned_specs
 from di4c.config.registry import Registry
 from di4c.config.resuming import refuse_edited
 from di4c.config.spec import Spec
 from di4c.config.training import train_spec
-from di4c.contracts import Procedure
+from di4c.contracts import Pipeline
 from di4c.engine import ranks
 from di4c.engine.export import copy_export
 from di4c.engine.loop import Result
 from di4c.engine.run_folder import RunFolder
-from di4c.procedure.runs import Interrupted, SpecRuns
+from di4c.pipeline.runs import Interrupted, SpecRuns
 
 
-def carry_out(spec: Spec, *, device: torch.device, resume: bool) -> Result:
+def run(spec: Spec, *, device: torch.device, resume: bool) -> Result:
     """Trains what a spec describes, to its end or until SIGTERM. Collective.
 
-    A procedure that was killed at any moment, between its runs too, goes on with resume=True. Raises as `check` and `train` do.
+    A pipeline that was killed at any moment, between its runs too, goes on with resume=True. Raises as `check` and `train` do.
     """
-    if spec.procedure is None:
+    if spec.pipeline is None:
         return train_spec(spec, resume=resume)
     registry = Registry.default(spec.plugins)
     check(spec, registry)
-    procedure = build_procedure(spec, registry)
+    pipeline = build_pipeline(spec, registry)
     held: list[RunFolder] = []
     try:
         ranks.on_rank_zero(lambda: held.append(RunFolder(spec.train.run, resume=resume)))
-        return _carried_out(spec, procedure, SpecRuns(spec, registry, device), held[0] if held else None)
+        return _run(spec, pipeline, SpecRuns(spec, registry, device), held[0] if held else None)
     finally:
         for folder in held:
             folder.close()
 
 
-def _carried_out(spec: Spec, procedure: Procedure, runs: SpecRuns, folder: RunFolder | None) -> Result:
-    """The procedure from its beginning; folder: of the whole, on rank 0."""
+def _run(spec: Spec, pipeline: Pipeline, runs: SpecRuns, folder: RunFolder | None) -> Result:
+    """The pipeline from its beginning; folder: of the whole, on rank 0."""
     ranks.on_rank_zero(
-        lambda: [refuse_edited(run, inner=True) for run in planned_specs(spec, procedure).values()] and None
+        lambda: [refuse_edited(run, inner=True) for run in planned_specs(spec, pipeline).values()] and None
     )
     changed = ranks.on_rank_zero(
         lambda: folder.record_start(spec.to_dict(), {"seed": spec.seed, "world_size": ranks.world_size()})
@@ -51,7 +51,7 @@ def _carried_out(spec: Spec, procedure: Procedure, runs: SpecRuns, folder: RunFo
     if changed:
         runs.say(f"note: the spec differs from the one that this run began with: {', '.join(changed)}")
     try:
-        chosen = procedure.carry_out(runs)
+        chosen = pipeline.run(runs)
     except Interrupted:
         chosen = None
 

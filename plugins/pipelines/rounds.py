@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from di4c.contracts import Measured, Procedure, Runs, merged
+from di4c.contracts import Measured, Pipeline, Runs, merged
 from di4c.errors import SpecError
-from di4c_plugins.procedures.round_record import Record
-from di4c_plugins.procedures.stop_rule import Round, StopRule
+from di4c_plugins.pipelines.round_record import Record
+from di4c_plugins.pipelines.stop_rule import Round, StopRule
 
 SEEDS_APART = 1000
 """Rounds draw anew: each has a seed of its own, the first one the spec's."""
@@ -15,7 +15,7 @@ SEEDS_APART = 1000
 MAY_DIFFER = ("teacher", "student", "latent", "objective", "train", "deepspeed")
 
 
-class Rounds(Procedure):
+class Rounds(Pipeline):
     """Distils round after round, each from the student before, until `max` or a stop rule; RUN/round-1 and so on.
 
     stop: when to end earlier; without it all rounds are run, and the last one's student is the result; with it, the best one's.
@@ -25,28 +25,28 @@ class Rounds(Procedure):
 
     def __init__(self, *, max: int, later: dict[str, Any], stop: StopRule | None = None):
         if max < 1:
-            raise SpecError(f"procedure.max: expected a number of rounds ≥ 1, found {max}.")
+            raise SpecError(f"pipeline.max: expected a number of rounds ≥ 1, found {max}.")
         for key in later:
             if key not in MAY_DIFFER:
-                raise SpecError(f"procedure.later.{key}: rounds may differ in {', '.join(MAY_DIFFER)}.")
+                raise SpecError(f"pipeline.later.{key}: rounds may differ in {', '.join(MAY_DIFFER)}.")
         self.max, self.stop = max, stop
         self.teacher = _teacher_of(later)
         self.changes = {key: value for key, value in later.items() if key != "teacher"}
 
     def planned(self, spec: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
         if spec["task"] != "distill":
-            raise SpecError(f"procedure: rounds are only of task distill; found {spec['task']!r}.")
+            raise SpecError(f"pipeline: rounds are only of task distill; found {spec['task']!r}.")
         if spec["student"].get("lora") is not None:
             raise SpecError(
-                "procedure: students with student.lora are adapters of their teacher and cannot be teachers themselves."
+                "pipeline: students with student.lora are adapters of their teacher and cannot be teachers themselves."
             )
         if self._samples and "eval" not in spec:
             raise SpecError(
-                "procedure.stop.steps: needs an eval section, whose samples and seeds the rounds are judged with."
+                "pipeline.stop.steps: needs an eval section, whose samples and seeds the rounds are judged with."
             )
         return {f"round-{number}": self._spec(number, spec) for number in range(1, min(self.max, 2) + 1)}
 
-    def carry_out(self, runs: Runs) -> str:
+    def run(self, runs: Runs) -> str:
         # Every time from the first round on: what is trained and measured is not done again, and no record can be out of date.
         record = Record(self.max, self.stop)
         if self._samples:  # first, since it tells a mistake in the rule before anything is trained
@@ -98,8 +98,8 @@ def _teacher_of(later: Mapping[str, Any]) -> dict[str, Any]:
     teacher = {"name": teacher} if isinstance(teacher, str) else teacher
     if not isinstance(teacher, Mapping) or not isinstance(teacher.get("name"), str):
         raise SpecError(
-            f"procedure.later.teacher: expected the teacher that a student becomes, e.g. averaged; found {teacher!r}."
+            f"pipeline.later.teacher: expected the teacher that a student becomes, e.g. averaged; found {teacher!r}."
         )
     if "run" in teacher:
-        raise SpecError("procedure.later.teacher.run: left out; it is the round before.")
+        raise SpecError("pipeline.later.teacher.run: left out; it is the round before.")
     return dict(teacher)

@@ -1,10 +1,10 @@
 """Which runs a spec makes, and what follows from them.
 
     spec ─ planned ─► {name: a run's spec}
-    carry_out(runs):  runs.train(name, spec) ─► RUN/name, a run folder ─ runs.evaluate ─► values ─► what to do next
+    run(runs):  runs.train(name, spec) ─► RUN/name, a run folder ─ runs.evaluate ─► values ─► what to do next
                       … ─► the name of the run that stands for the whole: its export becomes RUN/export
 
-A spec without `procedure` is one run. A procedure is plain Python over whole runs: it sees no tensor, no rank and no DeepSpeed.
+A spec without `pipeline` is one run. A pipeline is plain Python over whole runs: it sees no tensor, no rank and no DeepSpeed.
 """
 
 from abc import ABC, abstractmethod
@@ -26,15 +26,15 @@ class Measured:
 
 
 class Runs(ABC):
-    """The runs of one spec, as a procedure may use them; the framework implements it.
+    """The runs of one spec, as a pipeline may use them; the framework implements it.
 
-    Every method is collective: all ranks make the same calls in the same order, and get the same results, so that a procedure
+    Every method is collective: all ranks make the same calls in the same order, and get the same results, so that a pipeline
     which follows nothing else (no clock, no files of its own, no random numbers but by the spec's seed) decides alike everywhere.
     A run is called by its name, a plain folder name; its folder is `folder / name`.
 
-    spec: the spec in plain values as after `python -m di4c check`, defaults filled in, without `procedure`.
+    spec: the spec in plain values as after `python -m di4c check`, defaults filled in, without `pipeline`.
     folder: train.run, the folder of the whole, held by this process. The framework writes spec.yaml, run.json, export/ and
-    measured/ there; everything else in it is the procedure's.
+    measured/ there; everything else in it is the pipeline's.
     """
 
     spec: Mapping[str, Any]
@@ -86,12 +86,12 @@ class Runs(ABC):
         """Prints a line, once."""
 
 
-class Procedure(ABC):
-    """Which runs a spec makes. Named under a spec's `procedure`, its options are its constructor's.
+class Pipeline(ABC):
+    """Which runs a spec makes. Named under a spec's `pipeline`, its options are its constructor's.
 
-    A process may be killed at any moment. With --resume the procedure is constructed and carried out anew on the same folder:
-    `carry_out` begins at its beginning, `train` and `evaluate` return at once what is done already, and `read` gives what was
-    written; a procedure that decides by these alone ends as if it had never been killed. It must not write over a decision
+    A process may be killed at any moment. With --resume the pipeline is constructed and run anew on the same folder:
+    `run` begins at its beginning, `train` and `evaluate` return at once what is done already, and `read` gives what was
+    written; a pipeline that decides by these alone ends as if it had never been killed. It must not write over a decision
     that later calls depend on before they are made again.
     """
 
@@ -100,11 +100,11 @@ class Procedure(ABC):
         """{name: spec} of the runs that can be told beforehand, which are checked before anything is trained.
 
         spec: as `Runs.spec`. Runs that follow from others are left out; one of each sort is enough to find mistakes early.
-        Raises SpecError, naming the key (procedure.…), where the procedure cannot do with such a spec.
+        Raises SpecError, naming the key (pipeline.…), where the pipeline cannot do with such a spec.
         """
 
     @abstractmethod
-    def carry_out(self, runs: Runs) -> str:
+    def run(self, runs: Runs) -> str:
         """Trains and measures; the name of the trained run whose export becomes that of the whole, loaded as `di4c.load(RUN)`."""
 
 

@@ -24,18 +24,18 @@ class StopRule:
 
     def __post_init__(self):
         if self.steps is not None and self.steps < 1:
-            raise SpecError(f"procedure.stop.steps: expected a number of sampling steps ≥ 1, found {self.steps}.")
+            raise SpecError(f"pipeline.stop.steps: expected a number of sampling steps ≥ 1, found {self.steps}.")
 
     def direction(self, values: Mapping[str, Measured]) -> bool:
         """Whether higher is better of `metric`. Raises SpecError where it is not among the values, or that is not known."""
         if self.metric not in values:
-            source = "eval.metrics report" if self.steps else "metrics.csv (no procedure.stop.steps is given) has"
-            raise SpecError(f"procedure.stop.metric: no {self.metric!r}; {source} {', '.join(values)}.")
+            source = "eval.metrics report" if self.steps else "metrics.csv (no pipeline.stop.steps is given) has"
+            raise SpecError(f"pipeline.stop.metric: no {self.metric!r}; {source} {', '.join(values)}.")
         known = values[self.metric].higher_is_better
         better = known if self.higher_is_better is None else self.higher_is_better
         if better is None:
-            told = f"which way {self.metric!r} is good is not known; set procedure.stop.higher_is_better"
-            raise SpecError(f"procedure.stop: {told}.")
+            told = f"which way {self.metric!r} is good is not known; set pipeline.stop.higher_is_better"
+            raise SpecError(f"pipeline.stop: {told}.")
         return better
 
 
@@ -75,7 +75,7 @@ def verdict(rounds: list[Round], most: int, stop: StopRule | None, higher_is_bet
         return Verdict(False, "no round is finished yet", 0, {})
     last = students[-1].number
     over = last >= most
-    reason = f"procedure.max: {most} rounds are done" if over else f"round {last} of {most} is done"
+    reason = f"pipeline.max: {most} rounds are done" if over else f"round {last} of {most} is done"
     if stop is None:
         return Verdict(over, reason, last, {})
     sign = -1.0 if higher_is_better else 1.0
@@ -83,7 +83,7 @@ def verdict(rounds: list[Round], most: int, stop: StopRule | None, higher_is_bet
     gains = {n: _gain(cost[n - 1], cost[n]) for n in cost if n - 1 in cost}
     chosen = min((entry.number for entry in students), key=lambda n: cost[n] if math.isfinite(cost[n]) else math.inf)
     if last in gains and not gains[last] >= stop.min_gain:
-        told = f"round {last} gains {gains[last]:.2%} in {stop.metric}, less than {stop.min_gain:.2%} (procedure.stop.min_gain)"
+        told = f"round {last} gains {gains[last]:.2%} in {stop.metric}, less than {stop.min_gain:.2%} (pipeline.stop.min_gain)"
         return Verdict(True, told, chosen, gains)
     return Verdict(over, reason, chosen, gains)
 

@@ -1,4 +1,4 @@
-"""A procedure of a plugin file, and what the framework refuses of one."""
+"""A pipeline of a plugin file, and what the framework refuses of one."""
 
 import json
 
@@ -10,19 +10,19 @@ from di4c.config.registry import Registry
 from di4c.config.spec import Spec
 from di4c.errors import CheckpointError, RegistryError, SpecError
 from di4c.evaluation.comparison import runs_in
-from di4c.procedure.runs import _is_trained
+from di4c.pipeline.runs import _is_trained
 from tests.config.specs import changed
 from tests.engine.launching import launch
 from tests.evaluation.conftest import EVAL, PRETRAIN
 
 PLUGIN = '''
-from di4c.contracts import Procedure, merged
+from di4c.contracts import Pipeline, merged
 from di4c.errors import SpecError
 
-DI4C_PLUGINS = {"procedures": {"sweep": "Sweep"}}
+DI4C_PLUGINS = {"pipelines": {"sweep": "Sweep"}}
 
 
-class Sweep(Procedure):
+class Sweep(Pipeline):
     """Trains with each learning rate and takes the one with the lowest loss."""
 
     def __init__(self, *, rates: list[float], prefix: str = "lr-"):
@@ -32,7 +32,7 @@ class Sweep(Procedure):
         changes = {f"{self.prefix}{rate:g}": {"train": {"optimizer": {"lr": rate}}} for rate in self.rates}
         return {name: merged(spec, change) for name, change in changes.items()}
 
-    def carry_out(self, runs):
+    def run(self, runs):
         losses = {}
         for name, spec in self.planned(runs.spec).items():
             runs.train(name, spec)
@@ -52,7 +52,7 @@ def spec(tmp_path):
     return values | {
         "eval": eval_,
         "plugins": [str(tmp_path / "sweep.py")],
-        "procedure": {"name": "sweep", "rates": [1e-2, 1e-9]},
+        "pipeline": {"name": "sweep", "rates": [1e-2, 1e-9]},
     }
 
 
@@ -61,9 +61,9 @@ def checked(values: dict) -> None:
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_a_plugins_procedure_is_carried_out(spec, tmp_path, ranks):
+def test_a_plugins_pipeline_is_run(spec, tmp_path, ranks):
     results, text = launch(
-        [{"spec": spec}, {"spec": spec, "resume": True}, {"spec": spec}], ranks, module="tests.procedure.worker"
+        [{"spec": spec}, {"spec": spec, "resume": True}, {"spec": spec}], ranks, module="tests.pipeline.worker"
     )
     assert results[:2] == [{"step": 4, "finished": True}] * 2, text
     assert "already holds a run; add --resume" in results[2]["error"]
@@ -77,17 +77,17 @@ def test_a_plugins_procedure_is_carried_out(spec, tmp_path, ranks):
     assert _is_trained(run) and not any(_is_trained(Spec.from_dict(values)) for values in other)
 
 
-@pytest.mark.parametrize(("procedure", "told"), [
-    ({"name": "swep"}, "procedure.name: no procedure named 'swep'. Did you mean 'sweep'"),
-    ({"name": "sweep", "rats": []}, "procedure: 'sweep' .* has no option 'rats'. Did you mean 'rates'"),
-    ({"name": "sweep", "rates": "all"}, "procedure.rates: expected a list of numbers, found 'all'"),
+@pytest.mark.parametrize(("pipeline", "told"), [
+    ({"name": "swep"}, "pipeline.name: no pipeline named 'swep'. Did you mean 'sweep'"),
+    ({"name": "sweep", "rats": []}, "pipeline: 'sweep' .* has no option 'rats'. Did you mean 'rates'"),
+    ({"name": "sweep", "rates": "all"}, "pipeline.rates: expected a list of numbers, found 'all'"),
     ({"name": "sweep", "rates": [-1.0]}, "lr--1: train.optimizer.lr: expected a number > 0"),
     ({"name": "sweep", "rates": [1.0], "prefix": "a/"}, "a/1: a run is called by the name of its folder"),
-    ({"name": "token"}, "no procedure named 'token' .*names a head"),
+    ({"name": "token"}, "no pipeline named 'token' .*names a head"),
 ])  # fmt: skip
-def test_mistakes_are_told_before_anything_is_trained(spec, tmp_path, procedure, told):
+def test_mistakes_are_told_before_anything_is_trained(spec, tmp_path, pipeline, told):
     with pytest.raises((SpecError, RegistryError), match=told):
-        checked(spec | {"procedure": procedure})
+        checked(spec | {"pipeline": pipeline})
     assert not (tmp_path / "run").exists()
 
 

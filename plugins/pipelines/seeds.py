@@ -7,13 +7,13 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from di4c.contracts import Measured, Procedure, Runs
+from di4c.contracts import Measured, Pipeline, Runs
 from di4c.errors import SpecError
 
 COLUMNS = ("steps", "metric", "mean", "low", "high")
 
 
-class Seeds(Procedure):
+class Seeds(Pipeline):
     """Trains the spec with each of `seeds` instead of its own, RUN/seed-0 and so on, and measures every run alike.
 
     RUN/seeds.json and seeds.csv: of every metric of the eval section, at each of its numbers of steps, the mean and range over
@@ -22,15 +22,15 @@ class Seeds(Procedure):
 
     def __init__(self, *, seeds: list[int]):
         if not seeds or len(set(seeds)) < len(seeds):
-            raise SpecError(f"procedure.seeds: expected different whole numbers, found {seeds}.")
+            raise SpecError(f"pipeline.seeds: expected different whole numbers, found {seeds}.")
         self.names = {f"seed-{seed}": seed for seed in seeds}
 
     def planned(self, spec: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
         if "eval" not in spec:
-            raise SpecError("procedure: seeds are compared by an eval section, and there is none.")
+            raise SpecError("pipeline: seeds are compared by an eval section, and there is none.")
         return {name: {**spec, "seed": seed} for name, seed in self.names.items()}
 
-    def carry_out(self, runs: Runs) -> str:
+    def run(self, runs: Runs) -> str:
         found: dict[str, dict[int, dict[str, Measured]]] = {}
         for name, spec in self.planned(runs.spec).items():
             runs.say(f"seed {spec['seed']}, {len(found) + 1} of {len(self.names)}: {runs.folder / name}")

@@ -8,14 +8,14 @@ import torch
 
 import di4c
 from di4c.config.check import check
-from di4c.config.procedure import build_procedure, planned_specs
+from di4c.config.pipeline import build_pipeline, planned_specs
 from di4c.config.registry import Registry
 from di4c.config.spec import Spec
 from di4c.errors import CheckpointError, RegistryError, SpecError
 from di4c.evaluation.comparison import runs_in
-from di4c.testing import check_procedure
-from di4c_plugins.procedures.rounds import Rounds
-from di4c_plugins.procedures.stop_rule import StopRule
+from di4c.testing import check_pipeline
+from di4c_plugins.pipelines.rounds import Rounds
+from di4c_plugins.pipelines.stop_rule import StopRule
 from tests.config.specs import DISTILL, changed
 from tests.engine.launching import exported, launch, losses, relative
 from tests.evaluation.conftest import EVAL, PRETRAIN, write_run
@@ -38,13 +38,13 @@ def spec(folder, teacher, most=2, gain=-100.0, stop=True, **changes) -> dict:
         "latent": {"name": "categorical", "atoms": 2},
         "train": DISTILL["train"] | train,
         "eval": EVAL | {"metrics": ["frechet"], "samples": 40, "batch_size": 20},
-        "procedure": {"name": "rounds", "max": most, "later": {"teacher": "averaged"}}
+        "pipeline": {"name": "rounds", "max": most, "later": {"teacher": "averaged"}}
         | ({"stop": rule} if stop else {}),
     }
 
 
-def with_procedure(values: dict, **changes) -> dict:
-    return values | {"procedure": values["procedure"] | changes}
+def with_pipeline(values: dict, **changes) -> dict:
+    return values | {"pipeline": values["pipeline"] | changes}
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +63,9 @@ def done(teacher, tmp_path_factory):
     jobs += [{"spec": spec(stopped, teacher, gain=100.0)}, {"spec": spec(stopped, teacher, gain=100.0), "resume": True}]
     jobs += [{"spec": spec(plain, teacher, stop=False)}]
     jobs += [
-        {"spec": with_procedure(spec(top / "unknown", teacher), stop={"metric": "fid", "steps": 1, "min_gain": 0.0})}
+        {"spec": with_pipeline(spec(top / "unknown", teacher), stop={"metric": "fid", "steps": 1, "min_gain": 0.0})}
     ]
-    results, text = launch(jobs, module="tests.procedure.worker")
+    results, text = launch(jobs, module="tests.pipeline.worker")
     return {"top": top, "results": results, "text": text}
 
 
@@ -77,7 +77,7 @@ def test_every_round_starts_from_the_last_ones_student(done):
     assert second["spec"]["teacher"]["name"] == "denoiser"
     assert Spec.from_dict(second["spec"]).seed != Spec.from_dict(spec(whole, "x")).seed
     stored = json.loads((whole / "rounds.json").read_text())
-    assert [entry["number"] for entry in stored["rounds"]] == [0, 1, 2] and stored["reason"].startswith("procedure.max")
+    assert [entry["number"] for entry in stored["rounds"]] == [0, 1, 2] and stored["reason"].startswith("pipeline.max")
     assert len(losses(whole / "round-2")) == STEPS
     best = min(stored["rounds"][1:], key=lambda entry: entry["values"]["frechet_distance"]["mean"])
     assert stored["chosen"] == best["number"]
@@ -112,7 +112,7 @@ def test_without_a_rule_nothing_is_measured_and_the_last_round_is_taken(done):
 
 
 def test_a_metric_that_is_not_measured_is_told_before_anything_is_trained(done):
-    assert "procedure.stop.metric: no 'fid'; eval.metrics report frechet_distance" in done["results"][-1]["error"]
+    assert "pipeline.stop.metric: no 'fid'; eval.metrics report frechet_distance" in done["results"][-1]["error"]
     assert not (done["top"] / "unknown/round-1").exists()
 
 
@@ -143,7 +143,7 @@ def test_a_folder_without_a_finished_whole_names_its_rounds(done, tmp_path):
 
 
 def test_two_ranks_train_the_same_rounds(done, teacher, tmp_path):
-    results, _ = launch([{"spec": spec(tmp_path / "two", teacher)}], ranks=2, module="tests.procedure.worker")
+    results, _ = launch([{"spec": spec(tmp_path / "two", teacher)}], ranks=2, module="tests.pipeline.worker")
     assert results[0]["finished"]
     for name in ("round-1", "round-2"):
         assert relative(losses(tmp_path / "two" / name), losses(done["top"] / "whole" / name)) < 1e-4
@@ -151,8 +151,8 @@ def test_two_ranks_train_the_same_rounds(done, teacher, tmp_path):
 
 @pytest.mark.parametrize("stop", [None, StopRule("fd", -5.0, steps=2), StopRule("fd", 0.2, higher_is_better=True)])
 def test_killed_at_any_moment_the_rounds_end_the_same(stop, tmp_path):
-    whole = {key: value for key, value in spec(tmp_path, "runs/x").items() if key != "procedure"}
-    check_procedure(
+    whole = {key: value for key, value in spec(tmp_path, "runs/x").items() if key != "pipeline"}
+    check_pipeline(
         Rounds(max=3, later={"teacher": "averaged", "train": {"steps": 2}}, stop=stop),
         whole,
         {"fd": False, "guard": None},
@@ -165,46 +165,46 @@ def checked(values: dict) -> None:
 
 def test_mistakes_are_told_before_anything_is_trained(tmp_path, teacher):
     good = spec(tmp_path, teacher)
-    rule = good["procedure"]["stop"]
-    with pytest.raises(SpecError, match="procedure: rounds are only of task distill"):
+    rule = good["pipeline"]["stop"]
+    with pytest.raises(SpecError, match="pipeline: rounds are only of task distill"):
         checked(good | {"task": "pretrain", "student": None, "latent": None, "objective": PRETRAIN["objective"]})
-    with pytest.raises(SpecError, match="procedure.stop.steps: needs an eval section"):
+    with pytest.raises(SpecError, match="pipeline.stop.steps: needs an eval section"):
         checked({key: value for key, value in good.items() if key != "eval"})
-    with pytest.raises(SpecError, match="procedure: students with student.lora"):
+    with pytest.raises(SpecError, match="pipeline: students with student.lora"):
         checked(good | {"student": {"head": "token", "lora": {"rank": 2, "alpha": 2, "targets": ["qkv"]}}})
-    with pytest.raises(SpecError, match="procedure.max: expected a number of rounds ≥ 1"):
-        checked(with_procedure(good, max=0))
-    with pytest.raises(SpecError, match="procedure.stop.steps: expected a number of sampling steps ≥ 1"):
-        checked(with_procedure(good, stop=rule | {"steps": 0}))
-    with pytest.raises(RegistryError, match="procedure.stop .* has no option 'metrik'. Did you mean 'metric'"):
-        checked(with_procedure(good, stop={"metrik": "x", "min_gain": 0.0}))
+    with pytest.raises(SpecError, match="pipeline.max: expected a number of rounds ≥ 1"):
+        checked(with_pipeline(good, max=0))
+    with pytest.raises(SpecError, match="pipeline.stop.steps: expected a number of sampling steps ≥ 1"):
+        checked(with_pipeline(good, stop=rule | {"steps": 0}))
+    with pytest.raises(RegistryError, match="pipeline.stop .* has no option 'metrik'. Did you mean 'metric'"):
+        checked(with_pipeline(good, stop={"metrik": "x", "min_gain": 0.0}))
     with pytest.raises(RegistryError, match="has no option 'mx'. Did you mean 'max'"):
-        checked(with_procedure(good, mx=3))
+        checked(with_pipeline(good, mx=3))
 
 
 @pytest.mark.parametrize(("later", "told"), [
-    ({"data": "digits"}, "procedure.later.data: rounds may differ in"),
+    ({"data": "digits"}, "pipeline.later.data: rounds may differ in"),
     ({"train": {"stepz": 3}}, "round-2: train.stepz: unknown key. Did you mean 'steps'"),
-    ({"teacher": {"name": "averaged", "run": "x"}}, "procedure.later.teacher.run: left out"),
-    ({"teacher": None}, "procedure.later.teacher: expected the teacher that a student becomes"),
+    ({"teacher": {"name": "averaged", "run": "x"}}, "pipeline.later.teacher.run: left out"),
+    ({"teacher": None}, "pipeline.later.teacher: expected the teacher that a student becomes"),
     ({"teacher": "averagd"}, "round-2: teacher.name: no teacher named 'averagd'. Did you mean 'averaged'"),
     ({"teacher": {"name": "averaged", "componentz": 3}}, "has no option 'componentz'. Did you mean 'components'"),
 ])  # fmt: skip
 def test_mistakes_of_later_rounds_are_told_before_anything_is_trained(tmp_path, teacher, later, told):
     with pytest.raises((SpecError, RegistryError), match=told):
-        checked(with_procedure(spec(tmp_path, teacher), later={"teacher": "averaged"} | later))
+        checked(with_pipeline(spec(tmp_path, teacher), later={"teacher": "averaged"} | later))
 
 
 def test_the_former_section_is_told_where_it_went(tmp_path):
-    with pytest.raises(SpecError, match=r"rounds: no section any more; use procedure: {name: rounds"):
+    with pytest.raises(SpecError, match=r"rounds: no section any more; use pipeline: {name: rounds"):
         Spec.from_dict(spec(tmp_path, "runs/x") | {"rounds": {"max": 2, "teacher": "averaged"}})
 
 
 def test_later_rounds_differ_as_said(tmp_path):
     values = spec(tmp_path, "runs/x") | {"teacher": {"name": "averaged", "run": "runs/x", "components": 2}}
-    whole = Spec.from_dict(with_procedure(values, later={"teacher": "averaged", "train": {"optimizer": {"lr": 1e-4}}}))
-    first, second = planned_specs(whole, build_procedure(whole, Registry.default())).values()
+    whole = Spec.from_dict(with_pipeline(values, later={"teacher": "averaged", "train": {"optimizer": {"lr": 1e-4}}}))
+    first, second = planned_specs(whole, build_pipeline(whole, Registry.default())).values()
     assert first.train.optimizer.lr == 1e-2 and second.train.optimizer.lr == 1e-4
     assert first.teacher == whole.teacher and second.teacher == {"name": "averaged", "run": f"{tmp_path}/round-1"}
-    assert first.train.run == tmp_path / "round-1" and first.procedure is None and first.seed != second.seed
+    assert first.train.run == tmp_path / "round-1" and first.pipeline is None and first.seed != second.seed
     assert Spec.from_dict(whole.to_dict()) == whole

@@ -1,4 +1,4 @@
-"""`Runs` that train nothing, to try a procedure in memory."""
+"""`Runs` that train nothing, to try a pipeline in memory."""
 
 import contextlib
 import copy
@@ -7,20 +7,20 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from di4c.contracts import Measured, Procedure, Runs
+from di4c.contracts import Measured, Pipeline, Runs
 
 T = TypeVar("T")
 
 
 class Killed(BaseException):
-    """The rehearsal ends here as if the process had been killed."""
+    """The dry run ends here as if the process had been killed."""
 
 
-class Rehearsal(Runs):
+class DryRun(Runs):
     """A folder in memory: `trained` {name: spec}, `files` {name: text}; both outlive a kill.
 
     higher_is_better: of every value that the runs are said to have; the values themselves follow from the run's name and spec.
-    kill_at: the number of the call, of those that change something, before which the next `carry_out` is killed.
+    kill_at: the number of the call, of those that change something, before which the next `run` is killed.
     """
 
     def __init__(self, spec: Mapping[str, Any], higher_is_better: Mapping[str, bool | None]):
@@ -77,28 +77,28 @@ class Rehearsal(Runs):
         return {key: (int.from_bytes(digest.digest()) + 1) / 2**32 for key, digest in digests.items()}
 
 
-def check_procedure(procedure: Procedure, spec: Mapping[str, Any], higher_is_better: Mapping[str, bool | None]) -> None:
+def check_pipeline(pipeline: Pipeline, spec: Mapping[str, Any], higher_is_better: Mapping[str, bool | None]) -> None:
     """Its runs have folder names, one of them is the result, and killed at any moment it ends as if it had not been.
 
-    spec: a whole run's, as `Runs.spec`. higher_is_better: {value: which way is good}, the metrics that the procedure looks at.
+    spec: a whole run's, as `Runs.spec`. higher_is_better: {value: which way is good}, the metrics that the pipeline looks at.
     Nothing is trained.
     """
     given = copy.deepcopy(dict(spec))
-    names = list(procedure.planned(given))
+    names = list(pipeline.planned(given))
     assert given == spec, "planned changed the spec that it was given"
     assert names and all(Path(name).name == name for name in names), (
         "planned gives no runs, or names that are no folder's"
     )
-    whole = Rehearsal(spec, higher_is_better)
-    chosen = procedure.carry_out(whole)
-    assert chosen in whole.trained, f"carry_out returned {chosen!r}, which is no run that it trained"
+    whole = DryRun(spec, higher_is_better)
+    chosen = pipeline.run(whole)
+    assert chosen in whole.trained, f"run returned {chosen!r}, which is no run that it trained"
     assert set(names) & set(whole.trained), "none of the planned runs was trained"
     for moment in range(1, whole.calls + 1):
-        killed = Rehearsal(spec, higher_is_better)
+        killed = DryRun(spec, higher_is_better)
         killed.kill_at = moment
         with contextlib.suppress(Killed):
-            procedure.carry_out(killed)
+            pipeline.run(killed)
         killed.kill_at = None
-        again = procedure.carry_out(killed)
+        again = pipeline.run(killed)
         same = (again, killed.trained, killed.files) == (chosen, whole.trained, whole.files)
-        assert same, f"killed at call {moment} and carried out again, it ends otherwise"
+        assert same, f"killed at call {moment} and run again, it ends otherwise"

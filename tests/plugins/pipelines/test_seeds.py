@@ -11,25 +11,25 @@ from di4c.config.check import check
 from di4c.config.registry import Registry
 from di4c.config.spec import Spec
 from di4c.errors import SpecError
-from di4c.testing import check_procedure
-from di4c_plugins.procedures.seeds import Seeds
+from di4c.testing import check_pipeline
+from di4c_plugins.pipelines.seeds import Seeds
 from tests.config.specs import changed
 from tests.engine.launching import exported, launch
 from tests.evaluation.conftest import EVAL, PRETRAIN
 
 SPEC = changed(PRETRAIN, train__steps=2) | {
     "eval": EVAL | {"metrics": ["frechet"], "samples": 40, "batch_size": 20, "steps": [1, 2]},
-    "procedure": {"name": "seeds", "seeds": [3, 5]},
+    "pipeline": {"name": "seeds", "seeds": [3, 5]},
 }
 
 
 def test_killed_at_any_moment_it_ends_the_same():
-    spec = {key: value for key, value in SPEC.items() if key != "procedure"}
-    check_procedure(Seeds(seeds=[3, 5, 4]), spec, {"frechet_distance": False})
+    spec = {key: value for key, value in SPEC.items() if key != "pipeline"}
+    check_pipeline(Seeds(seeds=[3, 5, 4]), spec, {"frechet_distance": False})
 
 
 def test_seeds_need_to_differ_and_an_eval_section():
-    with pytest.raises(SpecError, match="procedure.seeds: expected different whole numbers"):
+    with pytest.raises(SpecError, match="pipeline.seeds: expected different whole numbers"):
         Seeds(seeds=[1, 1])
     with pytest.raises(SpecError, match="seeds are compared by an eval section"):
         check(Spec.from_dict({key: value for key, value in SPEC.items() if key != "eval"}), Registry.default())
@@ -38,7 +38,7 @@ def test_seeds_need_to_differ_and_an_eval_section():
 def test_every_metric_has_its_mean_and_range_over_training_seeds(tmp_path):
     jobs = [{"spec": changed(SPEC, train__run=str(tmp_path / "run")), "die": "measuring seed-5"}]
     jobs += [{"spec": jobs[0]["spec"], "resume": True}]
-    results, text = launch(jobs, module="tests.procedure.worker")
+    results, text = launch(jobs, module="tests.pipeline.worker")
     assert results == [{"killed": True}, {"step": 4, "finished": True}], text
     rows = list(csv.DictReader(open(tmp_path / "run/seeds.csv")))
     assert [(row["steps"], row["metric"]) for row in rows] == [("1", "frechet_distance"), ("2", "frechet_distance")]

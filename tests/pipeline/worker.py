@@ -1,4 +1,4 @@
-"""Carries out specs with a procedure one after another in one process a rank: python -m tests.procedure.worker JOBS.json RESULTS.json
+"""Runs specs with a pipeline one after another in one process a rank: python -m tests.pipeline.worker JOBS.json RESULTS.json
 
 A job: {"spec", "resume", "die"}; die: the name of a moment at which the whole is broken off as a kill would:
 "measuring NAME" before a run is measured, "writing FILE K" before the K-th writing of a file, "ending" before the last export;
@@ -16,7 +16,7 @@ from di4c.config.spec import Spec
 from di4c.engine import ranks
 from di4c.engine.loop import Trainer
 from di4c.errors import Di4CError
-from di4c.procedure import carry_out, runs
+from di4c.pipeline import run, runs
 
 
 class Killed(Exception):
@@ -55,13 +55,11 @@ def perform(job: dict) -> dict:
             runs.SpecRuns, "evaluate", dying(runs.SpecRuns.evaluate, lambda self, name, *a: f"measuring {name}", die)
         ),
         mock.patch.object(runs.SpecRuns, "write", dying(runs.SpecRuns.write, writing, die)),
-        mock.patch.object(carry_out, "copy_export", dying(carry_out.copy_export, lambda *a: "ending", die)),
+        mock.patch.object(run, "copy_export", dying(run.copy_export, lambda *a: "ending", die)),
         mock.patch.object(Trainer, "_update", signalled(Trainer._update, die)),
     ):
         try:
-            result = carry_out.carry_out(
-                Spec.from_dict(job["spec"]), device=ranks.start(), resume=job.get("resume", False)
-            )
+            result = run.run(Spec.from_dict(job["spec"]), device=ranks.start(), resume=job.get("resume", False))
             return {"step": result.step, "finished": result.finished}
         except Killed:
             return {"killed": True}

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 
 from di4c.config.build import build_data, build_process, build_teacher
-from di4c.config.procedure import run_spec, shared_values
+from di4c.config.pipeline import run_spec, shared_values
 from di4c.config.registry import Registry
 from di4c.config.resuming import refuse_edited, refuse_orphans
 from di4c.config.spec import Spec
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 class Interrupted(BaseException):
-    """A signal has ended a run, whose checkpoint is written; as KeyboardInterrupt, no procedure's `except Exception` holds it up."""
+    """A signal has ended a run, whose checkpoint is written; as KeyboardInterrupt, no pipeline's `except Exception` holds it up."""
 
 
 class SpecRuns(Runs):
@@ -57,7 +57,7 @@ class SpecRuns(Runs):
     def evaluate(self, name: str | None, steps: int) -> dict[str, Measured]:
         if self._spec.eval is None:
             raise SpecError(
-                f"{self._spec.source}: eval: missing; the procedure measures with its sampler, samples and seeds"
+                f"{self._spec.source}: eval: missing; the pipeline measures with its sampler, samples and seeds"
             )
         model = self._teacher() if name is None else load(self.folder / name, device=self._ranks.device)
         compared = entrant(name or REFERENCE, None if model.student is None else "inf", model)

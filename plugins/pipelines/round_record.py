@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from di4c.contracts import Runs
-from di4c_plugins.procedures.stop_rule import Round, StopRule, Verdict, verdict
+from di4c_plugins.pipelines.stop_rule import Round, StopRule, Verdict, verdict
 
 FILE = "rounds.json"
 

@@ -1,0 +1,1 @@
+"""The runs of a pipeline, made one after another."""

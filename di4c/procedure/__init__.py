@@ -1,1 +1,0 @@
-"""Procedures carried out: the runs that one spec makes."""
