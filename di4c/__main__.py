@@ -5,7 +5,7 @@ import importlib
 import sys
 
 import di4c
-from di4c.command import command
+from di4c.command_line import command
 
 COMMANDS = {
     "train": ("start", "train what a spec describes: a teacher, a student or a tokenizer"),

@@ -89,7 +89,7 @@ def check_command(words: list[str]) -> None:
         _parse(words, main, words[3:])
     elif script is not None:
         assert words[0] in ("python", "deepspeed", "srun"), words
-        with mock.patch.object(sys, "path", [str(ROOT / "tools"), *sys.path]):
+        with mock.patch.object(sys, "path", [str((ROOT / words[script]).parent), *sys.path]):
             main = runpy.run_path(str(ROOT / words[script]), run_name="documented")["main"]
             _parse(words, main, words[script + 1 :])
     elif words[0] in ("bash", "source"):

@@ -220,18 +220,22 @@ def test_the_readme_is_short_and_names_the_test_command():
 
 @pytest.fixture(scope="module")
 def reference():
-    with importable(ROOT / "tools"):
+    with importable(ROOT / "tools/documents"):
         import write_spec_reference
 
         yield write_spec_reference
 
 
 def test_the_spec_reference_is_current(reference):
-    assert text_of("docs/spec-reference.md") == reference.reference(), "run python tools/write_spec_reference.py"
+    assert text_of("docs/spec-reference.md") == reference.reference(), (
+        "run python tools/documents/write_spec_reference.py"
+    )
 
 
 def test_every_key_of_a_spec_is_explained(reference):
-    assert not reference.unexplained(), "add them to tools/spec_meanings.yaml, or to the docstring of their class"
+    assert not reference.unexplained(), (
+        "add them to tools/documents/spec_meanings.yaml, or to the docstring of their class"
+    )
 
 
 def test_meanings_are_read_from_docstrings(reference):

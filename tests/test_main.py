@@ -7,7 +7,7 @@ import pytest
 
 import di4c
 from di4c.__main__ import COMMANDS, main
-from di4c.command import USER_ERROR, command
+from di4c.command_line import USER_ERROR, command
 from di4c.errors import CheckpointError, SpecError
 from tests.config.specs import DISTILL, EVAL, changed, written
 

@@ -18,6 +18,9 @@ def test_every_stored_result_has_its_page():
 
 def test_the_tables_are_those_of_the_stored_results():
     done = subprocess.run(
-        [sys.executable, ROOT / "tools/update_readme.py", "--check"], capture_output=True, text=True, timeout=280
+        [sys.executable, ROOT / "tools/research/update_readme.py", "--check"],
+        capture_output=True,
+        text=True,
+        timeout=280,
     )
     assert done.returncode == 0, done.stdout + done.stderr

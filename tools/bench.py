@@ -13,7 +13,8 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+TOP = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(TOP / "tools" / "research"), str(TOP / "tools"), str(TOP)]
 
 SUBJECTS = ("loss", "step", "sample", "pretrain")
 

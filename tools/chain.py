@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from di4c.command import command as reported
-from di4c.command import number, path_argument
+from di4c.command_line import command as reported
+from di4c.command_line import number, path_argument
 from di4c.engine.files import read_json
 from di4c.errors import DataError
 

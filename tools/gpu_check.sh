@@ -38,10 +38,10 @@ declare -i each=150 in_all=360 # seconds
 for part in "${parts[@]}"; do
     rm -rf "$folder/$part" "$folder/$part.json"
     begin=$SECONDS limit=$((in_all - SECONDS < each ? in_all - SECONDS : each))
-    timeout --kill-after 5 "$limit" "$python" tools/gpu_check.py "$part" "$folder" "${cpu[@]}" >"$folder/$part.log" 2>&1
+    timeout --kill-after 5 "$limit" "$python" tools/research/gpu_check.py "$part" "$folder" "${cpu[@]}" >"$folder/$part.log" 2>&1
     status=$?
     [ $status -eq 0 ] || tail -n 15 "$folder/$part.log"
     [ $status -ne 124 ] || echo "$part: stopped after $limit seconds"
     echo "$part: $((SECONDS - begin)) seconds, exit code $status; $folder/$part.json, $folder/$part.log"
 done
-"$python" tools/gpu_check.py verdict "$folder" "${parts[@]}"
+"$python" tools/research/gpu_check.py verdict "$folder" "${parts[@]}"

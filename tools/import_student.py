@@ -10,7 +10,7 @@ import os
 import shutil
 from pathlib import Path
 
-from di4c.command import path_argument
+from di4c.command_line import path_argument
 from di4c.engine.reporting import reporting
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
 
-from di4c.command import amount_argument, command, number, path_argument
+from di4c.command_line import amount_argument, command, number, path_argument
 from di4c.errors import DataError
 from di4c.paths import with_ending
 

@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from di4c.command import command, path_argument
+from di4c.command_line import command, path_argument
 
 PATTERN = r"\[[^\]]+\]|Br|Cl|%\d\d|>>|."
 """A bracket atom, a halogen of two letters, a ring closure of two digits, a reaction's arrow, or one character."""

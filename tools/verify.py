@@ -14,9 +14,10 @@ import sys
 import time
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+TOP = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(TOP / "tools" / "research"), str(TOP / "tools"), str(TOP)]
 
-from di4c.command import path_argument  # noqa: E402
+from di4c.command_line import path_argument  # noqa: E402
 from di4c.errors import DataError, Di4CError, SpecError  # noqa: E402
 
 

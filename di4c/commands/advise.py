@@ -10,7 +10,7 @@ import time
 
 import torch
 
-from di4c.command import amount_argument, command, number, numbers, path_argument
+from di4c.command_line import amount_argument, command, number, numbers, path_argument
 from di4c.config.build import Parts, build_objective
 from di4c.contracts import Batch, Draws
 from di4c.diagnostics.advice import TOLERANCE_NATS, mixture_nll, size_curve, suggested_components

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable
 
-from di4c.command import number, numbers, path_argument
+from di4c.command_line import number, numbers, path_argument
 from di4c.engine.launchers import rank_environment
 from di4c.engine.reporting import reporting
 

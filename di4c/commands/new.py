@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from string import Template
 
-from di4c.command import path_argument
+from di4c.command_line import path_argument
 from di4c.config.registry import Registry
 from di4c.errors import SpecError
 from di4c.paths import is_plain_name

@@ -2,7 +2,7 @@
 
 import argparse
 
-from di4c.command import number
+from di4c.command_line import number
 from di4c.config.spec import read_spec
 
 

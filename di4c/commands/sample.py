@@ -2,7 +2,7 @@
 
 import argparse
 
-from di4c.command import number, path_argument
+from di4c.command_line import number, path_argument
 from di4c.engine.reporting import reporting
 
 

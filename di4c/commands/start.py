@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Mapping
 
-from di4c.command import number
+from di4c.command_line import number
 from di4c.commands import train
 from di4c.config.spec import read_spec
 from di4c.engine.launchers import free_port

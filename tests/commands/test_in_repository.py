@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from di4c.__main__ import main
-from di4c.command import USER_ERROR
+from di4c.command_line import USER_ERROR
 from di4c.commands import in_repository
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from di4c.__main__ import main
-from di4c.command import USER_ERROR
+from di4c.command_line import USER_ERROR
 
 SHIPPED = {
     path.name: yaml.safe_load(path.read_text())

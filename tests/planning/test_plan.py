@@ -170,7 +170,7 @@ def test_bad_sizes_are_refused():
 def measured(values: dict, ranks: int) -> int:
     """The largest peak above idle over the ranks of a training in fresh processes."""
     code = (
-        "import json, sys; from tools.measure_memory import measure; "
+        "import json, sys; from tools.research.measure_memory import measure; "
         "print(json.dumps(measure(json.loads(sys.argv[1]), ranks=int(sys.argv[2]))))"
     )
     command = [sys.executable, "-c", code, json.dumps(values), str(ranks)]

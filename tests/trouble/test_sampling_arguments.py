@@ -8,7 +8,7 @@ import torch
 from tests.evaluation.conftest import PRETRAIN, distill, write_run
 
 import di4c
-from di4c.command import number
+from di4c.command_line import number
 from di4c.config.eval_spec import EvalSpec, mixture_size
 from di4c.draws import Draws
 from di4c.errors import Di4CError, SpecError

@@ -15,7 +15,7 @@ from theory.spaces import Predict, chain_law, even_times
 import di4c
 from di4c.evaluation.loaded import LoadedModel
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SPEC = ROOT / "tools/specs/enumerable-student.yaml"
 STEPS = (1, 2, 4, 8, 16)
 SMALL = [

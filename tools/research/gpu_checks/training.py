@@ -13,7 +13,7 @@ import psutil  # of DeepSpeed's requirements
 
 from gpu_checks.record import Record
 
-TOP = Path(__file__).resolve().parents[2]
+TOP = Path(__file__).resolve().parents[3]
 STEPS, EVERY = {"cuda": 300, "cpu": 30}, {"cuda": 100, "cpu": 10}
 """Of the teacher and of the student; and between checkpoints. The student is killed once its first one is there."""
 

@@ -1,4 +1,4 @@
-"""Writes the result blocks of README.md, docs/ and tools/results/README.md from the stored files: python tools/update_readme.py [--check]
+"""Writes the result blocks of README.md, docs/ and tools/results/README.md from the stored files: python tools/research/update_readme.py [--check]
 
 A block stands between <!-- results: NAME --> and <!-- end -->; its text comes from the file of that name alone. A second word,
 as in <!-- results: demo summary -->, chooses another view of the same file.
@@ -17,7 +17,7 @@ from gpu_checks.table import FILE, gpu_table
 
 from di4c.evaluation.table import Row, model_label, number, ratio
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "tools/results"
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), RESULTS / "README.md")
 BLOCK = re.compile(r"(<!-- results: (?P<name>[\w-]+)(?P<view> \w+)? -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -225,7 +225,7 @@ def estimators(stored: dict) -> str:
     head = ["", "case", "bias of the loss, nats", "bias of the gradient", "spread of the gradient", ""]
     text = (
         "Gradients in units of the noise that the examples of the batch alone cause (16 digits, or 32 x of the enumerated mixture). "
-        "Stored in [tools/results/estimators.json](tools/results/estimators.json), measured by tools/measure_estimators.py."
+        "Stored in [tools/results/estimators.json](tools/results/estimators.json), measured by tools/research/measure_estimators.py."
     )
     return f"{markdown_table(head, lines)}\n\n{text}{_trained(stored.get('training'))}\n"
 
@@ -376,7 +376,7 @@ def main() -> int:
             page.write_text(text, encoding="utf-8")
         return 0
     for page in stale:
-        print(f"{page.relative_to(ROOT)} is not what the stored files say; run tools/update_readme.py")
+        print(f"{page.relative_to(ROOT)} is not what the stored files say; run tools/research/update_readme.py")
     return int(bool(stale))
 
 

@@ -1,4 +1,4 @@
-"""Writes down with which versions the tests were run: python tools/record_versions.py LOG OUT.json PYTEST_ARGUMENTS…"""
+"""Writes down with which versions the tests were run: python tools/research/record_versions.py LOG OUT.json PYTEST_ARGUMENTS…"""
 
 import importlib.metadata
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from di4c.engine.run_folder import code_commit
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def main() -> None:

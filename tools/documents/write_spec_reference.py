@@ -1,6 +1,6 @@
-"""Writes docs/spec-reference.md from the dataclasses and constructors that read a spec: python tools/write_spec_reference.py [--check]
+"""Writes docs/spec-reference.md from the dataclasses and constructors that read a spec: python tools/documents/write_spec_reference.py [--check]
 
-What a key means is taken from tools/spec_meanings.yaml and from the docstring of its class ("key: meaning", or the sentence that
+What a key means is taken from tools/documents/spec_meanings.yaml and from the docstring of its class ("key: meaning", or the sentence that
 names it). A test finds keys that nobody explains.
 """
 
@@ -26,21 +26,21 @@ from di4c.config.registry import KINDS, SINGULAR, SPEC_KEYS, Registry
 from di4c.config.spec import LoraSpec, Spec, StudentSpec
 from di4c.config.train_spec import TrainSpec
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs/spec-reference.md"
 SIZES = frozenset({"process", "num_positions", "num_states", "num_classes", "data", "data_states"})
 """What parts inside other parts are given by the framework."""
 
 INTRODUCTION = """# Spec reference
 
-*Written by `python tools/write_spec_reference.py` from the code; do not edit.*
+*Written by `python tools/documents/write_spec_reference.py` from the code; do not edit.*
 
 A spec is YAML. A part is named as `name` or as `{name: NAME, option: value}`; a time sampler gives its name under `law`. `${a.b}` takes
 the value of another key, and `--set a.b=value` on a command line changes one. Paths start at the current directory, plugin files at
 the spec's folder, `~` is the home folder. What shapes the result has no default. A key that is not known is refused with the nearest one.
 """
 
-MEANINGS = yaml.safe_load((ROOT / "tools/spec_meanings.yaml").read_text(encoding="utf-8"))
+MEANINGS = yaml.safe_load((ROOT / "tools/documents/spec_meanings.yaml").read_text(encoding="utf-8"))
 """{"KIND NAME", a section, or "any": {key: meaning}}."""
 SECTIONS = {"The whole": Spec, "train": TrainSpec, "student": StudentSpec, "eval": EvalSpec}
 
@@ -236,7 +236,9 @@ def main() -> int:
     if parser.parse_args().check:
         current = PAGE.is_file() and PAGE.read_text(encoding="utf-8") == text
         print(
-            "" if current else f"{PAGE.relative_to(ROOT)} is not what the code says; run tools/write_spec_reference.py",
+            ""
+            if current
+            else f"{PAGE.relative_to(ROOT)} is not what the code says; run tools/documents/write_spec_reference.py",
             end="",
         )
         return int(not current)

@@ -30,7 +30,7 @@ def alternating(arguments: list[str], names: list[str], rounds: int, threads: in
     results: dict[str, list[dict]] = {name: [] for name in names}
     for turn in range(rounds):
         for name in names if turn % 2 == 0 else reversed(names):
-            command = [sys.executable, str(Path(__file__).parents[1] / "bench.py"), *arguments, "--worker", name]
+            command = [sys.executable, str(Path(__file__).parents[2] / "bench.py"), *arguments, "--worker", name]
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
             results[name].append(json.loads(done.stdout.splitlines()[-1]))
     return results

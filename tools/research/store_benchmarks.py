@@ -1,7 +1,7 @@
-"""Runs the benchmarks that docs/performance.md shows, on a CPU, and stores them: python tools/store_benchmarks.py [NAME…]
+"""Runs the benchmarks that docs/performance.md shows, on a CPU, and stores them: python tools/research/store_benchmarks.py [NAME…]
 
 Each is one call of tools/bench.py; tools/results/bench.json keeps the others' last results. What tools/gpu_check.sh has measured on
-a GPU is stored by `python tools/store_benchmarks.py --gpu-check FOLDER`.
+a GPU is stored by `python tools/research/store_benchmarks.py --gpu-check FOLDER`.
 """
 
 import argparse
@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-TOP = Path(__file__).resolve().parents[1]
+TOP = Path(__file__).resolve().parents[2]
 LOSS = "loss --components {m} --positions {d} --states 50258 --width 768"
 DIGITS = "step --batch 8 --width 64 --depth 3 --heads 4 --mlp-ratio 2 --positions 64 --states 18 --targets 16 --late-blocks 1 --only late"
 BENCHMARKS = {

@@ -8,7 +8,7 @@ import pytest
 
 from gpu_checks.record import Record
 
-TOP = Path(__file__).resolve().parents[2]
+TOP = Path(__file__).resolve().parents[3]
 PROCESSES = 4
 """Of pytest-xdist where it is installed: most of the time goes into compiling kernels, on the host."""
 

@@ -1,4 +1,4 @@
-"""Plans against measurements, and one copy of the weights against two: python tools/measure_scale.py [--cells NAME,…] [--out FILE]
+"""Plans against measurements, and one copy of the weights against two: python tools/research/measure_scale.py [--cells NAME,…] [--out FILE]
 
 Trains random-weight models of 110 million parameters for three steps in fresh processes, and writes what each cell needed, what
 the plan says it would, the machine and the commit to a JSON file; cells that are there already stay unless named. A cell takes
@@ -14,12 +14,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-TOP = Path(__file__).resolve().parent.parent
+TOP = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(TOP))
 
-from tools.measure_memory import measure  # noqa: E402
+from tools.research.measure_memory import measure  # noqa: E402
 
-from di4c.command import path_argument  # noqa: E402
+from di4c.command_line import path_argument  # noqa: E402
 
 BERT = {
     "model_type": "bert", "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072,

@@ -1,10 +1,11 @@
-"""One part of tools/gpu_check.sh, or its verdict: python tools/gpu_check.py tests|bench|train FOLDER [--cpu]; … verdict FOLDER PART…"""
+"""One part of tools/gpu_check.sh, or its verdict: python tools/research/gpu_check.py tests|bench|train FOLDER [--cpu]; … verdict FOLDER PART…"""
 
 import argparse
 import sys
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+TOP = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(TOP / "tools" / "research"), str(TOP / "tools"), str(TOP)]
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""Bias, spread and use of estimators and laws of λ: python tools/measure_estimators.py PART… [--out FILE]
+"""Bias, spread and use of estimators and laws of λ: python tools/research/measure_estimators.py PART… [--out FILE]
 
     enumerated   a mixture over a grid of λ, with the exact truth
     gradient     the real gradient of students of the digits
@@ -19,12 +19,12 @@ from pathlib import Path
 
 import torch
 
-TOP = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(TOP), str(TOP / "tools")]
+TOP = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(TOP), str(TOP / "tools" / "research")]
 
 from estimator_cases import digits, enumerated  # noqa: E402
 
-from di4c.command import path_argument  # noqa: E402
+from di4c.command_line import path_argument  # noqa: E402
 from di4c.config.build import build  # noqa: E402
 from di4c.config.registry import Registry  # noqa: E402
 from di4c.config.spec import read_spec  # noqa: E402

@@ -1,4 +1,4 @@
-"""Compares numbers of mixture components at equal training time: python tools/compare_components.py [--sizes 4,16,64] [--seconds 100]
+"""Compares numbers of mixture components at equal training time: python tools/research/compare_components.py [--sizes 4,16,64] [--seconds 100]
 
 `--steps-only` measures what a step costs, the sizes in turn in one process, and adds it to the stored result.
 
@@ -15,8 +15,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-TOP = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(TOP), str(TOP / "tools")]
+TOP = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(TOP), str(TOP / "tools" / "research")]
 SPEC = "tools/specs/digits-components.yaml"
 SHORT, LONG = 5, 45
 

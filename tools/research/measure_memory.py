@@ -1,4 +1,4 @@
-"""Measures the peak memory of training a spec, in fresh processes: python tools/measure_memory.py --spec SPEC [--ranks N]
+"""Measures the peak memory of training a spec, in fresh processes: python tools/research/measure_memory.py --spec SPEC [--ranks N]
 
 Trains on the CPU, and prints, for each rank, the peak resident memory of the host above that of the same process before it builds anything. Nothing is saved.
 glibc is told to give every freed tensor back to the system, so that what is measured is what is held.
@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-TOP = Path(__file__).resolve().parent.parent
+TOP = Path(__file__).resolve().parents[2]
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": 2**17, "MALLOC_TRIM_THRESHOLD_": 2**17}
 HOST_ONLY = {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}
 """Trains on the CPU, since the host's memory is what is measured."""

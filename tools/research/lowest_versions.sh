@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# bash tools/lowest_versions.sh [pytest's arguments]: the tests with the lowest version that pyproject.toml allows of everything.
+# bash tools/research/lowest_versions.sh [pytest's arguments]: the tests with the lowest version that pyproject.toml allows of everything.
 # They get an environment of their own, .cache/lowest (2 GB; LOWEST names another place); the result goes to
 # tools/results/lowest-versions.json. TORCH=2.11.0 chooses torch: only the pinned version is surely there as a build for CPUs.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 source <(sed -n '/^find_python()/,/^}/p' tools/install.sh)
 
 folder="${LOWEST:-.cache/lowest}"
@@ -32,6 +32,6 @@ if [ $# -eq 0 ]; then set -- -m "not slow"; fi
 log="$(mktemp)"
 failed=0
 python -m pytest -q -p no:cacheprovider "$@" 2>&1 | tee "$log" || failed=$?
-python tools/record_versions.py "$log" tools/results/lowest-versions.json "$@"
+python tools/research/record_versions.py "$log" tools/results/lowest-versions.json "$@"
 rm "$log"
 exit $failed

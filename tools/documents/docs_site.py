@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 PAGES = ("CONTRIBUTING.md", "CHANGELOG.md", "tools/results/README.md")
 ELSEWHERE = {"README.md": "index.md"}

@@ -1,1 +1,0 @@
-"""Cases on which tools/measure_estimators.py measures estimators and laws of λ."""

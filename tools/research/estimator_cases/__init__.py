@@ -1,0 +1,1 @@
+"""Cases on which tools/research/measure_estimators.py measures estimators and laws of λ."""
