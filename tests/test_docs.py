@@ -17,6 +17,7 @@ from tests.documents import LINK, PAGES, ROOT, anchors, blocks, check_command, c
 from tests.engine.launching import launch
 from tests.evaluation.conftest import distill, write_run
 from tests.evaluation.conftest import PRETRAIN as DIGITS
+from tools.ablation.grid import read_grid, trials
 
 USED = ("README.md", "docs/getting-started.md", "docs/extending.md")
 """The pages whose Python runs and whose specs train."""
@@ -153,7 +154,16 @@ def test_getting_started_ends_with_samples(trained, monkeypatch, capsys):
     assert names["tokens"].shape == (16, 16) and len(capsys.readouterr().out.splitlines()) >= 16
 
 
-SPECS = [(page, block) for page in PAGES for block in blocks(page, "yaml")]
+YAMLS = [(page, block) for page in PAGES for block in blocks(page, "yaml")]
+GRIDS = [(page, block) for page, block in YAMLS if "rows" in yaml.safe_load(block.text)]
+SPECS = [case for case in YAMLS if case not in GRIDS]
+
+
+@pytest.mark.parametrize(("page", "block"), GRIDS, ids=str)
+def test_every_grid_is_valid(page, block, tmp_path):
+    file = tmp_path / "grid.yaml"
+    file.write_text(block.text)
+    assert trials(read_grid(file), None, file, tmp_path / "out")
 
 
 @pytest.mark.parametrize(("page", "block"), SPECS, ids=str)

@@ -39,7 +39,7 @@ def evaluate(options: argparse.Namespace) -> None:
         runs = runs_in(options.run) if options.every_run else []
         also = load_also([*runs, *options.also], ranks.device, options.set)
         say = _progress() if ranks.first else lambda done, total, text: None
-        outcome = compare(run, settings, options.out, also=also, ranks=ranks, say=say)
+        outcome = compare(run, settings, options.out, also=also, ranks=ranks, say=say, alone=options.alone)
         if outcome is not None:
             print_table(terminal_table(outcome.rows, outcome.floors, outcome.higher_is_better))
             print(
@@ -103,6 +103,7 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
     )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=SET)
     parser.add_argument("--every-run", action="store_true", help="compare every run of the spec's pipeline too")
+    parser.add_argument("--alone", action="store_true", help="a student without its teacher")
     parser.add_argument("--device", help="cpu, cuda, … (default: a GPU if there is one)")
     parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)
     return parser

@@ -49,6 +49,14 @@ def refuse_orphans(run: Path, others: Iterable[Path]) -> None:
             )
 
 
+def is_trained(spec: Spec) -> bool:
+    """Whether the run of just this spec has made all its updates."""
+    before = recorded_spec(spec.train.run)
+    if before is None or exported_step(spec.train.run / "export") < spec.train.steps:
+        return False
+    return not changed_keys(before, spec.to_dict())
+
+
 def _is_free(key: str) -> bool:
     return any(key == free or key.startswith(f"{free}.") for free in FREE)
 

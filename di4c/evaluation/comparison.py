@@ -60,14 +60,21 @@ def settings_of(spec: Spec, **changes: Any) -> EvalSpec:
 
 
 def compare(
-    run: LoadedModel, settings: EvalSpec, out: Path, *, also: Mapping[str, LoadedModel], ranks: Ranks, say: Progress
+    run: LoadedModel,
+    settings: EvalSpec,
+    out: Path,
+    *,
+    also: Mapping[str, LoadedModel],
+    ranks: Ranks,
+    say: Progress,
+    alone: bool = False,
 ) -> Outcome | None:
     """Measures the run, its teacher and further models, and writes everything to `out`. Collective; None but on rank 0.
 
-    What an interrupted call has finished is not done again.
+    What an interrupted call has finished is not done again. alone: a student without its teacher, which then need not be at hand.
     """
     sweep = sweep_of(run, settings, out / "cells", ranks, say)
-    measured = sweep.run(entrants(run, settings.mixture_sizes, also))
+    measured = sweep.run(entrants(run, settings.mixture_sizes, also, alone=alone))
     if not ranks.first:
         return None
     by_seed = sweep.floors()
@@ -87,12 +94,14 @@ def sweep_of(run: LoadedModel, settings: EvalSpec, store: Path, ranks: Ranks, sa
     )  # fmt: skip
 
 
-def entrants(run: LoadedModel, sizes: Sequence[MixtureSize], also: Mapping[str, LoadedModel]) -> list[Entrant]:
-    """The models to compare: teacher, student at every mixture size (the whole law first), then the others.
+def entrants(
+    run: LoadedModel, sizes: Sequence[MixtureSize], also: Mapping[str, LoadedModel], *, alone: bool = False
+) -> list[Entrant]:
+    """The models to compare: teacher (not of a student alone), student at every mixture size (the whole law first), then the others.
 
     Raises SpecError or DataError where they cannot be compared.
     """
-    found = [entrant(REFERENCE, None, run if run.student is None else run.teacher())]
+    found = [] if alone and run.student else [entrant(REFERENCE, None, run if run.student is None else run.teacher())]
     if run.student is not None:
         ordered = sorted(dict.fromkeys(sizes), key=lambda size: (size != "inf", size == "product", str(size).zfill(9)))
         found += [entrant("student", size, run) for size in ordered]
@@ -170,6 +179,7 @@ def _write(
         out / "eval.json",
         rows,
         floors=floors,
+        higher_is_better=outcome.higher_is_better,
         settings=shown,
         spec=spec,
         commit=code_commit(),

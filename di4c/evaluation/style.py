@@ -13,6 +13,8 @@ OTHERS = ("#009E73", "#E69F00", "#0072B2", "#56B4E9")
 ATOM_BLUES = ("#9cc9e3", "#4f9fcd", "#1f6fa8", "#0b3c66")
 ATOM_MARKERS = ("D", "^", "v", "P")
 OTHER_MARKERS = ("<", ">", "h", "p")
+OTHER_LINES = ("-.", "--", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
+"""Of the models beyond as many as there are colours, so that two never look the same."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Look:
 
     colour: str
     marker: str
-    line: str = "-"
+    line: Any = "-"
     width: float = 1.6
 
 
@@ -35,7 +37,7 @@ def looks(models: Sequence[tuple[str, Any]]) -> dict[tuple[str, Any], Look]:
 def _look(name: str, size: Any, sizes: list[int], names: list[str]) -> Look:
     if name == REFERENCE:
         return Look(INK, "o")
-    if size == "product":
+    if size == "product" and name == "student":
         return Look("#CC79A7", "X", ":")
     if isinstance(size, int):
         place = sizes.index(size) * (len(ATOM_BLUES) - 1) // max(len(sizes) - 1, 1)
@@ -44,7 +46,12 @@ def _look(name: str, size: Any, sizes: list[int], names: list[str]) -> Look:
         )
     if name == "student":
         return Look("#D55E00", "s", "-", 2.4)
-    return Look(OTHERS[names.index(name) % len(OTHERS)], OTHER_MARKERS[names.index(name) % len(OTHER_MARKERS)], "-.")
+    again, place = divmod(names.index(name), len(OTHERS))
+    if size == "product":
+        return Look(OTHERS[place], "X", ":")
+    return Look(
+        OTHERS[place], OTHER_MARKERS[(place + again) % len(OTHER_MARKERS)], OTHER_LINES[again % len(OTHER_LINES)]
+    )
 
 
 def quiet_axes(axes: Any) -> None:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -47,8 +48,10 @@ def latency_ms(cells: Iterable[Sequence[float]]) -> float:
 
 
 def spread(values: Iterable[float]) -> dict[str, float]:
-    """{"mean", "std"} of the values; the std of a single one is 0."""
+    """{"mean", "std"} of the values; the std of a single one is 0, of values that are not all finite nan."""
     values = list(values)
+    if not all(map(math.isfinite, values)):
+        return {"mean": sum(values) / len(values), "std": math.nan}
     return {"mean": statistics.fmean(values), "std": statistics.stdev(values) if len(values) > 1 else 0.0}
 
 

@@ -12,14 +12,14 @@ import torch
 from di4c.config.build import build_data, build_process, build_teacher
 from di4c.config.pipeline import run_spec, shared_values
 from di4c.config.registry import Registry
-from di4c.config.resuming import refuse_edited, refuse_orphans
+from di4c.config.resuming import is_trained, refuse_edited, refuse_orphans
 from di4c.config.spec import Spec
 from di4c.config.training import train_spec
 from di4c.contracts import Measured, Runs
 from di4c.engine import ranks
 from di4c.engine.exported import exported_step
 from di4c.engine.files import replace_file
-from di4c.engine.run_folder import changed_keys, recorded_spec, trained_seconds
+from di4c.engine.run_folder import trained_seconds
 from di4c.errors import SpecError
 from di4c.evaluation.comparison import entrant, sweep_of
 from di4c.evaluation.loaded import LoadedModel, load
@@ -90,7 +90,7 @@ class SpecRuns(Runs):
         refuse_edited(run, inner=True)
         if exported_step(run.train.run / "export") < run.train.steps:
             refuse_orphans(run.train.run, (file.parent for file in self.folder.glob("*/spec.yaml")))
-        return _is_trained(run)
+        return is_trained(run)
 
     def steps(self) -> int:
         """Updates of all runs together."""
@@ -102,14 +102,6 @@ class SpecRuns(Runs):
         data = build_data(spec, self._registry)
         teacher = build_teacher(spec, self._registry, data, build_process(spec, self._registry, data))
         return LoadedModel(self.folder, spec, teacher=teacher, device=self._ranks.device, data=data)
-
-
-def _is_trained(run: Spec) -> bool:
-    """Whether a run of just this spec has made all its updates."""
-    before = recorded_spec(run.train.run)
-    if before is None or exported_step(run.train.run / "export") < run.train.steps:
-        return False
-    return not changed_keys(before, run.to_dict())
 
 
 def _measured(found: list[Measurement]) -> dict[str, Measured]:

@@ -56,6 +56,12 @@ def test_a_pretrained_teacher_is_measured_alone(runs):
     assert [(e.name, e.mixture_size) for e in entrants(teacher, ["inf", 4], {})] == [("teacher", None)]
 
 
+def test_a_student_alone_is_measured_without_its_teacher(runs):
+    student = load(runs["student"], device="cpu")
+    found = entrants(student, ["inf", "product"], {"teacher": student}, alone=True)
+    assert [(e.name, e.mixture_size) for e in found] == [("student", "inf"), ("student", "product"), ("teacher", "inf")]
+
+
 def test_settings_from_the_command_line_go_before_the_spec(runs):
     spec = load(runs["student"], device="cpu").spec
     settings = settings_of(spec, steps=[3], mixture_sizes=["1", "inf"], metrics=["nll", "entropy"], samples=None)

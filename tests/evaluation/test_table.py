@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import math
 
 import pytest
 from rich.console import Console
@@ -28,6 +29,12 @@ def test_rows_have_the_fields_that_others_read():
 def test_mean_and_spread_are_over_seeds():
     assert row("student", "inf", 2)["metrics"]["frechet_distance"] == {"mean": 40.5, "std": pytest.approx(0.5**0.5)}
     assert spread([3.0]) == {"mean": 3.0, "std": 0.0}
+
+
+@pytest.mark.parametrize("values", [[math.nan, math.nan], [1.0, math.nan], [math.inf, -math.inf, 1.0], [math.inf, 1.0]])
+def test_what_is_not_finite_has_no_spread(values):
+    found = spread(values)
+    assert not math.isfinite(found["mean"]) and math.isnan(found["std"])
 
 
 def test_latency_is_the_median_after_the_warm_up():

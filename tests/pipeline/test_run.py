@@ -7,10 +7,10 @@ import pytest
 import di4c
 from di4c.config.check import check
 from di4c.config.registry import Registry
+from di4c.config.resuming import is_trained
 from di4c.config.spec import Spec
 from di4c.errors import CheckpointError, RegistryError, SpecError
 from di4c.evaluation.comparison import runs_in
-from di4c.pipeline.runs import _is_trained
 from tests.config.specs import changed
 from tests.engine.launching import launch
 from tests.evaluation.conftest import EVAL, PRETRAIN
@@ -74,7 +74,7 @@ def test_a_plugins_pipeline_is_run(spec, tmp_path, ranks):
     assert len(sessions) == 1 and text.count("the result is lr-0.01's") == 2  # what is trained is not trained again
     run = Spec.from_dict(di4c.load(tmp_path / "run/lr-0.01", device="cpu").spec.to_dict())
     other = [changed(run.to_dict(), train__steps=3), changed(run.to_dict(), seed=1)]
-    assert _is_trained(run) and not any(_is_trained(Spec.from_dict(values)) for values in other)
+    assert is_trained(run) and not any(is_trained(Spec.from_dict(values)) for values in other)
 
 
 @pytest.mark.parametrize(("pipeline", "told"), [
@@ -85,7 +85,6 @@ def test_a_plugins_pipeline_is_run(spec, tmp_path, ranks):
     ({"name": "sweep", "rates": [1.0], "prefix": "a/"}, "a/1: a run is called by the name of its folder"),
     ({"name": "token"}, "no pipeline named 'token' .*names a head"),
 ])  # fmt: skip
-def test_mistakes_are_told_before_anything_is_trained(spec, tmp_path, pipeline, told):
     with pytest.raises((SpecError, RegistryError), match=told):
         checked(spec | {"pipeline": pipeline})
     assert not (tmp_path / "run").exists()

@@ -71,6 +71,7 @@ COMMANDS = {
     "advise": lambda path, out: ("advise", "--run", path),
     "judge": lambda path, out: ("judge", path, "--judged", "a", "--guarded", "b", "--about", "c", "--out", out),
     "chain": lambda path, out: ("chain", "--collect", path, "--out", out),
+    "ablate": lambda path, out: ("ablate", "--grid", path, "--out", out),
     "verify": lambda path, out: ("verify", "golden", path),
     "import_student": lambda path, out: ("import_student", "--spec", path, "--out", out),
     "side_by_side": lambda path, out: ("side_by_side", f"a={path}", "--out", out),
