@@ -85,6 +85,7 @@ def test_a_plugins_pipeline_is_run(spec, tmp_path, ranks):
     ({"name": "sweep", "rates": [1.0], "prefix": "a/"}, "a/1: a run is called by the name of its folder"),
     ({"name": "token"}, "no pipeline named 'token' .*names a head"),
 ])  # fmt: skip
+def test_mistakes_are_told_before_anything_is_trained(spec, tmp_path, pipeline, told):
     with pytest.raises((SpecError, RegistryError), match=told):
         checked(spec | {"pipeline": pipeline})
     assert not (tmp_path / "run").exists()
