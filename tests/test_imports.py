@@ -13,7 +13,8 @@ CONTRACTS = ("di4c.contracts", "di4c.errors", "di4c.draws", "di4c.paths")
 """All that a plugin may import of di4c."""
 
 ROOMS = (
-    "kernels", "contracts", "mixture", "diagnostics", "losses", "engine", "config", "planning", "evaluation", "pipeline", "commands",
+    "kernels", "contracts", "mixture", "diagnostics", "losses", "engine", "config", "planning", "evaluation", "pipeline", "testing",
+    "commands",
 )  # fmt: skip
 """The rooms of di4c from the bottom to the top: each may import those before it."""
 
