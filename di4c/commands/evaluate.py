@@ -26,6 +26,7 @@ def main(arguments: list[str] | None = None, prog: str | None = None) -> None:
 def evaluate(options: argparse.Namespace) -> None:
     """Measures, writes everything to --out, and prints the table."""
     from di4c.evaluation.comparison import compare, load_also, runs_in, settings_of
+    from di4c.evaluation.finding import finding
     from di4c.evaluation.loaded import load
     from di4c.evaluation.ranks import launched_ranks
     from di4c.evaluation.table import print_table, terminal_table
@@ -41,8 +42,10 @@ def evaluate(options: argparse.Namespace) -> None:
         say = _progress() if ranks.first else lambda done, total, text: None
         outcome = compare(run, settings, options.out, also=also, ranks=ranks, say=say, alone=options.alone)
         if outcome is not None:
-            print_table(terminal_table(outcome.rows, outcome.floors, outcome.higher_is_better))
+            shown = outcome.rows, outcome.floors, outcome.higher_is_better
+            print_table(terminal_table(*shown))
             print(
+                f"{finding(*shown)}\n"
                 f"{options.out}/eval.json, eval.csv, eval.png, grids/\nreport: {(options.out / 'report.html').resolve()}"
             )
 

@@ -17,6 +17,7 @@ h2 { font-size: 19px; margin: 44px 0 12px; padding-top: 18px; border-top: 1px so
 h3 { font-size: 15px; margin: 22px 0 8px; }
 p, li { max-width: 78ch; }
 .lead { color: var(--faint); margin: 0 0 22px; }
+.finding { font-size: 17px; line-height: 1.45; margin: 0 0 22px; padding-left: 14px; border-left: 4px solid var(--accent); }
 .note { color: var(--faint); font-size: 13.5px; max-width: 110ch; }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(220px, 1fr)); gap: 14px; margin: 20px 0 8px; }
 .card { background: var(--soft); border-radius: 10px; padding: 14px 16px 12px; }
@@ -27,13 +28,13 @@ p, li { max-width: 78ch; }
 .card dd + dd { font-weight: 650; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; width: 100%; }
-th, td { padding: 4px 7px; text-align: right; white-space: nowrap; }
+th, td { padding: 4px 7px; text-align: right; vertical-align: top; white-space: nowrap; }
 th { color: var(--faint); font-weight: 600; border-bottom: 1.5px solid var(--ink); vertical-align: bottom; white-space: normal; }
-td.name, th.name { text-align: left; }
+td.name, th.name { text-align: left; position: sticky; left: 0; background: #fff; }
 td.steps { vertical-align: top; font-weight: 650; }
 tr.first td { border-top: 1px solid var(--line); }
 tr.floor td { border-top: 1px solid var(--ink); color: var(--faint); }
-.std { color: var(--faint); font-size: 11.5px; }
+.std { display: block; color: var(--faint); font-size: 11px; line-height: 1.1; }
 .ratio { display: inline-block; min-width: 42px; margin-left: 4px; padding: 0 4px; border-radius: 5px; color: var(--faint);
          background: var(--soft); font-size: 12px; }
 .ratio.better { color: var(--good); background: var(--good-soft); font-weight: 650; }

@@ -9,8 +9,10 @@ from typing import Any
 
 from di4c.contracts import Metric
 from di4c.evaluation.cells import write_atomically
+from di4c.evaluation.finding import finding
 from di4c.evaluation.page import facts, folded, image, page, sample_figure, section
-from di4c.evaluation.table import REFERENCE, Row, is_better, metric_names, model_label, number, ratio
+from di4c.evaluation.sweep import told_steps
+from di4c.evaluation.table import REFERENCE, Row, is_better, metric_names, model_label, number, plain, ratio
 
 SHOWN_STEPS = 3
 """Samples are shown for so many of the smallest numbers of steps."""
@@ -41,9 +43,11 @@ class Report:
 
     def html(self) -> str:
         """The page."""
+        found = finding(self.rows, self.floors, self.higher_is_better)
         body = [
             f"<h1>{escape(self.title)}</h1>",
             f'<p class="lead">{escape(self._lead())}</p>',
+            f'<p class="finding">{escape(found)}</p>' if found else "",
             self._cards(),
             section(
                 "Quality against steps", image(self.plot, "each metric against the number of steps"), self._plot_note()
@@ -84,12 +88,12 @@ class Report:
             share = ratio(self.rows, row, name)
             if share is not None:
                 value = number(row["metrics"][name]["mean"])
-                lines += f"<dt>{_steps(row['steps'])}</dt><dd>{value}</dd><dd>×{share:.2f}</dd>"
-        return f'<div class="card"><h3>{escape(_plain(name))}</h3><dl>{lines}</dl></div>' if lines else ""
+                lines += f"<dt>{told_steps(row['steps'])}</dt><dd>{value}</dd><dd>×{share:.2f}</dd>"
+        return f'<div class="card"><h3>{escape(plain(name))}</h3><dl>{lines}</dl></div>' if lines else ""
 
     def _table(self) -> str:
         names = metric_names(self.rows)
-        heads = ["model", "NFE", "ms / sample", *map(_plain, names)]
+        heads = ["model", "NFE", "ms / sample", *map(plain, names)]
         head = '<th>steps</th><th class="name">' + "</th><th>".join(escape(h) for h in heads) + "</th>"
         lines = [f"<tr>{head}</tr>"]
         for steps in sorted({row["steps"] for row in self.rows}):
@@ -98,7 +102,7 @@ class Report:
                 first = f'<td class="steps" rowspan="{len(group)}">{steps}</td>' if i == 0 else ""
                 lines.append(f"<tr{' class=first' if i == 0 else ''}>{first}{self._row(row, names)}</tr>")
         if self.floors:
-            known = "".join(f"<td>{self._value(self.floors.get(name), name)}</td>" for name in names)
+            known = "".join(f"<td>{self._value(self.floors.get(name))}</td>" for name in names)
             lines.append(
                 f'<tr class="floor"><td></td><td class="name">training data (floor)</td><td></td><td></td>{known}</tr>'
             )
@@ -108,14 +112,15 @@ class Report:
         label = escape(model_label(row["model"], row["mixture_size"]))
         plain = f'<td class="name">{label}</td><td>{row["nfe"]:.4g}</td><td>{number(row["latency_ms_per_sample"])}</td>'
         return plain + "".join(
-            f"<td>{self._value(row['metrics'].get(name), name)}{self._ratio(row, name)}</td>" for name in names
+            f"<td>{self._value(row['metrics'].get(name), self._ratio(row, name))}</td>" for name in names
         )
 
-    def _value(self, value: Mapping[str, float] | None, name: str) -> str:
+    def _value(self, value: Mapping[str, float] | None, share: str = "") -> str:
+        """The mean and its ratio, and on a line below the spread: so a column stays narrow."""
         if value is None:
             return ""
-        spread = f' <span class="std">± {number(value["std"], value["mean"])}</span>' if value["std"] else ""
-        return number(value["mean"]) + spread
+        spread = f'<span class="std">± {number(value["std"], value["mean"])}</span>' if value["std"] else ""
+        return number(value["mean"]) + share + spread
 
     def _ratio(self, row: Row, name: str) -> str:
         share = ratio(self.rows, row, name) if name in row["metrics"] else None
@@ -140,7 +145,9 @@ class Report:
     def _grid_lines(self, models: Sequence[tuple[str, Any]]) -> list[str]:
         steps = sorted({n for _, _, n in self.grids})[:SHOWN_STEPS]
         lines = [[(key, n, self.grids.get((*key, n))) for key in models] for n in steps]
-        return [_columns([sample_figure(p, model_label(*key), _steps(n)) for key, n, p in line if p]) for line in lines]
+        return [
+            _columns([sample_figure(p, model_label(*key), told_steps(n)) for key, n, p in line if p]) for line in lines
+        ]
 
     def _plot_note(self) -> str:
         return '<p class="note">Bands: one standard deviation over sampling seeds. Dashed: real training data in place of samples.</p>'
@@ -160,11 +167,3 @@ class Report:
 
 def _columns(figures: Sequence[str]) -> str:
     return f'<div class="grids">{"".join(figures)}</div>'
-
-
-def _steps(steps: int) -> str:
-    return "1 step" if steps == 1 else f"{steps} steps"
-
-
-def _plain(name: str) -> str:
-    return name.replace("_", " ")

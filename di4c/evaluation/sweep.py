@@ -216,5 +216,9 @@ def _merged(parts: Any) -> dict[str, float]:
 
 def _told(cell: Cell) -> str:
     mixture = "" if cell.mixture_size is None else f" (λ: {cell.mixture_size})"
-    steps = "1 step" if cell.steps == 1 else f"{cell.steps} steps"
-    return f"{cell.model}{mixture}, {steps}, seed {cell.seed}, {cell.kind}"
+    return f"{cell.model}{mixture}, {told_steps(cell.steps)}, seed {cell.seed}, {cell.kind}"
+
+
+def told_steps(steps: int) -> str:
+    """As people say it: 1 step, 4 steps."""
+    return "1 step" if steps == 1 else f"{steps} steps"

@@ -97,6 +97,11 @@ def model_label(model: str, mixture_size: Any) -> str:
     )
 
 
+def plain(name: str) -> str:
+    """A metric's name for people."""
+    return name.replace("_", " ")
+
+
 def number(value: float, like: float | None = None) -> str:
     """Three or four significant digits, without an exponent; as many decimals as `like` would have, if given."""
     size = abs(value if like is None else like)
@@ -116,7 +121,7 @@ def terminal_table(
     table.add_column("model", no_wrap=True)
     table.add_column("ms / sample", justify="right", max_width=6)
     for name in names:
-        table.add_column(name.replace("_", " "), justify="right", max_width=13)
+        table.add_column(plain(name), justify="right", max_width=13)
     ordered = sorted(rows, key=lambda row: row["steps"])
     for i, row in enumerate(ordered):
         first, last = (not 0 <= j < len(ordered) or ordered[j]["steps"] != row["steps"] for j in (i - 1, i + 1))

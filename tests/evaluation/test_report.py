@@ -64,6 +64,15 @@ def test_the_page_has_its_parts(html):
     assert "×0.40" in html and "abc123" in html and "seed: 0" in html and "training data (floor)" in html
 
 
+def test_the_finding_stands_at_the_top(html):
+    assert html.index("At 1 step the student is better than the teacher") < html.index("<h2>")
+
+
+def test_a_spread_stands_below_its_value_so_that_columns_stay_narrow(html):
+    assert '<span class="ratio better">×0.40</span><span class="std">± ' in html
+    assert ".std { display: block;" in html
+
+
 def test_text_is_escaped(html):
     assert "<script>" not in html
     assert "Digits &amp; &lt;few&gt; steps" in html
