@@ -78,7 +78,7 @@ def trained(folders):
         "task": "distill", "teacher": {"name": "mlp", "run": "runs/mlp"}, "student": {"head": {"name": "readout", "rank": 4}},
         "latent": "uniform",
         "objective": {
-            "components": 2, "sampler": "ancestral", "time": {"law": "uniform"},
+            "components": 2, "sampler": "ancestral", "time": {"name": "uniform"},
             "data": {"weight": 1.0, "estimator": "monte-carlo", "gate": {"shape": "constant", "scale": 1.0}},
         },
         "eval": {"sampler": "ancestral", "metrics": ["entropy"], "steps": [1], "samples": 8, "seeds": 1, "batch_size": 8},

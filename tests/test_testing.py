@@ -14,7 +14,7 @@ from di4c_plugins.parameterisations.subs import Subs
 from di4c_plugins.processes.absorbing import Absorbing
 from di4c_plugins.samplers.ancestral import Ancestral
 from di4c_plugins.teachers.denoiser import DenoiserTeacher
-from di4c_plugins.times.laws import UniformTime
+from di4c_plugins.times.samplers import UniformTime
 from tests.systems import HEADS, tiny_teacher
 
 from di4c import testing

@@ -28,11 +28,11 @@ def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
         raise SpecError(f"{options.run}: a model without λ has no components")
     teacher = model.teacher()._teacher
     parts = Parts(model.data, model.process, teacher, model.student, model.latent, None)
-    law = build_objective(model.spec, model.registry, parts).options
+    trained = build_objective(model.spec, model.registry, parts).options
     draws = Draws(options.seed, count=options.examples, device=model.device)
     split = model.data.checked_split("train", model.process)
     batch = batch_on(split.batch(draws.child("example").integers(len(split)).cpu()), model.device)
-    t, _ = law.time.sample(draws.child("t"))
+    t, _ = trained.time.sample(draws.child("t"))
     x_t = model.process.corrupt(batch.x_0, t, draws.child("x_t"))
     curve = size_curve(model.student, model.latent, batch.x_0, x_t, t, batch.cond, sizes, draws.child("sizes"))
     model.student.requires_grad_(True)
@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
     print(
         f"suggested: components: {found}"
         + (" or more" if found == sizes[-1] else "")
-        + f" (the run has {law.components})"
+        + f" (the run has {trained.components})"
     )
     return 0
 

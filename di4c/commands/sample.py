@@ -44,7 +44,9 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--prefix", default="", help="text that every sample begins with")
     parser.add_argument("--suffix", default="", help="text that every sample ends with")
     parser.add_argument("--infill", default="", help="text after the prefix, _ for every free token")
-    parser.add_argument("--mixture-size", help="λ restricted to that many atoms, or 'product' (default: the whole law)")
+    parser.add_argument(
+        "--mixture-size", help="λ restricted to that many atoms, or 'product' (default: the whole prior)"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
                         help="changes eval or data of the run's spec, e.g. eval.sampler.guidance=3; repeatable")  # fmt: skip
     parser.add_argument("--seed", type=number(), default=0, help="seed of all draws (0)")

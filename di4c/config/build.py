@@ -1,4 +1,4 @@
-"""Spec → objects: data, process, teacher, student, law of λ, objective."""
+"""Spec → objects: data, process, teacher, student, λ sampler, objective."""
 
 import contextlib
 import dataclasses
@@ -137,7 +137,7 @@ def teacher_needs_data(spec: Spec, registry: Registry) -> bool:
 
 
 def build_latent(spec: Spec, registry: Registry) -> LambdaSampler:
-    """The law of λ of `latent:`."""
+    """The λ sampler of `latent:`."""
     return _create(spec, registry, "lambda_samplers", spec.latent, "latent", {})
 
 
@@ -218,7 +218,7 @@ def _create(spec: Spec, registry: Registry, kind: str, entry: Mapping, where: st
 
 
 def _student_of(trained: TrainedRun, data: DataSource | DataShape | Carried) -> dict[str, Any]:
-    """{"student": the run's student with its weights, "latent": its law of λ}."""
+    """{"student": the run's student with its weights, "latent": its λ sampler}."""
     carried = Spec.from_dict(trained.spec, source=str(trained.folder / "config.json"))
     if shares_base(carried):
         raise SpecError(

@@ -29,13 +29,10 @@ NESTED = {
     "sampler": "samplers",
     "dataset": "datasets",
     "tokenizer": "tokenizers",
-    "time": "time_laws",
-    "near_time": "time_laws",
+    "time": "time_samplers",
+    "distillation_time": "time_samplers",
 }
 """Options that name a part of their own, which is created first."""
-
-NAME_KEYS = {"time_laws": "law"}
-"""The kinds whose entries give their name under another key than `name`."""
 
 CONTRACTS = {
     "teachers": "Teacher",
@@ -49,7 +46,7 @@ CONTRACTS = {
     "metrics": "Metric",
     "datasets": "DataSource",
     "objectives": "Objective",
-    "time_laws": "TimeLaw",
+    "time_samplers": "TimeSampler",
     "tokenizers": "ImageTokenizer",
     "pipelines": "Pipeline",
 }
@@ -90,21 +87,16 @@ class Construction:
             ) from error
 
 
-def name_key(kind: str) -> str:
-    """The key that gives the name of an entry of a kind."""
-    return NAME_KEYS.get(kind, "name")
-
-
-def split_entry(entry: str | Mapping, where: str, key: str = "name") -> tuple[str, dict[str, Any]]:
-    """(name, options) of {key: name, **options} or of a bare name."""
+def split_entry(entry: str | Mapping, where: str) -> tuple[str, dict[str, Any]]:
+    """(name, options) of {"name": name, **options} or of a bare name."""
     if isinstance(entry, str):
         return entry, {}
     if not isinstance(entry, Mapping):
-        raise SpecError(f"{where}: expected a name or a mapping with {key!r}, found {entry!r}.")
+        raise SpecError(f"{where}: expected a name or a mapping with 'name', found {entry!r}.")
     options = {str(option): value for option, value in entry.items()}
-    name = options.pop(key, None)
+    name = options.pop("name", None)
     if not isinstance(name, str):
-        raise SpecError(f"{where}.{key}: expected a string, found {name!r}.")
+        raise SpecError(f"{where}.name: expected a string, found {name!r}.")
     return name, options
 
 
@@ -117,7 +109,7 @@ def full_entry(entry: str | Mapping, where: str) -> dict[str, Any]:
 def plan(registry: Registry, kind: str, entry: str | Mapping, provided: Iterable[str], where: str) -> Construction:
     """The checked construction of an entry; `provided` are the names of the values that will be given besides."""
     where = where or kind
-    name, options = split_entry(entry, where, name_key(kind))
+    name, options = split_entry(entry, where)
     try:
         factory = registry.resolve(kind, name)
     except RegistryError as error:
@@ -171,7 +163,7 @@ def _plan_call(
             else:  # built now, so that a check without training hears what __post_init__ says
                 plain[key] = construction.build({})
         elif key in NESTED and _needs_part(NESTED[key], value, annotation):
-            raise SpecError(f"{path}: expected a name or a mapping with {name_key(NESTED[key])!r}, found {value!r}.")
+            raise SpecError(f"{path}: expected a name or a mapping with 'name', found {value!r}.")
         else:
             plain[key] = coerce(value, annotation, path)
     return Construction(factory, plain, nested, frozenset(parameters) & own, where)
@@ -191,7 +183,7 @@ def _is_part(key: str, value: Any, annotation: Any) -> bool:
     if key not in NESTED:
         return False
     if isinstance(value, Mapping):
-        return name_key(NESTED[key]) in value or _asks_for(NESTED[key], annotation)
+        return "name" in value or _asks_for(NESTED[key], annotation)
     takes_text = any(a is str or typing.get_origin(a) is typing.Literal for a in arms_of(annotation))
     return isinstance(value, str) and not takes_text
 

@@ -14,7 +14,7 @@ from di4c.whole import as_int, whole_number
 class EvalSpec:
     """What tools/eval.py measures. `steps`, `mixture_sizes`, `samples`, `seeds` can be changed on its command line.
 
-    mixture_sizes: numbers of λ atoms, "inf" for the continuous law, "product" for the product of the marginals.
+    mixture_sizes: numbers of λ atoms, "inf" for the whole prior, "product" for the product of the marginals.
     seeds: how many sampling seeds. judge: the model that scores text, if a metric asks for one.
     """
 

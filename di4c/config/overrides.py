@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from di4c.config.construct import NESTED, name_key
+from di4c.config.construct import NESTED
 from di4c.config.suggest import suggestion
 from di4c.errors import SpecError
 from di4c.old_keys import renamed_path
@@ -89,7 +89,7 @@ def _opened(inner: Any, path: list[str | int], told: str) -> dict | list:
         return {}
     key = next((step for step in reversed(path) if isinstance(step, str) and not step.isdecimal()), "")
     if isinstance(inner, str) and key in PARTS:
-        return {name_key(PARTS[key]): inner}
+        return {"name": inner}
     raise SpecError(f"{told} is {inner!r}, which has no keys")
 
 

@@ -27,7 +27,7 @@ SINGULAR = {
     "datasets": "dataset",
     "tokenizers": "tokenizer",
     "objectives": "objective",
-    "time_laws": "time",
+    "time_samplers": "time",
     "pipelines": "pipeline",
 }
 """Every kind of part, with the key under which a spec (or another part's options) names one of it."""
@@ -47,7 +47,7 @@ SPEC_KEYS = {
     "datasets": "data",
     "tokenizers": "objective.tokenizer, data.tokenizer",
     "objectives": "objective",
-    "time_laws": "objective.time, objective.near_time",
+    "time_samplers": "objective.time, objective.distillation_time",
     "pipelines": "pipeline",
 }
 """Where a name of each kind stands in a spec."""

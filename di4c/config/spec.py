@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from di4c.config.coerce import from_mapping
-from di4c.config.construct import NESTED, full_entry, name_key
+from di4c.config.construct import NESTED, full_entry
 from di4c.config.eval_spec import EvalSpec
 from di4c.config.overrides import SECTION_KINDS, overridden
 from di4c.config.plugin_modules import is_file
@@ -209,18 +209,17 @@ def _check_names(spec: Spec, registry: Registry) -> None:
 
 
 def _check_entry(registry: Registry, kind: str, entry: Mapping, where: str) -> None:
-    key = name_key(kind)
     try:
-        registry.find(kind, entry[key])
+        registry.find(kind, entry["name"])
     except RegistryError as error:
-        raise RegistryError(f"{where}.{key}: {error}") from error
+        raise RegistryError(f"{where}.name: {error}") from error
     _check_nested(registry, entry, where)
 
 
 def _check_nested(registry: Registry, options: Mapping, where: str) -> None:
     for key, value in options.items():
         if isinstance(value, Mapping):
-            if key in NESTED and isinstance(value.get(name_key(NESTED[key])), str):
+            if key in NESTED and isinstance(value.get("name"), str):
                 _check_entry(registry, NESTED[key], value, f"{where}.{key}")
             else:
                 _check_nested(registry, value, f"{where}.{key}")

@@ -27,15 +27,15 @@ from di4c.contracts.pipeline import Measured, Pipeline, Runs, merged
 from di4c.contracts.process import ForwardProcess
 from di4c.contracts.sampler import Denoiser, Sampler
 from di4c.contracts.teacher import Teacher
-from di4c.contracts.time_law import IntervalLaw, TimeLaw
+from di4c.contracts.time_sampler import IntervalTimeSampler, TimeSampler
 from di4c.contracts.tokenizer import ImageTokenizer
 from di4c.contracts.weights import strict_load
 from di4c.draws import Draws, categorical, cumulated, placed
 
 __all__ = [
     "CHUNK_BYTES", "LOG_ZERO", "AffineReadout", "Backbone", "Batch", "Context", "DataSource", "Decoder", "Denoiser",
-    "Draws", "ForwardProcess", "Generation", "IdentityReadout", "ImageTokenizer", "IntervalLaw", "LambdaSampler",
+    "Draws", "ForwardProcess", "Generation", "IdentityReadout", "ImageTokenizer", "IntervalTimeSampler", "LambdaSampler",
     "LentTeacher", "LossEstimator", "Measured", "Metric", "Modulation", "Objective", "Parameterisation", "Prediction",
-    "Pipeline", "Raw", "Reduction", "Runs", "Sampler", "Split", "Statistics", "StudentHead", "Teacher", "TimeLaw",
+    "Pipeline", "Raw", "Reduction", "Runs", "Sampler", "Split", "Statistics", "StudentHead", "Teacher", "TimeSampler",
     "TwoPartBackbone", "categorical", "cumulated", "merged", "placed", "strict_load",
 ]  # fmt: skip

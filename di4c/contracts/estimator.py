@@ -40,8 +40,8 @@ class LossEstimator(ABC):
 
     `needs` names the fields of Statistics it reads, of {"joint", "marginal", "kl", "componentwise_kl", "target_joint", "log_law"}.
     "target_joint" makes target and student share their λ (M = N); only a consistency term has it. `assumes_independence`: the λ_m
-    must be independent equal-weight draws: neither an enumerated law, which has no bias left to remove, nor a stratified set.
-    "log_law" replaces the samples by all x: small spaces and an enumerated law of λ only.
+    must be independent equal-weight draws: neither an enumerated prior, which has no bias left to remove, nor a stratified set.
+    "log_law" replaces the samples by all x: small spaces and an enumerated prior of λ only.
     """
 
     needs: frozenset

@@ -1,4 +1,4 @@
-"""The law of λ."""
+"""The λ sampler: the prior of λ, and how an example's draws depend on one another."""
 
 import math
 from abc import ABC, abstractmethod
@@ -10,11 +10,11 @@ from di4c.draws import Draws
 
 
 class LambdaSampler(ABC):
-    """Draws λ; `dim` is L, `num_atoms` the size K of a finite law (None if it is infinite).
+    """Draws λ; `dim` is L, `num_atoms` the size K of a finite prior (None if it is infinite).
 
-    With components = K a finite law is enumerated: `sample` returns every atom once, `log_weights` their probabilities,
+    With components = K a finite prior is enumerated: `sample` returns every atom once, `log_weights` their probabilities,
     and averages over λ are exact. `independent` says whether the draws of an example are otherwise independent of one another:
-    some loss estimators are right for such a law only, and take no law that leaves it at False.
+    some loss estimators are right for such a sampler only, and take none that leaves it at False.
     """
 
     dim: int
@@ -23,15 +23,15 @@ class LambdaSampler(ABC):
 
     @abstractmethod
     def sample(self, components: int, draws: Draws) -> Tensor:
-        """M draws an example, each with the law of λ (they may depend on one another): [B, M, L] float32."""
+        """M draws an example, each from the prior of λ (they may depend on one another): [B, M, L] float32."""
 
     def log_weights(self, components: int) -> Tensor:
-        """log w_m of the components that `sample` returns, Σ w = 1: [M] float64; −log M unless the law is enumerated."""
+        """log w_m of the components that `sample` returns, Σ w = 1: [M] float64; −log M unless the prior is enumerated."""
         return torch.full((components,), -math.log(components), dtype=torch.float64)
 
     @abstractmethod
     def support(self, atoms: int, draws: Draws | None) -> tuple[Tensor, Tensor]:
-        """K equal-weight atoms that stand for the law: quantile midpoints (Sobol points for L > 1), shifted at random.
+        """K equal-weight atoms that stand for the prior: quantile midpoints (Sobol points for L > 1), shifted at random.
 
         Without draws they are not shifted. Returns (atoms [K, L] float32, weights [K] float32 summing to 1). K = 1 makes the
         student a product model.

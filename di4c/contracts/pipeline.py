@@ -53,7 +53,7 @@ class Runs(ABC):
     def evaluate(self, name: str | None, steps: int) -> dict[str, Measured]:
         """{value: what eval.metrics report} of a trained run's model with that number of sampling steps.
 
-        A student is taken with its whole law of λ; None: the teacher that the spec itself names. Samples and seeds are those of
+        A student is taken with its whole prior; None: the teacher that the spec itself names. Samples and seeds are those of
         the eval section, split over the ranks; what is once measured is kept in measured/ under a digest of the weights.
         Raises SpecError without an eval section.
         """
@@ -114,8 +114,8 @@ def merged(spec: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
     for key, change in changes.items():
         old = result.get(key)
         if isinstance(old, str) and isinstance(change, Mapping):  # the bare name of a part, which keeps it
-            old = {"law" if key.endswith("time") else "name": old}
+            old = {"name": old}
         both = isinstance(change, Mapping) and isinstance(old, Mapping)
-        same_part = both and all(change.get(name, old.get(name)) == old.get(name) for name in ("name", "law"))
+        same_part = both and change.get("name", old.get("name")) == old.get("name")
         result[key] = merged(old, change) if same_part else change
     return result

@@ -20,7 +20,7 @@ class Teacher:
     Constructed, by keyword, with what it asks for of `process`, `num_positions`, `num_states`, `num_classes`, `data` (or its sizes
     alone) and `weights`, False where a network is wanted without its weights being read. `run` in a spec's entry is not its
     matter: a pretraining run gives options and weights to a teacher of any name; a distillation run gives its `student`, a mixture
-    with its weights, and `latent`, its law of λ, to a teacher that asks for both.
+    with its weights, and `latent`, its λ sampler, to a teacher that asks for both.
     """
 
     process: ForwardProcess

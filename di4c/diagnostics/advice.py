@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from di4c.contracts import Batch, Draws, ForwardProcess, LambdaSampler, TimeLaw
+from di4c.contracts import Batch, Draws, ForwardProcess, LambdaSampler, TimeSampler
 from di4c.mixture.student import MixtureStudent
 from di4c.mixture.sums import Query, statistics
 
@@ -30,7 +30,7 @@ def advice(
     student: MixtureStudent,
     latent: LambdaSampler,
     process: ForwardProcess,
-    time: TimeLaw,
+    time: TimeSampler,
     batch: Batch,
     components: int,
     draws: Draws,
@@ -96,7 +96,7 @@ def mixture_nll(
     *,
     at_a_time: int | None = None,
 ) -> Tensor:
-    """−log Σ_m w_m ∏_d p^d(x_0^d | x_t; λ_m): [B] nats, λ and weights by the law; biased upwards unless it is enumerated (Jensen).
+    """−log Σ_m w_m ∏_d p^d(x_0^d | x_t; λ_m): [B] nats, λ and weights by the λ sampler; biased upwards unless it is enumerated (Jensen).
 
     at_a_time: the components of a forward pass (None: all).
     """

@@ -1,4 +1,4 @@
-"""Atoms of a finite law of λ that explain none of the data: they get no gradient, but are sampled like all others."""
+"""Atoms of a finite prior of λ that explain none of the data: they get no gradient, but are sampled like all others."""
 
 import torch
 from torch import Tensor

@@ -73,7 +73,7 @@ def _facts(config: Mapping[str, Any], spec: Mapping[str, Any], data: Mapping[str
         ("Process", _told(spec.get("process"))),
         ("Teacher", _told(spec.get("teacher"))),
         ("Student head", _told((spec.get("student") or {}).get("head"))),
-        ("Law of λ", _told(spec.get("latent"))),
+        ("λ sampler", _told(spec.get("latent"))),
         ("Sampler", _told((spec.get("eval") or {}).get("sampler"))),
         ("Made for steps", ", ".join(map(str, _steps(spec)))),
         ("Updates", config.get("step")),

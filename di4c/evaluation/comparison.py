@@ -97,7 +97,7 @@ def sweep_of(run: LoadedModel, settings: EvalSpec, store: Path, ranks: Ranks, sa
 def entrants(
     run: LoadedModel, sizes: Sequence[MixtureSize], also: Mapping[str, LoadedModel], *, alone: bool = False
 ) -> list[Entrant]:
-    """The models to compare: teacher (not of a student alone), student at every mixture size (the whole law first), then the others.
+    """The models to compare: teacher (not of a student alone), student at every mixture size (the whole prior first), then the others.
 
     Raises SpecError or DataError where they cannot be compared.
     """
@@ -118,7 +118,7 @@ def entrants(
 
 
 def entrant(name: str, size: MixtureSize, model: LoadedModel) -> Entrant:
-    """A loaded model under one law of λ as a sweep takes it."""
+    """A loaded model under one prior of λ as a sweep takes it."""
     identity = {
         "weights": model.digest,
         "sampler": model.spec.eval.sampler,

@@ -33,7 +33,7 @@ DEFAULT_BATCH = 256
 
 
 class LoadedModel:
-    """A trained teacher, or a trained student with its law of λ; `network` is what was loaded, on `device`, in eval mode.
+    """A trained teacher, or a trained student with its λ sampler; `network` is what was loaded, on `device`, in eval mode.
 
     spec: of the run if its folder is at hand, else the one that the export carries. carried: what the export keeps of the data, which
     then are built no earlier than they are asked for; None for an export of before it kept any.
@@ -117,7 +117,7 @@ class LoadedModel:
         return digest.hexdigest()[:16]
 
     def model(self, mixture_size: MixtureSize, draws: Draws) -> Model:
-        """The model under one law of λ; see `sample`. `draws` shift the K atoms."""
+        """The model under one prior of λ; see `sample`. `draws` shift the K atoms."""
         if self.student is None:
             if mixture_size is not None:
                 raise SpecError(f"{self.path}: a model without λ has no mixture size (found {mixture_size!r})")
@@ -139,7 +139,7 @@ class LoadedModel:
         """Tokens x_0: [num, D] int64 on the CPU, by `steps` steps of the spec's sampler.
 
         cond: one label or `num` of them (−1: none); if not given, labels of training examples drawn at random.
-        mixture_size: K restricts λ to K atoms, "product" samples the λ-averaged marginals; default: the whole law of λ.
+        mixture_size: K restricts λ to K atoms, "product" samples the λ-averaged marginals; default: the whole prior.
         known: a prompt [D], tokens that stay and −1 where the model is free (`prompt` makes one of text).
         Randomness comes from `seed`, else from `generator` (None: torch's global one).
         Whole numbers may be those of numpy or torch; SpecError for everything that is none, or out of its range.

@@ -1,4 +1,4 @@
-"""What is sampled and measured: a teacher, or a student under one law of λ."""
+"""What is sampled and measured: a teacher, or a student under one prior of λ."""
 
 from abc import ABC, abstractmethod
 from typing import Literal
@@ -9,7 +9,7 @@ from di4c.contracts import Denoiser, Draws, LambdaSampler, Prediction, Teacher
 from di4c.mixture.student import PRODUCT_COMPONENTS, MixtureStudent, atoms_denoiser, mixture_denoiser, product_denoiser
 
 MixtureSize = int | Literal["inf", "product"] | None
-"""K atoms of λ, the whole law, the product of the λ-averaged marginals, or None: a product model without λ."""
+"""K atoms of λ, the whole prior, the product of the λ-averaged marginals, or None: a product model without λ."""
 
 
 class Model(ABC):
@@ -21,7 +21,7 @@ class Model(ABC):
 
     @abstractmethod
     def components(self, x_t: Tensor, t: Tensor, cond: Tensor | None, draws: Draws, num: int) -> Prediction:
-        """Components at x_t whose weighted mean is p: `num` draws of λ, or exactly the atoms of a finite law."""
+        """Components at x_t whose weighted mean is p: `num` draws of λ, or exactly the atoms of a finite prior."""
 
 
 class ProductModel(Model):
@@ -38,7 +38,7 @@ class ProductModel(Model):
 
 
 class MixtureModel(Model):
-    """A student with the whole law of λ."""
+    """A student with the whole prior."""
 
     def __init__(self, student: MixtureStudent, latent: LambdaSampler):
         self.student = student
@@ -84,7 +84,7 @@ class MarginalsModel(Model):
 
 
 def student_model(student: MixtureStudent, latent: LambdaSampler, mixture_size: MixtureSize, draws: Draws) -> Model:
-    """The student under the law of λ that `mixture_size` (not None) names; `draws` shift the K atoms."""
+    """The student under the prior of λ that `mixture_size` (not None) names; `draws` shift the K atoms."""
     if mixture_size == "inf":
         return MixtureModel(student, latent)
     if mixture_size == "product":

@@ -8,11 +8,11 @@ from di4c.losses.inputs import InputOptions
 
 
 def number_of_components(components: int | Literal["all"], latent: LambdaSampler) -> int:
-    """M; "all" is the number of atoms of a finite law. SpecError if the law is not finite, or M not positive."""
+    """M; "all" is the number of atoms of a finite prior. SpecError if the prior is not finite, or M not positive."""
     if components == "all":
         if latent.num_atoms is None:
             raise SpecError(
-                "objective.components: 'all' needs a law of λ with finitely many atoms, e.g. latent: categorical"
+                "objective.components: 'all' needs a λ sampler with finitely many atoms, e.g. latent: categorical"
             )
         return latent.num_atoms
     if components < 1:
@@ -38,14 +38,14 @@ def check_terms(options: InputOptions) -> None:
 
 
 def _check_estimator(options: InputOptions, term: str, estimator: LossEstimator) -> None:
-    """SpecError where an estimator asks for what its term, or the law of λ, does not give."""
+    """SpecError where an estimator asks for what its term, or the λ sampler, does not give."""
     where = f"objective.{term}.estimator: {type(estimator).__name__}"
     _check_independence(options, where, estimator)
     if "log_law" in estimator.needs:
         numbers = (options.components, options.targets) if term == "consistency" else (options.components,)
         if set(numbers) != {options.latent.num_atoms} or options.x_u != "shared":
             raise SpecError(
-                f"{where} sums over every λ: components (and targets) must be the {options.latent.num_atoms} atoms of a finite law, "
+                f"{where} sums over every λ: components (and targets) must be the {options.latent.num_atoms} atoms of a finite prior, "
                 f"and x_u shared; found {', '.join(map(str, numbers))} and {options.x_u}"
             )
     if "target_joint" not in estimator.needs:
@@ -68,5 +68,5 @@ def _check_independence(options: InputOptions, where: str, estimator: LossEstima
     if options.components > 1 and not options.latent.independent:
         raise SpecError(
             f"{where} assumes independent draws of λ, but those of latent: {type(options.latent).__name__} depend on one another; take a "
-            "law that draws them independently (uniform, gaussian, categorical with independent: true), or the estimator monte-carlo"
+            "λ sampler that draws them independently (uniform, gaussian, categorical with independent: true), or the estimator monte-carlo"
         )

@@ -7,9 +7,9 @@ import torch
 from einops import repeat
 from torch import Tensor
 
-from di4c.contracts import Batch, Draws, LambdaSampler, Prediction, Sampler, Teacher, TimeLaw, placed
+from di4c.contracts import Batch, Draws, LambdaSampler, Prediction, Sampler, Teacher, TimeSampler, placed
 from di4c.kernels.backend import chunk_budget
-from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm, StepLaw
+from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm, TeacherStep
 from di4c.mixture.marginals import Marginals
 from di4c.mixture.student import MixtureStudent
 from di4c.mixture.target import KEPT_CHUNKS, draw_target
@@ -45,14 +45,14 @@ class InputOptions:
     latent: LambdaSampler
     sampler: Sampler
     components: int
-    time: TimeLaw
+    time: TimeSampler
     targets: int = 0
-    teacher_step: StepLaw | None = None
+    teacher_step: TeacherStep | None = None
     data: DataTerm | None = None
     consistency: ConsistencyTerm | None = None
     distillation: DistillationTerm | None = None
-    near_time: TimeLaw | None = None
-    near_copies: int = 1
+    distillation_time: TimeSampler | None = None
+    distillation_copies: int = 1
     target_mode: str = "eval"
     x_u: Literal["shared", "each"] = "shared"
     label_dropout: float = 0.0
@@ -73,7 +73,11 @@ def draw_inputs(
     step = options.teacher_step.draw(draws.child("step size")) if options.teacher_step is not None else 0.0
     t, interval = options.time.sample(draws.child("t"), step)
     x_t = teacher.process.corrupt(batch.x_0, t, draws.child("x_t"))
-    consistency, distillation, own_times = options.consistency, options.distillation, options.near_time is not None
+    consistency, distillation, own_times = (
+        options.consistency,
+        options.distillation,
+        options.distillation_time is not None,
+    )
     targets = (
         consistency is not None and consistency.due(interval) and draws.child("far").scalar() < consistency.probability
     )
@@ -183,11 +187,11 @@ def _earlier_states(
 def _distilled_pair(
     options: InputOptions, teacher: Teacher, student: MixtureStudent, x_0: Tensor, cond: Tensor | None, draws: Draws
 ) -> dict:
-    """Student (one component each) and teacher on `near_copies` noised copies of every example at times of their own."""
-    copies = draws.repeat(options.near_copies)
-    again = repeat(x_0, "b d -> (b c) d", c=options.near_copies)
-    labels = None if cond is None else repeat(cond, "b -> (b c)", c=options.near_copies)
-    t, _ = options.near_time.sample(copies.child("t"))
+    """Student (one component each) and teacher on `distillation_copies` noised copies of every example at times of their own."""
+    copies = draws.repeat(options.distillation_copies)
+    again = repeat(x_0, "b d -> (b c) d", c=options.distillation_copies)
+    labels = None if cond is None else repeat(cond, "b -> (b c)", c=options.distillation_copies)
+    t, _ = options.distillation_time.sample(copies.child("t"))
     x_t = teacher.process.corrupt(again, t, copies.child("x_t"))
     lam = placed(options.latent.sample(1, copies.child("lambda")), x_0.device)
     return {

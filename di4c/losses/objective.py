@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from di4c.contracts import Batch, Draws, LambdaSampler, Objective, Sampler, Teacher, TimeLaw
+from di4c.contracts import Batch, Draws, LambdaSampler, Objective, Sampler, Teacher, TimeSampler
 from di4c.diagnostics.advice import TOLERANCE_NATS, advice
 from di4c.diagnostics.atom_use import census_examples, unused_atoms
 from di4c.diagnostics.mixture import mixture_diagnostics
@@ -17,15 +17,15 @@ from di4c.losses.checks import check_terms, number_of_components
 from di4c.losses.inputs import InputOptions, draw_inputs
 from di4c.losses.loss import Di4CLoss
 from di4c.losses.rollouts import Rollouts, load_or_roll_out
-from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm, StepLaw
+from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm, TeacherStep
 from di4c.mixture.student import MixtureStudent
 
 
 class Di4C(Objective):
     """Trains a mixture student to do in one step what the teacher does in many.
 
-    components is M ("all": every atom of a finite law of λ, the mixture likelihood exact), targets N. `data`, `consistency`,
-    `distillation` are the terms (at least one); `time` and `teacher_step` the laws of t and t − u; `near_time` times of its own for
+    components is M ("all": every atom of a finite prior of λ, the mixture likelihood exact), targets N. `data`, `consistency`,
+    `distillation` are the terms (at least one); `time` and `teacher_step` say how t and t − u are drawn; `distillation_time` times of its own for
     distillation; `target_mode` whether the student is in eval or train mode at u (dropout); x_u: one x_u an example, "shared" by its
     N targets, or one for "each" (the published runs; the same law and expected loss, N times the teacher's passes after its first
     sub-step, and a trunk pass for each target). reference: x_t is noised data, or, with `rollouts`, noised samples of the teacher,
@@ -43,14 +43,14 @@ class Di4C(Objective):
         latent: LambdaSampler,
         sampler: Sampler,
         components: int | Literal["all"],
-        time: TimeLaw,
+        time: TimeSampler,
         targets: int = 0,
-        teacher_step: StepLaw | None = None,
+        teacher_step: TeacherStep | None = None,
         data: DataTerm | None = None,
         consistency: ConsistencyTerm | None = None,
         distillation: DistillationTerm | None = None,
-        near_time: TimeLaw | None = None,
-        near_copies: int = 1,
+        distillation_time: TimeSampler | None = None,
+        distillation_copies: int = 1,
         target_mode: str = "eval",
         x_u: Literal["shared", "each"] = "shared",
         label_dropout: float = 0.0,
@@ -79,8 +79,8 @@ class Di4C(Objective):
         self.loss = Di4CLoss(data, consistency, distillation, chunk_bytes)
         self.options = InputOptions(
             latent=latent, sampler=sampler, components=number_of_components(components, latent), targets=targets, time=time,
-            teacher_step=teacher_step, data=data, consistency=consistency, distillation=distillation, near_time=near_time,
-            near_copies=near_copies, target_mode=target_mode, x_u=x_u, label_dropout=label_dropout,
+            teacher_step=teacher_step, data=data, consistency=consistency, distillation=distillation, distillation_time=distillation_time,
+            distillation_copies=distillation_copies, target_mode=target_mode, x_u=x_u, label_dropout=label_dropout,
             components_at_a_time=components_at_a_time, chunk_bytes=chunk_bytes,
         )  # fmt: skip
         check_terms(self.options)

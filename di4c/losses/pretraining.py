@@ -2,17 +2,17 @@
 
 from torch import Tensor
 
-from di4c.contracts import Batch, Draws, Objective, Prediction, Teacher, TimeLaw
+from di4c.contracts import Batch, Draws, Objective, Prediction, Teacher, TimeSampler
 from di4c.losses.inputs import dropped_labels
 
 
 class NELBO(Objective):
     """E_{t, x_t} of the process's bound on −log p^ψ(x_0), in nats (MDLM's NELBO for absorbing processes).
 
-    `time` is the law of t; a low-discrepancy law lowers the variance. `label_dropout` replaces labels by "no label".
+    `time` samples t; a low-discrepancy sampler lowers the variance. `label_dropout` replaces labels by "no label".
     """
 
-    def __init__(self, teacher: Teacher, *, time: TimeLaw, label_dropout: float = 0.0):
+    def __init__(self, teacher: Teacher, *, time: TimeSampler, label_dropout: float = 0.0):
         super().__init__()
         self.model = teacher.backbone.requires_grad_(True)
         self.process = teacher.process

@@ -51,7 +51,7 @@ def load_or_roll_out(
     """The pool of the cache if it is there and made just so, else a new one; all ranks return the same pool.
 
     Each rank draws its share, which is empty where there are fewer samples than ranks; they are gathered by torch.distributed. Labels
-    are uniform over the classes. DataError if the cache holds samples of another teacher (network, λ head, law, process), by another
+    are uniform over the classes. DataError if the cache holds samples of another teacher (network, λ head, λ sampler, process), by another
     sampler or with other options.
     """
     # Steps, seed and labels decide as well; the batch size does not.

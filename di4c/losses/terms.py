@@ -1,4 +1,4 @@
-"""The three terms of Di4C's loss: their weights and estimators, and the times at which they hold; the law of the teacher's step."""
+"""The three terms of Di4C's loss: their weights and estimators, and the regions where they hold; the teacher's step."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,13 +11,13 @@ from di4c.errors import SpecError
 
 
 @dataclass(frozen=True)
-class StepLaw:
+class TeacherStep:
     """How the teacher's step t − u is drawn; made of `substeps` equal steps of the teacher's sampler.
 
     constant: min(size, fraction·t). log-uniform: exp U[log smallest, log largest], at most fraction·t.
     """
 
-    law: Literal["constant", "log-uniform"]
+    distribution: Literal["constant", "log-uniform"]
     size: float = 0.0
     smallest: float = 0.0
     largest: float = 0.0
@@ -25,7 +25,7 @@ class StepLaw:
     substeps: int = 1
 
     def __post_init__(self):
-        good = self.size > 0 if self.law == "constant" else 0 < self.smallest <= self.largest
+        good = self.size > 0 if self.distribution == "constant" else 0 < self.smallest <= self.largest
         if not good or self.substeps < 1 or not 0 < self.fraction <= 1:
             raise SpecError(
                 f"a teacher step needs size > 0 (constant) or 0 < smallest ≤ largest (log-uniform); found {self}"
@@ -33,7 +33,7 @@ class StepLaw:
 
     def draw(self, draws: Draws) -> Tensor:
         """The step before it is cut to fraction·t: [B] float64."""
-        if self.law == "constant":
+        if self.distribution == "constant":
             return torch.full((draws.count,), self.size, dtype=torch.float64, device=draws.device)
         return self.smallest * (self.largest / self.smallest) ** draws.uniform()
 
@@ -70,14 +70,14 @@ class DataTerm:
 
 @dataclass(frozen=True)
 class ConsistencyTerm:
-    """weight·[above ≤ t]·( correlated part + marginal part ), on a random `probability` of the steps, weighted by its inverse.
+    """weight·[min_time ≤ t]·( correlated part + marginal part ), on a random `probability` of the steps, weighted by its inverse.
 
     The target costs a few forward passes more; computing it on some steps only keeps the expected loss and saves them.
     """
 
     weight: float
     estimator: LossEstimator
-    above: float = 0.0
+    min_time: float = 0.0
     probability: float = 1.0
 
     def __post_init__(self):
@@ -86,25 +86,25 @@ class ConsistencyTerm:
 
     def holds(self, t: Tensor) -> Tensor:
         """Whether t lies in the consistency region: bool, the shape of t."""
-        return t >= self.above
+        return t >= self.min_time
 
     def due(self, interval: tuple[float, float]) -> bool:
         """Whether some t of the interval may lie in it."""
-        return interval[1] >= self.above
+        return interval[1] >= self.min_time
 
 
 @dataclass(frozen=True)
 class DistillationTerm:
-    """weight·[t < below]·surrogate (strict; `below_inclusive` for ≤), or at times of its own if they are drawn."""
+    """weight·[t < max_time]·surrogate (strict; `max_time_inclusive` for ≤), or at times of its own if they are drawn."""
 
     weight: float
-    below: float = 1.0
-    below_inclusive: bool = False
+    max_time: float = 1.0
+    max_time_inclusive: bool = False
 
     def holds(self, t: Tensor) -> Tensor:
         """Whether t lies in the distillation region: bool, the shape of t."""
-        return t <= self.below if self.below_inclusive else t < self.below
+        return t <= self.max_time if self.max_time_inclusive else t < self.max_time
 
     def due(self, interval: tuple[float, float]) -> bool:
         """Whether some t of the interval may lie in it."""
-        return interval[0] <= self.below if self.below_inclusive else interval[0] < self.below
+        return interval[0] <= self.max_time if self.max_time_inclusive else interval[0] < self.max_time

@@ -19,7 +19,7 @@ from di4c.contracts import (
 )
 
 PRODUCT_COMPONENTS = 64
-"""λ draws that average to the marginals of a continuous law, where a `product` of them is asked for."""
+"""λ draws that average to the marginals of a continuous prior, where a `product` of them is asked for."""
 
 
 class MixtureStudent(nn.Module):
@@ -84,7 +84,7 @@ class MixtureStudent(nn.Module):
 
 
 def mixture_denoiser(student: MixtureStudent, latent: LambdaSampler, draws: Draws) -> Denoiser:
-    """The student with the whole law of λ: a fresh λ for every sequence at every call."""
+    """The student with the whole prior: a fresh λ for every sequence at every call."""
     return lambda x_t, t, cond: student.predict(x_t, t, cond, shared_by_copies(latent.sample(1, draws), x_t))
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from di4c.contracts import Batch, DataSource, Draws, Objective, TimeLaw
+from di4c.contracts import Batch, DataSource, Draws, Objective, TimeSampler
 from di4c.testing.expected import require
 
 
@@ -18,12 +18,12 @@ def check_objective(objective: Objective, data: DataSource, *, seed: int = 0) ->
     require(any(p.grad is not None for p in objective.model.parameters()), "no gradient reaches objective.model")
 
 
-def check_time_law(law: TimeLaw) -> None:
+def check_time_sampler(sampler: TimeSampler) -> None:
     """t [B] float64 in [0, 1], inside an interval that all ranks agree on; an example's t does not depend on how the batch is split."""
     for seed in range(8):
-        t, (low, high) = law.sample(Draws(seed, count=64), 0.01)
+        t, (low, high) = sampler.sample(Draws(seed, count=64), 0.01)
         require(t.shape == (64,) and t.dtype == torch.float64, "t must be [B] float64")
         require(0 <= low <= t.min() and t.max() <= high <= 1, "t must lie in the interval, and that in [0, 1]")
-        part, interval = law.sample(Draws(seed, first=32, count=32), 0.01)
+        part, interval = sampler.sample(Draws(seed, first=32, count=32), 0.01)
         require(torch.equal(part, t[32:]), "t depends on how the batch is split")
         require(interval == (low, high), "the interval depends on the share of the batch")

@@ -15,7 +15,7 @@ class Jackknife(LossEstimator):
     −[ M log p̂ − (M−1)/M Σ_k log p̂_{−k} ],   p̂_{−k} the mean of ∏_d p^d(x^d | x_t; λ_m) over m ≠ k.
 
     (Quenouille 1956; Nowozin 2018 for the likelihood bound.) For M ≥ 2 independent draws of λ (uniform, gaussian, independent
-    categorical), of which M − 1 are biased by c/(M−1) where M are by c/M. No other law will do: a stratified or Sobol set without one
+    categorical), of which M − 1 are biased by c/(M−1) where M are by c/M. No other λ sampler will do: a stratified or Sobol set without one
     of its draws is no smaller such set, and of draws without replacement from K atoms, biased by c(1/M − 1/K), it leaves −c/K.
     Posterior weights may be negative. On the digits it leaves a third to a fifth of the gradient's bias and adds 1.3 to 2 times the spread: it pays for batches of hundreds
     of examples, and to measure a likelihood.

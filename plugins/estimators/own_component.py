@@ -16,7 +16,7 @@ class OwnComponent(LossEstimator):
 
         p̂^θ(x_n) = Σ_m p^θ_t(x_n | λ_m) / (M − 1 + r_{n,m}),   r_{n,m} = p_u(x_n | λ_m) / p_u(x_n),
 
-    which is unbiased with the true p_u(x_n) if each λ_m, m ≠ n, has the law p(λ) given λ_n as well: the M draws must be pairwise
+    which is unbiased with the true p_u(x_n) if each λ_m, m ≠ n, has the prior p(λ) given λ_n as well: the M draws must be pairwise
     independent. In a stratified or Sobol set, or without replacement, the others avoid the λ_n that explains x_n, and p̂^θ(x_n) is too
     small; for Sobol sets no gain was measured either (tools/results/estimators.json). For p_u(x_n) stands its mean over the same M
     components, own one included. Monte Carlo draws miss the λ that explain x_n once D is large, and push whatever component is

@@ -1,1 +1,1 @@
-"""Laws of λ."""
+"""λ samplers."""

@@ -1,4 +1,4 @@
-"""A finite law of λ."""
+"""A finite prior of λ."""
 
 import torch
 from di4c_plugins.latents.unit_cube import shared_shift
@@ -13,7 +13,7 @@ class Categorical(LambdaSampler):
 
     `weights` are their probabilities (equal if not given).
     With components = K (or "all") every atom is returned once and weighted by its probability: averages over λ are exact.
-    Otherwise the M draws are spread over the atoms (systematic sampling in random order): each has the law `weights`, no atom
+    Otherwise the M draws are spread over the atoms (systematic sampling in random order): each has the prior `weights`, no atom
     comes twice where its probability is at most 1/M, and with equal weights they are a random subset. Its log-mean is less biased
     and less noisy than that of independent draws (Hoeffding 1963, theorem 4); `independent` asks for these.
     """

@@ -1,4 +1,4 @@
-"""A Gaussian law of λ."""
+"""A Gaussian prior of λ."""
 
 from typing import Literal
 
@@ -15,7 +15,7 @@ POINTS = {"independent": Uniform, "stratified": Stratified, "sobol": Sobol}
 class Gaussian(LambdaSampler):
     """N(0, I) in L dimensions: M independent draws, or with `points` stratified or Sobol sets, of less bias and noise.
 
-    points: how the M draws of an example depend on one another, by the names of the laws on [0, 1]^L.
+    points: how the M draws of an example depend on one another, by the names of the samplers on [0, 1]^L.
     """
 
     def __init__(self, *, dim: int, points: Literal["independent", "stratified", "sobol"] = "independent"):

@@ -1,4 +1,4 @@
-"""Laws of λ on [0, 1]^L, uniform in the margin; they differ in how the M draws of an example depend on one another.
+"""λ samplers on [0, 1]^L, uniform in the margin; they differ in how the M draws of an example depend on one another.
 
 Antithetic pairs (λ, 1 − λ) are left out: measured, they do not beat independent draws (tools/results/estimators.json).
 """
@@ -16,7 +16,7 @@ def sobol_points(number: int, dim: int) -> Tensor:
 
 
 class Uniform(LambdaSampler):
-    """M independent draws of U[0, 1]^L (the papers' law with L = 1); the log-mean's bias is O(1/M)."""
+    """M independent draws of U[0, 1]^L (the papers' prior with L = 1); the log-mean's bias is O(1/M)."""
 
     independent = True
 
@@ -57,7 +57,7 @@ class Stratified(Uniform):
 
 
 class Sobol(Uniform):
-    """The first M Sobol points, shifted modulo 1 by a uniform draw an example: the least bias and noise of the cube's laws.
+    """The first M Sobol points, shifted modulo 1 by a uniform draw an example: the least bias and noise of the cube's samplers.
 
     Randomised quasi-Monte Carlo, at the cost of independent draws. The gain is large where the components vary smoothly with λ.
     """

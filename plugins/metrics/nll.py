@@ -20,7 +20,7 @@ class LikelihoodBound(Metric):
     at the last step s = 0, where q(x_0|x_t, x_0) = 1, the term is the reconstruction −log E_λ p(x_0|x_t; λ). The prior's
     term KL(q(x_1|x_0) ‖ prior) is left out: it is zero for absorbing diffusion and the same for all models.
 
-    E_λ is a mean over `lambda_draws` draws, which raises the bound (Jensen), or exact for a finite law. The mean is over
+    E_λ is a mean over `lambda_draws` draws, which raises the bound (Jensen), or exact for a finite prior. The mean is over
     `num_examples` evenly spaced held-out examples (all, if there are fewer), the same for every model and seed. An example
     contributes all n terms if n ≤ `terms`, else `terms` of them at stratified random steps, weighted n / terms: unbiased,
     and the work does not grow with n. x_t and x_s depend on the generation's draws only: with the same draws, models are

@@ -11,7 +11,7 @@ from di4c.errors import SpecError
 from di4c_plugins.latents.unit_cube import Uniform
 
 INFINITE = 16
-"""The values of λ that stand for an infinite law, if a spec does not say how many."""
+"""The values of λ that stand for an infinite prior, if a spec does not say how many."""
 
 Steps = Literal["mixture", "product"]
 
@@ -32,7 +32,7 @@ class AveragedStudent(Teacher):
     steps: Steps
 
     def set_law(self, latent: LambdaSampler, components: int, steps: Steps) -> None:
-        """The law of λ, the number K of values that stand for it in the average, and how steps are made."""
+        """The λ sampler, the number K of values that stand for it in the average, and how steps are made."""
         if components < 1:
             raise SpecError(f"teacher: {components} values of λ are averaged; at least 1 is needed")
         self.latent, self.steps = latent, steps
@@ -86,7 +86,7 @@ class AveragedStudent(Teacher):
 class Averaged(AveragedStudent):
     """The student of a distillation run of this project (`run`) as teacher.
 
-    components: K, the values of λ that are averaged; by default all atoms of a finite law with their weights, which is exact,
+    components: K, the values of λ that are averaged; by default all atoms of a finite prior with their weights, which is exact,
     and 16 of an infinite one: midpoints of its quantiles (Sobol points for L > 1). steps: see AveragedStudent. Its students
     start from its network and, if their head is of the same kind and size, from its λ layers.
     """

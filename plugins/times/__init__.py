@@ -1,1 +1,1 @@
-"""Laws of t beside those of di4c.losses.times."""
+"""Time samplers."""

@@ -1,20 +1,20 @@
-"""Discrete times from any law of t."""
+"""Discrete times from any time sampler."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from di4c.contracts import Draws, TimeLaw
+from di4c.contracts import Draws, TimeSampler
 from di4c.errors import SpecError
 
 
 @dataclass(frozen=True)
-class Discrete(TimeLaw):
-    """Another law's t moved up to ⌊t·T⌋/T + 1/T, at most 1: T = `count` times, as models of discrete time have them."""
+class Discrete(TimeSampler):
+    """Another sampler's t moved up to ⌊t·T⌋/T + 1/T, at most 1: T = `count` times, as models of discrete time have them."""
 
     count: int
-    time: TimeLaw
+    time: TimeSampler
 
     def __post_init__(self):
         if self.count < 1:

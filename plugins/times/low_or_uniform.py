@@ -1,16 +1,16 @@
-"""A law of t with an atom at its low end."""
+"""A time sampler with an atom at its low end."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from di4c.contracts import Draws, IntervalLaw
+from di4c.contracts import Draws, IntervalTimeSampler
 from di4c.errors import SpecError
 
 
 @dataclass(frozen=True, kw_only=True)
-class LowOrUniform(IntervalLaw):
+class LowOrUniform(IntervalTimeSampler):
     """`low` itself with probability `probability`, else U[low, high].
 
     The published pixel student is distilled so: at the least time every other time (Hayakawa et al. 2025, their code).

@@ -24,7 +24,7 @@ PRETRAIN = {
     "data": "digits",
     "process": "absorbing",
     "teacher": TEACHER,
-    "objective": {"time": {"law": "uniform"}},
+    "objective": {"time": {"name": "uniform"}},
     "train": TRAIN,
 }
 DISTILL = PRETRAIN | {
@@ -34,7 +34,7 @@ DISTILL = PRETRAIN | {
     "objective": {
         "components": 2,
         "sampler": "ancestral",
-        "time": {"law": "uniform"},
+        "time": {"name": "uniform"},
         "data": {"weight": 1.0, "estimator": "monte-carlo", "gate": {"shape": "constant", "scale": 1.0}},
     },
 }

@@ -50,7 +50,7 @@ def test_trouble_15_what_cannot_be_taken_is_refused(tmp_path, value):
         ("student.head.dim=1", ("student.head", {"name": "token", "dim": 1})),
         ("objective.sampler.x=1", ("objective.sampler", {"name": "ancestral", "x": 1})),
         ("objective.data.estimator.x=1", ("objective.data.estimator", {"name": "monte-carlo", "x": 1})),
-        ("objective.near_time.low=0.1", ("objective.near_time", {"law": "uniform", "low": 0.1})),
+        ("objective.distillation_time.low=0.1", ("objective.distillation_time", {"name": "uniform", "low": 0.1})),
         ("teacher.parameterisation.x=1", ("teacher.parameterisation", {"name": "subs", "x": 1})),
         ("teacher.backbone.x=1", ("teacher.backbone", {"name": "dit", "x": 1})),
         ("pipeline.later.teacher.x=1", ("pipeline.later.teacher", {"name": "averaged", "x": 1})),
@@ -58,7 +58,7 @@ def test_trouble_15_what_cannot_be_taken_is_refused(tmp_path, value):
     ],
 )  # fmt: skip
 def test_trouble_21_a_bare_word_keeps_its_options(override, where):
-    bare = changed(DISTILL, eval=EVAL, objective__near_time="uniform", teacher__backbone="dit")
+    bare = changed(DISTILL, eval=EVAL, objective__distillation_time="uniform", teacher__backbone="dit")
     bare["pipeline"] = {"later": {"teacher": "averaged"}} if "later" in override else "rounds"
     found = overridden(bare, [override], list(bare))
     for step in where[0].replace("[0]", ".0").split("."):

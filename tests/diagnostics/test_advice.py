@@ -9,7 +9,7 @@ from di4c_plugins.estimators.monte_carlo import MonteCarlo
 from di4c_plugins.latents.categorical import Categorical
 from di4c_plugins.latents.unit_cube import Uniform
 from di4c_plugins.samplers.ancestral import Ancestral
-from di4c_plugins.times.laws import UniformTime
+from di4c_plugins.times.samplers import UniformTime
 from tests.systems import tiny_student, tiny_teacher
 
 from di4c.contracts import Batch, Context, Draws

@@ -22,7 +22,7 @@ SPEC = {
         "parameterisation": "subs",
         "backbone": {"name": "dit", "width": 16, "depth": 1, "heads": 2, "grid": [8, 8], "time_conditioning": False},
     },
-    "objective": {"name": "nelbo", "time": {"law": "uniform", "low": 0.001}, "label_dropout": 0.1},
+    "objective": {"name": "nelbo", "time": {"name": "uniform", "low": 0.001}, "label_dropout": 0.1},
     "train": {
         "run": "run", "steps": 50, "batch_size": 8, "optimizer": {"lr": 2e-3, "betas": [0.9, 0.99], "weight_decay": 0.02},
         "schedule": {"warmup": 5, "decay": "cosine", "final": 0.02}, "clip": 1.0, "ema": 0.9, "precision": "fp32",

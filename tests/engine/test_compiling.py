@@ -19,7 +19,7 @@ from di4c_plugins.parameterisations.subs import Subs
 from di4c_plugins.processes.absorbing import Absorbing
 from di4c_plugins.samplers.ancestral import Ancestral
 from di4c_plugins.teachers.denoiser import DenoiserTeacher
-from di4c_plugins.times.laws import UniformTime
+from di4c_plugins.times.samplers import UniformTime
 from tests.systems import HEADS
 
 import di4c
@@ -27,7 +27,7 @@ from di4c.contracts import Batch, Draws
 from di4c.engine.compiling import compile_backbones
 from di4c.engine.dropout import insert_example_dropout
 from di4c.losses.objective import Di4C
-from di4c.losses.terms import ConsistencyTerm, DataTerm, Gate, StepLaw
+from di4c.losses.terms import ConsistencyTerm, DataTerm, Gate, TeacherStep
 from di4c.mixture.student import MixtureStudent
 
 TOP = Path(__file__).parents[2]
@@ -121,7 +121,7 @@ def objective_of(backbone: str, head: str, at_a_time: int | None = None) -> Di4C
     model = MixtureStudent(trained, HEADS[head](1, trained), parameterisation=teacher.parameterisation, num_states=6)
     return Di4C(
         teacher, model, latent=Uniform(), sampler=Ancestral(process), components=4, targets=3, time=UniformTime(),
-        teacher_step=StepLaw("constant", size=0.1), data=DataTerm(1.0, ControlVariate(), Gate("constant", 1.0)),
+        teacher_step=TeacherStep("constant", size=0.1), data=DataTerm(1.0, ControlVariate(), Gate("constant", 1.0)),
         consistency=ConsistencyTerm(1.0, ControlVariate()), components_at_a_time=at_a_time,
     )  # fmt: skip
 

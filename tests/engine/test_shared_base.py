@@ -29,9 +29,9 @@ SPEC = {
     "student": {"head": "token", "lora": {"rank": 2, "targets": ["query", "value"], "alpha": 4}},
     "latent": "uniform",
     "objective": {
-        "components": 3, "targets": 2, "time": {"law": "uniform"}, "teacher_step": {"law": "constant", "size": 0.1},
+        "components": 3, "targets": 2, "time": {"name": "uniform"}, "teacher_step": {"distribution": "constant", "size": 0.1},
         "sampler": "ancestral", "data": {"weight": 1.0, "estimator": "control-variate", "gate": {"shape": "constant", "scale": 1.0}},
-        "consistency": {"weight": 1.0, "estimator": "control-variate"}, "distillation": {"weight": 1.0, "below": 0.1},
+        "consistency": {"weight": 1.0, "estimator": "control-variate"}, "distillation": {"weight": 1.0, "max_time": 0.1},
     },
     "train": {
         "steps": 6, "batch_size": 4, "optimizer": {"lr": 1e-2, "betas": [0.9, 0.99], "weight_decay": 0.0},

@@ -24,7 +24,7 @@ PRETRAIN = {
         "parameterisation": "subs",
         "backbone": {"name": "dit", "width": 16, "depth": 1, "heads": 2},
     },
-    "objective": {"time": {"law": "uniform"}},
+    "objective": {"time": {"name": "uniform"}},
 }  # fmt: skip
 
 
@@ -38,7 +38,7 @@ def distill(teacher_run) -> dict:
         "objective": {
             "components": 2,
             "sampler": "ancestral",
-            "time": {"law": "uniform"},
+            "time": {"name": "uniform"},
             "data": {"weight": 1.0, "estimator": "monte-carlo", "gate": {"shape": "constant", "scale": 1.0}},
         },
     }

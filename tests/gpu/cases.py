@@ -14,14 +14,14 @@ from di4c_plugins.parameterisations.subs import Subs
 from di4c_plugins.processes.mdlm import Mdlm
 from di4c_plugins.samplers.mdlm_ancestral import MdlmAncestral
 from di4c_plugins.teachers.denoiser import DenoiserTeacher
-from di4c_plugins.times.laws import TimeGrid
+from di4c_plugins.times.samplers import TimeGrid
 from tests.mixture.mixture_cases import Case, system
 from torch import Tensor, nn
 
 from di4c.contracts import Batch, Draws, Modulation
 from di4c.losses.inputs import LossInputs, draw_inputs
 from di4c.losses.objective import Di4C
-from di4c.losses.terms import ConsistencyTerm, DataTerm, Gate, StepLaw
+from di4c.losses.terms import ConsistencyTerm, DataTerm, Gate, TeacherStep
 from di4c.mixture.student import MixtureStudent
 
 HEADS = {
@@ -100,7 +100,7 @@ def text_objective(
     estimator = ControlVariate()
     objective = Di4C(
         teacher.to(device), student, latent=Uniform(), sampler=MdlmAncestral(teacher.process), components=components,
-        targets=components, x_u=x_u, time=TimeGrid(points=[0.5]), teacher_step=StepLaw("constant", size=0.1),
+        targets=components, x_u=x_u, time=TimeGrid(points=[0.5]), teacher_step=TeacherStep("constant", size=0.1),
         data=DataTerm(1.0, estimator, Gate("constant", 1.0)), consistency=ConsistencyTerm(1.0, estimator),
     )  # fmt: skip
     return objective.to(device)

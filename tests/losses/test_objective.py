@@ -11,7 +11,7 @@ from di4c_plugins.estimators.monte_carlo import MonteCarlo
 from di4c_plugins.latents.categorical import Categorical
 from di4c_plugins.latents.unit_cube import Uniform
 from di4c_plugins.samplers.ancestral import Ancestral
-from di4c_plugins.times.laws import LowDiscrepancyTime, SplitTime, TimeGrid, UniformTime
+from di4c_plugins.times.samplers import LowDiscrepancyTime, SplitTime, TimeGrid, UniformTime
 from tests.systems import tiny_student, tiny_teacher
 
 from di4c.contracts import Batch, Statistics
@@ -21,7 +21,7 @@ from di4c.engine.report import Reporter
 from di4c.errors import SpecError
 from di4c.losses.objective import Di4C
 from di4c.losses.pretraining import NELBO
-from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm, Gate, StepLaw
+from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm, Gate, TeacherStep
 
 ESTIMATORS = {"monte-carlo": MonteCarlo(), "control-variate": ControlVariate()}
 
@@ -33,10 +33,10 @@ def make(head="late", estimator="control-variate", latent=None, **options) -> Di
         "components": 3,
         "targets": 2,
         "time": UniformTime(),
-        "teacher_step": StepLaw("constant", size=0.1, substeps=2),
+        "teacher_step": TeacherStep("constant", size=0.1, substeps=2),
         "data": DataTerm(1.0, ESTIMATORS[estimator], Gate("sigmoid", 1.0)),
-        "consistency": ConsistencyTerm(1.0, ESTIMATORS[estimator], above=0.1),
-        "distillation": DistillationTerm(2.0, below=0.1),
+        "consistency": ConsistencyTerm(1.0, ESTIMATORS[estimator], min_time=0.1),
+        "distillation": DistillationTerm(2.0, max_time=0.1),
     }
     student = tiny_student(teacher, head, latent.dim)
     return Di4C(teacher, student, latent=latent, sampler=Ancestral(teacher.process), **(settings | options))
@@ -74,7 +74,7 @@ def test_the_teacher_is_called_equally_often_whatever_the_times():
     objective, calls = make(distillation=None), []
     options = objective.options
     objective.options = replace(
-        options, sampler=Uneven(objective.teacher.process), consistency=replace(options.consistency, above=0.0)
+        options, sampler=Uneven(objective.teacher.process), consistency=replace(options.consistency, min_time=0.0)
     )
     predict = objective.teacher.predict
     objective.teacher.predict = lambda x, t, cond=None: (calls.append(float(t[0])), predict(x, t, cond))[1]
@@ -110,11 +110,11 @@ def test_a_split_law_computes_one_side_only():
 
 
 def test_consistency_on_some_steps_keeps_the_expected_loss():
-    always = make(data=None, distillation=DistillationTerm(1.0, below=1.0))
+    always = make(data=None, distillation=DistillationTerm(1.0, max_time=1.0))
     sometimes = make(
         data=None,
-        distillation=DistillationTerm(1.0, below=1.0),
-        consistency=ConsistencyTerm(1.0, ESTIMATORS["control-variate"], above=0.1, probability=0.25),
+        distillation=DistillationTerm(1.0, max_time=1.0),
+        consistency=ConsistencyTerm(1.0, ESTIMATORS["control-variate"], min_time=0.1, probability=0.25),
     )
     steps = [(always(batch(), Draws(k, count=6), k), sometimes(batch(), Draws(k, count=6), k)) for k in range(40)]
     seen = [(a["consistency"], b["consistency"]) for a, b in steps if "consistency" in b]
@@ -128,7 +128,7 @@ def test_a_step_on_which_no_term_is_due_is_a_step():
     objective = make(
         data=None,
         distillation=None,
-        consistency=ConsistencyTerm(1.0, ESTIMATORS["control-variate"], above=0.1, probability=0.25),
+        consistency=ConsistencyTerm(1.0, ESTIMATORS["control-variate"], min_time=0.1, probability=0.25),
     )
     due = set()
     for step in range(12):
@@ -141,7 +141,9 @@ def test_a_step_on_which_no_term_is_due_is_a_step():
 
 
 def test_distillation_at_times_of_its_own():
-    objective = make(near_time=UniformTime(low=0.01, high=0.2), near_copies=4, time=UniformTime(low=0.5))
+    objective = make(
+        distillation_time=UniformTime(low=0.01, high=0.2), distillation_copies=4, time=UniformTime(low=0.5)
+    )
     terms = objective(batch(), Draws(0, count=6), 0)
     assert (
         terms["distillation"].shape == (6,) and terms["distillation"].min() >= 0 and terms["consistency"].shape == (6,)
@@ -293,10 +295,10 @@ def test_the_teacher_is_asked_once_at_x_t(copies, monkeypatch):
 
 
 def test_trouble_b02_a_region_that_includes_its_end_is_due_at_it():
-    """A grid whose least time is `below` itself: distillation holds there, and so it has to be computed."""
+    """A grid whose least time is `max_time` itself: distillation holds there, and so it has to be computed."""
     objective = make(
         time=TimeGrid(points=[0.25, 0.75]),
-        distillation=DistillationTerm(1.0, below=0.25, below_inclusive=True),
+        distillation=DistillationTerm(1.0, max_time=0.25, max_time_inclusive=True),
         consistency=None,
         data=None,
     )
@@ -305,11 +307,11 @@ def test_trouble_b02_a_region_that_includes_its_end_is_due_at_it():
     assert sum(float(terms["distillation"].detach().sum()) for terms in found) > 0
 
 
-@pytest.mark.parametrize("below, inclusive, interval, due", [
+@pytest.mark.parametrize("max_time, inclusive, interval, due", [
     (0.25, True, (0.25, 1.0), True), (0.25, False, (0.25, 1.0), False), (0.25, False, (0.2, 1.0), True), (0.25, True, (0.3, 1.0), False),
 ])  # fmt: skip
-def test_trouble_b02_what_is_due_is_what_may_hold(below, inclusive, interval, due):
-    term = DistillationTerm(1.0, below=below, below_inclusive=inclusive)
+def test_trouble_b02_what_is_due_is_what_may_hold(max_time, inclusive, interval, due):
+    term = DistillationTerm(1.0, max_time=max_time, max_time_inclusive=inclusive)
     assert term.due(interval) == due
     assert bool(term.holds(torch.tensor(interval[0]))) == due
 
@@ -328,7 +330,7 @@ class WritesInPlace(Ancestral):
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_trouble_b17_a_sampler_that_writes_into_x_t_gets_the_prediction_of_what_it_passes(estimator, x_u):
     objective = make(
-        estimator=estimator, x_u=x_u, teacher_step=StepLaw("constant", size=0.5), time=TimeGrid(points=[0.9])
+        estimator=estimator, x_u=x_u, teacher_step=TeacherStep("constant", size=0.5), time=TimeGrid(points=[0.9])
     )
     objective.options = replace(objective.options, sampler=WritesInPlace(objective.teacher.process))
     asked, predict = [], objective.teacher.predict

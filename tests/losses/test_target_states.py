@@ -13,7 +13,7 @@ from di4c_plugins.latents.categorical import Categorical
 from di4c_plugins.latents.gaussian import Gaussian
 from di4c_plugins.latents.unit_cube import Sobol, Stratified, Uniform
 from di4c_plugins.samplers.ancestral import Ancestral
-from di4c_plugins.times.laws import TimeGrid
+from di4c_plugins.times.samplers import TimeGrid
 from tests.systems import tiny_student, tiny_teacher
 from torch import Tensor
 
@@ -21,7 +21,7 @@ from di4c.contracts import Batch, Draws, Prediction
 from di4c.errors import SpecError
 from di4c.losses.inputs import draw_inputs
 from di4c.losses.objective import Di4C
-from di4c.losses.terms import ConsistencyTerm, DataTerm, Gate, StepLaw
+from di4c.losses.terms import ConsistencyTerm, DataTerm, Gate, TeacherStep
 from di4c.mixture.affine import Affine
 from di4c.mixture.buffers import Buffers
 from di4c.mixture.marginals import Marginals
@@ -41,7 +41,7 @@ def objective(estimator=None, latent=None, *, positions=POSITIONS, states=STATES
         tiny_student(teacher, "readout", latent.dim),
         latent=latent,
         sampler=Ancestral(teacher.process),
-        teacher_step=StepLaw("constant", size=T - U, substeps=substeps),
+        teacher_step=TeacherStep("constant", size=T - U, substeps=substeps),
         consistency=ConsistencyTerm(1.0, estimator or ControlVariate()),
         **settings,
     )
@@ -183,7 +183,7 @@ def test_own_component_shares_lambda_and_scores_the_samples_at_u():
 def test_estimators_of_independent_draws_refuse_laws_whose_draws_depend_on_one_another(law):
     gate = Gate("constant", 1.0)
     with pytest.raises(
-        SpecError, match=rf"objective.data.estimator: Jackknife .* latent: {type(law).__name__} .*take a law"
+        SpecError, match=rf"objective.data.estimator: Jackknife .* latent: {type(law).__name__} .*take a λ sampler"
     ):
         objective(MonteCarlo(), law, data=DataTerm(1.0, Jackknife(), gate))
     with pytest.raises(SpecError, match=r"objective.consistency.estimator: OwnComponent .* latent: "):

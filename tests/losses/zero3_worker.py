@@ -12,13 +12,13 @@ from di4c_plugins.backbones.maskgit import MaskGITBackbone
 from di4c_plugins.estimators.control_variate import ControlVariate
 from di4c_plugins.latents.unit_cube import Uniform
 from di4c_plugins.samplers.ancestral import Ancestral
-from di4c_plugins.times.laws import UniformTime
+from di4c_plugins.times.samplers import UniformTime
 from tests.engine.launching import work
 from tests.systems import HEADS, tiny_teacher
 
 from di4c.contracts import Batch, Draws
 from di4c.losses.objective import Di4C
-from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm, Gate, StepLaw
+from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm, Gate, TeacherStep
 from di4c.mixture.student import MixtureStudent
 
 SIZE = 4
@@ -53,12 +53,12 @@ def objective_of(job: dict) -> Di4C:
         components=3,
         targets=2,
         time=UniformTime(),
-        teacher_step=StepLaw("constant", size=0.1, substeps=2),
+        teacher_step=TeacherStep("constant", size=0.1, substeps=2),
         chunk_bytes=job["chunk_bytes"],
         components_at_a_time=job.get("components_at_a_time"),
         data=DataTerm(1.0, estimator, Gate("constant", 1.0)),
-        consistency=ConsistencyTerm(1.0, estimator, above=0.1),
-        distillation=DistillationTerm(2.0, below=0.3),
+        consistency=ConsistencyTerm(1.0, estimator, min_time=0.1),
+        distillation=DistillationTerm(2.0, max_time=0.3),
     )
 
 

@@ -11,14 +11,14 @@ from di4c_plugins.parameterisations.subs import Subs
 from di4c_plugins.processes.absorbing import Absorbing
 from di4c_plugins.samplers.ancestral import Ancestral
 from di4c_plugins.teachers.denoiser import DenoiserTeacher
-from di4c_plugins.times.laws import UniformTime
+from di4c_plugins.times.samplers import UniformTime
 from tests.systems import tiny_student, tiny_teacher
 
 from di4c.contracts import Batch, Draws
 from di4c.engine.dropout import insert_example_dropout
 from di4c.errors import SpecError
 from di4c.losses.objective import Di4C
-from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm, Gate, StepLaw
+from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm, Gate, TeacherStep
 from di4c.mixture import student as students
 from di4c.mixture.student import MixtureStudent
 from di4c.planning.live import LiveBytes
@@ -35,7 +35,7 @@ def objective_of(size, head="token", estimator="control-variate", components=5, 
     made = ESTIMATORS[estimator]()
     return Di4C(
         teacher, student, latent=Uniform(), sampler=Ancestral(teacher.process), components=components, targets=targets,
-        time=UniformTime(), teacher_step=StepLaw("constant", size=0.1), data=DataTerm(1.0, made, Gate("constant", 1.0)),
+        time=UniformTime(), teacher_step=TeacherStep("constant", size=0.1), data=DataTerm(1.0, made, Gate("constant", 1.0)),
         consistency=ConsistencyTerm(1.0, made), distillation=DistillationTerm(1.0), components_at_a_time=size, chunk_bytes=2000,
     )  # fmt: skip
 

@@ -39,7 +39,7 @@ def spec(folder: Path, *, width: int, vocabulary: int, layers: int = 2, zero: di
         "student": {"head": "token"} | student,
         "latent": "uniform",
         "objective": {
-            "components": 2, "time": {"law": "uniform"}, "sampler": "ancestral",
+            "components": 2, "time": {"name": "uniform"}, "sampler": "ancestral",
             "data": {"weight": 1.0, "estimator": "monte-carlo", "gate": {"shape": "constant", "scale": 1.0}},
         },
         "train": {

@@ -15,13 +15,13 @@ from di4c_plugins.samplers.ancestral import Ancestral
 from di4c_plugins.samplers.tau_leaping import TauLeaping
 from di4c_plugins.samplers.tauldr_ancestral import TauLDRAncestral
 from di4c_plugins.teachers.denoiser import DenoiserTeacher
-from di4c_plugins.times.laws import LowDiscrepancyTime, TimeAboveStep
+from di4c_plugins.times.samplers import LowDiscrepancyTime, TimeAboveStep
 from di4c_plugins.times.low_or_uniform import LowOrUniform
 
 from di4c.contracts import Draws, Raw
 from di4c.losses.objective import Di4C
 from di4c.losses.pretraining import NELBO
-from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm, Gate, StepLaw
+from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm, Gate, TeacherStep
 from di4c.mixture.student import MixtureStudent, mixture_denoiser
 from di4c.testing import (
     check_backbone,
@@ -134,10 +134,10 @@ def paper_objective(teacher, student):
     process = teacher.process
     return Di4C(
         teacher, student, latent=UniformLambda(), sampler=TauLDRAncestral(process), components=3, targets=3,
-        time=TimeAboveStep(low=0.01), teacher_step=StepLaw("log-uniform", smallest=1e-3, largest=1e-2),
+        time=TimeAboveStep(low=0.01), teacher_step=TeacherStep("log-uniform", smallest=1e-3, largest=1e-2),
         data=DataTerm(1.0, ControlVariate(), Gate("sigmoid", 1.0)), consistency=ConsistencyTerm(1.0, ControlVariate()),
-        distillation=DistillationTerm(1.0), near_time=LowOrUniform(low=0.01, high=0.02, probability=0.5),
-        near_copies=3, target_mode="train",
+        distillation=DistillationTerm(1.0), distillation_time=LowOrUniform(low=0.01, high=0.02, probability=0.5),
+        distillation_copies=3, target_mode="train",
     )  # fmt: skip
 
 

@@ -40,11 +40,11 @@ def spec_of(job: dict) -> Spec:
         "student": {"head": HEADS[job["head"]]},
         "latent": {"name": "gaussian", "dim": 2},
         "objective": {
-            "components": 4, "targets": 1, "sampler": "ancestral", "time": {"law": "uniform", "low": 0.01},
-            "teacher_step": {"law": "constant", "size": 0.25},
+            "components": 4, "targets": 1, "sampler": "ancestral", "time": {"name": "uniform", "low": 0.01},
+            "teacher_step": {"distribution": "constant", "size": 0.25},
             "data": {"weight": 1.0, "estimator": "monte-carlo", "gate": {"shape": "constant", "scale": 1.0}},
             "consistency": {"weight": 0.25, "estimator": "control-variate"},
-            "distillation": {"weight": 0.25, "below": 0.1},
+            "distillation": {"weight": 0.25, "max_time": 0.1},
         },
         "train": {
             "run": job["folder"], "steps": STEPS, "batch_size": 8, "micro_batch_size": 4, "clip": 10.0, "ema": 0.9,

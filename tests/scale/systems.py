@@ -58,9 +58,9 @@ def denoiser(backbone: dict, parameterisation: str = "subs", **options) -> dict:
 def di4c(**changes) -> dict:
     """All three terms, the teacher's step and a target of two samples."""
     return {
-        "components": 3, "targets": 2, "sampler": "ancestral", "time": {"law": "uniform", "low": 0.05},
-        "teacher_step": {"law": "constant", "size": 0.2}, "data": {"weight": 1.0, "estimator": "control-variate", "gate": CONSTANT},
-        "consistency": {"weight": 0.5, "estimator": "control-variate"}, "distillation": {"weight": 0.5, "below": 0.3},
+        "components": 3, "targets": 2, "sampler": "ancestral", "time": {"name": "uniform", "low": 0.05},
+        "teacher_step": {"distribution": "constant", "size": 0.2}, "data": {"weight": 1.0, "estimator": "control-variate", "gate": CONSTANT},
+        "consistency": {"weight": 0.5, "estimator": "control-variate"}, "distillation": {"weight": 0.5, "max_time": 0.3},
     } | changes  # fmt: skip
 
 
@@ -96,8 +96,8 @@ def systems(folder: Path) -> dict[str, dict]:
     pixels = {"data": UNCONDITIONAL, "process": PIXELS, "teacher": denoiser(UNET, "raw", stir=0.03)}
     product = {"latent": {"name": "categorical", "atoms": 1}}
     maskgit = {"name": "maskgit", "annealing": "linear", "gumbel_temperature": 4.5, "guidance": 0.0, "horizon": 8}
-    published = di4c(sampler="tauldr-ancestral", time={"law": "above-step", "low": 0.01}, near_time={"law": "low-or-uniform", "low": 0.01, "high": 0.02, "probability": 0.5},
-                     near_copies=2, target_mode="train", distillation={"weight": 1.0})  # fmt: skip
+    published = di4c(sampler="tauldr-ancestral", time={"name": "above-step", "low": 0.01}, distillation_time={"name": "low-or-uniform", "low": 0.01, "high": 0.02, "probability": 0.5},
+                     distillation_copies=2, target_mode="train", distillation={"weight": 1.0})  # fmt: skip
     return {
         "token": distilled("token"),
         "adaln": distilled("adaln"),
@@ -110,7 +110,7 @@ def systems(folder: Path) -> dict[str, dict]:
         "class-conditional": distilled(
             {"name": "sinusoidal-token", "features": 16, "hidden": 16}, **images, objective=di4c(sampler=maskgit, label_dropout=0.1)),
         "pixels": distilled("sinusoidal-embedding", **pixels, objective=published),
-        "nelbo": pretrained({"time": {"law": "low-discrepancy", "low": 0.001}, "label_dropout": 0.1}, DIT),
+        "nelbo": pretrained({"time": {"name": "low-discrepancy", "low": 0.001}, "label_dropout": 0.1}, DIT),
         "denoising": pretrained({"name": "denoising", "cross_entropy": 1.0, "bound": 0.1}, UNET, **pixels),
         "masked-cross-entropy": pretrained({"name": "masked-cross-entropy"}, MASKGIT, **images),
         "tokenizer": {"task": "tokenizer", "data": UNCONDITIONAL, "objective": {"name": "vq", "tokenizer": TOKENIZER}},

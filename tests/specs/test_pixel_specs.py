@@ -132,7 +132,7 @@ def test_cifar10(cifar, tmp_path):
     overrides = [
         f"data.path={cifar}", "data.size=8", "data.levels=16", f"teacher.path={tmp_path / 'ckpt.pt'}",
         f"teacher.backbone={TINY_UNET % (3, 8, 8)}", "objective.components=2", "objective.targets=2",
-        "objective.near_copies=2",
+        "objective.distillation_copies=2",
     ]  # fmt: skip
     spec, parts, registry = built("cifar10-tauldr-di4c.yaml", *overrides)
     step(spec, parts, size=2)

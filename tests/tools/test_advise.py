@@ -17,7 +17,7 @@ student: {head: {name: readout, rank: 4}}
 latent: uniform
 objective:
   components: 2
-  time: {law: uniform}
+  time: {name: uniform}
   sampler: ancestral
   data: {weight: 1.0, estimator: monte-carlo, gate: {shape: constant, scale: 1.0}}
 train:

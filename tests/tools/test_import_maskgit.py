@@ -25,7 +25,7 @@ SPEC = {
     "latent": "uniform",
     "objective": {
         "components": 2,
-        "time": {"law": "uniform"},
+        "time": {"name": "uniform"},
         "sampler": "maskgit",
         "data": {"weight": 1.0, "estimator": "monte-carlo", "gate": {"shape": "constant", "scale": 1.0}},
     },

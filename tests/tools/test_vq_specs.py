@@ -110,7 +110,7 @@ def test_the_control_is_a_product_model_trained_on_the_data_at_least_as_long():
 def test_the_full_scale_spec_states_the_published_constants():
     spec = read_spec(SPECS / "imagenet256-maskgit-di4c.yaml")
     assert spec.objective["components"] == 32 and spec.train.batch_size == 4
-    assert spec.objective["distillation"] == {"weight": 20.0, "below": 0.05, "below_inclusive": True}
+    assert spec.objective["distillation"] == {"weight": 20.0, "max_time": 0.05, "max_time_inclusive": True}
     assert spec.objective["data"]["gate"] == {"shape": "sigmoid", "scale": 0.1}
     assert spec.objective["sampler"]["gumbel_temperature"] == 4.5 and spec.process["schedule"] == "arccos"
 

@@ -88,7 +88,7 @@ def exported(kind, folder):
     files = folder / "files"
     files.mkdir()
     entry, dataset = data_of(kind, files)
-    spec = Spec.from_dict(PRETRAIN | {"data": entry, "objective": {"time": {"law": "uniform", "low": 0.1}}})
+    spec = Spec.from_dict(PRETRAIN | {"data": entry, "objective": {"time": {"name": "uniform", "low": 0.1}}})
     parts = build(spec, Registry.default())
     with torch.random.fork_rng():
         torch.manual_seed(1)

@@ -78,8 +78,8 @@ def small(
     backbone = {key: value for key, value in DIT.items() if key != "grid"}
     made["spec"] |= {"teacher": denoiser(backbone), "student": {"head": "token"}, "process": "absorbing"}
     made["spec"]["objective"] |= {
-        "time": {"law": "uniform", "low": low},
-        "teacher_step": {"law": "constant", "size": teacher_step},
+        "time": {"name": "uniform", "low": low},
+        "teacher_step": {"distribution": "constant", "size": teacher_step},
     }
     return made
 

@@ -20,7 +20,7 @@ import yaml
 from di4c.config.annotations import hints_of
 from di4c.config.check import PROVIDED
 from di4c.config.coerce import describe
-from di4c.config.construct import CONTRACTS, NESTED, arms_of, name_key
+from di4c.config.construct import CONTRACTS, NESTED, arms_of
 from di4c.config.eval_spec import EvalSpec
 from di4c.config.registry import KINDS, SINGULAR, SPEC_KEYS, Registry
 from di4c.config.spec import LoraSpec, Spec, StudentSpec
@@ -35,7 +35,7 @@ INTRODUCTION = """# Spec reference
 
 *Written by `python tools/documents/write_spec_reference.py` from the code; do not edit.*
 
-A spec is YAML. A part is named as `name` or as `{name: NAME, option: value}`; a time sampler gives its name under `law`. `${a.b}` takes
+A spec is YAML. A part is named as `name` or as `{name: NAME, option: value}`. `${a.b}` takes
 the value of another key, and `--set a.b=value` on a command line changes one. Paths start at the current directory, plugin files at
 the spec's folder, `~` is the home folder. What shapes the result has no default. A key that is not known is refused with the nearest one.
 """
@@ -179,9 +179,8 @@ def reference() -> str:
     ]
     registry = Registry.default()
     for kind in KINDS:
-        key = "" if name_key(kind) == "name" else f" The name stands under `{name_key(kind)}`."
         where = "`, `".join(SPEC_KEYS[kind].split(", "))
-        parts.append(f"## {kind}\n\nIn a spec: `{where}`.{key} Contract: `di4c.contracts.{CONTRACTS[kind]}`.\n")
+        parts.append(f"## {kind}\n\nIn a spec: `{where}`. Contract: `di4c.contracts.{CONTRACTS[kind]}`.\n")
         parts += [
             part_text(kind, target.name, registry.resolve(kind, target.name)) for target in registry.targets(kind)
         ]

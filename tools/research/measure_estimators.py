@@ -1,4 +1,4 @@
-"""Bias, spread and use of estimators and laws of λ: python tools/research/measure_estimators.py PART… [--out FILE]
+"""Bias, spread and use of estimators and λ samplers: python tools/research/measure_estimators.py PART… [--out FILE]
 
     enumerated   a mixture over a grid of λ, with the exact truth
     gradient     the real gradient of students of the digits
@@ -51,7 +51,7 @@ MONTE_CARLO, JACKKNIFE, OWN = MonteCarlo(), Jackknife(), OwnComponent()
 
 
 def measure_enumerated() -> list[dict]:
-    """Every estimator and law of λ at M = 4, 16, 64, on few and many positions."""
+    """Every estimator and λ sampler at M = 4, 16, 64, on few and many positions."""
     rows = []
     for positions, scale in ((4, 1.0), (16, 1.0), (64, 1.0)):
         case = enumerated.tables(positions, 4, scale)
@@ -85,7 +85,7 @@ def measure_enumerated() -> list[dict]:
 
 
 def system(latent: dict, seed: int = 0) -> "Parts":  # noqa: F821
-    """Data, process, teacher, a fresh student and its law of λ, of the digits spec."""
+    """Data, process, teacher, a fresh student and its λ sampler, of the digits spec."""
     changes = [f"latent={json.dumps(latent)}", f"seed={seed}", "objective.components=4"]
     spec = read_spec(SPEC, changes)
     torch.manual_seed(seed)
@@ -100,7 +100,7 @@ def trained_student(law: str) -> LoadedModel:
 
 
 def measure_gradient(size: int = 16, repeats: int = 32) -> list[dict]:
-    """The data term's gradient at t = 1 and ½ under each law of λ and estimator."""
+    """The data term's gradient at t = 1 and ½ under each λ sampler and estimator."""
     rows = []
     for base, laws in (("uniform", CUBE), ("gaussian", GAUSSIAN)):
         model = trained_student(base)
@@ -203,7 +203,7 @@ def best_coefficient(plain: torch.Tensor, controlled: torch.Tensor, noise: float
 
 
 def trainings() -> list[tuple[str, str | None, dict]]:
-    """(the data term's estimator, the consistency term's, the law of λ) of the short trainings."""
+    """(the data term's estimator, the consistency term's, the λ sampler) of the short trainings."""
     uniform, gaussian = LAWS["uniform"], LAWS["gaussian"]
     data_only = [("monte-carlo", {"name": law, "dim": 1}) for law in ("uniform", "sobol", "stratified")] + [
         ("jackknife", uniform)
@@ -216,7 +216,7 @@ def trainings() -> list[tuple[str, str | None, dict]]:
 
 
 def measure_training(only: list[int], seeds: list[int]) -> list[dict]:
-    """Held-out one-step likelihood after a TRAINING: laws of λ and estimators on the data term, then the consistency term."""
+    """Held-out one-step likelihood after a TRAINING: λ samplers and estimators on the data term, then the consistency term."""
     components = TRAINING["components"]
     kinds = {"monte-carlo": MONTE_CARLO, "jackknife": JACKKNIFE, "own-component": OWN, None: None}
     rows = []

@@ -55,7 +55,7 @@ def spec_of(folder: str, zero: dict, ranks: int, lora: dict | None = None) -> di
         "student": {"head": "token", "lora": lora},
         "latent": "uniform",
         "objective": {
-            "components": 2, "time": {"law": "uniform"}, "sampler": "ancestral",
+            "components": 2, "time": {"name": "uniform"}, "sampler": "ancestral",
             "data": {"weight": 1.0, "estimator": "monte-carlo", "gate": {"shape": "constant", "scale": 1.0}},
         },
         "train": {

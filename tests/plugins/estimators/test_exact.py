@@ -18,8 +18,8 @@ from di4c.mixture.sums import Query, statistics
 from di4c.losses.objective import Di4C
 from di4c.losses.terms import ConsistencyTerm, DataTerm
 from di4c.losses.inputs import draw_inputs
-from di4c_plugins.times.laws import TimeGrid
-from di4c.losses.terms import Gate, StepLaw
+from di4c_plugins.times.samplers import TimeGrid
+from di4c.losses.terms import Gate, TeacherStep
 from di4c.contracts import Batch, Draws, Prediction
 from di4c.errors import SpecError
 from di4c.testing import check_estimator
@@ -96,7 +96,7 @@ def objective(estimator, *, targets: int = 3, components: int = 3) -> Di4C:
     teacher.backbone.double()
     return Di4C(
         teacher, student, latent=Categorical(atoms=3), sampler=Ancestral(teacher.process), components=components,
-        time=TimeGrid(points=[1.0]), targets=targets, teacher_step=StepLaw("constant", size=0.5),
+        time=TimeGrid(points=[1.0]), targets=targets, teacher_step=TeacherStep("constant", size=0.5),
         data=DataTerm(1.0, estimator, Gate("constant", 1.0)), consistency=ConsistencyTerm(1.0, estimator),
     )  # fmt: skip
 

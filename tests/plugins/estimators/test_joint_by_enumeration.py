@@ -1,4 +1,4 @@
-"""Estimators of the joint term over a finite law of λ: expectations over every set of draws, against the exact mixture."""
+"""Estimators of the joint term over a finite prior of λ: expectations over every set of draws, against the exact mixture."""
 
 import itertools
 import math

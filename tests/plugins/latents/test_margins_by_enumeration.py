@@ -1,4 +1,4 @@
-"""Every λ_m of a dependent set has the law of λ: proven by enumerating the uniforms it is made from on a grid."""
+"""Every λ_m of a dependent set has the prior of λ: proven by enumerating the uniforms it is made from on a grid."""
 
 import itertools
 

@@ -5,20 +5,20 @@ import math
 import pytest
 import torch
 from di4c_plugins.times.discrete import Discrete
-from di4c_plugins.times.laws import SplitTime, UniformTime
+from di4c_plugins.times.samplers import SplitTime, UniformTime
 from di4c_plugins.times.low_or_uniform import LowOrUniform
 
 from di4c.config.registry import Registry
 from di4c.draws import Draws
 from di4c.errors import RegistryError, SpecError
-from di4c.testing import check_time_law
+from di4c.testing import check_time_sampler
 
 
 @pytest.mark.parametrize(
     "law", [LowOrUniform(high=0.2, probability=0.5), Discrete(8, SplitTime(split=0.4, probability=0.5))]
 )
 def test_laws_hold_their_contract(law):
-    check_time_law(law)
+    check_time_sampler(law)
 
 
 def test_low_or_uniform():
@@ -77,16 +77,16 @@ def test_a_law_is_named_by_law_in_a_spec():
             .build({})
         )
 
-    assert made("uniform") == made({"law": "uniform"}) == UniformTime()
-    assert made({"law": "discrete", "count": 4, "time": {"law": "uniform", "low": 0.5}}) == Discrete(
+    assert made("uniform") == made({"name": "uniform"}) == UniformTime()
+    assert made({"name": "discrete", "count": 4, "time": {"name": "uniform", "low": 0.5}}) == Discrete(
         4, UniformTime(0.5)
     )
     with pytest.raises(RegistryError, match="objective.time: .*no time named 'unifrm'. Did you mean 'uniform'"):
-        made({"law": "unifrm"})
-    with pytest.raises(SpecError, match="objective.time.law: expected a string, found None"):
+        made({"name": "unifrm"})
+    with pytest.raises(SpecError, match="objective.time.name: expected a string, found None"):
         made({"low": 0.5})
     with pytest.raises(RegistryError, match="'uniform' .* has no option 'lwo'. Did you mean 'low'"):
-        made({"law": "uniform", "lwo": 0.5})
+        made({"name": "uniform", "lwo": 0.5})
 
 
 @pytest.mark.parametrize("bad", [lambda: LowOrUniform(probability=2.0), lambda: Discrete(0, UniformTime())])

@@ -3,7 +3,7 @@
 import argparse
 
 import torch
-from di4c_plugins.times.laws import LowDiscrepancyTime
+from di4c_plugins.times.samplers import LowDiscrepancyTime
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import systems

@@ -6,7 +6,7 @@ import time
 import torch
 from di4c_plugins.estimators.control_variate import ControlVariate
 from di4c_plugins.latents.unit_cube import Uniform
-from di4c_plugins.times.laws import TimeGrid
+from di4c_plugins.times.samplers import TimeGrid
 from torch import Tensor
 
 from benchmarks import systems
@@ -15,7 +15,7 @@ from benchmarks.terms import plain_terms
 from di4c.contracts import Batch, Draws
 from di4c.engine.compiling import compile_backbones
 from di4c.losses.objective import Di4C
-from di4c.losses.terms import ConsistencyTerm, DataTerm, Gate, StepLaw
+from di4c.losses.terms import ConsistencyTerm, DataTerm, Gate, TeacherStep
 
 NAMES = ["late", "token", "readout", "plain"]
 STEP = 1 / 1024
@@ -149,7 +149,7 @@ def _objective(arguments: argparse.Namespace, name: str) -> Di4C:
     return Di4C(
         teacher, student, latent=Uniform(), sampler=systems.make_sampler(arguments, process), components=arguments.components,
         targets=arguments.targets, x_u=arguments.x_u, time=TimeGrid(points=[arguments.time]),
-        teacher_step=StepLaw("constant", size=STEP), data=DataTerm(1.0, estimator, Gate("constant", 1.0)),
+        teacher_step=TeacherStep("constant", size=STEP), data=DataTerm(1.0, estimator, Gate("constant", 1.0)),
         consistency=ConsistencyTerm(1.0, estimator), **options,
     )  # fmt: skip
 

@@ -1,1 +1,1 @@
-"""Cases on which tools/research/measure_estimators.py measures estimators and laws of λ."""
+"""Cases on which tools/research/measure_estimators.py measures estimators and λ samplers."""

@@ -3,14 +3,14 @@
 import math
 
 import torch
-from di4c_plugins.times.laws import TimeGrid
+from di4c_plugins.times.samplers import TimeGrid
 from torch import Tensor
 
 from di4c.contracts import Batch, DataSource, Draws, LambdaSampler, LossEstimator, Sampler, Teacher
 from di4c.evaluation.repeated import gradients as repeated_gradients
 from di4c.losses.inputs import draw_inputs
 from di4c.losses.objective import Di4C
-from di4c.losses.terms import ConsistencyTerm, DataTerm, Gate, StepLaw
+from di4c.losses.terms import ConsistencyTerm, DataTerm, Gate, TeacherStep
 from di4c.mixture.student import MixtureStudent
 from di4c.mixture.sums import Query, statistics
 
@@ -38,7 +38,7 @@ def objective(
         targets=targets,
         x_u=x_u,
         time=TimeGrid(points=t),
-        teacher_step=StepLaw("constant", size=0.25, substeps=2) if consistency else None,
+        teacher_step=TeacherStep("constant", size=0.25, substeps=2) if consistency else None,
         data=DataTerm(1.0, data, Gate("constant", 1.0)) if data is not None else None,
         consistency=ConsistencyTerm(1.0, consistency) if consistency is not None else None,
     )

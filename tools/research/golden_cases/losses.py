@@ -9,8 +9,8 @@ from torch import Tensor
 from di4c.losses.loss import Di4CLoss
 from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm
 from di4c.losses.inputs import LossInputs
-from di4c_plugins.times.laws import TimeAboveStep
-from di4c.losses.terms import Gate, StepLaw
+from di4c_plugins.times.samplers import TimeAboveStep
+from di4c.losses.terms import Gate, TeacherStep
 from di4c.contracts import LossEstimator, Prediction
 from di4c_plugins.estimators.control_variate import ControlVariate
 from di4c_plugins.estimators.monte_carlo import MonteCarlo
@@ -32,7 +32,7 @@ SCHEDULES = {"sigmoid": "sigmoid", "linear": "linear", "const": "constant"}
 class System:
     """How one published system weighs the terms.
 
-    t [B] float64; gate: a(t) of the main numbers; gates: other schedules by the reference's names; distillation, above:
+    t [B] float64; gate: a(t) of the main numbers; gates: other schedules by the reference's names; distillation, min_time:
     the terms' regions; distil_counts, consis_counts: bool [B], where the reference computes the unweighted terms at all;
     weighted: its names of the weighted terms; subs: SUBS with the case's mask, where its logits are SUBS outputs.
     """
@@ -41,7 +41,7 @@ class System:
     gate: Gate
     gates: dict[str, Gate]
     distillation: DistillationTerm
-    above: float
+    min_time: float
     distil_counts: Tensor
     consis_counts: Tensor
     weighted: tuple[str, str] = ("distil", "consis")
@@ -67,14 +67,14 @@ def losses_sdtt(tensors: dict[str, Tensor], config: dict) -> list[Check]:
 def losses_maskgit(tensors: dict[str, Tensor], config: dict) -> list[Check]:
     """VQ images: (1/δ)·distillation where r ≥ 1 − δ, else consistency; r = 1 − t, compared in float32 as published."""
     t, delta = 1 - tensors["in.r"].double(), config["r_delta"]
-    below = 1 - _float32(1 - delta)
+    max_time = 1 - _float32(1 - delta)
     always = torch.ones_like(t, dtype=torch.bool)
     system = System(
         t,
         _gate(config),
         _gates(config),
-        DistillationTerm(1 / delta, below, below_inclusive=True),
-        math.nextafter(below, 1),
+        DistillationTerm(1 / delta, max_time, max_time_inclusive=True),
+        math.nextafter(max_time, 1),
         distil_counts=always,
         consis_counts=always,
         weighted=("distil_weighted", "consis_weighted"),
@@ -84,7 +84,7 @@ def losses_maskgit(tensors: dict[str, Tensor], config: dict) -> list[Check]:
 
 def losses_tauldr(tensors: dict[str, Tensor], config: dict) -> list[Check]:
     """Pixels: both terms at all times, distillation on inputs of its own near 0."""
-    step_law = StepLaw("log-uniform", smallest=config["min_distil_time"], largest=config["max_distil_time"])
+    step_law = TeacherStep("log-uniform", smallest=config["min_distil_time"], largest=config["max_distil_time"])
     step = step_law.draw(Uniforms(tensors["in.rand_delta"].double()))
     t, _ = TimeAboveStep(low=config["min_time"]).sample(Uniforms(tensors["in.rand_t"].double()), step)
     gates = {
@@ -140,7 +140,7 @@ def computed(
         "consis_indep": torch.where(system.consis_counts, raw["consistency_marginal"], 0.0),
         "consis": parts["consistency"],
         "time_coeff": system.gate(system.t),
-        "r_weight": (system.t <= system.distillation.below).to(dtype),
+        "r_weight": (system.t <= system.distillation.max_time).to(dtype),
         "per_example": parts["loss"],
         "total": total,
         "grad": gradients[0],
@@ -158,7 +158,7 @@ def weighed(system: System, gate: Gate, estimator: LossEstimator) -> Di4CLoss:
     """The system's loss with a schedule a(t)."""
     return Di4CLoss(
         data=DataTerm(1.0, estimator, gate),
-        consistency=ConsistencyTerm(1.0, estimator, system.above),
+        consistency=ConsistencyTerm(1.0, estimator, system.min_time),
         distillation=system.distillation,
     )
 

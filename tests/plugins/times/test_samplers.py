@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from di4c_plugins.times.laws import LowDiscrepancyTime, SplitTime, TimeAboveStep, TimeGrid, UniformTime
+from di4c_plugins.times.samplers import LowDiscrepancyTime, SplitTime, TimeAboveStep, TimeGrid, UniformTime
 
 from di4c.draws import Draws
 from di4c.errors import SpecError
-from di4c.losses.terms import Gate, StepLaw
-from di4c.testing import check_time_law
+from di4c.losses.terms import Gate, TeacherStep
+from di4c.testing import check_time_sampler
 
 
 @pytest.mark.parametrize("law", [UniformTime, LowDiscrepancyTime])
@@ -38,13 +38,13 @@ def test_split_puts_the_whole_batch_on_one_side():
 def test_grid_and_above_step():
     t, interval = TimeGrid(points=[0.25, 0.5, 1.0]).sample(Draws(0, count=100))
     assert set(t.tolist()) == {0.25, 0.5, 1.0} and interval == (0.25, 1.0)
-    step = StepLaw("log-uniform", smallest=1e-3, largest=1e-2).draw(Draws(1, count=1000))
+    step = TeacherStep("log-uniform", smallest=1e-3, largest=1e-2).draw(Draws(1, count=1000))
     t, _ = TimeAboveStep(low=0.01).sample(Draws(2, count=1000), step)
     assert (t - step >= 0.01).all() and t.max() <= 1 and step.min() >= 1e-3 and step.max() <= 1e-2
 
 
 def test_steps_never_pass_zero():
-    law = StepLaw("constant", size=0.25, fraction=0.5)
+    law = TeacherStep("constant", size=0.25, fraction=0.5)
     t = torch.tensor([0.1, 0.9], dtype=torch.float64)
     assert torch.allclose(law.earlier(t, law.draw(Draws(0, count=2))), torch.tensor([0.05, 0.65], dtype=torch.float64))
 
@@ -66,7 +66,7 @@ LAWS = [
 
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: type(law).__name__)
 def test_laws_hold_their_contract(law):
-    check_time_law(law)
+    check_time_sampler(law)
 
 
 def test_a_law_whose_interval_is_its_own_ranks_is_caught():
@@ -76,7 +76,7 @@ def test_a_law_whose_interval_is_its_own_ranks_is_caught():
             return t, (float(t.min()), float(t.max()))
 
     with pytest.raises(AssertionError, match="the interval depends on the share of the batch"):
-        check_time_law(Own())
+        check_time_sampler(Own())
 
 
 @pytest.mark.parametrize("bad", [

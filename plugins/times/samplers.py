@@ -1,4 +1,4 @@
-"""Laws of the time t at which an objective looks at its examples."""
+"""Samplers of the time t at which an objective looks at its examples."""
 
 import math
 from dataclasses import dataclass, replace
@@ -6,20 +6,20 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from di4c.contracts import Draws, IntervalLaw, TimeLaw, placed
+from di4c.contracts import Draws, IntervalTimeSampler, TimeSampler, placed
 from di4c.errors import SpecError
 
 GOLDEN_RATIO = (5**0.5 - 1) / 2
 
 
-class UniformTime(IntervalLaw):
+class UniformTime(IntervalTimeSampler):
     """U[low, high], independent examples."""
 
     def sample(self, draws: Draws, step: Tensor | float = 0.0) -> tuple[Tensor, tuple[float, float]]:
         return self.low + (self.high - self.low) * draws.uniform(), (self.low, self.high)
 
 
-class LowDiscrepancyTime(IntervalLaw):
+class LowDiscrepancyTime(IntervalTimeSampler):
     """U[low, high], a shifted Kronecker sequence over the examples: lower variance than independent draws.
 
     The idea is Kingma et al. 2021's. Equidistributed over any run of examples; by global index, so ranks agree without talking.
@@ -31,7 +31,7 @@ class LowDiscrepancyTime(IntervalLaw):
         return self.low + (self.high - self.low) * u, (self.low, self.high)
 
 
-class TimeAboveStep(IntervalLaw):
+class TimeAboveStep(IntervalTimeSampler):
     """U[low + step, high], so that u = t − step ≥ low (Hayakawa et al. 2025, on pixels)."""
 
     def sample(self, draws: Draws, step: Tensor | float = 0.0) -> tuple[Tensor, tuple[float, float]]:
@@ -39,7 +39,7 @@ class TimeAboveStep(IntervalLaw):
 
 
 @dataclass(frozen=True)
-class TimeGrid(TimeLaw):
+class TimeGrid(TimeSampler):
     """Uniform on `points`."""
 
     points: list[float]
@@ -54,7 +54,7 @@ class TimeGrid(TimeLaw):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SplitTime(IntervalLaw):
+class SplitTime(IntervalTimeSampler):
     """With probability `probability` t ~ U[low, split), else U[split, high); all examples of a batch are on one side.
 
     Distillation (below the split) and consistency (above) then need not both be computed. grid: t will be moved up to the next
@@ -70,7 +70,7 @@ class SplitTime(IntervalLaw):
         if not (self.low <= self.split < self.high and 0 <= self.probability <= 1):
             raise SpecError(f"a split of times lies in [low, high), its probability in [0, 1]; found {self}")
 
-    def on_grid(self, count: int) -> TimeLaw:
+    def on_grid(self, count: int) -> TimeSampler:
         return replace(self, grid=count)
 
     def sample(self, draws: Draws, step: Tensor | float = 0.0) -> tuple[Tensor, tuple[float, float]]:

@@ -1,4 +1,4 @@
-"""The law of the time t at which an objective looks at its examples."""
+"""The time t at which an objective looks at its examples."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -9,29 +9,29 @@ from di4c.draws import Draws
 from di4c.errors import SpecError
 
 
-class TimeLaw(ABC):
-    """How t is drawn. In a spec an objective's `time: {law: NAME, …}`, its options the constructor's; any objective may take one."""
+class TimeSampler(ABC):
+    """How t is drawn. In a spec an objective's `time: {name: NAME, …}`, its options the constructor's; any objective may take one."""
 
     @abstractmethod
     def sample(self, draws: Draws, step: Tensor | float = 0.0) -> tuple[Tensor, tuple[float, float]]:
         """(t [B] float64 in [0, 1], (low, high): an interval that holds every t of the step's batch on every rank).
 
-        step [B]: t − u, where the objective looks at an earlier time u too and the law depends on it. Examples draw by their own
+        step [B]: t − u, where the objective looks at an earlier time u too and t depends on it. Examples draw by their own
         (draws.uniform, …). The interval decides which networks are called, on all ranks alike: it may depend on what the ranks
         share (draws.scalar), never on an example's t or on the share of the batch.
         """
 
-    def on_grid(self, count: int) -> "TimeLaw":
-        """The same law for one that moves every t up to ⌊t·count⌋/count + 1/count: its intervals must not straddle such a time.
+    def on_grid(self, count: int) -> "TimeSampler":
+        """The same sampler for one that moves every t up to ⌊t·count⌋/count + 1/count: its intervals must not straddle such a time.
 
-        A law with one interval for all batches is the same.
+        A sampler with one interval for all batches is the same.
         """
         return self
 
 
 @dataclass(frozen=True)
-class IntervalLaw(TimeLaw):
-    """A law on [low, high] ⊆ [0, 1], for laws to extend. Raises SpecError for another interval."""
+class IntervalTimeSampler(TimeSampler):
+    """Times in [low, high] ⊆ [0, 1], for time samplers to extend. Raises SpecError for another interval."""
 
     low: float = 0.0
     high: float = 1.0
