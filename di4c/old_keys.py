@@ -9,6 +9,9 @@ from di4c.errors import SpecError
 RENAMED = {("", "procedure"): "pipeline"}
 """{(the key above it, "" for none; the old key): the new key}."""
 
+UNUSED = {("objective", "fused"): "the kernels are used wherever CUDA and Triton are"}
+"""Keys without use any more, and why."""
+
 REMOVED = {
     ("", "rounds"): "no section any more; use pipeline: {name: rounds, max: …, stop: …, later: …}, with what was "
     "rounds.teacher as pipeline.later.teacher."
@@ -21,9 +24,9 @@ def renamed(values: Any, source: str | None = None) -> Any:
 
     Raises SpecError for a key that has gone, and where an old key stands beside its new one.
     """
-    found: dict[str, str] = {}
-    result = _renamed(values, "", "", found)
-    _warn(source, found)
+    told: list[str] = []
+    result = _renamed(values, "", "", told)
+    _warn(source, told)
     return result
 
 
@@ -34,29 +37,31 @@ def renamed_path(path: Sequence[str | int], source: str) -> list[str | int]:
         above = next((key for key in reversed(result) if isinstance(key, str)), "")
         result.append(step if isinstance(step, int) else RENAMED.get((above, step), step))
     if result != list(path):
-        _warn(source, {".".join(map(str, path)): ".".join(map(str, result))})
+        _warn(source, [f"{'.'.join(map(str, path))} is now {'.'.join(map(str, result))}"])
     return result
 
 
-def _warn(source: str | None, found: Mapping[str, str]) -> None:
-    if found and source is not None:
-        told = ", ".join(f"{old} is now {new}" for old, new in found.items())
-        warnings.warn(f"{source}: old keys, still read: {told}", FutureWarning, stacklevel=3)
+def _warn(source: str | None, told: list[str]) -> None:
+    if told and source is not None:
+        warnings.warn(f"{source}: old keys, still read: {', '.join(told)}", FutureWarning, stacklevel=3)
 
 
-def _renamed(values: Any, above: str, where: str, found: dict[str, str]) -> Any:
+def _renamed(values: Any, above: str, where: str, told: list[str]) -> Any:
     if isinstance(values, list):
-        return [_renamed(item, above, where, found) for item in values]
+        return [_renamed(item, above, where, told) for item in values]
     if not isinstance(values, Mapping):
         return values
     result = {}
     for old, value in values.items():
         if (above, old) in REMOVED:
             raise SpecError(f"{where}{old}: {REMOVED[above, old]}")
+        if (above, old) in UNUSED:
+            told.append(f"{where}{old} has no use any more ({UNUSED[above, old]})")
+            continue
         key = RENAMED.get((above, old), old)
         if key != old:
-            found[f"{where}{old}"] = f"{where}{key}"
+            told.append(f"{where}{old} is now {where}{key}")
             if key in values:
                 raise SpecError(f"{where}{old}: an old name of {where}{key}, which is given too; leave it out")
-        result[key] = _renamed(value, str(key), f"{where}{key}.", found)
+        result[key] = _renamed(value, str(key), f"{where}{key}.", told)
     return result

@@ -35,3 +35,8 @@ def test_the_path_of_a_change_is_renamed_too():
     with pytest.warns(FutureWarning, match="--set x: old keys, still read: procedure.max is now pipeline.max"):
         assert renamed_path(["procedure", "max"], "--set x") == ["pipeline", "max"]
     assert renamed_path(["eval", "metrics", 0, "procedure"], "--set x") == ["eval", "metrics", 0, "procedure"]
+
+
+def test_a_key_without_use_is_left_out():
+    with pytest.warns(FutureWarning, match="objective.fused has no use any more"):
+        assert renamed({"objective": {"fused": True, "targets": 1}}, "a.yaml") == {"objective": {"targets": 1}}

@@ -20,7 +20,7 @@ from di4c.contracts.head import StudentHead
 from di4c.contracts.latent import LambdaSampler
 from di4c.contracts.lent import LentTeacher
 from di4c.contracts.metric import Generation, Metric
-from di4c.contracts.objective import Objective
+from di4c.contracts.objective import Objective, ProbeBatch
 from di4c.contracts.parameterisation import LOG_ZERO, Parameterisation, Raw
 from di4c.contracts.prediction import CHUNK_BYTES, Prediction
 from di4c.contracts.pipeline import Measured, Pipeline, Runs, merged
@@ -35,7 +35,7 @@ from di4c.draws import Draws, categorical, cumulated, placed
 __all__ = [
     "CHUNK_BYTES", "LOG_ZERO", "AffineReadout", "Backbone", "Batch", "Context", "DataSource", "Decoder", "Denoiser",
     "Draws", "ForwardProcess", "Generation", "IdentityReadout", "ImageTokenizer", "IntervalTimeSampler", "LambdaSampler",
-    "LentTeacher", "LossEstimator", "Measured", "Metric", "Modulation", "Objective", "Parameterisation", "Prediction",
+    "LentTeacher", "LossEstimator", "Measured", "Metric", "Modulation", "Objective", "Parameterisation", "Prediction", "ProbeBatch",
     "Pipeline", "Raw", "Reduction", "Runs", "Sampler", "Split", "Statistics", "StudentHead", "Teacher", "TimeSampler",
     "TwoPartBackbone", "categorical", "cumulated", "merged", "placed", "strict_load",
 ]  # fmt: skip

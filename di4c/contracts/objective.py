@@ -1,6 +1,7 @@
 """What the engine trains."""
 
 from abc import abstractmethod
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -10,18 +11,20 @@ from di4c.contracts.teacher import Teacher
 from di4c.draws import Draws
 
 
+ProbeBatch = Callable[[int], Batch]
+"""n → the next n examples of the run, the same on all ranks, however many a rank's micro-batch has."""
+
+
 class Objective(nn.Module):
     """A module whose forward computes a whole training loss: one engine call, one backward.
 
     Constructed, by keyword, with what it asks for of `process`, `teacher`, `student`, `latent` (those that the task has) and the
     data's `num_positions`, `num_states`, `num_classes`. With task `tokenizer` there are the sizes alone.
     `model` is the submodule that is exported. `teacher`, if there is one, is called but not trained: the engine moves or shards
-    it. Every rank makes the same calls of parametrised modules whatever it draws. `census_examples`: how many examples more than
-    a micro-batch `diagnostics` has a use for.
+    it. Every rank makes the same calls of parametrised modules whatever it draws.
     """
 
     model: nn.Module
-    census_examples: int = 0
 
     @property
     def teacher(self) -> Teacher | None:
@@ -51,9 +54,17 @@ class Objective(nn.Module):
     def forward(self, batch: Batch, draws: Draws, step: int) -> dict[str, Tensor]:
         """{"loss": [B] nats, other parts: [B], to be logged}; `draws` is keyed by (seed, step) and holds the examples."""
 
-    def diagnostics(self, batch: Batch, draws: Draws, census: Batch | None = None) -> dict[str, float]:
+    def diagnostics(self, batch: Batch, draws: Draws, probe_batch: ProbeBatch | None = None) -> dict[str, float]:
         """Cheap measurements taken every `train.diagnostics_every` steps, e.g. the mixture's mutual information.
 
-        batch: a micro-batch of this rank. census: `census_examples` examples, the same on all ranks; left out if that is 0.
+        batch: a micro-batch of this rank. probe_batch: asked for what needs more examples, by all ranks or by none; what
+        needs it is left out where it is None.
+        """
+        return {}
+
+    def warnings(self, found: Mapping[str, float], progress: float) -> dict[str, str]:
+        """{name: what is wrong, and what helps}, of what `diagnostics` found, averaged over the ranks.
+
+        progress: the share of the run's steps that are made, in (0, 1]. A run tells each name once.
         """
         return {}

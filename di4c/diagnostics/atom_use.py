@@ -11,17 +11,17 @@ UNUSED = 1 / 20
 """An atom is unused if its mean posterior weight over the data is below this share of its prior weight."""
 EXAMPLES_AN_ATOM = 4
 """Of 4K examples an atom with its share of them has none in two cases of a hundred."""
-LARGEST_CENSUS = 2**14
+LARGEST_PROBE = 2**14
 SAMPLES_AT_A_TIME = 16
 
 
-def census_examples(latent: LambdaSampler, num_classes: int | None) -> int:
+def probe_examples(latent: LambdaSampler, num_classes: int | None) -> int:
     """How many examples `unused_atoms` is to be given: enough for every class, where that is not too many; 0: none, λ is not finite."""
     if latent.num_atoms is None or latent.num_atoms < 2:
         return 0
     each = EXAMPLES_AN_ATOM * latent.num_atoms
     labelled = each * (num_classes or 1) * 5 // 4  # classes do not come equally often
-    return labelled if num_classes and labelled <= LARGEST_CENSUS else each
+    return labelled if num_classes and labelled <= LARGEST_PROBE else each
 
 
 @torch.no_grad()
@@ -29,7 +29,7 @@ def unused_atoms(
     student: MixtureStudent,
     latent: LambdaSampler,
     process: ForwardProcess,
-    census: Batch,
+    probe: Batch,
     draws: Draws,
     *,
     rows_at_a_time: int,
@@ -39,12 +39,12 @@ def unused_atoms(
 
     Σ_k w_k [ E_{x_0 | c} p(λ_k | x_0, x_1, c) < w_k / 20 ],   p(λ_k | x_0, x_1, c) ∝ w_k ∏_d p^{θ,d}(x_0^d | x_1, c; λ_k),
 
-    mean over the classes c with 4K examples in the census; over all examples alike, each with its label, if no class has as many.
+    mean over the classes c with 4K examples in the probe batch; over all examples alike, each with its label, if no class has as many.
     x_1 carries nothing of x_0, so one x_1 serves all examples of a class. Of `draws` the name counts, not the examples: ranks agree.
     rows_at_a_time: of x_1 in a forward pass. at_a_time: as in MixtureStudent.predict.
     """
     atoms = latent.num_atoms
-    labels, samples = _rows(census, EXAMPLES_AN_ATOM * atoms)
+    labels, samples = _rows(probe, EXAMPLES_AN_ATOM * atoms)
     stream = Draws(draws.seed, count=len(samples), path=draws.path, device=draws.device).child("census")
     log_weights = latent.log_weights(atoms).to(samples.device)
     posterior = []
@@ -64,11 +64,11 @@ def unused_atoms(
     return float((weights * (use < UNUSED * weights)).sum(-1).mean())
 
 
-def _rows(census: Batch, number: int) -> tuple[Tensor | None, Tensor]:
+def _rows(probe: Batch, number: int) -> tuple[Tensor | None, Tensor]:
     """(labels [R] or None, x_0 [R, N, D]): a row a class with its first `number` examples, if any has so many, else a row an example."""
-    labels = [] if census.cond is None else census.cond.unique().tolist()
-    found = {label: census.x_0[census.cond == label][:number] for label in labels}
+    labels = [] if probe.cond is None else probe.cond.unique().tolist()
+    found = {label: probe.x_0[probe.cond == label][:number] for label in labels}
     full = {label: x_0 for label, x_0 in found.items() if len(x_0) == number}
     if full:
-        return torch.tensor(list(full), device=census.x_0.device), torch.stack(list(full.values()))
-    return None if census.cond is None else census.cond[:number], census.x_0[:number, None]
+        return torch.tensor(list(full), device=probe.x_0.device), torch.stack(list(full.values()))
+    return None if probe.cond is None else probe.cond[:number], probe.x_0[:number, None]

@@ -160,7 +160,8 @@ class Trainer:
             last = self.step == options.steps
             found = self._diagnose() if _due(self.step, options.diagnostics_every, last) else {}
             means = self._means() if _due(self.step, options.log_every, last) else {}
-            self.reporter.report(self.step, means, found)
+            warnings = self.engine.module.warnings(found, self.step / options.steps) if found else {}
+            self.reporter.report(self.step, means, found, warnings)
             stopped = stop.poll() and not last
             if last or stopped or _due(self.step, options.checkpoint_every, False):
                 self._checkpoint(last)
@@ -217,13 +218,14 @@ class Trainer:
         """Takes the objective's own measurements on the next step's examples."""
         batch, draws = self.stream.batch(self.step, self.first, self.first + self.micro, self.device)
         module = self.engine.module
-        census = (
-            [self.stream.batch(self.step, 0, module.census_examples, self.device)[0]] if module.census_examples else []
-        )
+
+        def probe_batch(examples: int) -> Batch:
+            return self.stream.batch(self.step, 0, examples, self.device)[0]
+
         module.eval()
         try:
             with torch.no_grad():
-                found = module.diagnostics(batch, draws.child("diagnostics"), *census)
+                found = module.diagnostics(batch, draws.child("diagnostics"), probe_batch)
         finally:
             module.train()
         return _mean_over_ranks(found, self.device)

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from di4c.engine import ranks
@@ -9,20 +10,6 @@ from di4c.engine.files import replace_file
 from di4c.engine.metrics import MetricsFile
 from di4c.engine.progress import Progress
 from di4c.errors import TrainingError
-
-COLLAPSED = (
-    "the mixture has collapsed to a product (or has not formed yet): λ carries almost no information about x_0, so that "
-    "one-step samples cannot have correlated positions. Try a higher learning rate for the student head "
-    "(train.optimizer.lr_multipliers, e.g. {head: 5}) or a larger initial scale of it (student.head.scale), a heavier data term "
-    "(objective.data.weight, gate), more components (objective.components), latent: categorical with components: all"
-)
-UNUSED = (
-    "of the one-step samples come from atoms of λ that explain none of the data: they get no gradient of the likelihood, but are drawn "
-    "like the others. Put weight on the marginals (objective.data.estimator: control-variate with gate.scale below 1), "
-    "or take fewer atoms (latent.atoms)"
-)
-UNUSED_SHARE = 1 / 5
-"""What is warned of in the second half of a run."""
 
 
 class Reporter:
@@ -45,8 +32,14 @@ class Reporter:
         self._progress = Progress(self.steps, step, shown=self.active)
         self._since = (time.monotonic(), step)
 
-    def report(self, step: int, means: dict[str, float], diagnostics: dict[str, float]) -> None:
-        """Records and shows what there is after `step` updates: the means since the last report, the objective's diagnostics."""
+    def report(
+        self, step: int, means: dict[str, float], diagnostics: dict[str, float], warnings: Mapping[str, str]
+    ) -> None:
+        """Records and shows what there is after `step` updates.
+
+        means: since the last report. diagnostics: the objective's; warnings: {name: text} that it gives of them, each told
+        once a run.
+        """
         if means:
             now = time.monotonic()
             (then, before), self._since = self._since, (now, step)
@@ -57,10 +50,8 @@ class Reporter:
             self._record(step, diagnostics)
         if diagnostics:
             self.say("  ".join([f"step {step} diagnostics"] + [f"{k} {v:.4g}" for k, v in diagnostics.items()]))
-        if diagnostics.get("mixture_collapsed", 0) > 0:
-            self.warn_once("mixture-collapsed", f"step {step}: {COLLAPSED}")
-        if diagnostics.get("unused_atoms", 0) > UNUSED_SHARE and 2 * step >= self.steps:
-            self.warn_once("unused-atoms", f"step {step}: {diagnostics['unused_atoms']:.0%} {UNUSED}")
+        for name, text in warnings.items():
+            self.warn_once(name, f"step {step}: {text}")
 
     def advance(self, step: int) -> None:
         """Moves the progress bar."""

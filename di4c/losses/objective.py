@@ -1,16 +1,17 @@
 """The module that trains a mixture student on Di4C's losses."""
 
-import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from di4c.contracts import Batch, Draws, LambdaSampler, Objective, Sampler, Teacher, TimeSampler
+from di4c.contracts import Batch, Draws, LambdaSampler, Objective, ProbeBatch, Sampler, Teacher, TimeSampler
 from di4c.diagnostics.advice import TOLERANCE_NATS, advice
-from di4c.diagnostics.atom_use import census_examples, unused_atoms
+from di4c.diagnostics.atom_use import probe_examples, unused_atoms
 from di4c.diagnostics.mixture import mixture_diagnostics
+from di4c.diagnostics.warnings import mixture_warnings
 from di4c.errors import SpecError
 from di4c.kernels.backend import chunk_budget
 from di4c.losses.checks import check_terms, number_of_components
@@ -60,15 +61,8 @@ class Di4C(Objective):
         components_at_a_time: int | None = None,
         bias_tolerance_nats: float = TOLERANCE_NATS,
         chunk_bytes: int | None = None,
-        fused: bool | None = None,
     ):
         super().__init__()
-        if fused is not None:
-            warnings.warn(
-                "objective.fused has no use any more: the kernels are used wherever CUDA and Triton are",
-                FutureWarning,
-                stacklevel=2,
-            )
         if (reference == "teacher") != (rollouts is not None):
             raise SpecError("objective.reference: 'teacher' goes with objective.rollouts, 'data' without")
         self.bias_tolerance_nats = bias_tolerance_nats
@@ -121,25 +115,27 @@ class Di4C(Objective):
             batch = self.pool.batch(draws)
         return self.loss(draw_inputs(self.options, self.teacher, self.model, batch, draws))
 
-    @property
-    def census_examples(self) -> int:
-        return census_examples(self.options.latent, self.num_classes)
+    def diagnostics(self, batch: Batch, draws: Draws, probe_batch: ProbeBatch | None = None) -> dict[str, float]:
+        """What λ carries at t = 1 (see mixture_diagnostics); of finitely many atoms, which the data use (see unused_atoms).
 
-    def diagnostics(self, batch: Batch, draws: Draws, census: Batch | None = None) -> dict[str, float]:
-        """What λ carries at t = 1 (see mixture_diagnostics), and which of its atoms the data use, if they are finitely many; on data
-        at the run's own times, unless λ is enumerated, what more components would gain, and the M that this suggests."""
+        Unless λ is enumerated, on data at the run's own times, what more components would gain, and the M that this suggests.
+        """
         x_1 = self.teacher.process.prior(batch.x_0.shape[1], draws.child("x_1"))
         t_1 = torch.ones(len(x_1), device=x_1.device)
-        at_a_time = self.options.components_at_a_time
-        found = mixture_diagnostics(self.model, self.options.latent, x_1, t_1, batch.cond, draws, at_a_time=at_a_time)
-        if census is not None and self.census_examples:
+        latent, at_a_time = self.options.latent, self.options.components_at_a_time
+        found = mixture_diagnostics(self.model, latent, x_1, t_1, batch.cond, draws, at_a_time=at_a_time)
+        examples = probe_examples(latent, self.num_classes)
+        if probe_batch is not None and examples:
             found["unused_atoms"] = unused_atoms(
-                self.model, self.options.latent, self.teacher.process, census, draws,
+                self.model, latent, self.teacher.process, probe_batch(examples), draws,
                 rows_at_a_time=len(x_1), at_a_time=at_a_time,
             )  # fmt: skip
-        if self.options.components == self.options.latent.num_atoms:
+        if self.options.components == latent.num_atoms:
             return found
         return found | advice(
-            self.model, self.options.latent, self.teacher.process, self.options.time, batch, self.options.components, draws,
+            self.model, latent, self.teacher.process, self.options.time, batch, self.options.components, draws,
             tolerance=self.bias_tolerance_nats, at_a_time=at_a_time,
         )  # fmt: skip
+
+    def warnings(self, found: Mapping[str, float], progress: float) -> dict[str, str]:
+        return mixture_warnings(found, progress)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from di4c.contracts import LOG_ZERO, Batch, Draws, LambdaSampler, Objective, Prediction, Teacher
+from di4c.contracts import LOG_ZERO, Batch, Draws, LambdaSampler, Objective, Prediction, ProbeBatch, Teacher
 from di4c.errors import SpecError
 
 Predict = Callable[[Tensor, Tensor, Tensor | None], Prediction]
@@ -104,7 +104,7 @@ class Sdtt(Objective):
     def begin_step(self, step: int) -> None:
         self._begin_round(self._round(step))
 
-    def diagnostics(self, batch: Batch, draws: Draws) -> dict[str, float]:
+    def diagnostics(self, batch: Batch, draws: Draws, probe_batch: ProbeBatch | None = None) -> dict[str, float]:
         """The round, and the number of steps that its student is made for."""
         number = self._teacher_round or 0
         return {"round": float(number), "sampling_steps": round(1 / (self.substeps * self.step_size(number)))}

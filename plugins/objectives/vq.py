@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from di4c.contracts import Batch, Draws, Objective
+from di4c.contracts import Batch, Draws, Objective, ProbeBatch
 from di4c.errors import SpecError
 from di4c_plugins.objectives.codebook import CodebookAverage, one_hot
 from di4c_plugins.tokenizers.pixels import images_of
@@ -65,7 +65,7 @@ class VQTokenizer(Objective):
         }
 
     @torch.no_grad()
-    def diagnostics(self, batch: Batch, draws: Draws) -> dict[str, float]:
+    def diagnostics(self, batch: Batch, draws: Draws, probe_batch: ProbeBatch | None = None) -> dict[str, float]:
         """Peak signal-to-noise ratio, and how evenly the batch's codes are used: 2^entropy of their frequencies."""
         images = self.images(batch.x_0)
         codes = self.model.encode(images)

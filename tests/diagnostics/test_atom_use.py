@@ -14,7 +14,7 @@ from di4c_plugins.times.samplers import UniformTime
 from tests.systems import tiny_student, tiny_teacher
 
 from di4c.contracts import Batch, Prediction
-from di4c.diagnostics.atom_use import LARGEST_CENSUS, census_examples, unused_atoms
+from di4c.diagnostics.atom_use import LARGEST_PROBE, probe_examples, unused_atoms
 from di4c.draws import Draws
 from di4c.engine.report import Reporter
 from di4c.losses.objective import Di4C
@@ -43,7 +43,7 @@ def live(count: int, first: int = 0) -> list[int]:
     return [k if first <= k < first + count else DEAD for k in range(ATOMS)]
 
 
-def census(labels: list[int] | None, patterns: list[list[int]], each: int) -> Batch:
+def probe(labels: list[int] | None, patterns: list[list[int]], each: int) -> Batch:
     """Examples of every class in turn, evenly over what its live atoms emit."""
     rows, cond = [], []
     for label in labels or [0]:
@@ -62,36 +62,36 @@ def share(patterns, batch, *, latent=None, rows_at_a_time=3) -> float:
 
 def test_dead_atoms_are_counted():
     patterns = [live(5)]
-    assert share(patterns, census(None, patterns, 4 * ATOMS)) == pytest.approx(3 / 8)
-    assert share([live(8)], census(None, [live(8)], 4 * ATOMS)) == 0
+    assert share(patterns, probe(None, patterns, 4 * ATOMS)) == pytest.approx(3 / 8)
+    assert share([live(8)], probe(None, [live(8)], 4 * ATOMS)) == 0
 
 
 def test_atoms_dead_for_a_class_are_counted_though_another_class_uses_them():
     patterns = [live(5), live(3, first=5)]
-    batch = census([0, 1], patterns, 4 * ATOMS)
+    batch = probe([0, 1], patterns, 4 * ATOMS)
     assert share(patterns, batch) == pytest.approx((3 / 8 + 5 / 8) / 2)
     assert share(patterns, batch, rows_at_a_time=1) == share(patterns, batch)
 
 
 def test_without_enough_examples_a_class_the_examples_count_together():
     patterns = [live(5), live(2, first=5)]
-    assert share(patterns, census([0, 1], patterns, 2 * ATOMS)) == pytest.approx(1 / 8)
+    assert share(patterns, probe([0, 1], patterns, 2 * ATOMS)) == pytest.approx(1 / 8)
 
 
 def test_atoms_count_by_their_weight():
     patterns, weights = [live(7)], [1.0] * 7 + [3.0]
     assert share(
-        patterns, census(None, patterns, 4 * ATOMS), latent=Categorical(atoms=ATOMS, weights=weights)
+        patterns, probe(None, patterns, 4 * ATOMS), latent=Categorical(atoms=ATOMS, weights=weights)
     ) == pytest.approx(0.3)
     never_drawn = Categorical(atoms=ATOMS, weights=[1.0] * 7 + [0.0])
-    assert share(patterns, census(None, patterns, 4 * ATOMS), latent=never_drawn) < 1e-9
+    assert share(patterns, probe(None, patterns, 4 * ATOMS), latent=never_drawn) < 1e-9
 
 
-def test_a_census_is_taken_where_it_says_something():
+def test_examples_are_asked_for_where_they_say_something():
     atoms = Categorical(atoms=ATOMS)
-    assert census_examples(Uniform(), 10) == census_examples(Categorical(atoms=1), 10) == 0
-    assert census_examples(atoms, None) == 4 * ATOMS <= census_examples(atoms, 10) / 10
-    assert census_examples(atoms, LARGEST_CENSUS) == 4 * ATOMS
+    assert probe_examples(Uniform(), 10) == probe_examples(Categorical(atoms=1), 10) == 0
+    assert probe_examples(atoms, None) == 4 * ATOMS <= probe_examples(atoms, 10) / 10
+    assert probe_examples(atoms, LARGEST_PROBE) == 4 * ATOMS
 
 
 def test_the_objective_reports_it_and_the_run_warns_of_it_once_late(tmp_path, capsys):
@@ -106,12 +106,15 @@ def test_the_objective_reports_it_and_the_run_warns_of_it_once_late(tmp_path, ca
         time=UniformTime(),
         data=DataTerm(1.0, MonteCarlo(), Gate("constant", 1.0)),
     )
-    draws = Draws(9, count=made.census_examples)
-    whole = Batch(draws.integers(5, 6), draws.integers(3))
-    found = made.diagnostics(Batch(whole.x_0[:6], whole.cond[:6]), Draws(0, count=6), whole)
+
+    def probe_batch(number: int) -> Batch:
+        return Batch(Draws(9, count=number).integers(5, 6), Draws(9, count=number).integers(3))
+
+    found = made.diagnostics(probe_batch(6), Draws(0, count=6), probe_batch)
     assert 0 <= found["unused_atoms"] <= 1
     reporter = Reporter(tmp_path, SimpleNamespace(enabled=False), steps=40, batch_size=16)
     for step in (10, 20, 40):
-        reporter.report(step, {}, found | {"mixture_collapsed": 0.0, "unused_atoms": 0.25})
+        told = made.warnings(found | {"mixture_collapsed": 0.0, "unused_atoms": 0.25}, step / 40)
+        reporter.report(step, {}, found, told)
     assert capsys.readouterr().err.count("warning: step 20: 25% of the one-step samples") == 1
     assert (tmp_path / "warnings.txt").read_text().startswith("unused-atoms: step 20")

@@ -150,7 +150,7 @@ def test_reports_are_means_since_the_last_one(folder, one_rank):
     every = losses(folder / "one-0")
     expected = [sum(every[0:5]) / 5, sum(every[5:10]) / 5, sum(every[10:12]) / 2]
     assert relative(losses(folder / "seldom"), expected) < 1e-6
-    assert "step 4 diagnostics  mean_logit" in one_rank and "census 5 " in one_rank
+    assert "step 4 diagnostics  mean_logit" in one_rank and "probed 5 " in one_rank
 
 
 def test_progress_is_lines_when_not_in_a_terminal(one_rank):

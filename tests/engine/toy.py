@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from di4c.contracts import Batch, DataSource, Objective, Split
+from di4c.diagnostics.warnings import mixture_warnings
 from di4c.engine.options import OptimizerOptions, ScheduleOptions, TrainOptions
 from di4c.errors import DataError
 
@@ -98,8 +99,6 @@ class ToyObjective(Objective):
     though the loss is not. collapsed: what diagnostics report. pause: seconds a forward pass waits.
     """
 
-    census_examples = 5
-
     def __init__(self, *, poison=(), explode=(), collapsed: float = 0.0, pause: float = 0.0, dropout: float = 0.0):
         super().__init__()
         torch.manual_seed(0)
@@ -120,10 +119,13 @@ class ToyObjective(Objective):
         time.sleep(self.pause)
         return {"loss": loss, "masked": masked.sum(1).float()}
 
-    def diagnostics(self, batch, draws, census):
+    def diagnostics(self, batch, draws, probe_batch=None):
         features = self.model(batch.x_0)
         return {
             "mean_logit": float(features.mean()),
-            "census": float(len(census.x_0)),
+            "probed": float(len(probe_batch(5).x_0)),
             "mixture_collapsed": self.collapsed,
         }
+
+    def warnings(self, found, progress):
+        return mixture_warnings(found, progress)

@@ -214,7 +214,7 @@ def test_a_trained_student_that_collapsed_is_told_from_a_healthy_one(tmp_path, c
         (tmp_path / name).mkdir()
         reporter = Reporter(tmp_path / name, SimpleNamespace(enabled=False), steps=40, batch_size=16)
         for step in (20, 40):
-            reporter.report(step, {}, found[name])
+            reporter.report(step, {}, found[name], made.warnings(found[name], step / 40))
     assert found["healthy"]["total_correlation_nats"] > 0.3 > 0.05 > found["collapsed"]["mutual_information_nats"]
     assert abs(found["collapsed"]["total_correlation_nats"]) < 0.05
     assert not (tmp_path / "healthy/warnings.txt").exists()

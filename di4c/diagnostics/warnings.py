@@ -1,0 +1,28 @@
+"""What the diagnostics of a mixture warn of, and what helps."""
+
+from collections.abc import Mapping
+
+COLLAPSED = (
+    "the mixture has collapsed to a product (or has not formed yet): λ carries almost no information about x_0, so that "
+    "one-step samples cannot have correlated positions. Try a higher learning rate for the student head "
+    "(train.optimizer.lr_multipliers, e.g. {head: 5}) or a larger initial scale of it (student.head.scale), a heavier "
+    "data term (objective.data.weight, gate), more components (objective.components), latent: categorical with "
+    "components: all"
+)
+UNUSED = (
+    "of the one-step samples come from atoms of λ that explain none of the data: they get no gradient of the likelihood, "
+    "but are drawn like the others. Put weight on the marginals (objective.data.estimator: control-variate with "
+    "gate.scale below 1), or take fewer atoms (latent.atoms)"
+)
+UNUSED_SHARE = 1 / 5
+"""What is warned of in the second half of a run."""
+
+
+def mixture_warnings(found: Mapping[str, float], progress: float) -> dict[str, str]:
+    """{name: warning} by what `mixture_diagnostics` and `unused_atoms` found; as Objective.warnings."""
+    told = {}
+    if found.get("mixture_collapsed", 0) > 0:
+        told["mixture-collapsed"] = COLLAPSED
+    if found.get("unused_atoms", 0) > UNUSED_SHARE and progress >= 1 / 2:
+        told["unused-atoms"] = f"{found['unused_atoms']:.0%} {UNUSED}"
+    return told
