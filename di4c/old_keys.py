@@ -41,6 +41,11 @@ def renamed_path(path: Sequence[str | int], source: str) -> list[str | int]:
     return result
 
 
+def reference_values(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """What a stored evaluation says of real data, whatever version wrote it; {} where it says nothing."""
+    return evaluation.get("reference_values") or evaluation.get("floors") or {}
+
+
 def _warn(source: str | None, told: list[str]) -> None:
     if told and source is not None:
         warnings.warn(f"{source}: old keys, still read: {', '.join(told)}", FutureWarning, stacklevel=3)

@@ -128,7 +128,7 @@ def test_no_shadowing_of_the_standard_library():
 
 
 SUCCESSORS_OF_THE_ALGORITHM = ("kernels", "mixture", "diagnostics", "losses")
-"""The rooms that read like one text: short files, and few floors between a loss and its arithmetic."""
+"""The rooms that read like one text: short files, and few storeys between a loss and its arithmetic."""
 
 
 def longest_chain(room: str) -> list[str]:

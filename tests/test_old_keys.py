@@ -5,7 +5,7 @@ import warnings
 import pytest
 
 from di4c.errors import SpecError
-from di4c.old_keys import RENAMED, renamed, renamed_path
+from di4c.old_keys import RENAMED, reference_values, renamed, renamed_path
 
 
 def written(above: str, key: str, value: object) -> dict:
@@ -40,3 +40,8 @@ def test_the_path_of_a_change_is_renamed_too():
 def test_a_key_without_use_is_left_out():
     with pytest.warns(FutureWarning, match="objective.fused has no use any more"):
         assert renamed({"objective": {"fused": True, "targets": 1}}, "a.yaml") == {"objective": {"targets": 1}}
+
+
+@pytest.mark.parametrize("stored", [{"floors": {"x": 1}}, {"reference_values": {"x": 1}}])
+def test_stored_evaluations_of_earlier_versions_are_read(stored):
+    assert reference_values(stored) == {"x": 1} and reference_values({}) == {}

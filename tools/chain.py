@@ -29,7 +29,7 @@ ABOUT = (
 
 
 class Chain(NamedTuple):
-    """parts: of tools/specs/NAME-PART.yaml, in order; judged, guarded: the metrics of tools/judge.py; settings: of a part, with {runs}."""
+    """parts: of tools/specs/NAME-PART.yaml, in order; judged, guarded: the metrics of tools/significance.py; settings: of a part, with {runs}."""
 
     parts: tuple[str, ...]
     judged: str
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Trains, evaluates and judges one chain."""
+    """Trains, evaluates and checks one chain."""
     chain, runs = CHAINS[arguments.name], Path(arguments.runs or f"runs/{arguments.name}-{arguments.seed}")
     parts = chain.parts + ((CONTROL,) if arguments.control else ())
     for part in parts:
@@ -68,8 +68,17 @@ def run(arguments: argparse.Namespace) -> None:
     report = runs / ("report-control" if arguments.control else "report")
     timed(runs, report.name, ["eval", "--run", runs / "student", *also, "--out", report])
     about = f"{arguments.name}, training seed {arguments.seed}."
-    judging = ["judge", report / "eval.json", "--judged", chain.judged, "--guarded", chain.guarded, "--about", about]
-    command([*judging, "--seconds", runs / "chain.json", "--out", runs / "verdict.json"])
+    checked = [
+        "significance",
+        report / "eval.json",
+        "--judged",
+        chain.judged,
+        "--guarded",
+        chain.guarded,
+        "--about",
+        about,
+    ]
+    command([*checked, "--seconds", runs / "chain.json", "--out", runs / "verdict.json"])
 
 
 def collect(folders: list[Path], file: Path, note: str) -> None:

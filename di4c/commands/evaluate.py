@@ -42,7 +42,7 @@ def evaluate(options: argparse.Namespace) -> None:
         say = _progress() if ranks.first else lambda done, total, text: None
         outcome = compare(run, settings, options.out, also=also, ranks=ranks, say=say, alone=options.alone)
         if outcome is not None:
-            shown = outcome.rows, outcome.floors, outcome.higher_is_better
+            shown = outcome.rows, outcome.reference_values, outcome.higher_is_better
             print_table(terminal_table(*shown))
             print(
                 f"{finding(*shown)}\n"

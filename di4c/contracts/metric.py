@@ -29,7 +29,7 @@ class Generation:
 class Metric(ABC):
     """A named measurement. Constructed, by keyword, with what it asks for of `data` (a DataSource), `process` and `judge` (eval.judge).
 
-    higher_is_better: which way is good; None for a guard, which should be near its floor.
+    higher_is_better: which way is good; None for a guard, which should be near its reference value.
     needs_samples: False for what is measured without the generation's x_0 (a likelihood): x_0 is then empty.
     """
 
@@ -40,6 +40,6 @@ class Metric(ABC):
     def __call__(self, generation: Generation) -> dict[str, float]:
         """{metric name with its unit: value}."""
 
-    def floor(self, num_samples: int, draws: Draws) -> dict[str, float]:
+    def reference_values(self, num_samples: int, draws: Draws) -> dict[str, float]:
         """The same quantities for real training data against the held-out data at that sample size; {} if senseless."""
         return {}

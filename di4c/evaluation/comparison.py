@@ -35,7 +35,7 @@ class Outcome:
     """What was measured, and the folder that holds it."""
 
     rows: list[Row]
-    floors: dict[str, dict[str, float]]
+    reference_values: dict[str, dict[str, float]]
     higher_is_better: dict[str, bool | None]
     folder: Path
 
@@ -77,10 +77,10 @@ def compare(
     measured = sweep.run(entrants(run, settings.mixture_sizes, also, alone=alone))
     if not ranks.first:
         return None
-    by_seed = sweep.floors()
-    floors = {name: spread(values[name] for values in by_seed) for name in by_seed[0]}
+    by_seed = sweep.reference_values()
+    reference_values = {name: spread(values[name] for values in by_seed) for name in by_seed[0]}
     directions = {name: better for m in measured for name, better in m.higher_is_better.items()}
-    outcome = Outcome(rows_of(measured), floors, directions, out)
+    outcome = Outcome(rows_of(measured), reference_values, directions, out)
     with writing(out):
         _write(outcome, run, settings, also, _copied_grids(measured, out), [metric for _, metric in sweep.metrics])
     return outcome
@@ -165,7 +165,7 @@ def _write(
     metrics: Sequence[Metric],
 ) -> None:
     """eval.json, eval.csv, eval.png, report.html."""
-    rows, floors, out = outcome.rows, outcome.floors, outcome.folder
+    rows, reference_values, out = outcome.rows, outcome.reference_values, outcome.folder
     made = environment()
     models = {REFERENCE: str(run.path)} if run.student is None else {"student": str(run.path)}
     models |= {name: str(other.path) for name, other in also.items()}
@@ -178,7 +178,7 @@ def _write(
     write_json(
         out / "eval.json",
         rows,
-        floors=floors,
+        reference_values=reference_values,
         higher_is_better=outcome.higher_is_better,
         settings=shown,
         spec=spec,
@@ -186,12 +186,12 @@ def _write(
         versions=made["versions"],
     )
     write_csv(out / "eval.csv", rows)
-    plot = metrics_figure(rows, floors, outcome.higher_is_better)
+    plot = metrics_figure(rows, reference_values, outcome.higher_is_better)
     write_atomically(out / "eval.png", plot)
     Report(
         title=f"Few-step sampling: {run.path.resolve().name}",
         rows=rows,
-        floors=floors,
+        reference_values=reference_values,
         higher_is_better=outcome.higher_is_better,
         plot=plot,
         grids=grids,

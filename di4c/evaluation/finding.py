@@ -9,7 +9,9 @@ from di4c.evaluation.table import REFERENCE, Row, metric_names, number, plain
 Directions = Mapping[str, bool | None]
 
 
-def finding(rows: Sequence[Row], floors: Mapping[str, Mapping[str, float]], higher_is_better: Directions) -> str:
+def finding(
+    rows: Sequence[Row], reference_values: Mapping[str, Mapping[str, float]], higher_is_better: Directions
+) -> str:
     """One sentence on the first metric that has a good direction, at the fewest steps; "" where there is none.
 
     With a student: its value against the teacher's at as many steps, how many steps of the teacher it is as good as, and what
@@ -24,7 +26,7 @@ def finding(rows: Sequence[Row], floors: Mapping[str, Mapping[str, float]], high
         if student.keys() & teacher.keys():
             return _of_student(student, teacher, _known(rows, "student", "product", name), name, higher)
         if teacher:
-            return _of_teacher(teacher, floors.get(name), name)
+            return _of_teacher(teacher, reference_values.get(name), name)
     return ""
 
 
@@ -57,12 +59,12 @@ def _reach(own: Row, teacher: Mapping[int, Row], name: str, higher: bool) -> str
     )
 
 
-def _of_teacher(teacher: Mapping[int, Row], floor: Mapping[str, float] | None, name: str) -> str:
+def _of_teacher(teacher: Mapping[int, Row], known: Mapping[str, float] | None, name: str) -> str:
     few, many = min(teacher), max(teacher)
     told = f"The teacher's {plain(name)} is {_value(teacher[few], name)} at {told_steps(few)}"
     if many > few:
         told += f" and {_value(teacher[many], name)} at {told_steps(many)}"
-    return told + (f"; real training data have {number(floor['mean'])}." if floor else ".")
+    return told + (f"; real training data have {number(known['mean'])}." if known else ".")
 
 
 def _compared(one: Row, other: Row, name: str, higher: bool) -> int:

@@ -33,7 +33,7 @@ th { color: var(--faint); font-weight: 600; border-bottom: 1.5px solid var(--ink
 td.name, th.name { text-align: left; position: sticky; left: 0; background: #fff; }
 td.steps { vertical-align: top; font-weight: 650; }
 tr.first td { border-top: 1px solid var(--line); }
-tr.floor td { border-top: 1px solid var(--ink); color: var(--faint); }
+tr.reference td { border-top: 1px solid var(--ink); color: var(--faint); }
 .std { display: block; color: var(--faint); font-size: 11px; line-height: 1.1; }
 .ratio { display: inline-block; min-width: 42px; margin-left: 4px; padding: 0 4px; border-radius: 5px; color: var(--faint);
          background: var(--soft); font-size: 12px; }

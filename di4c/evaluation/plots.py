@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from di4c.evaluation.style import FAINT, FLOOR, INK, looks, quiet_axes
+from di4c.evaluation.style import FAINT, INK, REFERENCE_LINE, looks, quiet_axes
 from di4c.evaluation.table import Row, metric_names, model_label
 
 COLUMNS = 3
@@ -19,13 +19,15 @@ LOG_FROM = 4
 
 
 def metrics_figure(
-    rows: Sequence[Row], floors: Mapping[str, Mapping[str, float]], higher_is_better: Mapping[str, bool | None]
+    rows: Sequence[Row],
+    reference_values: Mapping[str, Mapping[str, float]],
+    higher_is_better: Mapping[str, bool | None],
 ) -> bytes:
-    """A PNG: one panel a metric, the metric against steps, a line a model and mixture size, bands of one std, floors dashed."""
+    """A PNG: one panel a metric, the metric against steps, a line a model and mixture size, bands of one std, reference_values dashed."""
     names = metric_names(rows)
     figure, panels = _panels(len(names))
     for axes, name in zip(panels, names, strict=True):
-        _draw_metric(axes, name, rows, floors.get(name))
+        _draw_metric(axes, name, rows, reference_values.get(name))
         axes.set_title(_title(name, higher_is_better.get(name, False)), fontsize=10.5, color=INK, loc="left")
     _legend(figure, panels)
     return _png(figure)
@@ -65,7 +67,7 @@ def read_curves(path: Path) -> dict[str, tuple[list[int], list[float]]]:
     return curves
 
 
-def _draw_metric(axes: Any, name: str, rows: Sequence[Row], floor: Mapping[str, float] | None) -> None:
+def _draw_metric(axes: Any, name: str, rows: Sequence[Row], known: Mapping[str, float] | None) -> None:
     shown = [row for row in rows if name in row["metrics"]]
     styles = looks(list(dict.fromkeys((row["model"], row["mixture_size"]) for row in shown)))
     for key, look in styles.items():
@@ -78,9 +80,11 @@ def _draw_metric(axes: Any, name: str, rows: Sequence[Row], floor: Mapping[str, 
                   markersize=5.5, markeredgecolor="white", markeredgewidth=0.6, label=model_label(*key))  # fmt: skip
         low, high = ([m + sign * s for m, s in zip(mean, std, strict=True)] for sign in (-1, 1))
         axes.fill_between(steps, low, high, color=look.colour, alpha=0.15, linewidth=0)
-    if floor is not None:
-        axes.axhline(floor["mean"], color=FLOOR, linestyle="--", linewidth=1.1, label="training data (floor)")
-    _scale(axes, [row["metrics"][name]["mean"] for row in shown] + ([floor["mean"]] if floor else []))
+    if known is not None:
+        axes.axhline(
+            known["mean"], color=REFERENCE_LINE, linestyle="--", linewidth=1.1, label="training data (reference)"
+        )
+    _scale(axes, [row["metrics"][name]["mean"] for row in shown] + ([known["mean"]] if known else []))
     steps = sorted({row["steps"] for row in shown})
     axes.set_xscale("log", base=2)
     axes.set_xticks(steps, [str(n) for n in steps])

@@ -31,7 +31,7 @@ class Report:
 
     title: str
     rows: Sequence[Row]
-    floors: Mapping[str, Mapping[str, float]]
+    reference_values: Mapping[str, Mapping[str, float]]
     higher_is_better: Mapping[str, bool | None]
     plot: bytes
     grids: Mapping[tuple[str, Any, int], Path]
@@ -43,7 +43,7 @@ class Report:
 
     def html(self) -> str:
         """The page."""
-        found = finding(self.rows, self.floors, self.higher_is_better)
+        found = finding(self.rows, self.reference_values, self.higher_is_better)
         body = [
             f"<h1>{escape(self.title)}</h1>",
             f'<p class="lead">{escape(self._lead())}</p>',
@@ -101,10 +101,10 @@ class Report:
             for i, row in enumerate(group):
                 first = f'<td class="steps" rowspan="{len(group)}">{steps}</td>' if i == 0 else ""
                 lines.append(f"<tr{' class=first' if i == 0 else ''}>{first}{self._row(row, names)}</tr>")
-        if self.floors:
-            known = "".join(f"<td>{self._value(self.floors.get(name))}</td>" for name in names)
+        if self.reference_values:
+            known = "".join(f"<td>{self._value(self.reference_values.get(name))}</td>" for name in names)
             lines.append(
-                f'<tr class="floor"><td></td><td class="name">training data (floor)</td><td></td><td></td>{known}</tr>'
+                f'<tr class="reference"><td></td><td class="name">training data (reference)</td><td></td><td></td>{known}</tr>'
             )
         return f'<div class="scroll"><table>{"".join(lines)}</table></div>'
 

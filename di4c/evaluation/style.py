@@ -8,7 +8,7 @@ from di4c.evaluation.table import REFERENCE
 
 INK = "#2b2f38"
 FAINT = "#8a909c"
-FLOOR = "#6b7280"
+REFERENCE_LINE = "#6b7280"
 OTHERS = ("#009E73", "#E69F00", "#0072B2", "#56B4E9")
 ATOM_BLUES = ("#9cc9e3", "#4f9fcd", "#1f6fa8", "#0b3c66")
 ATOM_MARKERS = ("D", "^", "v", "P")

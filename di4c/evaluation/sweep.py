@@ -87,10 +87,10 @@ class Sweep:
         self.say(total, total, "")
         return [self._measurement(*pair) for pair in pairs] if self.ranks.first else []
 
-    def floors(self) -> list[dict[str, float]]:
+    def reference_values(self) -> list[dict[str, float]]:
         """For every seed what the metrics say of real training data, at the same sample size."""
         return [
-            _merged(m.floor(self.samples, self._draws(seed).child("floor")) for _, m in self.metrics)
+            _merged(m.reference_values(self.samples, self._draws(seed).child("floor")) for _, m in self.metrics)
             for seed in self.seeds
         ]
 

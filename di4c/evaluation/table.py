@@ -110,7 +110,9 @@ def number(value: float, like: float | None = None) -> str:
 
 
 def terminal_table(
-    rows: Sequence[Row], floors: Mapping[str, Mapping[str, float]], higher_is_better: Mapping[str, bool | None]
+    rows: Sequence[Row],
+    reference_values: Mapping[str, Mapping[str, float]],
+    higher_is_better: Mapping[str, bool | None],
 ) -> Table:
     """The table for people: grouped by steps, each value with its ratio to the teacher's, green where it is better."""
     names = metric_names(rows)
@@ -129,9 +131,9 @@ def terminal_table(
         label = model_label(row["model"], row["mixture_size"])
         steps = str(row["steps"]) if first else ""
         table.add_row(steps, label, number(row["latency_ms_per_sample"]), *cells, end_section=last)
-    if floors:
-        known = [number(floors[name]["mean"]) if name in floors else "" for name in names]
-        table.add_row("", "training data (floor)", "", *known, style="dim")
+    if reference_values:
+        known = [number(reference_values[name]["mean"]) if name in reference_values else "" for name in names]
+        table.add_row("", "training data (reference)", "", *known, style="dim")
     return table
 
 

@@ -22,7 +22,7 @@ class DecodedImages(Metric):
     """`decoded_frechet_distance`, `decoded_covariance_error`, `decoded_pair_tv`: as `frechet` and `pairwise`.
 
     The samples' codes are decoded to levels of the images' data set and compared with its held-out images themselves,
-    so the tokenizer's own loss is part of every figure; the floor, decoded codes of real training images, shows how
+    so the tokenizer's own loss is part of every figure; the reference value, decoded codes of real training images, shows how
     much. For data of kind vq-tokens. dimensions: principal components of the pixels; levels, max_positions: as in
     `pairwise`.
 
@@ -53,7 +53,7 @@ class DecodedImages(Metric):
     def __call__(self, generation: Generation) -> dict[str, float]:
         return self.errors(generation.x_0)
 
-    def floor(self, num_samples: int, draws: Draws) -> dict[str, float]:
+    def reference_values(self, num_samples: int, draws: Draws) -> dict[str, float]:
         train = reference(self.data, "train", max(num_samples, self.max_references))
         return self.errors(subset(train, num_samples, draws))
 

@@ -10,7 +10,7 @@ from di4c_plugins.metrics.reference import reference, subset
 class Entropy(Metric):
     """`position_entropy_nats`, the mean over positions of the samples' marginal entropy, and `unique_fraction`.
 
-    Neither is good because it is high: they should be near the floor, which is the data's own. A model that has collapsed
+    Neither is good because it is high: they should be near the reference value, which is the data's own. A model that has collapsed
     onto few samples falls below it. The entropy is the plug-in estimate, biased downwards by about (S − 1)/2n.
     """
 
@@ -22,7 +22,7 @@ class Entropy(Metric):
     def __call__(self, generation: Generation) -> dict[str, float]:
         return self._of(generation.x_0.cpu())
 
-    def floor(self, num_samples: int, draws: Draws) -> dict[str, float]:
+    def reference_values(self, num_samples: int, draws: Draws) -> dict[str, float]:
         return self._of(subset(reference(self.data, "train", num_samples), num_samples, draws))
 
     def _of(self, x: Tensor) -> dict[str, float]:

@@ -21,7 +21,7 @@ class Frechet(Metric):
     features: "pca", the first `dimensions` principal components of the training tokens, taken as numbers and not rescaled
         (for digits: of the pixels in grey levels 0–16); "tokens", the tokens themselves; or "pkg.module:function", a map
         of your own from tokens [n, D] to features [n, F].
-    Biased upwards by the finite sample (see the floor). At most `max_references` real examples are used.
+    Biased upwards by the finite sample (see the reference value). At most `max_references` real examples are used.
     """
 
     def __init__(self, *, data: DataSource, features: str = "pca", dimensions: int = 16, max_references: int = 10_000):
@@ -38,7 +38,7 @@ class Frechet(Metric):
     def __call__(self, generation: Generation) -> dict[str, float]:
         return {"frechet_distance": self.distance(generation.x_0.cpu())}
 
-    def floor(self, num_samples: int, draws: Draws) -> dict[str, float]:
+    def reference_values(self, num_samples: int, draws: Draws) -> dict[str, float]:
         train = reference(self.data, "train", max(num_samples, self.max_references))
         return {"frechet_distance": self.distance(subset(train, num_samples, draws))}
 

@@ -53,7 +53,7 @@ class GenerativePerplexity(Metric):
     def __call__(self, generation: Generation) -> dict[str, float]:
         return self.of(generation.x_0, self.device or generation.draws.device)
 
-    def floor(self, num_samples: int, draws: Draws) -> dict[str, float]:
+    def reference_values(self, num_samples: int, draws: Draws) -> dict[str, float]:
         train = reference(self.data, "train", max(num_samples, 10_000))
         return self.of(subset(train, num_samples, draws), self.device or draws.device)
 

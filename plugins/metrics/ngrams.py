@@ -16,7 +16,7 @@ FACTOR = 0x9E3779B97F4A7C15 - 2**64  # an odd 64-bit number: hashes of n-grams b
 class Frequencies(Metric):
     """Total variation distances between tables of frequencies: the held-out text's commonest cells and the rest.
 
-    All are biased upwards by the finite sample; the floor (training text at the same sample size) shows by how much.
+    All are biased upwards by the finite sample; the reference value (training text at the same sample size) shows by how much.
     """
 
     def __init__(self, *, data: DataSource, cells: int, max_references: int):
@@ -29,7 +29,7 @@ class Frequencies(Metric):
     def __call__(self, generation: Generation) -> dict[str, float]:
         return self.distances(generation.x_0.cpu())
 
-    def floor(self, num_samples: int, draws: Draws) -> dict[str, float]:
+    def reference_values(self, num_samples: int, draws: Draws) -> dict[str, float]:
         train = reference(self.data, "train", max(num_samples, self.max_references))
         return self.distances(subset(train, num_samples, draws))
 

@@ -16,7 +16,7 @@ class Pairwise(Metric):
         taken as numbers, so it says something for grey levels only; `covariance: false` leaves it out for codes and words).
     pair_tv: mean over pairs of the total variation distance ½ Σ_ab |P_samples(a, b) − P_data(a, b)| of the tables of
         x^d and x^e, the states grouped into `levels` equal ranges.
-    Both are biased upwards by the finite sample; the floor shows by how much. Sequences longer than `max_positions` are
+    Both are biased upwards by the finite sample; the reference value shows by how much. Sequences longer than `max_positions` are
     measured on that many evenly spaced positions; at most `max_references` held-out examples are used.
     """
 
@@ -38,7 +38,7 @@ class Pairwise(Metric):
     def __call__(self, generation: Generation) -> dict[str, float]:
         return self.errors(generation.x_0.cpu())
 
-    def floor(self, num_samples: int, draws: Draws) -> dict[str, float]:
+    def reference_values(self, num_samples: int, draws: Draws) -> dict[str, float]:
         train = reference(self.data, "train", max(num_samples, self.max_references))
         return self.errors(subset(train, num_samples, draws))
 

@@ -31,7 +31,7 @@ class SmilesSyntax(Metric):
     def __call__(self, generation: Generation) -> dict[str, float]:
         return self._share(generation.x_0.cpu())
 
-    def floor(self, num_samples: int, draws: Draws) -> dict[str, float]:
+    def reference_values(self, num_samples: int, draws: Draws) -> dict[str, float]:
         return self._share(
             subset(reference(self.data, "train", max(num_samples, self.max_references)), num_samples, draws)
         )

@@ -66,7 +66,7 @@ class Mean(Metric):
             raise KeyboardInterrupt
         return {"mean": float(generation.x_0.double().mean()), "labels": float(generation.cond.double().mean())}
 
-    def floor(self, num_samples, draws):
+    def reference_values(self, num_samples, draws):
         return {"mean": 1.0, "labels": 0.5}
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from di4c.evaluation.sweep import Measurement
 
-FLOORS = {"frechet_distance": {"mean": 11.0, "std": 0.5}}
+REFERENCE_VALUES = {"frechet_distance": {"mean": 11.0, "std": 0.5}}
 HIGHER_IS_BETTER = {"frechet_distance": False, "unique_fraction": None}
 VALUES = {("teacher", None): 200.0, ("student", "inf"): 80.0, ("student", 4): 150.0, ("student", "product"): 190.0}
 

@@ -33,10 +33,10 @@ def test_a_run_is_compared_with_its_teacher_and_the_result_is_complete(runs, tmp
     keys = [(row["model"], row["mixture_size"]) for row in outcome.rows if row["steps"] == 1]
     assert keys == [("teacher", None), ("student", "inf"), ("student", 2), ("student", "product"), ("other", None)]
     values = json.loads((tmp_path / "eval.json").read_text())
-    assert list(values)[:1] == ["rows"] and {"rows", "spec", "commit", "floors", "settings"} <= set(values)
+    assert list(values)[:1] == ["rows"] and {"rows", "spec", "commit", "reference_values", "settings"} <= set(values)
     assert values["rows"] == outcome.rows
     assert set(outcome.rows[0]["metrics"]) == {"covariance_error", "pair_tv", "frechet_distance", "nll_nats_per_token"}
-    assert set(values["floors"]) == {"covariance_error", "pair_tv", "frechet_distance"}
+    assert set(values["reference_values"]) == {"covariance_error", "pair_tv", "frechet_distance"}
     made = {
         str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file() and "cells" not in path.parts
     }

@@ -7,7 +7,7 @@ from PIL import Image
 from di4c.evaluation.plots import metrics_figure, read_curves, training_figure
 from di4c.evaluation.style import looks
 from di4c.evaluation.table import rows_of
-from tests.evaluation.tables import FLOORS, HIGHER_IS_BETTER, VALUES, measurements
+from tests.evaluation.tables import REFERENCE_VALUES, HIGHER_IS_BETTER, VALUES, measurements
 
 
 def pixels(png: bytes) -> np.ndarray:
@@ -15,7 +15,7 @@ def pixels(png: bytes) -> np.ndarray:
 
 
 def test_every_model_is_drawn_in_its_colour():
-    png = metrics_figure(rows_of(measurements()), FLOORS, HIGHER_IS_BETTER)
+    png = metrics_figure(rows_of(measurements()), REFERENCE_VALUES, HIGHER_IS_BETTER)
     seen = {tuple(p) for p in np.unique(pixels(png), axis=0)}
     for look in looks(list(VALUES)).values():
         wanted = tuple(int(look.colour[i : i + 2], 16) for i in (1, 3, 5))

@@ -8,7 +8,7 @@ from di4c.evaluation.plots import metrics_figure
 from di4c.evaluation.report import Report
 from di4c.evaluation.table import rows_of
 from tests.evaluation.systems import Mean
-from tests.evaluation.tables import FLOORS, HIGHER_IS_BETTER, VALUES, measurements
+from tests.evaluation.tables import REFERENCE_VALUES, HIGHER_IS_BETTER, VALUES, measurements
 
 ROWS = rows_of(measurements())
 
@@ -38,9 +38,9 @@ def html(tmp_path):
     """The page of a comparison whose samples are text, one of it hostile."""
     sample = tmp_path / "x.txt"
     sample.write_text("<script>alert(1)</script>")
-    plot = metrics_figure(ROWS, FLOORS, HIGHER_IS_BETTER)
+    plot = metrics_figure(ROWS, REFERENCE_VALUES, HIGHER_IS_BETTER)
     report = Report(
-        title="Digits & <few> steps", rows=ROWS, floors=FLOORS, higher_is_better=HIGHER_IS_BETTER, plot=plot,
+        title="Digits & <few> steps", rows=ROWS, reference_values=REFERENCE_VALUES, higher_is_better=HIGHER_IS_BETTER, plot=plot,
         grids={(model, size, steps): sample for model, size in VALUES for steps in (1, 2, 4, 8)}, data_grid=sample,
         curves=plot, spec="seed: 0", facts=[("commit", "abc123")], metrics=[Mean()],
     )  # fmt: skip
@@ -61,7 +61,7 @@ def test_the_page_has_its_parts(html):
     assert outline.titles == [
         "Quality against steps", "All numbers", "Samples", "Training", "What is measured", "How this was made",
     ]  # fmt: skip
-    assert "×0.40" in html and "abc123" in html and "seed: 0" in html and "training data (floor)" in html
+    assert "×0.40" in html and "abc123" in html and "seed: 0" in html and "training data (reference)" in html
 
 
 def test_the_finding_stands_at_the_top(html):

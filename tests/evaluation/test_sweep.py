@@ -96,7 +96,7 @@ def test_progress_counts_to_the_end(tmp_path):
 
 
 def test_floors_of_every_seed(tmp_path):
-    assert sweep(tmp_path).floors() == [{"mean": 1.0, "labels": 0.5}] * 2
+    assert sweep(tmp_path).reference_values() == [{"mean": 1.0, "labels": 0.5}] * 2
 
 
 def test_grid_shows_equally_many_of_each_class():

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from di4c.evaluation.table import number, print_table, ratio, rows_of, spread, terminal_table, write_csv, write_json
-from tests.evaluation.tables import FLOORS, HIGHER_IS_BETTER, measurements
+from tests.evaluation.tables import REFERENCE_VALUES, HIGHER_IS_BETTER, measurements
 
 ROWS = rows_of(measurements())
 
@@ -73,8 +73,8 @@ def test_numbers_are_short(value, shown):
 
 def test_terminal_table_shows_ratios_and_floors():
     console = Console(file=io.StringIO(), width=120)
-    print_table(terminal_table(ROWS, FLOORS, HIGHER_IS_BETTER), console)
+    print_table(terminal_table(ROWS, REFERENCE_VALUES, HIGHER_IS_BETTER), console)
     text = console.file.getvalue()
     assert "80.50 ×0.40" in text and "student, 4 atoms" in text and "student, product" in text
-    assert "training data (floor)" in text and "11.00" in text
+    assert "training data (reference)" in text and "11.00" in text
     assert "×1.00" not in text  # neither the teacher's own nor a guard's

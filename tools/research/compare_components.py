@@ -132,11 +132,14 @@ def store(seconds: float, runs: list[dict], evaluation: dict) -> None:
     sizes = {"student": runs[0]["components"], **{f"M{run['components']}": run["components"] for run in runs[1:]}}
     rows = [row | ({"components": sizes[row["model"]]} if row["model"] in sizes else {}) for row in evaluation["rows"]]
     by_size = {run["components"]: run["step_cpu_seconds"] for run in runs}
+    from di4c.old_keys import reference_values
+
     found = {
         "about": f"M components trained for {seconds:g} CPU seconds each (one thread), N = 16 target samples, λ in the last block only.",
         "seconds": seconds, "runs": runs,
         "step_ratio_64_over_16": by_size[64] / by_size[16] if {16, 64} <= set(by_size) else None,
-        "rows": rows, **{key: evaluation.get(key) for key in ("floors", "settings", "spec", "commit", "versions")},
+        "rows": rows, "reference_values": reference_values(evaluation),
+        **{key: evaluation.get(key) for key in ("settings", "spec", "commit", "versions")},
     }  # fmt: skip
     results = TOP / "tools/results"
     before = json.loads((results / "digits-components.json").read_text(encoding="utf-8"))
@@ -148,12 +151,13 @@ def store(seconds: float, runs: list[dict], evaluation: dict) -> None:
 def figure(found: dict) -> bytes:
     """A PNG: the metrics against steps, a line an M."""
     from di4c.evaluation.plots import metrics_figure
+    from di4c.old_keys import reference_values
 
     named = [
         row | {"model": f"M = {row['components']}" if "components" in row else row["model"], "mixture_size": None}
         for row in found["rows"] if row["mixture_size"] in (None, "inf")
     ]  # fmt: skip
-    return metrics_figure(named, found["floors"], {})
+    return metrics_figure(named, reference_values(found), {})
 
 
 def _run(size: int) -> str:

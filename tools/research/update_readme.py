@@ -16,6 +16,7 @@ from pathlib import Path
 from gpu_checks.table import FILE, gpu_table
 
 from di4c.evaluation.table import Row, model_label, number, ratio
+from di4c.old_keys import reference_values
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "tools/results"
@@ -63,7 +64,7 @@ def demo_summary(stored: dict) -> str:
                 f"{ratio(rows, student, name):.2f}",
             ]
         )
-    lines.append(["*real images*", "", number(stored["floors"][name]["mean"]), ""])
+    lines.append(["*real images*", "", number(reference_values(stored)[name]["mean"]), ""])
     settings = stored["settings"]
     note = (
         f"Fréchet distance to held-out digits; lower is better. Mean over {settings['seeds']} sampling seeds of {settings['samples']} samples "
@@ -73,7 +74,7 @@ def demo_summary(stored: dict) -> str:
 
 
 def judged(stored: dict) -> str:
-    """A result of tools/judge.py: its two metrics up to the last number of steps it is judged at, and what was found there."""
+    """A result of tools/significance.py: its two metrics up to the last number of steps it is judged at, and what was found there."""
     outcome = stored["verdict"]
     last = max(case["steps"] for case in outcome["at"])
     steps = sorted({row["steps"] for row in stored["rows"] if row["steps"] <= last})
@@ -102,8 +103,8 @@ def comparison_table(stored: dict, columns: list[tuple[str, int]]) -> str:
         [model_label(model, size), *(_cell(rows, _row(rows, (model, steps, size)), name) for name, steps in columns)]
         for model, size in models
     ]
-    floors = [number(stored["floors"][name]["mean"]) for name, _ in columns]
-    return markdown_table(head, [*lines, ["*training data (floor)*", *floors]])
+    known = [number(reference_values(stored)[name]["mean"]) for name, _ in columns]
+    return markdown_table(head, [*lines, ["*training data (reference)*", *known]])
 
 
 def digits_seeds(stored: dict) -> str:

@@ -45,11 +45,11 @@ def test_codes_are_measured_as_what_they_decode_to():
     assert all(metric.errors(noise)[name] > value for name, value in values.items())
 
 
-def test_the_floor_is_that_of_decoded_training_codes():
+def test_the_reference_is_that_of_decoded_training_codes():
     metric = DecodedImages(data=Uncoded(), dimensions=8)
-    floor = metric.floor(200, Draws(0, count=200))
-    assert floor.keys() == metric.errors(torch.zeros(3, 64, dtype=torch.int64)).keys()
-    assert 0 < floor["decoded_pair_tv"] < 0.3
+    known = metric.reference_values(200, Draws(0, count=200))
+    assert known.keys() == metric.errors(torch.zeros(3, 64, dtype=torch.int64)).keys()
+    assert 0 < known["decoded_pair_tv"] < 0.3
 
 
 def test_other_data_are_an_error():

@@ -18,6 +18,6 @@ def test_collapse_is_seen(source, generation, correlated):
     assert collapsed == {"position_entropy_nats": 0.0, "unique_fraction": 0.01}
 
 
-def test_floor_is_the_datas_own_diversity(source, generation, correlated):
+def test_the_reference_is_the_datas_own_diversity(source, generation, correlated):
     metric = Entropy(data=source(correlated, correlated[:10], 5))
-    assert metric.floor(4000, Draws(0)) == metric(generation(correlated))
+    assert metric.reference_values(4000, Draws(0)) == metric(generation(correlated))

@@ -54,10 +54,13 @@ def test_principal_components_keep_the_largest_variances():
     assert variances[1] == pytest.approx(9, rel=0.2)
 
 
-def test_floor_lies_below_destroyed_samples(source, generation, correlated):
+def test_the_reference_lies_below_destroyed_samples(source, generation, correlated):
     metric = Frechet(data=source(correlated[:2000], correlated[2000:], 5), dimensions=4)
     noise = Draws(0, count=2000).integers(5, 6)
-    assert metric.floor(2000, Draws(0))["frechet_distance"] < 0.1 * metric(generation(noise))["frechet_distance"]
+    assert (
+        metric.reference_values(2000, Draws(0))["frechet_distance"]
+        < 0.1 * metric(generation(noise))["frechet_distance"]
+    )
 
 
 def test_feature_map_of_the_users_own(source, generation, correlated):

@@ -43,21 +43,23 @@ def test_matches_the_definition(source, generation, correlated):
 
 def test_covariance_is_left_out_where_states_are_no_numbers(source, generation, correlated):
     metric = Pairwise(data=source(correlated, correlated, 5), covariance=False)
-    assert metric(generation(correlated)) == {"pair_tv": 0.0} and metric.floor(100, Draws(0)).keys() == {"pair_tv"}
+    assert metric(generation(correlated)) == {"pair_tv": 0.0} and metric.reference_values(100, Draws(0)).keys() == {
+        "pair_tv"
+    }
 
 
 def test_sees_lost_correlation_that_marginals_hide(source, generation, correlated):
     metric = Pairwise(data=source(correlated[:2000], correlated[2000:], 5))
-    floor = metric.floor(2000, Draws(0))
+    known = metric.reference_values(2000, Draws(0))
     lost = metric(generation(shuffled_positions(correlated[:2000])))
-    assert lost["covariance_error"] > 5 * floor["covariance_error"]
-    assert lost["pair_tv"] > 4 * floor["pair_tv"]
+    assert lost["covariance_error"] > 5 * known["covariance_error"]
+    assert lost["pair_tv"] > 4 * known["pair_tv"]
 
 
-def test_floor_grows_as_the_sample_shrinks(source, correlated):
+def test_the_reference_grows_as_the_sample_shrinks(source, correlated):
     metric = Pairwise(data=source(correlated[:2000], correlated[2000:], 5))
-    assert metric.floor(50, Draws(0))["pair_tv"] > 2 * metric.floor(2000, Draws(0))["pair_tv"]
-    assert metric.floor(50, Draws(0)) == metric.floor(50, Draws(0))
+    assert metric.reference_values(50, Draws(0))["pair_tv"] > 2 * metric.reference_values(2000, Draws(0))["pair_tv"]
+    assert metric.reference_values(50, Draws(0)) == metric.reference_values(50, Draws(0))
 
 
 def test_long_sequences_are_measured_on_some_positions(source, generation, correlated):

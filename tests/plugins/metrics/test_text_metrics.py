@@ -85,15 +85,15 @@ def test_ngram_cells_tell_ngrams_apart():
 
 
 @pytest.mark.parametrize("kind", [NGrams, LaggedPairs])
-def test_correlation_is_seen_beyond_the_floor_and_marginals_are_not(kind):
+def test_correlation_is_seen_beyond_the_reference_and_marginals_are_not(kind):
     metric = kind(data=Chain())
     real, product = metric(generation(chain(400, seed=5))), metric(generation(independent(400)))
-    floor = metric.floor(400, Draws(0, count=400))
+    known = metric.reference_values(400, Draws(0, count=400))
     main = "ngram_tv" if kind is NGrams else "lagged_pair_tv"
-    assert real[main] < 1.3 * floor[main] < 0.7 * product[main]
+    assert real[main] < 1.3 * known[main] < 0.7 * product[main]
     if kind is NGrams:
         assert product["ngram1_tv"] < 0.05 and product["ngram2_tv"] > 0.4
-        assert set(floor) == {"ngram_tv", "ngram1_tv", "ngram2_tv", "ngram3_tv", "ngram4_tv"}
+        assert set(known) == {"ngram_tv", "ngram1_tv", "ngram2_tv", "ngram3_tv", "ngram4_tv"}
 
 
 def test_distances_are_zero_for_the_reference_itself():

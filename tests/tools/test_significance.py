@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from di4c.errors import DataError
-from tools.judge import verdict
+from tools.significance import verdict
 
 ROOT = Path(__file__).parents[2]
 
@@ -60,9 +60,9 @@ def test_what_is_missing_is_named():
 
 def test_the_tool_stores_the_evaluation_with_its_verdict(tmp_path):
     rows = [row("teacher", 2, 0.2, 0.3), row("student", 2, 0.1, 0.3)]
-    (tmp_path / "eval.json").write_text(json.dumps({"rows": rows, "floors": {}, "commit": "abc"}))
+    (tmp_path / "eval.json").write_text(json.dumps({"rows": rows, "reference_values": {}, "commit": "abc"}))
     (tmp_path / "tried.json").write_text(json.dumps([{"what": "fewer atoms"}]))
-    command = [sys.executable, ROOT / "tools/judge.py", tmp_path / "eval.json", "--judged", "pair", "--guarded", "gram",
+    command = [sys.executable, ROOT / "tools/significance.py", tmp_path / "eval.json", "--judged", "pair", "--guarded", "gram",
                "--tried", tmp_path / "tried.json", "--steps", "2", "--about", "A test.", "--cpu-seconds", "student=12.5", "--out", tmp_path / "out.json"]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0 and "lower by 0.10000" in done.stdout, done.stderr
