@@ -20,8 +20,8 @@ def perform(job: dict, device) -> bool:
     os.chdir(job["folder"])
     sys.path[:0] = [job["folder"]]
     if "evaluate" in job:
-        run = load(job["evaluate"], device="cpu")
-        outcome = compare(run, settings_of(run.spec), Path("report"), also={}, ranks=Ranks(), say=lambda *told: None)
+        model = load(job["evaluate"], device="cpu")
+        outcome = compare(model, settings_of(model.spec), Path("report"), also={}, ranks=Ranks(), say=lambda *told: None)
         return bool(outcome.rows)
     return run(read_spec(job["spec"], job["set"]), device=device, resume=False).finished
 

@@ -146,7 +146,11 @@ def write_eval(trial, values, std=0.01):
         for steps, value in values.items()
     ]  # fmt: skip
     (trial.folder / "eval").mkdir(parents=True)
-    found = {"rows": rows, "floors": {"tv": {"mean": 0.01, "std": 0}}, "higher_is_better": {"tv": False, "other": None}}
+    found = {
+        "rows": rows,
+        "reference_values": {"tv": {"mean": 0.01, "std": 0}},
+        "higher_is_better": {"tv": False, "other": None},
+    }
     (trial.folder / "eval/eval.json").write_text(json.dumps(found))
 
 

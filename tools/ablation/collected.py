@@ -13,6 +13,7 @@ from di4c.errors import DataError
 from di4c.evaluation.cells import write_atomically
 from di4c.evaluation.plots import metrics_figure
 from di4c.evaluation.table import Row, model_label, number, spread, write_json
+from di4c.old_keys import reference_values
 from tools.ablation.grid import Grid, Trial, row_name
 
 FACTORS = (2, 4)
@@ -23,11 +24,11 @@ FACTORS = (2, 4)
 class Collected:
     """rows: of every row of the grid, number of steps and mixture size, over training seeds; see `collect`.
 
-    floors, higher_is_better: of the metrics. runs: {"row", "seed", "run", "seconds"} of every run that is evaluated.
+    reference_values, higher_is_better: of the metrics. runs: {"row", "seed", "run", "seconds"} of every run that is evaluated.
     """
 
     rows: list[Row]
-    floors: dict[str, dict[str, float]]
+    reference_values: dict[str, dict[str, float]]
     higher_is_better: dict[str, bool | None]
     runs: list[dict[str, Any]]
 
@@ -39,22 +40,22 @@ def collect(trials: Iterable[Trial]) -> Collected:
     sampling seeds, root mean square over training seeds.
     """
     groups: dict[tuple, list[tuple[int, Row]]] = {}
-    floors: dict[str, dict[str, float]] = {}
+    known: dict[str, dict[str, float]] = {}
     directions: dict[str, bool | None] = {}
     runs = []
     for trial in trials:
         file = trial.folder / "eval" / "eval.json"
         if not file.exists():
             continue
-        found = read_json(file, {"rows": list, "floors": dict, "higher_is_better": dict})
-        floors, directions = found["floors"] | floors, found["higher_is_better"] | directions
+        found = read_json(file, {"rows": list, "higher_is_better": dict})
+        known, directions = reference_values(found) | known, found["higher_is_better"] | directions
         runs.append(
             {"row": trial.name, "seed": trial.seed, "run": str(trial.run), "seconds": trained_seconds(trial.run)}
         )
         for row in found["rows"]:
             groups.setdefault((trial.name, row["steps"], row["mixture_size"]), []).append((trial.seed, row))
     rows = [_row(*key, of_seeds) for key, of_seeds in groups.items()]
-    return Collected(rows, floors, directions, runs)
+    return Collected(rows, known, directions, runs)
 
 
 def reached(found: Collected, judged: str, reference: str) -> list[dict[str, Any]]:
@@ -96,7 +97,7 @@ def write(found: Collected, grid: Grid, trials: Sequence[Trial], out: Path) -> s
     compared = reached(found, grid.judged, reference)
     more = {
         "about": grid.about, "judged": grid.judged, "reference": reference, "reached": compared, "runs": found.runs,
-        "floors": found.floors, "higher_is_better": found.higher_is_better, "commit": code_commit(),
+        "reference_values": found.reference_values, "higher_is_better": found.higher_is_better, "commit": code_commit(),
         "specs": {trial.label: trial.spec.to_dict() for trial in trials if trial.spec is not None},
     }  # fmt: skip
     write_json(out / "ablation.json", found.rows, **more)
@@ -106,7 +107,7 @@ def write(found: Collected, grid: Grid, trials: Sequence[Trial], out: Path) -> s
         {**row, "metrics": dict(sorted(row["metrics"].items(), key=lambda m: m[0] != grid.judged))}
         for row in found.rows
     ]
-    write_atomically(out / "ablation.png", metrics_figure(ordered, found.floors, found.higher_is_better))
+    write_atomically(out / "ablation.png", metrics_figure(ordered, found.reference_values, found.higher_is_better))
     return text
 
 
@@ -149,8 +150,10 @@ def _table(found: Collected, metric: str, what: str) -> str:
     steps = sorted({row["steps"] for row in rows})
     better = found.higher_is_better.get(metric)
     good = "" if better is None else f"{what}{'higher' if better else 'lower'} is better; "
-    floor = f"; training data {number(found.floors[metric]['mean'])}" if metric in found.floors else ""
-    lines = [f"**{metric}** ({good}mean ± spread over training seeds{floor})", ""]
+    known = (
+        f"; training data {number(found.reference_values[metric]['mean'])}" if metric in found.reference_values else ""
+    )
+    lines = [f"**{metric}** ({good}mean ± spread over training seeds{known})", ""]
     lines += ["| steps | " + " | ".join(map(str, steps)) + " |", "|---|" + "---:|" * len(steps)]
     for name in dict.fromkeys(model_label(row["model"], row["mixture_size"]) for row in rows):
         cells = {

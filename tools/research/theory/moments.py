@@ -1,4 +1,4 @@
-"""Bias and variance of loss estimators over a finite law of λ, where the true loss and gradient are known.
+"""Bias and variance of loss estimators over a finite prior of λ, where the true loss and gradient are known.
 
 Student and target are mixtures of K equal-weight products, free tables of logits [K, D, S]. A replicate draws M λ for
 the student, N λ' and a sample x_n of each for the target, and asks the estimator for the loss and its gradient in the

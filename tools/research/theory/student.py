@@ -74,7 +74,7 @@ def measured(student: LoadedModel) -> dict[str, list[float]]:
 
 
 def every_component(student: LoadedModel) -> Predict:
-    """The student with all atoms of its finite law of λ as components."""
+    """The student with all atoms of its finite prior of λ as components."""
     number = student.latent.num_atoms
     atoms, log_weights = torch.eye(number), student.latent.log_weights(number)
     return lambda x, t: student.student.predict(x, t, None, atoms.expand(len(x), -1, -1), log_weights)
