@@ -2,8 +2,9 @@
 
 from torch import Tensor
 
-from di4c.contracts import Batch, Draws, Objective, Prediction, Teacher, TimeSampler
+from di4c.contracts import Batch, Draws, Objective, Teacher, TimeSampler
 from di4c.losses.inputs import dropped_labels
+from di4c.mixture.scored import ScoredByRows
 
 
 class NELBO(Objective):
@@ -26,7 +27,7 @@ class NELBO(Objective):
         x_t = self.process.corrupt(batch.x_0, t, draws.child("x_t"))
         cond = dropped_labels(batch.cond, self.label_dropout, draws)
         features = self.model(x_t, t, cond)
-        prediction = Prediction(
+        prediction = ScoredByRows(
             features, x_t, self.model.readout, self.parameterisation, num_states=self.process.num_states
         )
         return {"loss": self.process.nelbo(batch.x_0, x_t, t, prediction)}

@@ -43,9 +43,10 @@ class Rows:
         return (slice(start, start + at_a_time) for start in range(0, len(self), at_a_time))
 
 
-def uncertain_rows(prediction: Prediction) -> Tensor:
-    """The rows b·D + d with uncertainty: [R]. A GPU has to be waited for, since their number is a shape."""
-    return prediction.active().flatten().nonzero().squeeze(-1)
+def uncertain_rows(prediction: Prediction, where: Tensor | None = None) -> Tensor:
+    """The rows b·D + d with uncertainty (and in `where`, bool [B, D]): [R]. A GPU has to be waited for: their number is a shape."""
+    chosen = prediction.active() if where is None else prediction.active() & where
+    return chosen.flatten().nonzero().squeeze(-1)
 
 
 def rows_at_a_time(prediction: Prediction, chunk_bytes: int) -> int:
