@@ -21,7 +21,9 @@ def perform(job: dict, device) -> bool:
     sys.path[:0] = [job["folder"]]
     if "evaluate" in job:
         model = load(job["evaluate"], device="cpu")
-        outcome = compare(model, settings_of(model.spec), Path("report"), also={}, ranks=Ranks(), say=lambda *told: None)
+        outcome = compare(
+            model, settings_of(model.spec), Path("report"), also={}, ranks=Ranks(), say=lambda *told: None
+        )
         return bool(outcome.rows)
     return run(read_spec(job["spec"], job["set"]), device=device, resume=False).finished
 

@@ -1,6 +1,7 @@
 """The contract checks pass for the built-ins and fail for what breaks a contract."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,8 +10,12 @@ from di4c_plugins.datasets.digits import Digits
 from di4c_plugins.estimators.monte_carlo import MonteCarlo
 from di4c_plugins.latents.categorical import Categorical
 from di4c_plugins.latents.gaussian import Gaussian
+from di4c_plugins.latents.product_categorical import ProductCategorical
+from di4c_plugins.latents.proposals import GaussianProposal
 from di4c_plugins.latents.unit_cube import Sobol, Stratified, Uniform
 from di4c_plugins.parameterisations.subs import Subs
+from di4c_plugins.posteriors.transformer import Transformer
+from di4c_plugins.posteriors.trunk import Trunk
 from di4c_plugins.processes.absorbing import Absorbing
 from di4c_plugins.samplers.ancestral import Ancestral
 from di4c_plugins.teachers.denoiser import DenoiserTeacher
@@ -45,12 +50,50 @@ LATENTS = [
     Gaussian(dim=2, points="sobol"),
     Categorical(atoms=6),
     Categorical(atoms=9),
+    ProductCategorical(factors=4, values=3),
+    ProductCategorical(factors=2, values=3),
 ]
 
 
 @pytest.mark.parametrize("latent", LATENTS, ids=lambda x: type(x).__name__)
 def test_latents(latent):
     testing.check_latent(latent)
+
+
+@pytest.mark.parametrize(
+    "latent", [Gaussian(dim=3), ProductCategorical(factors=4, values=3)], ids=lambda x: type(x).__name__
+)
+def test_posteriors(latent):
+    teacher = tiny_teacher(num_classes=None)
+    options = {"latent": latent, "num_positions": 6, "num_states": teacher.process.num_states}
+    testing.check_posterior(Transformer(latent, teacher.process, 6, width=8, depth=1, heads=2), **options)
+    testing.check_posterior(Trunk(latent, teacher), **options)
+
+
+def test_a_posterior_that_mixes_its_samples_is_caught():
+    class Mixing(Transformer):
+        def forward(self, x, x_t, t, cond=None):
+            found = super().forward(x, x_t, t, cond)
+            return found - found.mean(1, keepdim=True)
+
+    latent = Gaussian(dim=3)
+    posterior = Mixing(latent, tiny_teacher().process, 6, width=8, depth=1, heads=2)
+    with pytest.raises(AssertionError, match="other examples or samples"):
+        testing.check_posterior(posterior, latent=latent, num_positions=6, num_states=6)
+
+
+def test_a_proposal_with_a_wrong_density_is_caught():
+    class Doubled(GaussianProposal):
+        def draw(self, components, draws):
+            found = super().draw(components, draws)
+            return replace(found, log_ratio=2 * found.log_ratio)
+
+    class Wrong(Gaussian):
+        def proposal(self, parameters):
+            return Doubled(parameters, self._cube.points)
+
+    with pytest.raises(AssertionError, match="E_q p/q must be 1"):
+        testing.check_latent(Wrong(dim=2))
 
 
 @pytest.mark.parametrize("name", [target.name for target in Registry.default().targets("loss_estimators")])

@@ -23,6 +23,7 @@ PROVIDED: Mapping[str, set[str]] = {
     "teachers": _SIZES | MADE_OF_A_STUDENT,
     "student_heads": {"latent_dim", "backbone", "num_positions"},
     "lambda_samplers": set(),
+    "posteriors": {"latent", "process", "teacher", "num_positions", "num_classes"},
     "samplers": {"process", "teacher"},
     "metrics": {"data", "process", "judge"},
     "objectives": {"process", "teacher", "student", "latent", "num_positions", "num_states", "num_classes"},

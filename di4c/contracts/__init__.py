@@ -22,9 +22,11 @@ from di4c.contracts.lent import LentTeacher
 from di4c.contracts.metric import Generation, Metric
 from di4c.contracts.objective import Objective, ProbeBatch
 from di4c.contracts.parameterisation import LOG_ZERO, Parameterisation, Raw
+from di4c.contracts.posterior import Posterior
 from di4c.contracts.prediction import CHUNK_BYTES, Prediction
 from di4c.contracts.pipeline import Measured, Pipeline, Runs, merged
 from di4c.contracts.process import ForwardProcess
+from di4c.contracts.proposal import Proposal, Proposed
 from di4c.contracts.sampler import Denoiser, Sampler
 from di4c.contracts.teacher import Teacher
 from di4c.contracts.time_sampler import IntervalTimeSampler, TimeSampler
@@ -35,7 +37,8 @@ from di4c.draws import Draws, categorical, cumulated, placed
 __all__ = [
     "CHUNK_BYTES", "LOG_ZERO", "AffineReadout", "Backbone", "Batch", "Context", "DataSource", "Decoder", "Denoiser",
     "Draws", "ForwardProcess", "Generation", "IdentityReadout", "ImageTokenizer", "IntervalTimeSampler", "LambdaSampler",
-    "LentTeacher", "LossEstimator", "Measured", "Metric", "Modulation", "Objective", "Parameterisation", "Prediction", "ProbeBatch",
-    "Pipeline", "Raw", "Reduction", "Runs", "Sampler", "Split", "Statistics", "StudentHead", "Teacher", "TimeSampler",
+    "LentTeacher", "LossEstimator", "Measured", "Metric", "Modulation", "Objective", "Parameterisation", "Pipeline",
+    "Posterior", "Prediction", "ProbeBatch", "Proposal", "Proposed", "Raw", "Reduction", "Runs", "Sampler", "Split", "Statistics",
+    "StudentHead", "Teacher", "TimeSampler",
     "TwoPartBackbone", "categorical", "cumulated", "merged", "placed", "strict_load",
 ]  # fmt: skip

@@ -14,7 +14,7 @@ class Statistics:
     marginal: [B, N], Σ_d log Σ_m w_m p^d(x_n^d | x_t; λ_m).
     kl: [B], Σ_d KL(q̄^d ‖ Σ_m w_m p^d(·; λ_m)), q̄ the target's marginals.
     componentwise_kl: [B], Σ_m w_m Σ_d KL(q̄^d ‖ p^d(·; λ_m)).
-    log_weights: [M], log w_m.
+    log_weights: [M], log w_m; [B, N, M] where λ is proposed for each sample: log w_m + log p(λ_m)/q(λ_m | x_n, x_t).
     target_joint: [B, N, M], Σ_d log p^d(x_n^d | x_u; λ_m) of the target that drew x_n, at the λ_m of `joint`: x_n is
         the sample of component n.
     sample_weights: [N], probabilities of the samples; None for equal ones.

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from di4c.contracts.proposal import Proposal
 from di4c.draws import Draws
 
 
@@ -15,11 +16,13 @@ class LambdaSampler(ABC):
     With components = K a finite prior is enumerated: `sample` returns every atom once, `log_weights` their probabilities,
     and averages over λ are exact. `independent` says whether the draws of an example are otherwise independent of one another:
     some loss estimators are right for such a sampler only, and take none that leaves it at False.
+    `proposal_width`: how many numbers parametrise `proposal`, the family of q(λ | x, x_t) that goes with the prior; None: it has none.
     """
 
     dim: int
     num_atoms: int | None = None
     independent: bool = False
+    proposal_width: int | None = None
 
     @abstractmethod
     def sample(self, components: int, draws: Draws) -> Tensor:
@@ -36,3 +39,7 @@ class LambdaSampler(ABC):
         Without draws they are not shifted. Returns (atoms [K, L] float32, weights [K] float32 summing to 1). K = 1 makes the
         student a product model.
         """
+
+    def proposal(self, parameters: Tensor) -> Proposal:
+        """q of parameters [B, J, proposal_width], as a `Posterior` puts them out; of zeros it is the prior."""
+        raise NotImplementedError(f"{type(self).__name__} has no family of posteriors")

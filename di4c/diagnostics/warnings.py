@@ -14,15 +14,22 @@ UNUSED = (
     "but are drawn like the others. Put weight on the marginals (objective.data.estimator: control-variate with "
     "gate.scale below 1), or take fewer atoms (latent.atoms)"
 )
+POSTERIOR = (
+    "the posterior of λ has collapsed to the prior: λ tells nothing of x_0. Try a slow start (objective.proposal.beta near 0, "
+    "warmup a quarter of the steps) with free bits (free_bits), a higher learning rate for the student head or the posterior "
+    "(train.optimizer.lr_multipliers, e.g. {head: 3, posterior: 3}), more weight of t = 1 (objective.time)"
+)
 UNUSED_SHARE = 1 / 5
 """What is warned of in the second half of a run."""
 
 
 def mixture_warnings(found: Mapping[str, float], progress: float) -> dict[str, str]:
-    """{name: warning} by what `mixture_diagnostics` and `unused_atoms` found; as Objective.warnings."""
+    """{name: warning} by what `mixture_diagnostics`, `posterior_diagnostics` and `unused_atoms` found; as Objective.warnings."""
     told = {}
     if found.get("mixture_collapsed", 0) > 0:
         told["mixture-collapsed"] = COLLAPSED
     if found.get("unused_atoms", 0) > UNUSED_SHARE and progress >= 1 / 2:
         told["unused-atoms"] = f"{found['unused_atoms']:.0%} {UNUSED}"
+    if found.get("posterior_collapsed", 0) > 0 and progress >= 1 / 2:
+        told["posterior-collapsed"] = POSTERIOR
     return told

@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+import torch
+
 from di4c.contracts import LambdaSampler, LossEstimator
 from di4c.errors import SpecError
 from di4c.losses.inputs import InputOptions
@@ -31,6 +33,8 @@ def check_terms(options: InputOptions) -> None:
         raise SpecError("objective: at least one of data, consistency, distillation must be given")
     if consistency is not None and (options.teacher_step is None or options.targets < 1):
         raise SpecError("objective.consistency needs objective.teacher_step and objective.targets ≥ 1")
+    if options.proposal is not None:
+        _check_proposal(options)
     if data is not None:
         _check_estimator(options, "data", data.estimator)
     if consistency is not None:
@@ -55,6 +59,35 @@ def _check_estimator(options: InputOptions, term: str, estimator: LossEstimator)
     if options.targets != options.components or options.x_u != "shared":
         found = f"{options.targets}, {options.components} and {options.x_u}"
         raise SpecError(f"{where} needs targets = components and x_u: shared; found {found}")
+
+
+def _check_proposal(options: InputOptions) -> None:
+    """SpecError unless every term has a use for λ of a posterior, and the λ sampler a family of them."""
+    latent, name = options.latent, type(options.latent).__name__
+    if latent.proposal_width is None or options.components == latent.num_atoms:
+        why = (
+            "has no family of posteriors"
+            if latent.proposal_width is None
+            else "is enumerated, which no proposal betters"
+        )
+        raise SpecError(
+            f"objective.proposal: latent {name} {why}; take gaussian, or product-categorical with more atoms"
+        )
+    if options.components == 1 and not latent.proposal(torch.zeros(1, 1, latent.proposal_width)).reparameterised:
+        raise SpecError(
+            f"objective.proposal: latent {name} needs objective.components ≥ 2, draws to compare with one another"
+        )
+    if options.data is None:
+        raise SpecError("objective.proposal: needs the data term, by which the posterior learns at every step")
+    if options.distillation is not None and options.distillation_time is None:
+        raise SpecError(
+            "objective.proposal: the distillation term needs λ of the prior, so times of its own (distillation_time)"
+        )
+    for term, has in (("data", options.data), ("consistency", options.consistency)):
+        if has is not None and (has.estimator.needs != {"joint"} or has.estimator.assumes_independence):
+            raise SpecError(
+                f"objective.{term}.estimator: {type(has.estimator).__name__} takes λ of the prior; with objective.proposal take monte-carlo"
+            )
 
 
 def _check_independence(options: InputOptions, where: str, estimator: LossEstimator) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from di4c.contracts import Batch, Draws, LambdaSampler, Prediction, Sampler, Teacher, TimeSampler, placed
 from di4c.kernels.backend import chunk_budget
+from di4c.losses.proposal import ProposalOptions, ProposedComponents, propose
 from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm, TeacherStep
 from di4c.mixture.marginals import Marginals
 from di4c.mixture.student import MixtureStudent
@@ -21,6 +22,7 @@ class LossInputs:
 
     t [B]; x_0 [B, D]; student: M components at x_t; teacher: at x_t, or None where unused; target: marginals of the student's N
     components at x_u, with a sample of each, target_samples [B, N, D], both without gradient, or None where consistency is not due;
+    proposed: where λ is proposed, the student's are M for x_0, then M for each of the target's samples.
     target_joint [B, N, M], target_weights [N]: as in Statistics, where the consistency term has a use for them; distils: whether
     distillation is due; distilled_student (one component), distilled_teacher: at its own times, B·copies examples.
     """
@@ -28,6 +30,7 @@ class LossInputs:
     t: Tensor
     x_0: Tensor
     student: Prediction
+    proposed: ProposedComponents | None = None
     teacher: Prediction | None = None
     target: Marginals | Prediction | None = None
     target_samples: Tensor | None = None
@@ -48,6 +51,7 @@ class InputOptions:
     time: TimeSampler
     targets: int = 0
     teacher_step: TeacherStep | None = None
+    proposal: ProposalOptions | None = None
     data: DataTerm | None = None
     consistency: ConsistencyTerm | None = None
     distillation: DistillationTerm | None = None
@@ -66,12 +70,12 @@ class InputOptions:
 
 
 def draw_inputs(
-    options: InputOptions, teacher: Teacher, student: MixtureStudent, batch: Batch, draws: Draws
+    options: InputOptions, teacher: Teacher, student: MixtureStudent, batch: Batch, draws: Draws, step: int = 0
 ) -> LossInputs:
-    """The inputs of a batch. Which networks are called depends on draws shared by all ranks only, never on an example's t."""
+    """The inputs of a batch; `step` counts for a proposal alone. Which networks are called depends on draws shared by all ranks only, never on an example's t."""
     cond = dropped_labels(batch.cond, options.label_dropout, draws)
-    step = options.teacher_step.draw(draws.child("step size")) if options.teacher_step is not None else 0.0
-    t, interval = options.time.sample(draws.child("t"), step)
+    size = options.teacher_step.draw(draws.child("step size")) if options.teacher_step is not None else 0.0
+    t, interval = options.time.sample(draws.child("t"), size)
     x_t = teacher.process.corrupt(batch.x_0, t, draws.child("x_t"))
     consistency, distillation, own_times = (
         options.consistency,
@@ -85,14 +89,22 @@ def draw_inputs(
     found = {"t": t, "x_0": batch.x_0, "distils": distils}
     if (options.data is not None and "kl" in options.data.estimator.needs) or (distils and not own_times):
         found["teacher"] = teacher.predict(x_t, t, cond)
-    lam, log_weights = _components(options.latent, options.components, draws.child("lambda"))
+    if options.proposal is None:
+        lam, log_weights = _components(options.latent, options.components, draws.child("lambda"))
     if targets:
-        u, shared = options.teacher_step.earlier(t, step), lam if options.needs_target_joint else None
+        u, shared = options.teacher_step.earlier(t, size), lam if options.needs_target_joint else None
         found |= _target(
             options, teacher, student, x_t, t, u, cond, draws.child("target"), shared, found.get("teacher")
         )
     if distils and own_times:
         found |= _distilled_pair(options, teacher, student, batch.x_0, cond, draws.child("near"))
+    if options.proposal is not None:
+        samples = [batch.x_0[:, None], *([found["target_samples"]] if targets else [])]
+        found["proposed"] = propose(
+            options.proposal, options.latent, torch.cat(samples, 1), x_t, t, cond, options.components,
+            draws.child("proposal"), step,
+        )  # fmt: skip
+        lam, log_weights = found["proposed"].lam, None
     # Last, so that the student's graph is not yet held while the target is read.
     return LossInputs(
         student=student.predict(x_t, t, cond, lam, log_weights, at_a_time=options.components_at_a_time), **found

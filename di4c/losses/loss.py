@@ -8,13 +8,14 @@
 loss-estimator plugins, and what the sums over positions and components are in mixture/reference.py.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from di4c.contracts import Statistics
 from di4c.diagnostics.mixture import effective_components
 from di4c.losses.inputs import LossInputs
+from di4c.losses.proposal import ProposedComponents
 from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm
 from di4c.mixture.every_sample import every_sample
 from di4c.mixture.marginals import Marginals
@@ -31,7 +32,11 @@ class Di4CLoss:
     chunk_bytes: int | None = None
 
     def __call__(self, inputs: LossInputs) -> dict[str, Tensor]:
-        """{"loss": [B] nats, and its parts "data", "consistency", "distillation", …: [B], weighted as they enter it}."""
+        """{"loss": [B] nats, and its parts "data", "consistency", "distillation", …: [B], weighted as they enter it}.
+
+        Where λ is proposed also "data_bound", the bound of −log p^θ_{0|t}(x_0 | x_t) whatever the weights (data's value has b in it),
+        and "posterior_kl", KL( q(λ | x_0, x_t) ‖ p(λ) ).
+        """
         parts: dict[str, Tensor] = {}
         found = self._statistics(inputs)
         if "data" in found:
@@ -40,6 +45,11 @@ class Di4CLoss:
             parts |= self.consistency_loss(found["consistency"], inputs.t)
         if "distillation" in found:
             parts["distillation"] = self.distillation_loss(found["distillation"], inputs)
+        if inputs.proposed is not None:
+            parts |= {
+                "data_bound": -inputs.proposed.log_bound(found["data"].joint, 0)[:, 0],
+                "posterior_kl": inputs.proposed.divergence.detach().sum(-1)[:, 0],
+            }
         terms = [parts[name] for name in ("data", "consistency", "distillation") if name in parts]
         total = sum(terms) if terms else _nothing(inputs)
         effective = {
@@ -87,6 +97,9 @@ class Di4CLoss:
             queries["distillation"] = Query(componentwise, None, inputs.teacher)
         found = statistics(inputs.student, list(queries.values()), chunk_bytes=self.chunk_bytes)
         named = dict(zip(queries, found, strict=True))
+        if inputs.proposed is not None:
+            first = {"data": 0, "consistency": 1}
+            named |= {name: _of_own(inputs.proposed, named[name], first[name]) for name in first if name in named}
         if inputs.distils and inputs.distilled_student is not None:
             query = Query(componentwise, None, inputs.distilled_teacher)
             named["distillation"] = statistics(inputs.distilled_student, [query], chunk_bytes=self.chunk_bytes)[0]
@@ -100,6 +113,12 @@ class Di4CLoss:
         prediction = target.prediction if isinstance(target, Marginals) else target
         samples, log_law = every_sample(prediction, chunk_bytes=self.chunk_bytes)
         return Query(needs, samples, target, log_law=log_law)
+
+
+def _of_own(proposed: ProposedComponents, statistics: Statistics, first: int) -> Statistics:
+    """The sums of samples first, … under the λ that were proposed for each, with their importance weights."""
+    joint = proposed.joint_of_own(statistics.joint, first)
+    return replace(statistics, joint=joint, log_weights=proposed.log_weights(joint, first))
 
 
 def _nothing(inputs: LossInputs) -> Tensor:

@@ -11,12 +11,14 @@ from di4c.contracts import Batch, Draws, LambdaSampler, Objective, ProbeBatch, S
 from di4c.diagnostics.advice import TOLERANCE_NATS, advice
 from di4c.diagnostics.atom_use import probe_examples, unused_atoms
 from di4c.diagnostics.mixture import mixture_diagnostics
+from di4c.diagnostics.posterior import posterior_diagnostics
 from di4c.diagnostics.warnings import mixture_warnings
 from di4c.errors import SpecError
 from di4c.kernels.backend import chunk_budget
 from di4c.losses.checks import check_terms, number_of_components
 from di4c.losses.inputs import InputOptions, draw_inputs
 from di4c.losses.loss import Di4CLoss
+from di4c.losses.proposal import ProposalOptions
 from di4c.losses.rollouts import Rollouts, load_or_roll_out
 from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm, TeacherStep
 from di4c.mixture.student import MixtureStudent
@@ -32,6 +34,8 @@ class Di4C(Objective):
     sub-step, and a trunk pass for each target). reference: x_t is noised data, or, with `rollouts`, noised samples of the teacher,
     which then stand in for the data in every term. components_at_a_time: the components whose activations exist at once (null: all);
     fewer cost a second forward pass and change no number but by the masks of dropout, so that M is bounded by the features [B·M, D, H] alone.
+    proposal: λ of the data and consistency terms comes from an amortised posterior in place of the prior; it is trained beside the student
+    under the name `posterior` (train.optimizer.lr_multipliers) and not exported.
     bias_tolerance_nats: what more components may gain before the diagnostics suggest a larger M.
     chunk_bytes: what the logits of a chunk may take; null: a budget of the device (kernels/backend.py), the least of all ranks.
     """
@@ -47,6 +51,7 @@ class Di4C(Objective):
         time: TimeSampler,
         targets: int = 0,
         teacher_step: TeacherStep | None = None,
+        proposal: ProposalOptions | None = None,
         data: DataTerm | None = None,
         consistency: ConsistencyTerm | None = None,
         distillation: DistillationTerm | None = None,
@@ -68,13 +73,14 @@ class Di4C(Objective):
         self.bias_tolerance_nats = bias_tolerance_nats
         self.rollouts, self.num_classes, self.pool = rollouts, num_classes, None
         self.model = student
+        self.posterior = None if proposal is None else proposal.posterior
         # In a tuple, so that the teacher never becomes a submodule even if a plugin makes it an nn.Module.
         self._frozen = (teacher,)
         self.loss = Di4CLoss(data, consistency, distillation, chunk_bytes)
         self.options = InputOptions(
             latent=latent, sampler=sampler, components=number_of_components(components, latent), targets=targets, time=time,
-            teacher_step=teacher_step, data=data, consistency=consistency, distillation=distillation, distillation_time=distillation_time,
-            distillation_copies=distillation_copies, target_mode=target_mode, x_u=x_u, label_dropout=label_dropout,
+            teacher_step=teacher_step, proposal=proposal, data=data, consistency=consistency, distillation=distillation,
+            distillation_time=distillation_time, distillation_copies=distillation_copies, target_mode=target_mode, x_u=x_u, label_dropout=label_dropout,
             components_at_a_time=components_at_a_time, chunk_bytes=chunk_bytes,
         )  # fmt: skip
         check_terms(self.options)
@@ -113,12 +119,13 @@ class Di4C(Objective):
         if self.rollouts is not None:
             assert self.pool is not None, "prepare() comes before the first step"
             batch = self.pool.batch(draws)
-        return self.loss(draw_inputs(self.options, self.teacher, self.model, batch, draws))
+        return self.loss(draw_inputs(self.options, self.teacher, self.model, batch, draws, step))
 
     def diagnostics(self, batch: Batch, draws: Draws, probe_batch: ProbeBatch | None = None) -> dict[str, float]:
         """What λ carries at t = 1 (see mixture_diagnostics); of finitely many atoms, which the data use (see unused_atoms).
 
-        Unless λ is enumerated, on data at the run's own times, what more components would gain, and the M that this suggests.
+        Unless λ is enumerated, on data at the run's own times, what more components would gain, and the M that this suggests; where a
+        posterior proposes λ, what it says instead (see posterior_diagnostics).
         """
         x_1 = self.teacher.process.prior(batch.x_0.shape[1], draws.child("x_1"))
         t_1 = torch.ones(len(x_1), device=x_1.device)
@@ -130,6 +137,9 @@ class Di4C(Objective):
                 self.model, latent, self.teacher.process, probe_batch(examples), draws,
                 rows_at_a_time=len(x_1), at_a_time=at_a_time,
             )  # fmt: skip
+        if self.options.proposal is not None:
+            q = latent.proposal(self.posterior(batch.x_0[:, None], x_1, t_1, batch.cond))
+            return found | posterior_diagnostics(q.divergence()[:, 0])
         if self.options.components == latent.num_atoms:
             return found
         return found | advice(

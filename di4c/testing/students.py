@@ -9,6 +9,7 @@ from di4c.mixture.student import MixtureStudent
 from di4c.mixture.sums import Query, statistics
 from di4c.mixture.target import draw_target
 from di4c.testing.expected import all_at, require
+from di4c.testing.posteriors import check_proposal
 
 
 def check_head(head: StudentHead, backbone: Backbone, *, latent_dim: int, teacher: Teacher) -> None:
@@ -33,7 +34,7 @@ def check_head(head: StudentHead, backbone: Backbone, *, latent_dim: int, teache
 
 def check_latent(latent: LambdaSampler, *, components: int = 6) -> None:
     """Shapes and dtype; rank independence; draws uncorrelated if they are said to be independent; weights that sum to 1; atoms whose
-    weights sum to 1."""
+    weights sum to 1; posteriors, where it has a family of them."""
     lam = latent.sample(components, Draws(0, count=5))
     require(lam.shape == (5, components, latent.dim) and lam.dtype == torch.float32, "sample must be [B, M, L] float32")
     part = latent.sample(components, Draws(0, first=2, count=3))
@@ -46,6 +47,8 @@ def check_latent(latent: LambdaSampler, *, components: int = 6) -> None:
         atoms, weights = latent.support(number, Draws(0))
         require(atoms.shape == (len(weights), latent.dim), "support must give atoms [K, L] and weights [K]")
         require((weights.sum() - 1).abs() < 1e-5, "support's weights must sum to 1")
+    if latent.proposal_width is not None:
+        check_proposal(latent)
 
 
 def _correlation(latent: LambdaSampler, examples: int = 4000) -> float:

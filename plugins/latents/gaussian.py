@@ -3,6 +3,7 @@
 from typing import Literal
 
 import torch
+from di4c_plugins.latents.proposals import GaussianProposal
 from di4c_plugins.latents.unit_cube import Sobol, Stratified, Uniform
 from torch import Tensor
 
@@ -20,7 +21,7 @@ class Gaussian(LambdaSampler):
 
     def __init__(self, *, dim: int, points: Literal["independent", "stratified", "sobol"] = "independent"):
         self._cube = POINTS[points](dim=dim)
-        self.dim, self.independent = dim, self._cube.independent
+        self.dim, self.independent, self.proposal_width = dim, self._cube.independent, 2 * dim
 
     def sample(self, components: int, draws: Draws) -> Tensor:
         if self.independent:
@@ -30,3 +31,6 @@ class Gaussian(LambdaSampler):
     def support(self, atoms: int, draws: Draws | None) -> tuple[Tensor, Tensor]:
         points, weights = self._cube.support(atoms, draws)
         return torch.special.ndtri(points.double().clamp(1e-6, 1 - 1e-6)).float(), weights
+
+    def proposal(self, parameters: Tensor) -> GaussianProposal:
+        return GaussianProposal(parameters, self._cube.points)

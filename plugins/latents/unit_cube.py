@@ -4,6 +4,7 @@ Antithetic pairs (λ, 1 − λ) are left out: measured, they do not beat indepen
 """
 
 import torch
+from di4c_plugins.latents.proposals import GaussianProposal
 from torch import Tensor
 
 from di4c.contracts import Draws, LambdaSampler, placed
@@ -23,7 +24,7 @@ class Uniform(LambdaSampler):
     def __init__(self, *, dim: int = 1):
         if dim < 1:
             raise SpecError(f"latent.dim: at least 1; found {dim}")
-        self.dim = dim
+        self.dim, self.proposal_width = dim, 2 * dim
 
     def sample(self, components: int, draws: Draws) -> Tensor:
         return self.points(components, draws).float()
@@ -37,6 +38,9 @@ class Uniform(LambdaSampler):
         points = midpoints if self.dim == 1 else sobol_points(atoms, self.dim) + 0.5 / atoms
         shifted = (points + shared_shift(self.dim, draws)) % 1.0
         return shifted.float(), torch.full((atoms,), 1 / atoms)
+
+    def proposal(self, parameters: Tensor) -> GaussianProposal:
+        return GaussianProposal(parameters, self.points, on_cube=True)
 
 
 def shared_shift(dim: int, draws: Draws | None) -> Tensor:

@@ -15,6 +15,7 @@ JOBS = [
         ("readout", "maskgit", 10**6),
     ]
 ]
+JOBS += [JOBS[2] | {"proposal": "gaussian"}, JOBS[1] | {"proposal": "product-categorical"}]
 JOBS += [JOBS[k] | {"components_at_a_time": size} for k, size in ((0, 1), (1, 2), (3, 2))]
 
 
@@ -30,7 +31,7 @@ def test_two_ranks_with_partitioned_weights_compute_what_one_process_does(result
     loss = objective(*batch_of(0, SIZE), 0)["loss"]
     torch.testing.assert_close(torch.tensor(found["losses"]), loss.detach(), rtol=1e-4, atol=1e-4)
     loss.mean().backward()
-    for name, parameter in objective.model.named_parameters():
+    for name, parameter in objective.named_parameters():
         expected = 0.0 if parameter.grad is None else parameter.grad.norm().item()
         assert found["gradients"][name] == pytest.approx(expected, rel=1e-3, abs=1e-5), name
 

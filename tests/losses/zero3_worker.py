@@ -1,6 +1,6 @@
 """Losses and gradients of Di4C under ZeRO-3: python -m tests.losses.zero3_worker JOBS.json RESULTS.json, one process a rank.
 
-A job: {"head", "backbone", "chunk_bytes"} and optionally "components_at_a_time". Its result on rank 0: {"losses": [B] of the whole batch, "gradients": {name: norm},
+A job: {"head", "backbone", "chunk_bytes"} and optionally "components_at_a_time", "proposal" (a λ sampler whose posterior proposes λ). Its result on rank 0: {"losses": [B] of the whole batch, "gradients": {name: norm},
 "calls": of the readout a step}.
 """
 
@@ -10,7 +10,11 @@ import torch.distributed as dist
 from deepspeed.utils import safe_get_full_grad
 from di4c_plugins.backbones.maskgit import MaskGITBackbone
 from di4c_plugins.estimators.control_variate import ControlVariate
+from di4c_plugins.estimators.monte_carlo import MonteCarlo
+from di4c_plugins.latents.gaussian import Gaussian
+from di4c_plugins.latents.product_categorical import ProductCategorical
 from di4c_plugins.latents.unit_cube import Uniform
+from di4c_plugins.posteriors.transformer import Transformer
 from di4c_plugins.samplers.ancestral import Ancestral
 from di4c_plugins.times.samplers import UniformTime
 from tests.engine.launching import work
@@ -18,10 +22,16 @@ from tests.systems import HEADS, tiny_teacher
 
 from di4c.contracts import Batch, Draws
 from di4c.losses.objective import Di4C
+from di4c.losses.proposal import ProposalOptions
 from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm, Gate, TeacherStep
 from di4c.mixture.student import MixtureStudent
 
 SIZE = 4
+LATENTS = {
+    None: Uniform,
+    "gaussian": lambda: Gaussian(dim=2),
+    "product-categorical": lambda: ProductCategorical(factors=2, values=3),
+}
 CONFIG = {
     "train_batch_size": SIZE,
     "train_micro_batch_size_per_gpu": SIZE // 2,
@@ -40,15 +50,18 @@ def objective_of(job: dict) -> Di4C:
         for parameter in teacher.backbone.parameters():
             torch.nn.init.normal_(parameter, std=0.3)
         teacher.freeze()
+    latent = LATENTS[job.get("proposal")]()
     backbone = teacher.student_backbone()
     student = MixtureStudent(
-        backbone, HEADS[job["head"]](1, backbone), parameterisation=teacher.parameterisation, num_states=6
+        backbone, HEADS[job["head"]](latent.dim, backbone), parameterisation=teacher.parameterisation, num_states=6
     )
-    estimator = ControlVariate()
+    proposed = job.get("proposal") is not None
+    estimator = MonteCarlo() if proposed else ControlVariate()
+    posterior = Transformer(latent, teacher.process, 6, width=8, depth=1, heads=2) if proposed else None
     return Di4C(
         teacher,
         student,
-        latent=Uniform(),
+        latent=latent,
         sampler=Ancestral(teacher.process),
         components=3,
         targets=2,
@@ -56,9 +69,10 @@ def objective_of(job: dict) -> Di4C:
         teacher_step=TeacherStep("constant", size=0.1, substeps=2),
         chunk_bytes=job["chunk_bytes"],
         components_at_a_time=job.get("components_at_a_time"),
+        proposal=ProposalOptions(posterior) if proposed else None,
         data=DataTerm(1.0, estimator, Gate("constant", 1.0)),
         consistency=ConsistencyTerm(1.0, estimator, min_time=0.1),
-        distillation=DistillationTerm(2.0, max_time=0.3),
+        distillation=None if proposed else DistillationTerm(2.0, max_time=0.3),
     )
 
 
@@ -82,9 +96,7 @@ def perform(job: dict) -> dict:
         loss = engine(batch, draws, 0)["loss"]
         engine.backward(loss.mean())
         gradients = {
-            name: safe_get_full_grad(p).norm().item()
-            for name, p in objective.model.named_parameters()
-            if p.requires_grad
+            name: safe_get_full_grad(p).norm().item() for name, p in objective.named_parameters() if p.requires_grad
         }
         engine.step()
     parts = [torch.empty(share) for _ in range(dist.get_world_size())]

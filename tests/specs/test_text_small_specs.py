@@ -13,6 +13,7 @@ from di4c.config.spec import read_spec
 ROOT = Path(__file__).parents[2]
 SPECS = ROOT / "tools/specs"
 NAMES = ["text-small-teacher", "text-small-student", "text-small-one-component", "text-small-sdtt"]
+PROPOSED = "text-small-posterior"
 TINY = [
     "data.path=text", "train.steps=2", "train.batch_size=4", "train.schedule.warmup=0", "train.checkpoint_every=0",
     "train.diagnostics_every=2", "eval.samples=8", "eval.batch_size=4", "eval.seeds=2", "eval.steps=[2,4]",

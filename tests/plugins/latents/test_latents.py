@@ -4,6 +4,7 @@ import pytest
 import torch
 from di4c_plugins.latents.categorical import Categorical
 from di4c_plugins.latents.gaussian import Gaussian
+from di4c_plugins.latents.product_categorical import ProductCategorical
 from di4c_plugins.latents.unit_cube import Sobol, Stratified, Uniform
 
 from di4c.draws import Draws
@@ -17,6 +18,7 @@ LAWS = {
     "sobol": Sobol(dim=2),
     "gaussian": Gaussian(dim=3),
     "categorical": Categorical(atoms=8),
+    "product-categorical": ProductCategorical(factors=4, values=5),
 }
 
 

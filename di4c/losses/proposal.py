@@ -1,0 +1,111 @@
+"""λ proposed by an amortised posterior q(λ | x, x_t): importance-weighted likelihoods where the prior cannot be enumerated.
+
+    −log p^θ(x | x_t)  ≤  −E log (1/M) Σ_m p^θ(x | x_t; λ_m)·[ p(λ_m)/q(λ_m | x, x_t) ]^b,      λ_m ~ q,  b = 1
+
+(Burda et al. 2016), tight for every M where q is the exact posterior, and as M grows. With M draws of the prior a sample is
+explained by the few that happen to suit it; with those of q by all.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from di4c.contracts import Draws, LambdaSampler, Posterior, Proposed
+from di4c.errors import SpecError
+
+
+@dataclass(frozen=True)
+class ProposalOptions:
+    """λ of the data and consistency terms drawn from q(λ | x, x_t), x the data or a sample of the target.
+
+    posterior: the network of q. beta: what the exponent b is at the first step; q says nothing as long as a student does not listen, and
+    collapses to p if that costs at once. warmup: steps over which b rises to 1. free_bits: nats of KL( q ‖ p ) an example that cost
+    nothing (b = 0 below them; Kingma et al. 2016). free_steps: for so many steps from the first; null for all.
+    """
+
+    posterior: Posterior
+    beta: float = 1.0
+    warmup: int = 0
+    free_bits: float = 0.0
+    free_steps: int | None = None
+
+    def __post_init__(self):
+        if not 0 <= self.beta <= 1 or self.warmup < 0 or self.free_bits < 0 or (self.free_steps or 0) < 0:
+            raise SpecError(
+                "objective.proposal: beta in [0, 1]; warmup, free_bits and free_steps at least 0; found "
+                f"{self.beta}, {self.warmup}, {self.free_bits} and {self.free_steps}"
+            )
+
+    def exponent(self, divergence: Tensor, step: int) -> Tensor:
+        """b of KL( q ‖ p ) [...]: the same shape. With M = 1 the bound's gradient is then that of β·max(KL, free)."""
+        beta = self.beta + (1 - self.beta) * min(1.0, step / self.warmup) if self.warmup else 1.0
+        free = self.free_bits if self.free_steps is None or step < self.free_steps else 0.0
+        return torch.where(divergence.detach() >= free, beta, 0.0)
+
+
+@dataclass(frozen=True)
+class ProposedComponents:
+    """λ [B, J·M, L] for J samples an example, M each. divergence: [B, J, F] nats, KL( q ‖ p ) by dimension; exponent: [B, J], b."""
+
+    proposed: Proposed
+    divergence: Tensor
+    exponent: Tensor
+
+    @property
+    def lam(self) -> Tensor:
+        return self.proposed.lam.flatten(1, 2)
+
+    def joint_of_own(self, joint: Tensor, first: int) -> Tensor:
+        """Of the sums [B, N, J·M] of samples first, …, first + N − 1 under all λ, those under their own: [B, N, M]."""
+        blocks = joint.unflatten(-1, self.proposed.lam.shape[1:3])
+        number = torch.arange(joint.shape[1], device=joint.device)
+        return blocks[:, number, first + number]
+
+    def log_weights(self, joint: Tensor, first: int) -> Tensor:
+        """log w_m of those samples, from their own sums [B, N, M]: b·log p/q − log M, with q's score function where it takes one."""
+        some = slice(first, first + joint.shape[1])
+        log_ratio = self.proposed.log_ratio[:, some].to(joint)
+        weights = self.exponent[:, some, None].to(joint) * log_ratio - math.log(joint.shape[-1])
+        if self.proposed.log_q is None:
+            return weights
+        return weights + score_term(joint + weights, self.proposed.log_q[:, some].to(joint))[..., None]
+
+    def log_bound(self, joint: Tensor, first: int) -> Tensor:
+        """The bound itself, b = 1, of those samples: [B, N] nats; no gradient."""
+        log_ratio = self.proposed.log_ratio[:, first : first + joint.shape[1]].to(joint)
+        return (joint + log_ratio).detach().logsumexp(-1) - math.log(joint.shape[-1])
+
+
+def score_term(log_terms: Tensor, log_q: Tensor) -> Tensor:
+    """0 with the gradient of E_q log Σ_m exp(log_terms) that comes from the draws: [...], from [..., M] each.
+
+    Σ_m ( L − L_{−m} )·∇log q(λ_m),  L = log Σ_m f_m,  L_{−m} with the geometric mean of the others in place of f_m.
+
+    (VIMCO, Mnih & Rezende 2016.) Unbiased, and it asks for no further evaluation of the student; with one draw there are no others.
+    """
+    f = log_terms.detach()
+    number = f.shape[-1]
+    others = (f.sum(-1, keepdim=True) - f) / max(number - 1, 1)  # [..., M]
+    own = torch.eye(number, dtype=torch.bool, device=f.device)
+    without = torch.where(own, others[..., None], f[..., None, :]).logsumexp(-1)
+    signal = f.logsumexp(-1, keepdim=True) - without
+    return (signal * (log_q - log_q.detach())).sum(-1)
+
+
+def propose(
+    options: ProposalOptions,
+    latent: LambdaSampler,
+    samples: Tensor,
+    x_t: Tensor,
+    t: Tensor,
+    cond: Tensor | None,
+    components: int,
+    draws: Draws,
+    step: int,
+) -> ProposedComponents:
+    """M = `components` draws of q(λ | x_j, x_t) for each sample x_j, samples [B, J, D]. One call of the posterior."""
+    q = latent.proposal(options.posterior(samples, x_t, t, cond))
+    divergence = q.divergence()
+    return ProposedComponents(q.draw(components, draws), divergence, options.exponent(divergence.sum(-1), step))

@@ -1,0 +1,1 @@
+"""Networks of amortised posteriors q(λ | x, x_t)."""
