@@ -12,11 +12,11 @@ ROOT = Path(__file__).resolve().parent.parent
 CONTRACTS = ("di4c.contracts", "di4c.errors", "di4c.draws", "di4c.paths")
 """All that a plugin may import of di4c."""
 
-ROOMS = (
+FOLDERS = (
     "kernels", "contracts", "mixture", "diagnostics", "losses", "engine", "config", "planning", "evaluation", "pipeline", "testing",
     "commands",
 )  # fmt: skip
-"""The rooms of di4c from the bottom to the top: each may import those before it."""
+"""The folders of di4c from the bottom to the top: each may import those before it."""
 
 
 SYSTEMS = (
@@ -66,10 +66,10 @@ def test_plugins_import_contracts_and_one_another_only(path):
     assert not [m for m in modules if within(m, ("plugins",))], "import them as di4c_plugins"
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_arrows_run_downwards(room):
-    above = tuple(f"di4c.{name}" for name in ROOMS[ROOMS.index(room) + 1 :])
-    for path in sources(f"di4c/{room}"):
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_arrows_run_downwards(folder):
+    above = tuple(f"di4c.{name}" for name in FOLDERS[FOLDERS.index(folder) + 1 :])
+    for path in sources(f"di4c/{folder}"):
         modules = set(imported(path, package_of(path, ROOT / "di4c", "di4c")))
         assert not [m for m in modules if within(m, above)], path
 
@@ -107,8 +107,8 @@ def test_systems_are_seen_in_names_and_strings(tmp_path):
 
 
 def test_every_room_has_its_place():
-    rooms = {path.parent.relative_to(ROOT / "di4c").parts[0] for path in (ROOT / "di4c").glob("*/*.py")}
-    assert rooms == set(ROOMS)
+    folders = {path.parent.relative_to(ROOT / "di4c").parts[0] for path in (ROOT / "di4c").glob("*/*.py")}
+    assert folders == set(FOLDERS)
 
 
 def test_only_the_reader_of_yaml_knows_omegaconf():
@@ -128,16 +128,16 @@ def test_no_shadowing_of_the_standard_library():
 
 
 SUCCESSORS_OF_THE_ALGORITHM = ("kernels", "mixture", "diagnostics", "losses")
-"""The rooms that read like one text: short files, and few storeys between a loss and its arithmetic."""
+"""The folders that read like one text: short files, and few storeys between a loss and its arithmetic."""
 
 
-def longest_chain(room: str) -> list[str]:
-    """The longest chain of modules of one room that import one another, imports in functions and under TYPE_CHECKING included."""
-    modules = {path.stem: path for path in sources(f"di4c/{room}") if path.stem != "__init__"}
+def longest_chain(folder: str) -> list[str]:
+    """The longest chain of modules of one folder that import one another, imports in functions and under TYPE_CHECKING included."""
+    modules = {path.stem: path for path in sources(f"di4c/{folder}") if path.stem != "__init__"}
     below = {}
     for name, path in modules.items():
-        wanted = set(imported(path, f"di4c.{room}")) | {f"{m}.{n}" for m, n in imported_names(path, f"di4c.{room}")}
-        below[name] = {other for other in modules if f"di4c.{room}.{other}" in wanted} - {name}
+        wanted = set(imported(path, f"di4c.{folder}")) | {f"{m}.{n}" for m, n in imported_names(path, f"di4c.{folder}")}
+        below[name] = {other for other in modules if f"di4c.{folder}.{other}" in wanted} - {name}
 
     def longest(name: str, above: tuple[str, ...]) -> list[str]:
         assert name not in above, f"a circle: {' → '.join((*above, name))}"
@@ -153,17 +153,17 @@ def imported_names(path: Path, package: str) -> Iterator[tuple[str, str]]:
             yield from ((node.module or package, alias.name) for alias in node.names)
 
 
-@pytest.mark.parametrize("room", SUCCESSORS_OF_THE_ALGORITHM)
-def test_the_longest_chain_of_imports_within_a_room_is_five(room):
-    assert len(longest_chain(room)) <= 5, longest_chain(room)
+@pytest.mark.parametrize("folder", SUCCESSORS_OF_THE_ALGORITHM)
+def test_the_longest_chain_of_imports_within_a_room_is_five(folder):
+    assert len(longest_chain(folder)) <= 5, longest_chain(folder)
 
 
 def test_the_successors_of_the_algorithm_are_short():
     """No file over 250 lines; all together fewer than the lines that they replaced, formatted alike: 3,099."""
     lines = {
         path: len(path.read_text(encoding="utf-8").splitlines())
-        for room in SUCCESSORS_OF_THE_ALGORITHM
-        for path in sources(f"di4c/{room}")
+        for folder in SUCCESSORS_OF_THE_ALGORITHM
+        for path in sources(f"di4c/{folder}")
     }
     assert not {path: number for path, number in lines.items() if number > 250}
     assert sum(lines.values()) < 3099

@@ -17,5 +17,5 @@ def main(arguments: list[str] | None = None, prog: str | None = None) -> None:
     from di4c.planning.plan import Plan, parsed_bytes  # only now torch
     from di4c.planning.text import plan_text
 
-    room = None if options.gpu_memory is None else parsed_bytes(options.gpu_memory)
-    print(plan_text(Plan(spec, gpus=options.gpus, gpu_memory=room)))
+    most = None if options.gpu_memory is None else parsed_bytes(options.gpu_memory)
+    print(plan_text(Plan(spec, gpus=options.gpus, gpu_memory=most)))

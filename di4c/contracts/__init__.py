@@ -1,14 +1,14 @@
 """What a plugin author implements, and the few values that pass between the parts; nothing else.
 
 process → x_t → backbone → features ┐
-                 λ → student head ──┴→ Prediction → (readout, chunk by chunk) → estimator → [B] nats
+                 λ → student head ──┴→ Prediction → (output head, chunk by chunk) → estimator → [B] nats
 """
 
 from di4c.contracts.backbone import (
-    AffineReadout,
+    AffineOutputHead,
     Backbone,
     Context,
-    IdentityReadout,
+    IdentityOutputHead,
     Modulation,
     Reduction,
     TwoPartBackbone,
@@ -35,8 +35,8 @@ from di4c.contracts.weights import strict_load
 from di4c.draws import Draws, categorical, cumulated, placed
 
 __all__ = [
-    "CHUNK_BYTES", "LOG_ZERO", "AffineReadout", "Backbone", "Batch", "Context", "DataSource", "Decoder", "Denoiser",
-    "Draws", "ForwardProcess", "Generation", "IdentityReadout", "ImageTokenizer", "IntervalTimeSampler", "LambdaSampler",
+    "CHUNK_BYTES", "LOG_ZERO", "AffineOutputHead", "Backbone", "Batch", "Context", "DataSource", "Decoder", "Denoiser",
+    "Draws", "ForwardProcess", "Generation", "IdentityOutputHead", "ImageTokenizer", "IntervalTimeSampler", "LambdaSampler",
     "LentTeacher", "LossEstimator", "Measured", "Metric", "Modulation", "Objective", "Parameterisation", "Pipeline",
     "Posterior", "Prediction", "ProbeBatch", "Proposal", "Proposed", "Raw", "Reduction", "Runs", "Sampler", "Split", "Statistics",
     "StudentHead", "Teacher", "TimeSampler",

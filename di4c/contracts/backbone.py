@@ -1,4 +1,4 @@
-"""The network: features first, readout apart, so that losses can read out chunk by chunk."""
+"""The network: features first, the output head apart, so that losses can take its logits chunk by chunk."""
 
 import copy
 from abc import abstractmethod
@@ -67,9 +67,9 @@ class Backbone(nn.Module):
         embedding_width: C, width of the time or conditioning embedding (0 if there is none).
         reads_time: whether its features depend on t; one that ignores t says False, and samplers may keep its predictions.
         accepts: the names of the `Context` fields it takes, of {"tokens", "embedding", "start", "trunk"}.
-        readout: a child module, called as readout(h, positions, x_t): features h [P, M, H], positions d [P] int64
+        readout: the output head (its weights have this name), called as readout(h, positions, x_t): features h [P, M, H], positions d [P] int64
             and visible tokens x_t [P] int64 → logits [P, M, S]. If it is affine, logits = h·Wᵀ + b, let it say so
-            (`affine = True`) and take a Reduction by the keyword `reduction`: see AffineReadout.
+            (`affine = True`) and take a Reduction by the keyword `reduction`: see AffineOutputHead.
 
     Every parameter belongs to a submodule that is *called*, or to this module itself (whose forward is called): ZeRO-3
     gathers weights in those calls. Dropout is by nn.Dropout modules, on tensors [B·n, …]: training replaces them by ones whose masks
@@ -123,7 +123,7 @@ class TwoPartBackbone(Backbone):
         """The features [B·M, D, H] from the trunk: λ joins, and the blocks from `context.start` on run. None: [B, D, H], no block is left."""
 
 
-class IdentityReadout(nn.Module):
+class IdentityOutputHead(nn.Module):
     """For networks that expose no features: the features are the logits."""
 
     def forward(self, h: Tensor, positions: Tensor, x_t: Tensor) -> Tensor:
@@ -131,15 +131,15 @@ class IdentityReadout(nn.Module):
 
 
 Reduction = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, ...]]
-"""(h, W, b) → any tensors, for a readout logits = h·Wᵀ + b: W [≥ S, H], b [≥ S] or [≥ D, ≥ S] or None, of which the first S
+"""(h, W, b) → any tensors, for an output head logits = h·Wᵀ + b: W [≥ S, H], b [≥ S] or [≥ D, ≥ S] or None, of which the first S
 states (and D positions) count."""
 
 
-class AffineReadout(nn.Linear):
+class AffineOutputHead(nn.Linear):
     """logits = h·Wᵀ + b; called with a `reduction`, it returns reduction(h, W, b) instead.
 
     A loss can so go over all rows, with gradients written by hand, within one call: under ZeRO-3 that is one gathering of W.
-    Any other readout that is affine may do the same, with parameters of its own; `reduction` is always given by keyword.
+    Any other head that is affine may do the same, with parameters of its own; `reduction` is always given by keyword.
     """
 
     affine = True

@@ -33,7 +33,7 @@ class LambdaSampler(ABC):
         return torch.full((components,), -math.log(components), dtype=torch.float64)
 
     @abstractmethod
-    def support(self, atoms: int, draws: Draws | None) -> tuple[Tensor, Tensor]:
+    def discretised(self, atoms: int, draws: Draws | None) -> tuple[Tensor, Tensor]:
         """K equal-weight atoms that stand for the prior: quantile midpoints (Sobol points for L > 1), shifted at random.
 
         Without draws they are not shifted. Returns (atoms [K, L] float32, weights [K] float32 summing to 1). K = 1 makes the

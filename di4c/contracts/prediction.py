@@ -1,4 +1,4 @@
-"""p(x_0 | x_t; λ_1), …, p(x_0 | x_t; λ_M) before readout: what teachers, students and denoisers return."""
+"""p(x_0 | x_t; λ_1), …, p(x_0 | x_t; λ_M) before the output head: what teachers, students and denoisers return."""
 
 import math
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from di4c.contracts.backbone import IdentityReadout, Modulation
+from di4c.contracts.backbone import IdentityOutputHead, Modulation
 from di4c.contracts.parameterisation import LOG_ZERO, Parameterisation, Raw, WithoutState
 from di4c.draws import categorical
 from di4c.kernels.backend import CPU_BYTES, chunk_budget, kernels_for
@@ -30,7 +30,7 @@ class Prediction:
 
     features: Tensor
     x_t: Tensor
-    readout: nn.Module
+    output_head: nn.Module
     parameterisation: Parameterisation
     num_states: int
     components: int = 1
@@ -40,10 +40,10 @@ class Prediction:
 
     @classmethod
     def from_logits(cls, logits: Tensor, x_t: Tensor, parameterisation: Parameterisation | None = None) -> "Prediction":
-        """From logits (or log-probabilities) [B, D, S] or [B, M, D, S], through an identity readout."""
+        """From logits (or log-probabilities) [B, D, S] or [B, M, D, S], through an identity head."""
         components = logits.shape[1] if logits.dim() == 4 else 1
         flat = logits.flatten(0, 1) if logits.dim() == 4 else logits
-        return cls(flat, x_t, IdentityReadout(), parameterisation or Raw(), logits.shape[-1], components)
+        return cls(flat, x_t, IdentityOutputHead(), parameterisation or Raw(), logits.shape[-1], components)
 
     @classmethod
     def point(cls, x_0: Tensor, x_t: Tensor, num_states: int) -> "Prediction":
@@ -63,7 +63,7 @@ class Prediction:
         return self.x_t.shape[0], 1 if self.averaged else self.components, self.x_t.shape[1]
 
     @property
-    def wide(self) -> torch.dtype:
+    def accumulation_dtype(self) -> torch.dtype:
         """The dtype of log-probabilities: float32 at least."""
         return torch.float64 if self.features.dtype == torch.float64 else torch.float32
 
@@ -90,7 +90,7 @@ class Prediction:
         """The rows b·D + d with uncertainty (and in `where`, bool [B, D]), in chunks whose logits fit `chunk_bytes`
         (None: the budget of their device, chunk_budget).
 
-        Their number depends on the shapes alone, so that all ranks call the readout equally often (ZeRO-3); some may be empty.
+        Their number depends on the shapes alone, so that all ranks call the output head equally often (ZeRO-3); some may be empty.
         """
         chosen = self.active() if where is None else self.active() & where
         rows = chosen.flatten().nonzero().squeeze(-1)
@@ -101,7 +101,7 @@ class Prediction:
     def log_prob_of(self, x: Tensor, where: Tensor | None = None, chunk_bytes: int | None = None) -> Tensor:
         """Σ_d log p^d(x^d | x_t; λ_m) over the positions with uncertainty (and in `where`): [B, M] nats, x [B, D]."""
         size, components, positions = self.shape
-        total = torch.zeros(size, components, dtype=self.wide, device=x.device)
+        total = torch.zeros(size, components, dtype=self.accumulation_dtype, device=x.device)
         tokens = x.flatten()
 
         def read(h: Tensor, rows: Tensor) -> Tensor:
@@ -114,7 +114,7 @@ class Prediction:
             value = (
                 checkpoint(read, h, rows, use_reentrant=False, preserve_rng_state=False) if recompute else read(h, rows)
             )
-            total = total.index_add(0, rows // positions, value.to(self.wide))
+            total = total.index_add(0, rows // positions, value.to(self.accumulation_dtype))
         return total
 
     def log_probs(self, rows: Tensor) -> Tensor:
@@ -131,7 +131,7 @@ class Prediction:
         return kernels.row_draw(Logits(log_p.contiguous()), Lines(log_p.new_ones(1), uniform[:, None]))[:, 0]
 
     def component_features(self, rows: Tensor) -> Tensor:
-        """Features before the readout (and before any modulation) at the rows: [P, M, H], or [P, H] with a modulation."""
+        """Features before the output head (and before any modulation) at the rows: [P, M, H], or [P, H] with a modulation."""
         positions = self.x_t.shape[1]
         example, position = rows // positions, rows % positions
         if self.modulation is not None:
@@ -145,9 +145,9 @@ class Prediction:
         if self.modulation is not None:
             h = self.modulation.module(h, self.modulation.code[rows // positions], rows % positions)
         x_t = self.x_t.flatten()[rows]
-        logits = self.readout(h, rows % positions, x_t)
-        wide = logits if logits.dtype == torch.float64 else logits.float()
-        log_p = self.parameterisation.log_probs(wide, x_t)
+        logits = self.output_head(h, rows % positions, x_t)
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        log_p = self.parameterisation.log_probs(logits, x_t)
         return self._averaged(log_p) if self.averaged else log_p
 
     def _averaged(self, log_p: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ Placement = Literal["replicated", "sharded", "offloaded"]
 def place(teacher: Teacher, placement: Placement, device: torch.device, section: dict[str, Any]) -> None:
     """Puts the teacher's weights where `placement` says; it is called as before, by all ranks equally often. Collective.
 
-    The readout stays whole on every rank: losses read it chunk by chunk, and a rank has as many chunks as its data ask for.
+    The output head stays whole on every rank: losses read it chunk by chunk, and a rank has as many chunks as its data ask for.
     section: the spec's `deepspeed:`, whose stage3_… settings are the teacher's too. Raises SpecError where the teacher has no
     weights of its own.
     """
@@ -35,19 +35,19 @@ def place(teacher: Teacher, placement: Placement, device: torch.device, section:
             f"train.teacher_placement: {placement}, but the teacher has no weights beside its student's; at stage 3 they are "
             "sharded with it, and offloaded by offload_param"
         )
-    readout = backbone.readout
+    head = backbone.readout
     backbone.readout = nn.Identity()  # neither sharded nor hooked
-    _untie(readout, backbone)
+    _untie(head, backbone)
     with ranks.told_when_slow("DeepSpeed is sharding the teacher"):
         _shard(backbone, section, offloaded=placement == "offloaded")
-    backbone.readout = readout
+    backbone.readout = head
     teacher.to(device)
 
 
-def _untie(readout: nn.Module, network: nn.Module) -> None:
-    """Gives the readout copies of the parameters that the network uses as well (tied embeddings)."""
+def _untie(head: nn.Module, network: nn.Module) -> None:
+    """Gives the output head copies of the parameters that the network uses as well (tied embeddings)."""
     shared = {id(parameter) for parameter in network.parameters()}
-    for module in readout.modules():
+    for module in head.modules():
         for name, parameter in module.named_parameters(recurse=False):
             if id(parameter) in shared:
                 setattr(module, name, nn.Parameter(parameter.detach().clone(), requires_grad=False))

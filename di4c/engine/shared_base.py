@@ -26,7 +26,7 @@ def share_base(teacher: Teacher, *, rank: int, targets: Sequence[str], alpha: fl
     """The teacher's own backbone with adapters, frozen but for them; the teacher predicts without them from now on.
 
     targets: names of linear layers, or ends of them ("query" for every …query). Raises SpecError where one names none, or the
-    readout, which teacher and student share as it is.
+    output head, which teacher and student share as it is.
     """
     backbone = teacher.backbone
     if type(backbone).for_student is not Backbone.for_student:
@@ -57,7 +57,7 @@ class WithoutAdapters(Backbone):
 
     @property
     def readout(self) -> nn.Module:
-        """The readout, which has no adapters."""
+        """The output head, which has no adapters."""
         return self._shared[0].readout
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None, context: Context | None = None) -> Tensor:

@@ -89,4 +89,4 @@ def student_model(student: MixtureStudent, latent: LambdaSampler, mixture_size: 
         return MixtureModel(student, latent)
     if mixture_size == "product":
         return MarginalsModel(student, latent)
-    return AtomsModel(student, *latent.support(mixture_size, draws.child("atoms", mixture_size)))
+    return AtomsModel(student, *latent.discretised(mixture_size, draws.child("atoms", mixture_size)))

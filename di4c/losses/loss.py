@@ -56,7 +56,10 @@ class Di4CLoss:
             f"{name}_effective_components": effective_components(statistics) for name, statistics in found.items()
             if statistics.joint is not None
         }  # fmt: skip
-        return {name: value.to(inputs.student.wide) for name, value in {"loss": total, **parts, **effective}.items()}
+        return {
+            name: value.to(inputs.student.accumulation_dtype)
+            for name, value in {"loss": total, **parts, **effective}.items()
+        }
 
     def data_loss(self, statistics: Statistics, t: Tensor) -> dict[str, Tensor]:
         """a(t)·correlated + marginal: −log p^θ_{0|t}(x_0 | x_t), [B] nats, and the two parts unweighted.

@@ -62,10 +62,10 @@ def product(h: Tensor, weight: Tensor, bias: Tensor | None = None, out: Tensor |
         found = torch.mm(h, weight.T, out_dtype=torch.float32)
         return found if bias is None else found.add_(bias)
     out = h.new_empty(len(h), len(weight), dtype=torch.float32) if out is None else out
-    wide = h.float()
+    in_float32 = h.float()
     for states in torch.arange(len(weight)).split(STATES_AT_A_TIME):
         some = slice(int(states[0]), int(states[-1]) + 1)
-        torch.mm(wide, weight[some].float().T, out=out[:, some])
+        torch.mm(in_float32, weight[some].float().T, out=out[:, some])
     return out if bias is None else out.add_(bias)
 
 
@@ -82,10 +82,10 @@ def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
 def is_affine(prediction: Prediction) -> bool:
     """Whether log-probs at active rows are a log-softmax of h·Wᵀ + b with some states excluded."""
     excluded = prediction.parameterisation.excluded
-    return getattr(prediction.readout, "affine", False) and excluded is not None and not prediction.averaged
+    return getattr(prediction.output_head, "affine", False) and excluded is not None and not prediction.averaged
 
 
-def within_readout(
+def within_output_head(
     prediction: Prediction, features: Tensor, read: Callable[[Tensor, Affine], tuple[Tensor, ...]]
 ) -> tuple[Tensor, ...]:
     """read(features, affine) from inside one call of an affine output head: under ZeRO-3 its weight is gathered once."""
@@ -94,7 +94,7 @@ def within_readout(
         h, affine = Affine(weight, bias, prediction.num_states).aligned(h)
         return read(h, affine)
 
-    return prediction.readout(features, reduction=reduction)
+    return prediction.output_head(features, reduction=reduction)
 
 
 def autocast_dtype(x: Tensor) -> torch.dtype | None:

@@ -15,7 +15,7 @@ from di4c.contracts import Prediction
 from di4c.eager import run_eagerly
 from di4c.kernels.backend import kernels_for
 from di4c.kernels.rows import Against, Logits, RowGradients, RowValues
-from di4c.mixture.affine import Affine, as_given, autocast_dtype, within_readout
+from di4c.mixture.affine import Affine, as_given, autocast_dtype, within_output_head
 from di4c.mixture.buffers import Buffers
 from di4c.mixture.gradients import Gradients
 from di4c.mixture.marginals import Marginals
@@ -80,7 +80,7 @@ class RowsAgainst(Scored):
     def with_heads(self, affine: Affine, read: Callable[[Heads], None]) -> None:
         """read(heads) from inside one call of each target's output head: under ZeRO-3 its weight is gathered once a pass."""
         others = {
-            id(target.prediction.readout): target.prediction
+            id(target.prediction.output_head): target.prediction
             for target in self.targets
             if target.table is None and target.readable
         }
@@ -92,16 +92,16 @@ class RowsAgainst(Scored):
             return read(heads)
 
         def reduction(features: Tensor, affine: Affine) -> tuple[Tensor, ...]:
-            self._open(predictions[1:], heads | {id(predictions[0].readout): affine}, read)
+            self._open(predictions[1:], heads | {id(predictions[0].output_head): affine}, read)
             return ()
 
         kind = self.rows.number.device.type
         with torch.autocast(kind, dtype=self.autocast, enabled=self.autocast is not None):
-            within_readout(predictions[0], predictions[0].features[:0], reduction)
+            within_output_head(predictions[0], predictions[0].features[:0], reduction)
 
     def _marginals(self, target: Marginals, number: Tensor, heads: Heads, buffers: Buffers) -> Tensor:
         with as_given(number):
-            return target.probs(number, heads.get(id(target.prediction.readout)), buffers).to(self.log_weights)
+            return target.probs(number, heads.get(id(target.prediction.output_head)), buffers).to(self.log_weights)
 
 
 @run_eagerly
@@ -109,17 +109,19 @@ def row_values_of(
     prediction: Prediction, rows: Rows, scored: Scored, chunk_bytes: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(chosen [R, M, ΣN], kl [J, R], componentwise [J, R]) of `rows`; float32 at least; 0 where a divergence is not wanted."""
-    room = _bytes_for_logits(scored.targets, chunk_bytes) if kernels_for(prediction.features).BUFFERED else chunk_bytes
-    log_weights = scored.log_weights.detach().to(prediction.wide)
+    budget = (
+        _bytes_for_logits(scored.targets, chunk_bytes) if kernels_for(prediction.features).BUFFERED else chunk_bytes
+    )
+    log_weights = scored.log_weights.detach().to(prediction.accumulation_dtype)
     against = RowsAgainst(
         **(vars(scored) | {"log_weights": log_weights}), rows=rows, excluded=prediction.parameterisation.excluded,
-        at_a_time=rows_at_a_time(prediction, room), head=prediction.readout, autocast=autocast_dtype(rows.features),
+        at_a_time=rows_at_a_time(prediction, budget), head=prediction.output_head, autocast=autocast_dtype(rows.features),
     )  # fmt: skip
 
     def read(features: Tensor, affine: Affine) -> tuple[Tensor, ...]:
         return _RowValues.apply(features, affine.weight, affine.bias, affine.num_states, against)
 
-    return within_readout(prediction, rows.features, read)
+    return within_output_head(prediction, rows.features, read)
 
 
 class _RowValues(torch.autograd.Function):
@@ -132,10 +134,10 @@ class _RowValues(torch.autograd.Function):
         ctx.save_for_backward(features, weight, bias)
         ctx.num_states, ctx.against, ctx.kept = num_states, against, []
         affine, against = Affine(weight, bias, num_states), _with_features(against, features)
-        wide, targets, rows = against.log_weights, len(against.targets), len(against.rows)
+        log_weights, targets, rows = against.log_weights, len(against.targets), len(against.rows)
         samples = 0 if against.samples is None else against.samples.shape[1]
-        chosen = wide.new_zeros(rows, len(wide), samples)
-        kl, componentwise = wide.new_zeros(2, targets, rows)
+        chosen = log_weights.new_zeros(rows, len(log_weights), samples)
+        kl, componentwise = log_weights.new_zeros(2, targets, rows)
 
         def read(heads: Heads) -> None:
             buffers = against.buffers(affine)

@@ -41,13 +41,13 @@ class Marginals:
         if affine is None or not self.readable:
             return self._from_log_probs(rows, affine)
         stacked = self.stacked()
-        wide = torch.promote_types(affine.weight.dtype, torch.float32)
-        if buffers is None or not buffers.of(wide):
+        dtype = torch.promote_types(affine.weight.dtype, torch.float32)
+        if buffers is None or not buffers.of(dtype):
             buffers = Buffers.empty(len(rows), stacked.components, stacked.num_states, affine.weight)
         at_a_time = buffers.component_rows // stacked.components
         if at_a_time == 0:
             return self._from_log_probs(rows, affine)
-        q = torch.empty(len(rows), stacked.num_states, dtype=wide, device=rows.device)
+        q = torch.empty(len(rows), stacked.num_states, dtype=dtype, device=rows.device)
         place, lines = Rows.at(stacked, rows, 0), self.lines(rows)
         for chunk in place.chunks(at_a_time):
             here = buffers.view(len(rows[chunk]), stacked.components)
@@ -103,7 +103,7 @@ class Marginals:
     def _from_log_probs(self, rows: Tensor, affine: Affine | None) -> Tensor:
         """q̄ by the prediction's own output head, or the weights that stand in for it."""
         averaged = self.prediction.average()
-        averaged = averaged if affine is None else replace(averaged, readout=affine)
+        averaged = averaged if affine is None else replace(averaged, output_head=affine)
         p = averaged.log_probs(self.rows_of_copies(rows))[:, 0].exp().unflatten(0, (len(rows), self.copies))
         if self.copies == 1:
             return p[:, 0]

@@ -50,7 +50,7 @@ class MixtureStudent(nn.Module):
         return Prediction(
             features=self._features(x_t, t, cond, context, at_a_time or lam.shape[1]),
             x_t=x_t,
-            readout=self.backbone.readout,
+            output_head=self.backbone.readout,
             parameterisation=self.parameterisation,
             num_states=self.num_states,
             components=lam.shape[1],

@@ -10,7 +10,7 @@ from di4c.contracts import Draws, Prediction
 from di4c.eager import run_eagerly
 from di4c.kernels.backend import chunk_budget
 from di4c.kernels.rows import Lines, Logits
-from di4c.mixture.affine import Affine, as_given, is_affine, within_readout
+from di4c.mixture.affine import Affine, as_given, is_affine, within_output_head
 from di4c.mixture.buffers import Buffers
 from di4c.mixture.marginals import Marginals, cut, draw_from, read_lines
 from di4c.mixture.rows import Rows, rows_at_a_time, sum_by_example, uncertain_rows
@@ -111,7 +111,7 @@ def _read_affine(
                 take(chunk, *read_lines(stacked, place, chunk, affine, lines, here, mean=mean, score=score))
         return ()
 
-    within_readout(stacked, rows.features, read)
+    within_output_head(stacked, rows.features, read)
 
 
 def _read_log_probs(
@@ -143,9 +143,9 @@ def _read_log_probs(
 
 def _empty_table(stacked: Prediction, number: Tensor, keep_bytes: int) -> Tensor | None:
     """Room for the marginals of the rows: [R, S], or None if they take more than `keep_bytes`."""
-    if len(number) * stacked.num_states * stacked.wide.itemsize > keep_bytes:
+    if len(number) * stacked.num_states * stacked.accumulation_dtype.itemsize > keep_bytes:
         return None
-    return torch.zeros(max(len(number), 1), stacked.num_states, dtype=stacked.wide, device=number.device)
+    return torch.zeros(max(len(number), 1), stacked.num_states, dtype=stacked.accumulation_dtype, device=number.device)
 
 
 def _with_table(marginals: Marginals, table: Tensor, number: Tensor) -> Marginals:

@@ -9,7 +9,7 @@ With n trained parameters, R ranks, w bytes a working number (4, or 2 in bfloat1
     stage 3   w n/R     4n/R (bf16)   8n/R        4n/R      bucket and w n/R   4n/R flat gradients, 8n/R of AdamW's
 
 stage 3 also keeps up to `stage3_max_live_parameters` gathered. Offloading moves masters, optimizer, average, their gradients and
-AdamW's temporaries to the host, and with offload_param the weights. The teacher lies whole on every rank, or but for its readout in
+AdamW's temporaries to the host, and with offload_param the weights. The teacher lies whole on every rank, or but for its output head in
 slices, there or on the host; up to `stage3_max_live_parameters` of it are gathered while it is called.
 """
 
@@ -119,11 +119,11 @@ def _teacher(sizes: Sizes, engine: Engine) -> tuple[int, int, int]:
     """(bytes always there, on the host, gathered while the teacher is called)."""
     if engine.teacher == "replicated":
         return sizes.teacher_bytes, 0, 0
-    cut = sizes.teacher_bytes - sizes.teacher_readout_bytes
+    cut = sizes.teacher_bytes - sizes.teacher_output_head_bytes
     part, called = cut // engine.ranks, min(cut, 4 * engine.live)
     if engine.teacher == "offloaded":
-        return sizes.teacher_readout_bytes, part, called
-    return sizes.teacher_readout_bytes + part, 0, called if engine.ranks > 1 else 0
+        return sizes.teacher_output_head_bytes, part, called
+    return sizes.teacher_output_head_bytes + part, 0, called if engine.ranks > 1 else 0
 
 
 def _gathered(sizes: Sizes, engine: Engine, w: int) -> int:

@@ -87,15 +87,15 @@ class Plan:
 
     @cached_property
     def step_flops(self) -> float:
-        """Of one optimizer step on one GPU: student, target, teacher, and readouts of all positions (half of them on average are
+        """Of one optimizer step on one GPU: student, target, teacher, and output heads of all positions (half of them on average are
         masked, which is what counts for masked diffusion)."""
         trace = self._trace(self.micro, self.components).flops
         one = inference_trace(self.networks, self.micro, 1).flops
         target = inference_trace(self.networks, self.micro, self.targets).flops if self.targets else 0
         substeps = int((self.spec.objective.get("teacher_step") or {}).get("substeps", 1)) if self.targets else 0
         rows = self.micro * self.networks.shape.num_positions
-        readout = 2 * rows * self._width * self.networks.num_states * (4 * self.components + self.targets + substeps)
-        return float(self.accumulation * (trace + target + one * (substeps + 1) + readout))
+        head = 2 * rows * self._width * self.networks.num_states * (4 * self.components + self.targets + substeps)
+        return float(self.accumulation * (trace + target + one * (substeps + 1) + head))
 
     @property
     def _width(self) -> int:
@@ -107,22 +107,26 @@ class Plan:
         needed = self.memory(engine)
         if self.gpu_memory is None:
             return Row(name, engine, needed, True, 0, 0)
-        room = USABLE * self.gpu_memory - CONTEXT
-        most = _largest(lambda k: self.memory(engine, components=k).peak <= room) if self.spec.task == "distill" else 0
-        micro = _largest(lambda k: self.memory(replace(engine, accumulation=1), micro=k).peak <= room)
-        return Row(name, engine, needed, needed.peak <= room, most, micro)
+        available = USABLE * self.gpu_memory - CONTEXT
+        most = (
+            _largest(lambda k: self.memory(engine, components=k).peak <= available)
+            if self.spec.task == "distill"
+            else 0
+        )
+        micro = _largest(lambda k: self.memory(replace(engine, accumulation=1), micro=k).peak <= available)
+        return Row(name, engine, needed, needed.peak <= available, most, micro)
 
     def _passes(self, micro: int, components: int, *, exact: bool) -> Passes:
         trace, target = self._exact if exact else (self._fit(micro, components), self._fitted_target(micro))
         chunk = min(
             self.chunk_bytes, 4 * micro * self.networks.shape.num_positions * components * self.networks.num_states
         )
-        readout = (
+        head = (
             self.networks.trained.backbone.readout
             if self.networks.student is not None
             else self.networks.trained.readout
         )
-        affine = getattr(readout, "affine", False)
+        affine = getattr(head, "affine", False)
         loss = (AFFINE_CHUNKS if affine else GENERIC_CHUNKS) * chunk + trace.loss
         return Passes(trace, target, loss)
 

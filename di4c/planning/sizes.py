@@ -31,14 +31,14 @@ class Skeleton:
 @dataclass(frozen=True)
 class Sizes:
     """Numbers of parameters: trained, frozen beside them (a shared base), of the largest tensor; and bytes: the teacher's own, its
-    readout's among them, the frozen ones'."""
+    output head's among them, the frozen ones'."""
 
     trained: int
     frozen: int
     largest: int
     teacher_bytes: int
     frozen_bytes: int
-    teacher_readout_bytes: int = 0
+    teacher_output_head_bytes: int = 0
 
 
 def skeleton(spec: Spec, registry: Registry, data: DataSource) -> Skeleton:
@@ -75,7 +75,7 @@ def sizes(spec: Spec, networks: Skeleton) -> Sizes:
         largest=max(p.numel() for p in trained),
         teacher_bytes=_bytes(list(networks.teacher.backbone.parameters())) if own else 0,
         frozen_bytes=_bytes(frozen),
-        teacher_readout_bytes=_bytes(list(networks.teacher.backbone.readout.parameters())) if own else 0,
+        teacher_output_head_bytes=_bytes(list(networks.teacher.backbone.readout.parameters())) if own else 0,
     )
 
 

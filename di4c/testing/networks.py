@@ -12,7 +12,7 @@ from di4c.testing.processes import check_process
 
 
 def check_backbone(backbone: Backbone, *, num_positions: int, num_states: int, num_classes: int | None = None) -> None:
-    """Shapes of features and readout; chunks of rows read out as the whole does; an `affine` readout is; dropout is by modules."""
+    """Shapes of features and logits; chunks of rows give what the whole does; an `affine` output head is; dropout is by modules."""
     x_t, t, cond = _inputs(num_positions, num_states, num_classes)
     h = backbone(x_t, t, cond)
     require(h.shape == (3, num_positions, backbone.width), f"features must be [B, D, width]; found {tuple(h.shape)}")

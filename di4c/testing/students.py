@@ -44,9 +44,9 @@ def check_latent(latent: LambdaSampler, *, components: int = 6) -> None:
     weights = latent.log_weights(components).exp()
     require(weights.shape == (components,) and (weights.sum() - 1).abs() < 1e-6, "log_weights must be [M] and sum to 1")
     for number in (1, 3):
-        atoms, weights = latent.support(number, Draws(0))
-        require(atoms.shape == (len(weights), latent.dim), "support must give atoms [K, L] and weights [K]")
-        require((weights.sum() - 1).abs() < 1e-5, "support's weights must sum to 1")
+        atoms, weights = latent.discretised(number, Draws(0))
+        require(atoms.shape == (len(weights), latent.dim), "discretised must give atoms [K, L] and weights [K]")
+        require((weights.sum() - 1).abs() < 1e-5, "the weights of discretised must sum to 1")
     if latent.proposal_width is not None:
         check_proposal(latent)
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from di4c.contracts import AffineReadout, Context, Reduction, TwoPartBackbone
+from di4c.contracts import AffineOutputHead, Context, Reduction, TwoPartBackbone
 from di4c.errors import SpecError
 from di4c_plugins.backbones.rotary import Rotary, Turns
 
@@ -57,7 +57,7 @@ class DiT(TwoPartBackbone):
         self.rotary = Rotary(grid_angles(grid or [num_positions], width // heads), heads, "neighbours")
         self.blocks = nn.ModuleList(Block(width, mlp_ratio, dropout) for _ in range(depth))
         self.final = ModulatedNorm(width)
-        self.readout = LinearReadout(width, num_states)
+        self.readout = LinearOutputHead(width, num_states)
 
     def before(self, x_t: Tensor, t: Tensor, cond: Tensor | None, start: int) -> tuple[Tensor, Tensor]:
         """Features [B, D, H] and conditioning [B, C]."""
@@ -173,14 +173,14 @@ class ModulatedNorm(nn.Module):
         return torch.addcmul(shift, self.norm(h), 1 + scale)
 
 
-class LinearReadout(nn.Module):
+class LinearOutputHead(nn.Module):
     """logits = h·Wᵀ + b, untied; starts at 0, the uniform prediction."""
 
     affine = True
 
     def __init__(self, width: int, num_states: int):
         super().__init__()
-        self.linear = AffineReadout(width, num_states)
+        self.linear = AffineOutputHead(width, num_states)
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 

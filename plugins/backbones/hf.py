@@ -1,7 +1,7 @@
 """A network of the transformers library as a backbone.
 
 x_t ─ [before] x_t [after] ─ input embeddings ─┐
-                                   λ tokens ───┴─ network ─ cut to x_t (shifted by one where asked) ─ features ─ readout
+                                   λ tokens ───┴─ network ─ cut to x_t (shifted by one where asked) ─ features ─ output head
 """
 
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ import torch
 from einops import repeat
 from torch import Tensor, nn
 
-from di4c.contracts import AffineReadout, Backbone, Context, IdentityReadout, Reduction
+from di4c.contracts import AffineOutputHead, Backbone, Context, IdentityOutputHead, Reduction
 from di4c.errors import SpecError
 from di4c_plugins.backbones.hf_attention import with_dropout_modules
 
@@ -45,7 +45,9 @@ class MaskedLM(Backbone):
         super().__init__()
         with_dropout_modules(network)
         self.network, self.num_states, self.shifted = network, num_states, shifted
-        self.readout: nn.Module = WholeLogits(num_states) if readout is None else VocabularyReadout(readout, num_states)
+        self.readout: nn.Module = (
+            WholeLogits(num_states) if readout is None else VocabularyOutputHead(readout, num_states)
+        )
         self.width = num_states if readout is None else readout.in_features
         self.depth = int(getattr(network.config, "num_hidden_layers", 0))
         self.frame = (len(before), len(after))
@@ -120,7 +122,7 @@ def usable_positions(network: nn.Module) -> int | None:
     return min(bounds, default=None)
 
 
-class VocabularyReadout(AffineReadout):
+class VocabularyOutputHead(AffineOutputHead):
     """A network's output layer, with its own parameters (they may be tied to the embeddings); logits of the first S states.
 
     Vocabularies are often padded to a round number: the rows beyond S are states that cannot occur.
@@ -144,7 +146,7 @@ class VocabularyReadout(AffineReadout):
         return found if reduction is not None else found[..., : self.num_states]
 
 
-class WholeLogits(IdentityReadout):
+class WholeLogits(IdentityOutputHead):
     """The features are the logits, of which the first S count."""
 
     def __init__(self, num_states: int):
@@ -155,7 +157,7 @@ class WholeLogits(IdentityReadout):
         return h[..., : self.num_states]
 
 
-def split_readout(model: nn.Module) -> nn.Linear | None:
+def split_output_head(model: nn.Module) -> nn.Linear | None:
     """The last linear layer of a masked language model, taken out of it so that the model gives that layer's inputs.
 
     None, and the model as it was, if its logits are not that layer's output (a further bias, a product of two matrices):

@@ -21,7 +21,7 @@ from di4c.errors import SpecError
 class Family:
     """How a family's files become a transformers network.
 
-    renames: (pattern, replacement) of the files' tensor names; the network's names have no prefix, the readout's are
+    renames: (pattern, replacement) of the files' tensor names; the network's names have no prefix, the output head's are
     "readout.…". shifted: whether position d is read from the hidden state of d − 1.
     """
 

@@ -3,7 +3,7 @@
     x_t, class ─ tok_emb + pos_emb ─ first_layer ─┐
                         λ tokens ─── first_layer ─┴ blocks ─ last_layer ─ drop class and λ ─ features [B·M, D, H]
 
-Parameter names are those of the public checkpoints, which hold the tied readout once: see `with_tied_readout`.
+Parameter names are those of the public checkpoints, which hold the tied output head once: see `with_tied_output_head`.
 """
 
 from collections import OrderedDict
@@ -74,10 +74,10 @@ def _block(width: int, heads: int, mlp_width: int, dropout: float) -> nn.Module:
     )
 
 
-class TiedReadout(nn.Module):
+class TiedOutputHead(nn.Module):
     """Logits h·wᵀ + b_d from the embedding's weight w and a bias per position, cut to the process's S states.
 
-    Holds the very Parameters of the backbone, so that a call of the readout alone gathers them.
+    Holds the very Parameters of the backbone, so that a call of the output head alone gathers them.
     """
 
     affine = True
@@ -153,7 +153,7 @@ class MaskGITBackbone(TwoPartBackbone):
             nn.GELU(),
             nn.LayerNorm(width, eps=_WIDE_EPS),
         )
-        self.readout = TiedReadout(self.tok_emb.weight, self.bias, num_states=num_states)
+        self.readout = TiedOutputHead(self.tok_emb.weight, self.bias, num_states=num_states)
 
     def before(self, x_t: Tensor, t: Tensor, cond: Tensor | None, start: int) -> tuple[Tensor]:
         """Features of the image tokens and the class token [B, D + 1, H]."""
@@ -193,7 +193,7 @@ def _narrow(weight: Tensor) -> Tensor:
     return nn.init.trunc_normal_(weight, std=0.02)
 
 
-def with_tied_readout(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A published state dict together with the names that this backbone's readout gives to tensors in it."""
+def with_tied_output_head(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A published state dict together with the names that this backbone's output head gives to tensors in it."""
     tied = {"readout.weight": "tok_emb.weight", "readout.bias": "bias"}
     return {**state, **{name: state[source] for name, source in tied.items() if source in state}}

@@ -1,7 +1,7 @@
 """MDLM's diffusion transformer, with the λ token of Di4C's language students.
 
     x_t ─ vocab_embed ─┐
-       λ tokens ───────┴─ blocks (adaLN by silu(sigma_map(σ))) ─ drop λ ─ output_layer ─ features ─ readout
+       λ tokens ───────┴─ blocks (adaLN by silu(sigma_map(σ))) ─ drop λ ─ output_layer ─ features ─ output head
 
 Parameters have the published names, but for the last linear layer: `output_layer.linear` there is `readout.linear`
 here.
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from di4c.contracts import Context, TwoPartBackbone
 from di4c.errors import SpecError
-from di4c_plugins.backbones.dit import LinearReadout, enter
+from di4c_plugins.backbones.dit import LinearOutputHead, enter
 from di4c_plugins.backbones.rotary import Rotary, Turns
 from di4c_plugins.backbones.sinusoid import sinusoid
 from di4c_plugins.processes.noise import discretised, noise_schedule
@@ -69,7 +69,7 @@ class MdlmDiT(TwoPartBackbone):
         self.sigma_map = SigmaEmbedding(conditioning_width, sigma_features)
         self.blocks = nn.ModuleList(Block(width, conditioning_width, mlp_ratio, dropout) for _ in range(depth))
         self.output_layer = FinalNorm(width, conditioning_width)
-        self.readout = LinearReadout(width, num_states)
+        self.readout = LinearOutputHead(width, num_states)
 
     def before(self, x_t: Tensor, t: Tensor, cond: Tensor | None, start: int) -> tuple[Tensor, Tensor]:
         """Features [B, D, H] and conditioning [B, C]."""

@@ -1,4 +1,4 @@
-"""A logistic distribution on (−1, 1), cut into S bins: a readout with two numbers a position."""
+"""A logistic distribution on (−1, 1), cut into S bins: an output head with two numbers a position."""
 
 import torch
 from torch import Tensor, nn

@@ -36,7 +36,7 @@ class PointwiseLinear(nn.Module):
 class SelfAttention(nn.Module):
     """Single-head attention over pixels, added to its input; the sum is divided by √2 if `rescale`.
 
-    Written out, in the published order of operations: the readout multiplies rounding errors by up to exp(2 −
+    Written out, in the published order of operations: the output head multiplies rounding errors by up to exp(2 −
     log-scale), and a fused kernel's rounding would move probabilities by 3e-5.
     """
 

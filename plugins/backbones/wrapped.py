@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from di4c.contracts import Backbone, Context, IdentityReadout, Reduction
+from di4c.contracts import Backbone, Context, IdentityOutputHead, Reduction
 from di4c.errors import SpecError
 
 TIME_CONVENTIONS: dict[str, Callable[[Tensor], Tensor] | None] = {
@@ -22,7 +22,7 @@ class WrappedModule(Backbone):
     """f(x_t[, time][, cond]) → logits [B, D, S] as a backbone.
 
     Without `readout` the features are the logits themselves (the generic path). With `readout`, the dotted name of the submodule
-    that maps features to logits (say "lm_head"), that submodule becomes the readout and losses go chunk by chunk.
+    that maps features to logits (say "lm_head"), that submodule becomes the output head and losses go chunk by chunk.
     """
 
     def __init__(self, module: nn.Module, num_states: int, *, time: str, takes_cond: bool, readout: str | None = None):
@@ -30,11 +30,11 @@ class WrappedModule(Backbone):
         if time not in TIME_CONVENTIONS:
             raise SpecError(f"teacher.time: one of {', '.join(TIME_CONVENTIONS)}; found {time!r}")
         self.time, self.takes_cond, self.reads_time = time, takes_cond, TIME_CONVENTIONS[time] is not None
-        self.readout: nn.Module = IdentityReadout()
+        self.readout: nn.Module = IdentityOutputHead()
         self.width = num_states
         if readout is not None:
             layer = detach_submodule(module, readout)
-            self.readout = RowReadout(layer)
+            self.readout = RowOutputHead(layer)
             self.width = getattr(layer, "in_features", 0)
         self.module = module
 
@@ -54,7 +54,7 @@ class WrappedModule(Backbone):
         return torch.autocast(device, dtype=dtype) if dtype.itemsize == 2 else contextlib.nullcontext()
 
 
-class RowReadout(nn.Module):
+class RowOutputHead(nn.Module):
     """A user's output layer, called on rows."""
 
     def __init__(self, layer: nn.Module):

@@ -40,7 +40,7 @@ class Categorical(LambdaSampler):
             return self._probs.clamp_min(1e-300).log()
         return super().log_weights(components)
 
-    def support(self, atoms: int, draws: Draws | None) -> tuple[Tensor, Tensor]:
+    def discretised(self, atoms: int, draws: Draws | None) -> tuple[Tensor, Tensor]:
         """K quantile midpoints of the atoms' index, shifted; all atoms with their own weights if that many are asked for."""
         if atoms >= self.num_atoms:
             return torch.eye(self.num_atoms), self._probs.float()

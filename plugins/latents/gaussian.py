@@ -28,8 +28,8 @@ class Gaussian(LambdaSampler):
             return draws.normal(components, self.dim).float()
         return torch.special.ndtri(self._cube.points(components, draws).clamp(2.0**-54, 1 - 2.0**-53)).float()
 
-    def support(self, atoms: int, draws: Draws | None) -> tuple[Tensor, Tensor]:
-        points, weights = self._cube.support(atoms, draws)
+    def discretised(self, atoms: int, draws: Draws | None) -> tuple[Tensor, Tensor]:
+        points, weights = self._cube.discretised(atoms, draws)
         return torch.special.ndtri(points.double().clamp(1e-6, 1 - 1e-6)).float(), weights
 
     def proposal(self, parameters: Tensor) -> GaussianProposal:

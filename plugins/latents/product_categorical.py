@@ -33,7 +33,7 @@ class ProductCategorical(LambdaSampler):
             return self._atoms().to(draws.device).expand(draws.count, -1, -1)
         return self._one_hots(draws.integers(self.values, components, self.factors))
 
-    def support(self, atoms: int, draws: Draws | None) -> tuple[Tensor, Tensor]:
+    def discretised(self, atoms: int, draws: Draws | None) -> tuple[Tensor, Tensor]:
         """All atoms if that many are asked for, else those of K shifted Sobol points."""
         if self.num_atoms is not None and atoms >= self.num_atoms:
             return self._atoms(), torch.full((self.num_atoms,), 1 / self.num_atoms)

@@ -33,7 +33,7 @@ class Uniform(LambdaSampler):
         """M points an example, each uniform in the margin: [B, M, L] float64."""
         return draws.uniform(components, self.dim)
 
-    def support(self, atoms: int, draws: Draws | None) -> tuple[Tensor, Tensor]:
+    def discretised(self, atoms: int, draws: Draws | None) -> tuple[Tensor, Tensor]:
         midpoints = (torch.arange(atoms, dtype=torch.float64) + 0.5)[:, None] / atoms
         points = midpoints if self.dim == 1 else sobol_points(atoms, self.dim) + 0.5 / atoms
         shifted = (points + shared_shift(self.dim, draws)) % 1.0

@@ -36,7 +36,7 @@ class AveragedStudent(Teacher):
         if components < 1:
             raise SpecError(f"teacher: {components} values of λ are averaged; at least 1 is needed")
         self.latent, self.steps = latent, steps
-        self.lam, weights = latent.support(components, None)
+        self.lam, weights = latent.discretised(components, None)
         self.log_weights = weights.double().clamp_min(1e-300).log()
 
     @torch.no_grad()

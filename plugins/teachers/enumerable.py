@@ -5,7 +5,7 @@ from di4c_plugins.datasets.enumerable import Enumerable
 from di4c_plugins.parameterisations.subs import Subs
 from torch import Tensor
 
-from di4c.contracts import LOG_ZERO, Backbone, Context, ForwardProcess, IdentityReadout, Raw, Teacher
+from di4c.contracts import LOG_ZERO, Backbone, Context, ForwardProcess, IdentityOutputHead, Raw, Teacher
 from di4c.errors import SpecError
 
 
@@ -36,14 +36,14 @@ class EnumerableTeacher(Teacher):
 
 
 class PosteriorMarginals(Backbone):
-    """log p(x_0^d | x_t) of a table as features: [B, D, S] float64; the readout is the identity.
+    """log p(x_0^d | x_t) of a table as features: [B, D, S] float64; the output head is the identity.
 
     An x_t that the table cannot reach gets the limit of tables with a vanishing uniform part.
     """
 
     def __init__(self, process: ForwardProcess, states: Tensor, probs: Tensor):
         super().__init__()
-        self.process, self.width, self.readout = process, process.num_states, IdentityReadout()
+        self.process, self.width, self.readout = process, process.num_states, IdentityOutputHead()
         self.register_buffer("states", states)
         # Half of LOG_ZERO: states outside the table are unlikely, transitions that cannot be are more so.
         self.register_buffer("log_probs", torch.where(probs > 0, probs.log(), LOG_ZERO / 2))

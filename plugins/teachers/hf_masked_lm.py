@@ -12,7 +12,7 @@ from di4c.contracts import ForwardProcess, Parameterisation, Teacher
 from di4c.contracts.weight_files import first_line, require_whole
 from di4c.contracts.weights import require_finite
 from di4c.errors import CheckpointError, Di4CError, SpecError
-from di4c_plugins.backbones.hf import MaskedLM, split_readout
+from di4c_plugins.backbones.hf import MaskedLM, split_output_head
 from di4c_plugins.backbones.hf_families import FAMILIES, check_rotation, family_network
 from di4c_plugins.parameterisations.subs import Subs
 from di4c_plugins.teachers.hf_files import (
@@ -182,7 +182,7 @@ def _transformers(
         else:
             made = _strictly(folder, dtype, config=full, **({"trust_remote_code": True} if own_code else {}))
         require_finite(made.state_dict(), str(folder or "teacher.config"), dict(made.named_buffers()))
-        return made, split_readout(made), False
+        return made, split_output_head(made), False
     except Di4CError:
         raise
     except Exception as error:  # each model class checks its options in its own way

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from di4c.contracts import Backbone, ForwardProcess, Parameterisation, Raw, Teacher
 from di4c.errors import CheckpointError, SpecError
-from di4c_plugins.backbones.maskgit import MaskGITBackbone, with_tied_readout
+from di4c_plugins.backbones.maskgit import MaskGITBackbone, with_tied_output_head
 from di4c_plugins.heads.sinusoidal_token import SinusoidalToken
 from di4c_plugins.teachers.averaged import PUBLISHED_LAW, AveragedStudent, Steps
 from di4c_plugins.teachers.containers import PARALLEL, below, not_found, read_file, strict_load, tensors_at, without
@@ -69,7 +69,7 @@ class MaskGITTeacher(Teacher):
 
     def _load(self, state: dict[str, Tensor], source: str, weights: bool) -> None:
         if weights:
-            strict_load(self.backbone, with_tied_readout(state), source, self.reasons)
+            strict_load(self.backbone, with_tied_output_head(state), source, self.reasons)
 
 
 class Di4CMaskGIT(MaskGITTeacher, AveragedStudent):

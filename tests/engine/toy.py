@@ -59,7 +59,7 @@ class ToyData(DataSource):
 
 
 class ToyModel(nn.Module):
-    """Embedding with tied readout, a frozen scale, a buffer of each kind and a layer with its own learning rate."""
+    """Embedding with tied output head, a frozen scale, a buffer of each kind and a layer with its own learning rate."""
 
     def __init__(self, width: int = 12, dropout: float = 0.0):
         super().__init__()

@@ -20,8 +20,8 @@ def rows(values, name="frechet_distance"):
     return made
 
 
-def found(values, higher=False, floors=None, name="frechet_distance"):
-    return finding(rows(values, name), floors or {}, {name: higher})
+def found(values, higher=False, known=None, name="frechet_distance"):
+    return finding(rows(values, name), known or {}, {name: higher})
 
 
 TEACHER = {"teacher": (50.0, 30.0, 20.0)}
@@ -70,9 +70,9 @@ def test_a_metric_without_a_good_direction_is_passed_over():
 
 
 def test_a_teacher_alone():
-    floors = {"frechet_distance": {"mean": 5.5, "std": 0.1}}
+    known = {"frechet_distance": {"mean": 5.5, "std": 0.1}}
     told = "The teacher's frechet distance is 50.00 at 1 step and 20.00 at 8 steps; real training data have 5.500."
-    assert found(TEACHER, floors=floors) == told
+    assert found(TEACHER, known=known) == told
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

@@ -95,7 +95,7 @@ def test_progress_counts_to_the_end(tmp_path):
     assert {total for _, total, _ in told} == {8}
 
 
-def test_floors_of_every_seed(tmp_path):
+def test_reference_values_of_every_seed(tmp_path):
     assert sweep(tmp_path).reference_values() == [{"mean": 1.0, "labels": 0.5}] * 2
 
 

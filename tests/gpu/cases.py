@@ -40,10 +40,10 @@ def moved(made: SimpleNamespace, device: str) -> SimpleNamespace:
         None if old.modulation is None else Modulation(old.modulation.module.to(device), leaf(old.modulation.code))
     )
     prediction = replace(
-        old, features=leaf(old.features), x_t=old.x_t.to(device), readout=old.readout.to(device), modulation=modulation,
+        old, features=leaf(old.features), x_t=old.x_t.to(device), output_head=old.output_head.to(device), modulation=modulation,
         log_weights=None if old.log_weights is None else old.log_weights.to(device),
     )  # fmt: skip
-    parameters = [prediction.features, *prediction.readout.parameters()]
+    parameters = [prediction.features, *prediction.output_head.parameters()]
     parameters += [] if modulation is None else [*modulation.module.parameters(), modulation.code]
     return SimpleNamespace(
         prediction=prediction, x=made.x.to(device), q=made.q.to(device), case=made.case, parameters=parameters

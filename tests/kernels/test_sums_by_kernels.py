@@ -138,10 +138,10 @@ def test_any_subset_of_the_sums_can_be_asked_for(needs):
 
 def test_frozen_weights_get_no_gradient():
     made = system(Case(bias="per position"), torch.float32)
-    made.prediction.readout.requires_grad_(False)
+    made.prediction.output_head.requires_grad_(False)
     sum(value.sum() for value in project_sums(made).values()).backward()
     assert made.prediction.features.grad.abs().sum() > 0
-    assert all(p.grad is None for p in made.prediction.readout.parameters())
+    assert all(p.grad is None for p in made.prediction.output_head.parameters())
 
 
 def test_a_whole_objective_gives_the_same_losses_and_gradients(monkeypatch):

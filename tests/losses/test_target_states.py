@@ -129,7 +129,7 @@ def within_the_readout(marginals: Marginals, rows: Tensor) -> Tensor:
         with torch.no_grad():
             return marginals.probs(rows, Affine(weight, bias, prediction.num_states), buffers)
 
-    return prediction.readout(prediction.features, reduction=reduction)
+    return prediction.output_head(prediction.features, reduction=reduction)
 
 
 @pytest.mark.parametrize("keep_bytes", [0, 10**6])

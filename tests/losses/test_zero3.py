@@ -1,4 +1,4 @@
-"""The loss under ZeRO-3 on two ranks: the numbers of one process, and one call of the readout a pass whatever the chunks."""
+"""The loss under ZeRO-3 on two ranks: the numbers of one process, and one call of the output head a pass whatever the chunks."""
 
 import pytest
 import torch

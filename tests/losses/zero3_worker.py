@@ -1,7 +1,7 @@
 """Losses and gradients of Di4C under ZeRO-3: python -m tests.losses.zero3_worker JOBS.json RESULTS.json, one process a rank.
 
 A job: {"head", "backbone", "chunk_bytes"} and optionally "components_at_a_time", "proposal" (a λ sampler whose posterior proposes λ). Its result on rank 0: {"losses": [B] of the whole batch, "gradients": {name: norm},
-"calls": of the readout a step}.
+"calls": of the output head a step}.
 """
 
 import deepspeed

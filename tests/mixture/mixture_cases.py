@@ -1,4 +1,4 @@
-"""Random mixtures with an affine readout, as this project and as the plain oracle see them."""
+"""Random mixtures with an affine output head, as this project and as the plain oracle see them."""
 
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
@@ -8,7 +8,7 @@ from di4c_plugins.parameterisations.subs import Subs
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from di4c.contracts import AffineReadout, Draws, Modulation, Prediction, Raw
+from di4c.contracts import AffineOutputHead, Draws, Modulation, Prediction, Raw
 from di4c.mixture.marginals import Marginals
 from di4c.mixture.reference import dense_log_probs, dense_logits, dense_sums
 from di4c.mixture.sums import Query, statistics
@@ -19,7 +19,7 @@ POINTWISE_BIAS = ("none", "shared", "per position", "padded")
 
 
 class PositionBias(nn.Module):
-    """h·Wᵀ + b_d with rows and positions to spare, as a tied readout has them."""
+    """h·Wᵀ + b_d with rows and positions to spare, as a tied output head has them."""
 
     affine = True
 
@@ -35,7 +35,7 @@ class PositionBias(nn.Module):
 
 
 class Opaque(nn.Module):
-    """The same readout, not saying that it is affine: the generic path."""
+    """The same output head, not saying that it is affine: the generic path."""
 
     def __init__(self, readout: nn.Module):
         super().__init__()
@@ -141,7 +141,7 @@ def _readout(case: Case, normal, dtype: torch.dtype) -> nn.Module:
         extra = 2 if case.bias == "padded" else 0
         weight, bias = normal(case.states + extra, case.width), normal(case.positions + extra, case.states + extra)
         return PositionBias(weight, bias, case.states)
-    readout = AffineReadout(case.width, case.states, bias=case.bias == "shared").to(dtype)
+    readout = AffineOutputHead(case.width, case.states, bias=case.bias == "shared").to(dtype)
     for parameter in readout.parameters():
         parameter.data = normal(*parameter.shape)
     return readout
@@ -150,7 +150,7 @@ def _readout(case: Case, normal, dtype: torch.dtype) -> nn.Module:
 def opaque(made: SimpleNamespace) -> SimpleNamespace:
     """The same system through the generic path."""
     return SimpleNamespace(
-        **{**vars(made), "prediction": replace(made.prediction, readout=Opaque(made.prediction.readout))}
+        **{**vars(made), "prediction": replace(made.prediction, output_head=Opaque(made.prediction.output_head))}
     )
 
 
@@ -176,7 +176,7 @@ def oracle_sums(made: SimpleNamespace) -> dict[str, Tensor]:
     if prediction.modulation is not None:
         gain = 1 + prediction.modulation.module.map(prediction.modulation.code)  # [B, M, H]
         features = (features[:, None] * gain[:, :, None]).flatten(0, 1)
-    weight, bias = prediction.readout.weight[: case.states], prediction.readout.bias
+    weight, bias = prediction.output_head.weight[: case.states], prediction.output_head.bias
     if bias is not None:
         bias = bias[: case.states] if bias.dim() == 1 else bias[: case.positions, : case.states]
     logits = dense_logits(features, weight, bias, case.components)
@@ -209,14 +209,14 @@ def underflowing(dtype: torch.dtype) -> SimpleNamespace:
     made = system(
         Case(batch=1, components=3, positions=2, states=4, width=2, bias="shared", subs=False, visible=0.0), dtype
     )
-    made.prediction.readout.bias.data[:2] = torch.tensor([-80.0, -90.0])
+    made.prediction.output_head.bias.data[:2] = torch.tensor([-80.0, -90.0])
     return made
 
 
 def certain(dtype: torch.dtype) -> SimpleNamespace:
     """Components and targets with probabilities of exactly 0 and 1, from logits of 5000."""
     made = system(Case(batch=1, components=2, positions=3, states=3, width=3, bias="none", subs=False), dtype)
-    made.prediction.readout.weight.data = torch.eye(3, dtype=dtype) * 5000
+    made.prediction.output_head.weight.data = torch.eye(3, dtype=dtype) * 5000
     made.prediction.features.data = torch.eye(3, dtype=dtype).expand(2, 3, 3).clone()
     made.q[:], made.x[:] = torch.eye(3), torch.arange(3)
     return made

@@ -8,7 +8,7 @@ from tests.mixture.mixture_cases import drawn_with_marginals
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from di4c.contracts import AffineReadout, Draws, Prediction, Raw
+from di4c.contracts import AffineOutputHead, Draws, Prediction, Raw
 from di4c.mixture.sums import Query, statistics
 from di4c.mixture.target import KEPT_CHUNKS
 from di4c.planning.live import LiveBytes
@@ -21,7 +21,7 @@ def peak_bytes(components: int, positions: int) -> int:
     """Of the loss's sums and their gradients, above features, weights and target."""
     torch.manual_seed(0)
     features = torch.randn(components, positions, WIDTH, requires_grad=True)
-    readout, x_t = AffineReadout(WIDTH, STATES), torch.zeros(1, positions, dtype=torch.int64)
+    readout, x_t = AffineOutputHead(WIDTH, STATES), torch.zeros(1, positions, dtype=torch.int64)
     student = Prediction(features, x_t, readout, Raw(), STATES, components)
     teacher = Prediction(torch.randn(1, positions, WIDTH), x_t, readout, Raw(), STATES)
     samples: Tensor = torch.randint(STATES, (1, 2, positions))
@@ -46,9 +46,9 @@ def test_the_logits_do_not_exist_at_once():
 
 
 def against_itself(components: int, positions: int) -> Tensor:
-    """The mixture scored against a target of as many components with the same readout: the loss, with its gradients."""
+    """The mixture scored against a target of as many components with the same output head: the loss, with its gradients."""
     torch.manual_seed(0)
-    readout, x_t = AffineReadout(WIDTH, STATES), torch.zeros(1, positions, dtype=torch.int64)
+    readout, x_t = AffineOutputHead(WIDTH, STATES), torch.zeros(1, positions, dtype=torch.int64)
     student, target = (
         Prediction(
             torch.randn(components, positions, WIDTH, requires_grad=grad), x_t, readout, Raw(), STATES, components
@@ -64,7 +64,7 @@ def against_itself(components: int, positions: int) -> Tensor:
 
 def live_bytes(components: int, positions: int) -> int:
     """The peak of `against_itself`, features included."""
-    with LiveBytes(AffineReadout(1, 1)) as live:
+    with LiveBytes(AffineOutputHead(1, 1)) as live:
         against_itself(components, positions)
     return live.peak
 

@@ -92,11 +92,11 @@ def test_certain_components_and_targets():
 
 def test_frozen_weights_get_no_gradient():
     made = system(Case(), torch.float64)
-    made.prediction.readout.requires_grad_(False)
+    made.prediction.output_head.requires_grad_(False)
     total = sum(value.sum() for value in project_sums(made).values())
     total.backward()
     assert made.prediction.features.grad.abs().sum() > 0
-    assert all(p.grad is None for p in made.prediction.readout.parameters())
+    assert all(p.grad is None for p in made.prediction.output_head.parameters())
 
 
 def test_chunking_does_not_matter():

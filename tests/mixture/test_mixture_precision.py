@@ -94,7 +94,7 @@ def test_a_mixture_is_its_own_target_in_every_mix_of_dtypes(options, features, w
     """Features, weights and autocast's products of different dtypes: no divergence, no gradient, kept or read again."""
     made = exact_in_bf16(Case(**{**vars(CASE), **options}), torch.float32)
     prediction, modulation = made.prediction, made.prediction.modulation
-    prediction.readout.to(weights)
+    prediction.output_head.to(weights)
     if modulation is not None:
         modulation = replace(
             modulation, module=modulation.module.to(features), code=modulation.code.detach().to(features)

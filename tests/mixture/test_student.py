@@ -80,5 +80,5 @@ def test_one_atom_is_a_product_model():
     teacher = tiny_teacher()
     student = tiny_student(teacher, "adaln")
     x_t, t, cond = scene(teacher)
-    denoise = atoms_denoiser(student, *Uniform().support(1, Draws(3)), Draws(0, count=B))
+    denoise = atoms_denoiser(student, *Uniform().discretised(1, Draws(3)), Draws(0, count=B))
     assert torch.equal(denoise(x_t, t, cond).log_p0(), denoise(x_t, t, cond).log_p0())

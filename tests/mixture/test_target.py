@@ -23,7 +23,7 @@ def target(**options):
 @pytest.mark.parametrize("bias", ["shared", "per position"])
 def test_both_paths_draw_the_same(bias, modulated):
     prediction = target(bias=bias, modulated=modulated, visible=0.4)
-    other = replace(prediction, readout=Opaque(prediction.readout))
+    other = replace(prediction, output_head=Opaque(prediction.output_head))
     one, two = (draw(p, Draws(3, count=2), chunk_bytes=100) for p in (prediction, other))
     assert torch.equal(one, two)
     carried = prediction.x_t[:, None].expand_as(one)
@@ -60,7 +60,7 @@ def test_reading_in_buffers_of_any_size(subs, weighted, rows):
     prediction = target(subs=subs, weighted=weighted, visible=0.5)
     marginals = Marginals(prediction)
     affine = Affine(
-        *prediction.readout(prediction.features, reduction=lambda h, weight, bias: (weight, bias)),
+        *prediction.output_head(prediction.features, reduction=lambda h, weight, bias: (weight, bias)),
         prediction.num_states,
     )
     buffers = Buffers.empty(rows, prediction.components, prediction.num_states, prediction.features)
@@ -71,7 +71,7 @@ def test_reading_in_buffers_of_any_size(subs, weighted, rows):
 
 @pytest.mark.parametrize("readout", ["affine", "generic"])
 def test_a_student_scored_against_itself(readout):
-    """The target shares the student's readout, whose weights are in hand while the sums are taken."""
+    """The target shares the student's output head, whose weights are in hand while the sums are taken."""
     made = system(Case(batch=2, positions=5, states=4, visible=0.3), torch.float64)
     made = made if readout == "affine" else opaque(made)
     own = replace(made.prediction, features=made.prediction.features.detach())
@@ -99,7 +99,7 @@ def test_sums_against_kept_marginals_equal_those_against_the_prediction():
 
 
 def test_a_prediction_with_a_modulation_may_be_a_target_as_it_is():
-    """Not demodulated, and with the readout of what is scored against it."""
+    """Not demodulated, and with the output head of what is scored against it."""
     made = system(Case(batch=2, positions=5, states=4, modulated=True), torch.float64)
     target = replace(made.prediction, features=made.prediction.features.detach())
     kl = statistics(made.prediction, [Query(frozenset({"kl"}), None, target)], chunk_bytes=1)[0].kl

@@ -109,10 +109,10 @@ def test_offloading_moves_bytes_to_the_host():
 
 def test_more_components_and_examples_need_more_and_the_largest_fits(plan):
     row = plan.rows[2]
-    room = 0.95 * plan.gpu_memory - 2**30
-    assert plan.memory(row.engine, components=row.largest_components).peak <= room
-    assert plan.memory(row.engine, components=row.largest_components + 1).peak > room
-    assert plan.memory(row.engine, micro=row.largest_micro + 1).peak > room
+    available = 0.95 * plan.gpu_memory - 2**30
+    assert plan.memory(row.engine, components=row.largest_components).peak <= available
+    assert plan.memory(row.engine, components=row.largest_components + 1).peak > available
+    assert plan.memory(row.engine, micro=row.largest_micro + 1).peak > available
 
 
 def test_the_fit_through_three_traces_agrees_with_a_trace(plan):
@@ -133,7 +133,9 @@ def test_fewer_components_at_a_time_leave_room_for_more_of_them(tmp_path, plan):
 
 
 def test_a_teacher_lies_in_slices_but_for_its_readout():
-    sized = Sizes(trained=1000, frozen=0, largest=100, teacher_bytes=4000, frozen_bytes=0, teacher_readout_bytes=400)
+    sized = Sizes(
+        trained=1000, frozen=0, largest=100, teacher_bytes=4000, frozen_bytes=0, teacher_output_head_bytes=400
+    )
     here, cut, away = (
         memory(sized, NOTHING, Engine(0, ranks=4, bf16=False, average=True, teacher=placement))
         for placement in ("replicated", "sharded", "offloaded")

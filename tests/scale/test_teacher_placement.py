@@ -27,5 +27,5 @@ def test_wherever_the_teacher_lies_the_losses_are_the_same(folder):
         assert relative(losses(folder / f"{stage}-{placement}"), losses(folder / "0-replicated")) < 1e-5
         if placement == "replicated":
             assert result["teacher"] == 1
-        else:  # half of all but the readout
+        else:  # half of all but the output head
             assert 0.5 <= result["teacher"] < 0.6

@@ -40,7 +40,7 @@ def test_every_dtype_is_measured(dtype):
 def test_a_step_is_that_of_the_plain_loss_and_says_where_its_time_goes():
     found = run(f"step --components 2 --only token plain {NETWORK}")
     assert found["token"]["report"]["loss"] == pytest.approx(found["plain"]["report"]["loss"], rel=1e-3, abs=1e-3)
-    parts = {"target", "trunk forward", "readout forward", "readout backward", "trunk backward", "optimizer"}
+    parts = {"target", "trunk forward", "output head forward", "readout backward", "trunk backward", "optimizer"}
     assert set(found["token"]["report"]["milliseconds"]) == set(found["plain"]["report"]["milliseconds"]) == parts
 
 
@@ -78,7 +78,7 @@ def test_sampling_counts_tokens(system):
 
 
 def test_pretraining_counts_the_models_flops():
-    """Products of a block: q, k, v 3H², out H², MLP 2·4H², adaLN 6HC once a sequence; attention 2·D·H a position; the readout H·S."""
+    """Products of a block: q, k, v 3H², out H², MLP 2·4H², adaLN 6HC once a sequence; attention 2·D·H a position; the output head H·S."""
     found = run(f"pretrain --batch 2 {TEXT}")
     assert found["project"]["share_of_peak"] is None  # of a CPU
     arguments = bench.parse(f"pretrain --batch 2 {TEXT}".split())

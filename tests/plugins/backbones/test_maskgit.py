@@ -8,7 +8,7 @@ import torch
 from di4c.contracts import Context
 from di4c.errors import SpecError
 from di4c.testing import check_backbone
-from di4c_plugins.backbones.maskgit import MaskGITBackbone, with_tied_readout
+from di4c_plugins.backbones.maskgit import MaskGITBackbone, with_tied_output_head
 
 D, S, CLASSES, WIDTH = 9, 8, 3, 16
 
@@ -77,7 +77,7 @@ def test_the_readout_shares_its_parameters_and_the_others_have_the_public_names(
     assert not any("readout" in name for name in published)
     twin = copy.deepcopy(backbone)
     assert twin.readout.weight is twin.tok_emb.weight
-    twin.load_state_dict(with_tied_readout(published))
+    twin.load_state_dict(with_tied_output_head(published))
 
 
 def test_heads_must_divide_the_width():

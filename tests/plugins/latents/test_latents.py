@@ -77,12 +77,12 @@ def test_sobol_integrates_better_than_independent_draws():
 @pytest.mark.parametrize("name", LAWS)
 def test_one_atom_makes_a_product_and_atoms_differ_by_seed(name):
     law = LAWS[name]
-    atoms, weights = law.support(1, Draws(0))
+    atoms, weights = law.discretised(1, Draws(0))
     assert atoms.shape == (1, law.dim) and torch.allclose(weights, torch.ones(1))
-    atoms, weights = law.support(4, Draws(0))
+    atoms, weights = law.discretised(4, Draws(0))
     assert atoms.shape == (4, law.dim) and abs(weights.sum() - 1) < 1e-6
     if law.num_atoms is None:
-        assert not torch.equal(atoms, law.support(4, Draws(1))[0])
+        assert not torch.equal(atoms, law.discretised(4, Draws(1))[0])
         assert len(atoms.unique(dim=0)) == 4
 
 

@@ -74,7 +74,7 @@ def test_many_atoms_are_drawn_not_listed():
     sampler = ProductCategorical(factors=12, values=4)
     assert sampler.num_atoms is None and sampler.sample(5, Draws(0, count=2)).shape == (2, 5, 48)
     assert torch.equal(sampler.sample(5, Draws(0, count=2)).unflatten(-1, (12, 4)).sum(-1), torch.ones(2, 5, 12))
-    atoms, weights = sampler.support(16, Draws(0))
+    atoms, weights = sampler.discretised(16, Draws(0))
     assert len(atoms.unique(dim=0)) == 16 and weights.sum() == pytest.approx(1.0)
     with pytest.raises(SpecError, match="factors ≥ 1 and values ≥ 2"):
         ProductCategorical(factors=0, values=4)

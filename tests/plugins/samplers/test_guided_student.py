@@ -25,7 +25,7 @@ def student():
 
 def denoisers(student, seed):
     draws = Draws(seed=seed, count=2)
-    atoms, weights = Uniform().support(4, Draws(seed=9))
+    atoms, weights = Uniform().discretised(4, Draws(seed=9))
     return {
         "inf": mixture_denoiser(student, Uniform(), draws),
         "atoms": atoms_denoiser(student, atoms, weights, draws),

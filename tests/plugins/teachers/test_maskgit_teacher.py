@@ -16,7 +16,7 @@ PROCESS = MaskGITProcess(CODES)
 
 
 def published(folder, *, student=False, prefix="", num_classes=CLASSES, name="current.pth"):
-    """A file as the published training code writes it: readout tied, hence held once; a student's has its λ projection."""
+    """A file as the published training code writes it: output head tied, hence held once; a student's has its λ projection."""
     torch.manual_seed(0)
     network = MaskGITBackbone(D, CODES + 1, num_classes=num_classes, width=32, depth=2, heads=16, mlp_width=24)
     state = {prefix + key: value.detach().clone() for key, value in network.named_parameters()}

@@ -1,4 +1,4 @@
-"""A user's own network as a teacher: logits path, readout path, time conventions, checkpoint, as a whole student."""
+"""A user's own network as a teacher: logits path, output-head path, time conventions, checkpoint, as a whole student."""
 
 import pytest
 import torch

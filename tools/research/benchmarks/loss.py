@@ -10,7 +10,7 @@ from torch import Tensor
 from benchmarks.measure import Work
 from benchmarks.systems import DTYPES
 from benchmarks.terms import plain_terms, project_terms
-from di4c.contracts import AffineReadout, Draws, Prediction
+from di4c.contracts import AffineOutputHead, Draws, Prediction
 
 NAMES = ["project", "plain"]
 
@@ -69,7 +69,7 @@ def _predictions(arguments: argparse.Namespace) -> tuple[tuple[Prediction, Predi
     masked = int(arguments.masked * positions)
     x_t, x_u = (torch.where(order < number, mask, x_0) for number in (masked, masked - masked // 64))
     features, target = (torch.randn(rows, positions, width, device=device).to(dtype) for _ in range(2))
-    readout, teachers = (AffineReadout(width, states).to(device, dtype) for _ in range(2))
+    readout, teachers = (AffineOutputHead(width, states).to(device, dtype) for _ in range(2))
     subs = Subs(SimpleNamespace(mask_index=mask))
     taught = torch.randn(size, positions, width, device=device).to(dtype)
     teacher = Prediction(taught, x_t, teachers.requires_grad_(False), subs, states)

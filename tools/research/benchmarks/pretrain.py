@@ -88,7 +88,7 @@ def masked_positions(objective: NELBO, batch: Batch, draws: Draws) -> int:
 def step_flops(arguments: argparse.Namespace, masked: int) -> int:
     """3 × the forward pass's products and attention, 2 FLOPs a multiplication and addition.
 
-    The trunk is counted for every position, the readout for the masked ones alone; what a backward pass computes again is not counted.
+    The trunk is counted for every position, the output head for the masked ones alone; what a backward pass computes again is not counted.
     """
     traced = systems.make_teacher(
         argparse.Namespace(**vars(arguments) | {"device": "meta"}), systems.make_process(arguments)
@@ -96,5 +96,5 @@ def step_flops(arguments: argparse.Namespace, masked: int) -> int:
     x_t = torch.zeros(1, arguments.positions, dtype=torch.int64, device="meta")
     with FlopCounterMode(display=False) as counted, torch.no_grad():
         traced(x_t, torch.zeros(1, device="meta"))
-    readout = 2 * arguments.width * arguments.states * masked
-    return 3 * (arguments.batch * counted.get_total_flops() + readout)
+    head = 2 * arguments.width * arguments.states * masked
+    return 3 * (arguments.batch * counted.get_total_flops() + head)

@@ -1,4 +1,4 @@
-"""Generation with a mixture student: readout of the positions that are still open and draws by inversion, or plainly."""
+"""Generation with a mixture student: the output head on the positions that are still open and draws by inversion, or plainly."""
 
 import argparse
 

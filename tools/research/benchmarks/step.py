@@ -165,12 +165,12 @@ def _project_loss(objective: Di4C, batch: Batch, draws: Draws, clock: Clock) -> 
         clock.mark("target")
         prediction = predict(student, *arguments, **options)
         clock.mark("trunk forward")
-        prediction.features.register_hook(lambda _: clock.mark("readout backward"))
+        prediction.features.register_hook(lambda _: clock.mark("output head backward"))
         return prediction
 
     student.predict = timed
     loss = objective(batch, draws, 0)["loss"]
-    clock.mark("readout forward")
+    clock.mark("output head forward")
     return loss
 
 
@@ -195,7 +195,7 @@ def _plain_loss(objective: Di4C, batch: Batch, draws: Draws, clock: Clock) -> Te
     clock.mark("target")
     prediction = student.predict(x_t, t, None, lam[("lambda",)].to(x_t.device))
     clock.mark("trunk forward")
-    prediction.features.register_hook(lambda _: clock.mark("readout backward"))
+    prediction.features.register_hook(lambda _: clock.mark("output head backward"))
     loss = plain_terms(prediction, target, marginals, batch.x_0, draws.child("target", "x_0"))
-    clock.mark("readout forward")
+    clock.mark("output head forward")
     return loss

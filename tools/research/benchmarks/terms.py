@@ -48,6 +48,6 @@ def plain_terms(student: Prediction, target: Prediction, teacher: Prediction, x_
 
 
 def _log_probs(prediction: Prediction) -> Tensor:
-    readout = getattr(prediction.readout, "linear", prediction.readout)
+    readout = getattr(prediction.output_head, "linear", prediction.output_head)
     logits = dense_logits(prediction.features, readout.weight, readout.bias, prediction.components)
     return dense_log_probs(logits, prediction.x_t, prediction.parameterisation.mask_index)

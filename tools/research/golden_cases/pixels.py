@@ -122,7 +122,7 @@ def gaussian_posterior(tensors: dict[str, Tensor], config: dict) -> list[Check]:
 def unet(tensors: dict[str, Tensor], config: dict) -> list[Check]:
     """tauLDR's U-Net: its output, and the truncated logistic's probabilities and logits of the shipped output.
 
-    Not end to end: the readout multiplies rounding errors of net_out by up to exp(2 − log-scale).
+    Not end to end: the output head multiplies rounding errors of net_out by up to exp(2 − log-scale).
     """
     backbone = unet_of(config).eval()
     backbone.load_state_dict(below(tensors, "state.net."))

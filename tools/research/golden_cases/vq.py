@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from di4c.contracts import Context
-from di4c_plugins.backbones.maskgit import MaskGITBackbone, with_tied_readout
+from di4c_plugins.backbones.maskgit import MaskGITBackbone, with_tied_output_head
 from di4c_plugins.heads.sinusoidal_token import SinusoidalToken
 from di4c_plugins.processes.maskgit import RATIO_SCHEDULES
 from di4c_plugins.samplers.maskgit import reveal_counts
@@ -30,7 +30,7 @@ def maskgit_network(tensors: dict[str, Tensor], config: dict) -> list[Check]:
         dropout=config["dropout"],
     ).eval()
     network = {name: value for name, value in state.items() if not name.startswith("latent_projection.")}
-    backbone.load_state_dict(with_tied_readout(network))
+    backbone.load_state_dict(with_tied_output_head(network))
     context = _lambda_context(backbone, state, tensors["in.z"], config) if "in.z" in tensors else None
     labels = tensors["in.y"]
     dropped = torch.where(tensors["in.drop_label"], -1, labels)

@@ -49,7 +49,7 @@ def measure(small: bool = False) -> Claim:
     return Claim(
         "estimators",
         "Bias and variance of the loss estimators",
-        "Over a finite law of λ the exact loss and gradient are known. Monte Carlo is biased upwards by Jensen's "
+        "Over a finite prior of λ the exact loss and gradient are known. Monte Carlo is biased upwards by Jensen's "
         "inequality, like 1/M; the control variate has the same expected gradient; its variance is usually lower, not "
         "always.",
         lines,
