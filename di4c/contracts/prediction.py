@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from di4c.contracts.backbone import IdentityOutputHead, Modulation
 from di4c.contracts.parameterisation import LOG_ZERO, Parameterisation, Raw, WithoutState
+from di4c.contracts.sharing import Sharing
 from di4c.draws import categorical
 from di4c.kernels.backend import CPU_BYTES, chunk_budget, kernels_for
 from di4c.kernels.rows import Lines, Logits
@@ -26,6 +27,8 @@ class Prediction:
     x_t: [B, D] int64. log_weights: [M] log-weights of the components, or None for equal ones.
     averaged: present the mixture's marginals log Σ_m w_m p_m as a single component.
     num_states: S.
+    sharing: whose inputs these are, where examples share them: B is then the number of inputs here, G of `Sharing`, and
+    everything is of inputs; `for_examples` gives every example its own.
     """
 
     features: Tensor
@@ -37,6 +40,7 @@ class Prediction:
     modulation: Modulation | None = None
     log_weights: Tensor | None = None
     averaged: bool = False
+    sharing: Sharing | None = None
 
     @classmethod
     def from_logits(cls, logits: Tensor, x_t: Tensor, parameterisation: Parameterisation | None = None) -> "Prediction":
@@ -73,14 +77,20 @@ class Prediction:
 
     def repeated(self, copies: int) -> "Prediction":
         """The same for `copies` copies of every example, b major: [B·copies, …]."""
-        each = self.features if self.modulation is not None else self.features.unflatten(0, (-1, self.components))
-        features = each.repeat_interleave(copies, 0)
-        modulation = self.modulation
+        return self.taken(torch.arange(len(self.x_t), device=self.x_t.device).repeat_interleave(copies))
+
+    def for_examples(self) -> "Prediction":
+        """The same for every example that shares the inputs; itself where none are shared."""
+        return self if self.sharing is None else self.taken(self.sharing.of)
+
+    def taken(self, index: Tensor) -> "Prediction":
+        """The same for the examples `index` [B'] int64, which may come more than once."""
+        modulation, features = self.modulation, self.features
         if modulation is None:
-            features = features.flatten(0, 1)
+            features = features.unflatten(0, (-1, self.components))[index].flatten(0, 1)
         else:
-            modulation = replace(modulation, code=modulation.code.repeat_interleave(copies, 0))
-        return replace(self, features=features, x_t=self.x_t.repeat_interleave(copies, 0), modulation=modulation)
+            features, modulation = features[index], replace(modulation, code=modulation.code[index])
+        return replace(self, features=features, x_t=self.x_t[index], modulation=modulation, sharing=None)
 
     def average(self, log_weights: Tensor | None = None) -> "Prediction":
         """The product of the λ-averaged marginals as one component: ∏_d Σ_m w_m p^d(·; λ_m)."""
@@ -94,9 +104,18 @@ class Prediction:
         """
         chosen = self.active() if where is None else self.active() & where
         rows = chosen.flatten().nonzero().squeeze(-1)
+        return iter(rows.tensor_split(self.number_of_chunks(chunk_bytes)))
+
+    def number_of_chunks(self, chunk_bytes: int | None = None) -> int:
+        """How many chunks of that budget its rows are cut into."""
         per_row = self.components * self.num_states * max(self.features.element_size(), 4)
-        at_a_time = max(1, (chunk_bytes or chunk_budget(rows.device)) // per_row)
-        return iter(rows.tensor_split(max(1, -(-self.x_t.numel() // at_a_time))))
+        at_a_time = max(1, (chunk_bytes or chunk_budget(self.x_t.device)) // per_row)
+        return max(1, -(-self.most_rows // at_a_time))
+
+    @property
+    def most_rows(self) -> int:
+        """B·D, the same on all ranks: numbers of calls follow it."""
+        return self.x_t.numel() if self.sharing is None else self.sharing.most * self.x_t.shape[1]
 
     def log_prob_of(self, x: Tensor, where: Tensor | None = None, chunk_bytes: int | None = None) -> Tensor:
         """Σ_d log p^d(x^d | x_t; λ_m) over the positions with uncertainty (and in `where`): [B, M] nats, x [B, D]."""

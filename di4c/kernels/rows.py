@@ -20,13 +20,18 @@ class Logits:
 @dataclass(frozen=True)
 class Against:
     """What P rows are scored against: log-weights [M], tokens x [P, N] or None, the marginals q [P, S] of J targets, and which
-    divergences are wanted."""
+    divergences are wanted.
+
+    row: None, or [Q] int64 where several lines of tokens share a row: tokens are then [Q, N], and those of line k are scored at
+    row[k]; so `chosen` has Q lines, here and in RowValues and RowGradients.
+    """
 
     log_weights: Tensor
     tokens: Tensor | None = None
     q: list[Tensor] = field(default_factory=list)
     kl: bool = False
     componentwise: bool = False
+    row: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from di4c.kernels import triton_kernels as kernels
+from di4c.kernels.adding import chosen_table
 from di4c.kernels.rows import Against, Lines, Logits, RowGradients, RowValues
 
 ADDS_BIAS, BUFFERED = True, False
@@ -19,7 +20,7 @@ def row_values(logits: Logits, against: Against, scratch: Tensor | None = None) 
     """The wanted RowValues of a chunk; kept: normalisers [P, M], and of each marginal its mass [J, P] and pulled [J, P, M]."""
     z = logits.z
     normaliser = normalisers(logits)
-    chosen = None if against.tokens is None else _chosen_logits(logits, against.tokens) - normaliser[..., None]
+    chosen = None if against.tokens is None else _chosen(logits, normaliser, against)
     if not against.q:
         return RowValues(chosen, kept=(normaliser,))
     (rows, components, states), targets, tile = z.shape, len(against.q), _tile(z, z.shape[0])
@@ -47,9 +48,24 @@ def row_gradient(
 ) -> Tensor:
     """The gradient with respect to z: [P, M, S] in `dtype`."""
     z, (normaliser, *of_targets) = logits.z, kept
+    if given.chosen is not None and against.row is not None:
+        return _with_table(logits, against, kept, given, dtype)
+    row_sums = torch.zeros_like(normaliser) if given.chosen is None else given.chosen.sum(-1)
+    return _gradient(logits, against, kept, given, row_sums, dtype)
+
+
+def _gradient(
+    logits: Logits,
+    against: Against,
+    kept: tuple[Tensor, ...],
+    given: RowGradients,
+    row_sums: Tensor,
+    dtype: torch.dtype,
+) -> Tensor:
+    """The kernel's, `row_sums` [P, M] being the sums over what was chosen."""
+    z, (normaliser, *of_targets) = logits.z, kept
     (rows, components, states), targets, tile = z.shape, len(against.q), _tile(z, z.shape[0])
     log_weights = _log_weights(against, z)
-    row_sums = torch.zeros_like(normaliser) if given.chosen is None else given.chosen.sum(-1)
     kl, componentwise = given.kl, given.componentwise
     if kl is not None:
         row_sums = row_sums - (kl[..., None] * of_targets[1]).sum(0)
@@ -67,6 +83,16 @@ def row_gradient(
         JP=_power(max(targets, 1)), NP=_power(max(samples, 1)), BS=tile,
     )  # fmt: skip
     return out
+
+
+def _with_table(
+    logits: Logits, against: Against, kept: tuple[Tensor, ...], given: RowGradients, dtype: torch.dtype
+) -> Tensor:
+    """The gradient where lines share rows: a row may have any number of tokens, so they are summed before the kernel's turn."""
+    rows, _, states = logits.z.shape
+    table = chosen_table(against.row, against.tokens, given.chosen, rows, states)
+    others = RowGradients(None, given.kl, given.componentwise)
+    return _gradient(logits, against, kept, others, table.sum(-1), torch.float32).add_(table).to(dtype)
 
 
 def row_draw(logits: Logits, lines: Lines, scratch: Tensor | None = None, mean: Tensor | None = None) -> Tensor | None:
@@ -177,10 +203,16 @@ def _stacked(q: list[Tensor]) -> Tensor:
     return q[0][None].contiguous() if len(q) == 1 else torch.stack(q)
 
 
-def _chosen_logits(logits: Logits, tokens: Tensor) -> Tensor:
-    """z_m(x_n) with the bias: [P, M, N]."""
-    z, bias = logits.z, logits.bias
-    found = z.gather(-1, tokens[:, None].expand(-1, z.shape[1], -1))
-    if bias is None:
-        return found
-    return found + (bias[tokens] if bias.dim() == 1 else bias[logits.position[:, None], tokens])[:, None]
+def _chosen(logits: Logits, normaliser: Tensor, against: Against) -> Tensor:
+    """ℓ_m(x_n): [P, M, N], or [Q, M, N] where lines share rows."""
+    z, bias, tokens, row = logits.z, logits.bias, against.tokens, against.row
+    if row is None:
+        found = z.gather(-1, tokens[:, None].expand(-1, z.shape[1], -1))
+    else:
+        found = z.transpose(1, 2)[row[:, None], tokens].transpose(1, 2)
+    if bias is not None and bias.dim() == 1:
+        found = found + bias[tokens][:, None]
+    elif bias is not None:
+        position = logits.position if row is None else logits.position[row]
+        found = found + bias[position[:, None], tokens][:, None]
+    return found - (normaliser if row is None else normaliser[row])[..., None]

@@ -8,7 +8,9 @@ from einops import repeat
 from torch import Tensor
 
 from di4c.contracts import Batch, Draws, LambdaSampler, Prediction, Sampler, Teacher, TimeSampler, placed
+from di4c.contracts.sharing import Sharing
 from di4c.kernels.backend import chunk_budget
+from di4c.losses.equal_inputs import draws_masks, equal_inputs, once
 from di4c.losses.proposal import ProposalOptions, ProposedComponents, propose
 from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm, TeacherStep
 from di4c.mixture.marginals import Marginals
@@ -64,6 +66,11 @@ class InputOptions:
     chunk_bytes: int | None = None
 
     @property
+    def same_lambda(self) -> bool:
+        """Whether all examples have the same λ: its law is enumerated."""
+        return self.components == self.latent.num_atoms and self.proposal is None
+
+    @property
     def needs_target_joint(self) -> bool:
         """Whether the target's λ are those of the student at t, and the target scores its samples under all of them."""
         return self.consistency is not None and "target_joint" in self.consistency.estimator.needs
@@ -72,7 +79,10 @@ class InputOptions:
 def draw_inputs(
     options: InputOptions, teacher: Teacher, student: MixtureStudent, batch: Batch, draws: Draws, step: int = 0
 ) -> LossInputs:
-    """The inputs of a batch; `step` counts for a proposal alone. Which networks are called depends on draws shared by all ranks only, never on an example's t."""
+    """The inputs of a batch; `step` counts for a proposal alone. Which networks are called depends on draws shared by all ranks only, never on an example's t.
+
+    Where λ is enumerated, examples with equal x_t, t and label share one evaluation of teacher and student, unless dropout is active.
+    """
     cond = dropped_labels(batch.cond, options.label_dropout, draws)
     size = options.teacher_step.draw(draws.child("step size")) if options.teacher_step is not None else 0.0
     t, interval = options.time.sample(draws.child("t"), size)
@@ -87,14 +97,15 @@ def draw_inputs(
     )
     distils = distillation is not None and (own_times or distillation.due(interval))
     found = {"t": t, "x_0": batch.x_0, "distils": distils}
+    sharing = equal_inputs(x_t, t, cond) if options.same_lambda and not draws_masks(student) else None
     if (options.data is not None and "kl" in options.data.estimator.needs) or (distils and not own_times):
-        found["teacher"] = teacher.predict(x_t, t, cond)
+        found["teacher"] = once(teacher.predict, sharing, x_t, t, cond)
     if options.proposal is None:
         lam, log_weights = _components(options.latent, options.components, draws.child("lambda"))
     if targets:
         u, shared = options.teacher_step.earlier(t, size), lam if options.needs_target_joint else None
         found |= _target(
-            options, teacher, student, x_t, t, u, cond, draws.child("target"), shared, found.get("teacher")
+            options, teacher, student, x_t, t, u, cond, draws.child("target"), shared, found.get("teacher"), sharing
         )
     if distils and own_times:
         found |= _distilled_pair(options, teacher, student, batch.x_0, cond, draws.child("near"))
@@ -105,10 +116,14 @@ def draw_inputs(
             draws.child("proposal"), step,
         )  # fmt: skip
         lam, log_weights = found["proposed"].lam, None
+
+    def components_at(x_t: Tensor, t: Tensor, cond: Tensor | None) -> Prediction:
+        return student.predict(
+            x_t, t, cond, lam[: len(x_t)], log_weights, at_a_time=options.components_at_a_time
+        )  # the same λ for all, where there are fewer inputs than examples
+
     # Last, so that the student's graph is not yet held while the target is read.
-    return LossInputs(
-        student=student.predict(x_t, t, cond, lam, log_weights, at_a_time=options.components_at_a_time), **found
-    )
+    return LossInputs(student=once(components_at, sharing, x_t, t, cond), **found)
 
 
 @torch.no_grad()
@@ -123,13 +138,14 @@ def _target(
     draws: Draws,
     shared: Tensor | None,
     known: Prediction | None,
+    sharing: Sharing | None,
 ) -> dict:
     """x_u ~ p^ψ_{u|t}, then the student's N components at x_u and a sample x_0 of each: no gradient reaches the target.
 
     shared: λ [B, M, L] of the student at t, which stand in for draws of the target's own. known: the teacher at x_t, if it has been asked.
     """
     copies = options.targets if options.x_u == "each" else 1
-    x_u = _earlier_states(options, teacher, x_t, t, u, cond, draws, copies, known)
+    x_u = _earlier_states(options, teacher, x_t, t, u, cond, draws, copies, known, sharing)
     lam, log_weights = _components(options.latent, options.targets, draws.child("lambda"))
     lam = (lam if shared is None else shared).reshape(len(x_u), -1, lam.shape[-1])
     training = student.training
@@ -166,10 +182,12 @@ def _earlier_states(
     draws: Draws,
     copies: int,
     known: Prediction | None,
+    sharing: Sharing | None,
 ) -> Tensor:
     """x_u by the teacher's sampler in `substeps` steps from x_t, `copies` of them an example, b major: [B·copies, D]."""
     start = x_u = x_t.repeat_interleave(copies, 0)
     written = start._version  # a sampler may write into x_t: then its prediction is another
+    given_t = t
     t, u, labels_of_copies = t.repeat_interleave(copies), u.repeat_interleave(copies), _copied(cond, copies)
     draws = draws.repeat(copies) if copies > 1 else draws
 
@@ -182,10 +200,12 @@ def _earlier_states(
         if not draws_nothing or x is not start or start._version != written:
             return asked(x, time, labels)
         # All copies are still x_t: the teacher need be asked once at most.
-        if known is not None and time is t and labels is labels_of_copies:
-            return known if copies == 1 else known.repeated(copies)
-        once = teacher.predict(x_t, time[::copies], None if labels is None else labels[::copies])
-        return once if copies == 1 else once.repeated(copies)
+        if time is t and labels is labels_of_copies:
+            found = known or once(teacher.predict, sharing, x_t, given_t, cond)
+        else:
+            found = teacher.predict(x_t, time[::copies], None if labels is None else labels[::copies])
+        found = found.for_examples()
+        return found if copies == 1 else found.repeated(copies)
 
     grid = torch.linspace(0, 1, options.teacher_step.substeps + 1, dtype=t.dtype).tolist()
     for k, (begin, end) in enumerate(zip(grid[:-1], grid[1:], strict=True)):

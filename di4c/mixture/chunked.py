@@ -19,7 +19,7 @@ from di4c.mixture.affine import Affine, as_given, autocast_dtype, within_output_
 from di4c.mixture.buffers import Buffers
 from di4c.mixture.gradients import Gradients
 from di4c.mixture.marginals import Marginals
-from di4c.mixture.rows import Rows, rows_at_a_time
+from di4c.mixture.rows import Pairs, Rows, rows_at_a_time
 
 PASS_CHUNKS = 4
 """What a pass over the rows may hold beside features, weights and their gradients, in chunks."""
@@ -30,16 +30,20 @@ Heads = dict[int, Affine]
 
 @dataclass(frozen=True)
 class Scored:
-    """What a mixture with these log-weights [M] is scored against: samples [B, ΣN, D] or None, J targets, and which divergences."""
+    """What a mixture with these log-weights [M] is scored against: samples [B, ΣN, D] or None, J targets, and which divergences.
+
+    pairs: which rows the samples of an example are scored at, where examples share inputs; None: each at its own.
+    """
 
     log_weights: Tensor
     samples: Tensor | None
     targets: list[Marginals]
     kl: bool
     componentwise: bool
+    pairs: Pairs | None
 
     def tokens(self, number: Tensor) -> Tensor | None:
-        """The samples' tokens at rows b·D + d: [P, ΣN]."""
+        """The samples' tokens at b·D + d: [P, ΣN]."""
         if self.samples is None:
             return None
         positions = self.samples.shape[-1]
@@ -59,12 +63,22 @@ class RowsAgainst(Scored):
     head: torch.nn.Module
     autocast: torch.dtype | None
 
-    def chunk(self, chunk: slice, heads: Heads, buffers: Buffers) -> Against:
+    def chunks(self) -> list["Chunk"]:
+        """As many as the data ask for, since all of them run in one call of the output head."""
+        rows = list(self.rows.chunks(self.at_a_time))
+        if self.pairs is None:
+            return [Chunk(some, some) for some in rows]
+        return list(map(Chunk, rows, self.pairs.cut([0, *(some.stop for some in rows)])))
+
+    def chunk(self, chunk: "Chunk", heads: Heads, buffers: Buffers) -> Against:
         """What a chunk is scored against; the buffers are free to work in."""
-        number = self.rows.number[chunk]
+        number, pairs = self.rows.number[chunk.rows], self.pairs
         with torch.autocast(number.device.type, dtype=self.autocast, enabled=self.autocast is not None):
             q = [self._marginals(target, number, heads, buffers) for target in self.targets]
-        return Against(self.log_weights, self.tokens(number), q, self.kl, self.componentwise)
+        if pairs is None:
+            return Against(self.log_weights, self.tokens(number), q, self.kl, self.componentwise)
+        row, tokens = pairs.row[chunk.pairs] - chunk.rows.start, self.tokens(pairs.number[chunk.pairs])
+        return Against(self.log_weights, tokens, q, self.kl, self.componentwise, row)
 
     def logits(self, chunk: slice, affine: Affine, buffers: Buffers) -> tuple[Tensor, Logits]:
         """(h [P, M, H], its logits) of a chunk."""
@@ -104,18 +118,29 @@ class RowsAgainst(Scored):
             return target.probs(number, heads.get(id(target.prediction.output_head)), buffers).to(self.log_weights)
 
 
+@dataclass(frozen=True)
+class Chunk:
+    """The rows that are read at once, and the pairs of theirs; the same slice where every row has one."""
+
+    rows: slice
+    pairs: slice
+
+
 @run_eagerly
 def row_values_of(
     prediction: Prediction, rows: Rows, scored: Scored, chunk_bytes: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(chosen [R, M, ΣN], kl [J, R], componentwise [J, R]) of `rows`; float32 at least; 0 where a divergence is not wanted."""
+    """(chosen [R, M, ΣN], kl [J, R], componentwise [J, R]) of `rows`; float32 at least; 0 where a divergence is not wanted.
+
+    With pairs, chosen is [Q, M, ΣN].
+    """
     budget = (
         _bytes_for_logits(scored.targets, chunk_bytes) if kernels_for(prediction.features).BUFFERED else chunk_bytes
     )
     log_weights = scored.log_weights.detach().to(prediction.accumulation_dtype)
     against = RowsAgainst(
         **(vars(scored) | {"log_weights": log_weights}), rows=rows, excluded=prediction.parameterisation.excluded,
-        at_a_time=rows_at_a_time(prediction, budget), head=prediction.output_head, autocast=autocast_dtype(rows.features),
+        at_a_time=_at_a_time(prediction, scored, budget), head=prediction.output_head, autocast=autocast_dtype(rows.features),
     )  # fmt: skip
 
     def read(features: Tensor, affine: Affine) -> tuple[Tensor, ...]:
@@ -136,20 +161,21 @@ class _RowValues(torch.autograd.Function):
         affine, against = Affine(weight, bias, num_states), _with_features(against, features)
         log_weights, targets, rows = against.log_weights, len(against.targets), len(against.rows)
         samples = 0 if against.samples is None else against.samples.shape[1]
-        chosen = log_weights.new_zeros(rows, len(log_weights), samples)
+        lines = rows if against.pairs is None else len(against.pairs.row)
+        chosen = log_weights.new_zeros(lines, len(log_weights), samples)
         kl, componentwise = log_weights.new_zeros(2, targets, rows)
 
         def read(heads: Heads) -> None:
             buffers = against.buffers(affine)
-            for chunk in against.rows.chunks(against.at_a_time):
+            for chunk in against.chunks():
                 found = _values(against, chunk, affine, heads, buffers)
                 ctx.kept.append(found.kept)
                 if samples:
-                    chosen[chunk] = found.chosen
+                    chosen[chunk.pairs] = found.chosen
                 if against.kl:
-                    kl[:, chunk] = found.kl
+                    kl[:, chunk.rows] = found.kl
                 if against.componentwise:
-                    componentwise[:, chunk] = found.componentwise
+                    componentwise[:, chunk.rows] = found.componentwise
 
         with as_given(features):
             against.with_heads(affine, read)
@@ -164,29 +190,29 @@ class _RowValues(torch.autograd.Function):
 
         def read(heads: Heads) -> None:
             buffers = against.buffers(affine)
-            for chunk, kept in zip(against.rows.chunks(against.at_a_time), ctx.kept, strict=True):
+            for chunk, kept in zip(against.chunks(), ctx.kept, strict=True):
                 given = RowGradients(
-                    chosen[chunk] if against.samples is not None else None, kl[:, chunk] if against.kl else None,
-                    componentwise[:, chunk] if against.componentwise else None,
+                    chosen[chunk.pairs] if against.samples is not None else None, kl[:, chunk.rows] if against.kl else None,
+                    componentwise[:, chunk.rows] if against.componentwise else None,
                 )  # fmt: skip
-                total.add(against.rows, chunk, *_gradient(against, chunk, affine, heads, buffers, kept, given))
+                total.add(against.rows, chunk.rows, *_gradient(against, chunk, affine, heads, buffers, kept, given))
 
         with as_given(features):
             against.with_heads(affine, read)
         return *total.result(), None, None
 
 
-def _values(against: RowsAgainst, chunk: slice, affine: Affine, heads: Heads, buffers: Buffers) -> RowValues:
+def _values(against: RowsAgainst, chunk: Chunk, affine: Affine, heads: Heads, buffers: Buffers) -> RowValues:
     """The row values of a chunk. Its logits end with this call: on a GPU two of them would double the peak."""
     some = against.chunk(chunk, heads, buffers)
-    here = buffers.view(len(against.rows.number[chunk]), len(against.log_weights))
-    logits = against.logits(chunk, affine, here)[1]
+    here = buffers.view(len(against.rows.number[chunk.rows]), len(against.log_weights))
+    logits = against.logits(chunk.rows, affine, here)[1]
     return kernels_for(logits.z).row_values(logits, some, here.scratch)
 
 
 def _gradient(
     against: RowsAgainst,
-    chunk: slice,
+    chunk: Chunk,
     affine: Affine,
     heads: Heads,
     buffers: Buffers,
@@ -195,8 +221,8 @@ def _gradient(
 ) -> tuple[Tensor, Tensor]:
     """(h [P, M, H], the gradient with respect to its logits [P, M, S]) of a chunk."""
     some = against.chunk(chunk, heads, buffers)
-    here = buffers.view(len(against.rows.number[chunk]), len(against.log_weights))
-    h, logits = against.logits(chunk, affine, here)
+    here = buffers.view(len(against.rows.number[chunk.rows]), len(against.log_weights))
+    h, logits = against.logits(chunk.rows, affine, here)
     dtype = affine.weight.dtype
     return h.to(dtype), kernels_for(logits.z).row_gradient(logits, some, kept, given, here.scratch, dtype)
 
@@ -204,6 +230,17 @@ def _gradient(
 def _with_features(against: RowsAgainst, features: Tensor) -> RowsAgainst:
     """With the features as the output head's call hands them on."""
     return replace(against, rows=replace(against.rows, features=features))
+
+
+def _at_a_time(prediction: Prediction, scored: Scored, chunk_bytes: int) -> int:
+    """How many rows' logits fit the budget, and what is chosen of them; at least 1."""
+    rows = rows_at_a_time(prediction, chunk_bytes)
+    if scored.pairs is None or scored.samples is None:
+        return rows
+    chosen = (
+        scored.pairs.widest * scored.samples.shape[1] * prediction.components * prediction.accumulation_dtype.itemsize
+    )
+    return max(1, min(rows, chunk_bytes // chosen))
 
 
 def _bytes_for_logits(targets: list[Marginals], chunk_bytes: int) -> int:

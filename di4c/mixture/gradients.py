@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from di4c.kernels.adding import add_lines
 from di4c.mixture.affine import Affine, add_product
 from di4c.mixture.rows import Rows
 
@@ -42,7 +43,7 @@ class Gradients:
         if self.bias is not None and self.bias.dim() == 1:
             self.bias[:states] += gradient.sum((0, 1), dtype=self.bias.dtype)
         elif self.bias is not None:
-            _add_lines(self.bias[:, :states], rows.position[chunk], gradient.sum(1, dtype=self.bias.dtype))
+            add_lines(self.bias[:, :states], rows.position[chunk], gradient.sum(1, dtype=self.bias.dtype))
 
     def result(self) -> tuple[Tensor | None, ...]:
         """(features, weight, bias) in the dtypes of what they are gradients of."""
@@ -51,14 +52,3 @@ class Gradients:
             None if g is None else g.to(of.dtype) for g, of in ((self.weight, affine.weight), (self.bias, affine.bias))
         ]
         return self.features, *narrow
-
-
-def _add_lines(total: Tensor, position: Tensor, values: Tensor) -> None:
-    """Adds values [P, S] to the lines `position` [P] of total [D, S], in a fixed order on every device.
-
-    On a GPU `index_add_` is atomic; `index_put_` sorts what it accumulates.
-    """
-    if total.is_cuda:
-        total.index_put_((position,), values, accumulate=True)
-    else:
-        total.index_add_(0, position, values)

@@ -112,6 +112,46 @@ def test_values_and_gradients_with_tokens_that_repeat(kernels, components, sampl
 
 
 @pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize("bias", [None, "shared", "per position"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_any_number_of_lines_may_share_a_row(kernels, bias, dtype):
+    """As if the row stood there once for each line: their tokens are scored at it, and their gradients added up."""
+    g = torch.Generator().manual_seed(3)
+    row, rows, states, module = torch.tensor([0, 0, 0, 0, 0, 1, 3]), 4, 21, kernels()
+    added = {
+        None: None,
+        "shared": torch.randn(states, generator=g),
+        "per position": torch.randn(2, states, generator=g),
+    }[bias]
+    if added is not None and not module.ADDS_BIAS:
+        pytest.skip("the bias is in the logits")
+    z, tokens = torch.randn(rows, 3, states, generator=g), torch.randint(states, (len(row), 2), generator=g)
+    q, log_weights = torch.randn(rows, states, generator=g).softmax(-1), torch.rand(3, generator=g).log_softmax(0)
+    position = torch.tensor([0, 1, 1, 0])
+    given = RowGradients(
+        torch.randn(len(row), 3, 2, generator=g), *(torch.randn(1, rows, generator=g) for _ in range(2))
+    )
+    against = Against(log_weights, tokens, [q], kl=True, componentwise=True, row=row)
+    make = lambda: Logits(z.clone(), added, None if added is None else position)  # noqa: E731
+    found = module.row_values(make(), against, torch.empty_like(z))
+    gradient = module.row_gradient(make(), against, found.kept, given, torch.empty_like(z), dtype)
+    wide = z.double() + (0 if added is None else added.expand(2, -1)[position][:, None].double())
+    log_p = wide.requires_grad_().log_softmax(-1)
+    every = torch.ones(rows, 1, dtype=torch.bool)
+    truth = dense_sums(
+        log_p[:, :, None], every, log_weights, None, q.double()[None, :, None], frozenset({"kl", "componentwise_kl"})
+    )
+    chosen = log_p[row].gather(-1, tokens[:, None].expand(-1, 3, -1))
+    total = (chosen * given.chosen).sum() + (truth["kl"] * given.kl).sum()
+    total = total + (truth["componentwise_kl"] * given.componentwise).sum()
+    (expected,) = torch.autograd.grad(total, wide)
+    torch.testing.assert_close(found.chosen.double(), chosen, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found.kl.double(), truth["kl"], rtol=1e-5, atol=1e-5)
+    narrow = 1e-2 if dtype == torch.bfloat16 and gradient.dtype == dtype else 1e-5
+    assert (gradient - expected).norm() <= narrow * expected.norm()
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
 def test_a_chunk_may_have_no_row(kernels):
     """Where no position of a step is open."""
     module, z, mean = kernels(), torch.empty(0, 2, 33), torch.empty(0, 33)

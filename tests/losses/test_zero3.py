@@ -17,6 +17,8 @@ JOBS = [
 ]
 JOBS += [JOBS[2] | {"proposal": "gaussian"}, JOBS[1] | {"proposal": "product-categorical"}]
 JOBS += [JOBS[k] | {"components_at_a_time": size} for k, size in ((0, 1), (1, 2), (3, 2))]
+JOBS += [{"head": "readout", "backbone": "dit", "chunk_bytes": 100, "atoms": 3}]
+"""The last: examples share inputs at t = 1, on one rank more of them than on the other."""
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """Losses and gradients of Di4C under ZeRO-3: python -m tests.losses.zero3_worker JOBS.json RESULTS.json, one process a rank.
 
-A job: {"head", "backbone", "chunk_bytes"} and optionally "components_at_a_time", "proposal" (a λ sampler whose posterior proposes λ). Its result on rank 0: {"losses": [B] of the whole batch, "gradients": {name: norm},
+A job: {"head", "backbone", "chunk_bytes"} and optionally "components_at_a_time", "proposal" (a λ sampler whose posterior proposes λ), "atoms" (an
+enumerated λ, half of the times 1). Its result on rank 0: {"losses": [B] of the whole batch, "gradients": {name: norm},
 "calls": of the output head a step}.
 """
 
@@ -11,12 +12,13 @@ from deepspeed.utils import safe_get_full_grad
 from di4c_plugins.backbones.maskgit import MaskGITBackbone
 from di4c_plugins.estimators.control_variate import ControlVariate
 from di4c_plugins.estimators.monte_carlo import MonteCarlo
+from di4c_plugins.latents.categorical import Categorical
 from di4c_plugins.latents.gaussian import Gaussian
 from di4c_plugins.latents.product_categorical import ProductCategorical
 from di4c_plugins.latents.unit_cube import Uniform
 from di4c_plugins.posteriors.transformer import Transformer
 from di4c_plugins.samplers.ancestral import Ancestral
-from di4c_plugins.times.samplers import UniformTime
+from di4c_plugins.times.samplers import TimeGrid, UniformTime
 from tests.engine.launching import work
 from tests.systems import HEADS, tiny_teacher
 
@@ -50,7 +52,7 @@ def objective_of(job: dict) -> Di4C:
         for parameter in teacher.backbone.parameters():
             torch.nn.init.normal_(parameter, std=0.3)
         teacher.freeze()
-    latent = LATENTS[job.get("proposal")]()
+    latent = Categorical(atoms=job["atoms"]) if "atoms" in job else LATENTS[job.get("proposal")]()
     backbone = teacher.student_backbone()
     student = MixtureStudent(
         backbone, HEADS[job["head"]](latent.dim, backbone), parameterisation=teacher.parameterisation, num_states=6
@@ -65,7 +67,7 @@ def objective_of(job: dict) -> Di4C:
         sampler=Ancestral(teacher.process),
         components=3,
         targets=2,
-        time=UniformTime(),
+        time=TimeGrid(points=[0.5, 1.0]) if "atoms" in job else UniformTime(),
         teacher_step=TeacherStep("constant", size=0.1, substeps=2),
         chunk_bytes=job["chunk_bytes"],
         components_at_a_time=job.get("components_at_a_time"),
