@@ -19,7 +19,7 @@ from di4c.mixture.affine import Affine, as_given, autocast_dtype, within_output_
 from di4c.mixture.buffers import Buffers
 from di4c.mixture.gradients import Gradients
 from di4c.mixture.marginals import Marginals
-from di4c.mixture.rows import Pairs, Rows, rows_at_a_time
+from di4c.mixture.rows import Chunk, Pairs, Rows, rows_at_a_time
 
 PASS_CHUNKS = 4
 """What a pass over the rows may hold beside features, weights and their gradients, in chunks."""
@@ -116,14 +116,6 @@ class RowsAgainst(Scored):
     def _marginals(self, target: Marginals, number: Tensor, heads: Heads, buffers: Buffers) -> Tensor:
         with as_given(number):
             return target.probs(number, heads.get(id(target.prediction.output_head)), buffers).to(self.log_weights)
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """The rows that are read at once, and the pairs of theirs; the same slice where every row has one."""
-
-    rows: slice
-    pairs: slice
 
 
 @run_eagerly

@@ -74,6 +74,14 @@ class Pairs:
         return [slice(a, b) for a, b in zip(places, places[1:], strict=False)]
 
 
+@dataclass(frozen=True)
+class Chunk:
+    """The rows that are read at once, and the pairs of theirs; the same slice where every row has one."""
+
+    rows: slice
+    pairs: slice
+
+
 def uncertain_rows(prediction: Prediction, where: Tensor | None = None) -> Tensor:
     """The rows b·D + d with uncertainty (and in `where`, bool [B, D]): [R]. A GPU has to be waited for: their number is a shape."""
     chosen = prediction.active() if where is None else prediction.active() & where
