@@ -25,7 +25,7 @@ class ScoredByRows(Prediction):
             return super().log_prob_of(x, where, chunk_bytes)
         chunk_bytes = chunk_bytes or chunk_budget(x.device)
         number = uncertain_rows(self, where)
-        scored = Scored(mixture_log_weights(self), x[:, None], [], kl=False, componentwise=False)
+        scored = Scored(mixture_log_weights(self), x[:, None], [], kl=False, componentwise=False, pairs=None)
         chosen, *_ = row_values_of(self, Rows.at(self, number, chunk_bytes), scored, chunk_bytes)
         size, _, positions = self.shape
-        return sum_by_example(chosen[..., 0], number, positions, size, chunk_bytes // 2).to(self.wide)
+        return sum_by_example(chosen[..., 0], number, positions, size, chunk_bytes // 2).to(self.accumulation_dtype)
