@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import ParamSpec
 from di4c.engine.launchers import told_rank
 from di4c.errors import Di4CError, RegistryError, SpecError, file_error
 from di4c.paths import user_path
-from di4c.whole import whole_number_of_text
+from di4c.whole import positive_number, whole_number_of_text
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -55,6 +56,19 @@ def number(least: int | None = None) -> Callable[[str], int]:
             return whole_number_of_text(text, "", least)
         except SpecError as error:
             raise argparse.ArgumentTypeError(str(error).removeprefix(": ").rstrip(".")) from error
+
+    return convert
+
+
+def positive(most: float = math.inf) -> Callable[[str], float]:
+    """A number > 0 and ≤ most as argparse's `type`."""
+
+    def convert(text: str) -> float:
+        try:
+            return positive_number(float(text), "", most)
+        except (SpecError, ValueError) as error:
+            told = str(error) if isinstance(error, SpecError) else f"expected a number, found {text!r}"
+            raise argparse.ArgumentTypeError(told.removeprefix(": ").rstrip(".")) from error
 
     return convert
 

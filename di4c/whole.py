@@ -1,5 +1,6 @@
-"""Whole numbers as people and libraries give them: one rule for the Python interface, specs and the command line."""
+"""Numbers as people and libraries give them: one rule for the Python interface, specs and the command line."""
 
+import math
 import operator
 from typing import Any
 
@@ -28,6 +29,20 @@ def as_int(value: Any) -> int | None:
         return operator.index(value)
     except TypeError:
         return None
+
+
+def positive_number(value: Any, where: str, most: float = math.inf) -> float:
+    """The value as a finite float > 0 and ≤ most: a Python number, or a scalar of numpy or torch. Raises SpecError for everything else."""
+    named = str(getattr(value, "dtype", type(value).__name__))
+    try:
+        is_none = isinstance(value, str | bytes) or named.endswith("bool") or getattr(value, "ndim", 0)
+        number = math.nan if is_none else float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        number = math.nan
+    if not 0 < number <= most or math.isinf(number):
+        allowed = "a number > 0" if math.isinf(most) else f"a number > 0 and ≤ {most:g}"
+        raise SpecError(f"{where}: expected {allowed}, found {value!r}.")
+    return number
 
 
 def whole_number_of_text(text: str, where: str, least: int | None = None) -> int:

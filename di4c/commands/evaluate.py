@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable
 
-from di4c.command_line import number, numbers, path_argument
+from di4c.command_line import number, numbers, path_argument, positive
 from di4c.engine.launchers import rank_environment
 from di4c.engine.reporting import reporting
 
@@ -101,6 +101,12 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=number(1), metavar="K", help="number of sampling seeds")
     parser.add_argument("--batch-size", type=number(1), metavar="N", help="samples at a time")
     parser.add_argument("--metrics", type=_words, metavar="NAME,NAME…", help="metrics to compute")
+    parser.add_argument(
+        "--temperature", type=positive(), metavar="T", help="of every prediction (the spec's eval.temperature, else 1)"
+    )
+    parser.add_argument(
+        "--top-p", type=positive(1), metavar="P", help="draw among the likeliest states (the spec's eval.top_p, else 1)"
+    )
     parser.add_argument(
         "--also", action="append", default=[], metavar="NAME=RUN", help="a further run to compare; repeatable"
     )

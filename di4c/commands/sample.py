@@ -2,7 +2,7 @@
 
 import argparse
 
-from di4c.command_line import number, path_argument
+from di4c.command_line import number, path_argument, positive
 from di4c.engine.reporting import reporting
 
 
@@ -19,7 +19,7 @@ def sample(options: argparse.Namespace) -> None:
     model = di4c.load(options.run, device=options.device, compile=options.compile, overrides=options.set)
     x_0 = model.sample(
         options.num, options.steps, options.label, mixture_size=options.mixture_size, seed=options.seed,
-        batch_size=options.batch_size, known=_prompt(model, options),
+        batch_size=options.batch_size, known=_prompt(model, options), temperature=options.temperature, top_p=options.top_p,
     )  # fmt: skip
     print(model.save_grid(x_0, options.out, options.label))
 
@@ -46,6 +46,12 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--infill", default="", help="text after the prefix, _ for every free token")
     parser.add_argument(
         "--mixture-size", help="λ restricted to that many atoms, or 'product' (default: the whole prior)"
+    )
+    parser.add_argument(
+        "--temperature", type=positive(), help="of every prediction (the spec's eval.temperature, else 1)"
+    )
+    parser.add_argument(
+        "--top-p", type=positive(1), help="draw among the likeliest states (the spec's eval.top_p, else 1)"
     )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
                         help="changes eval or data of the run's spec, e.g. eval.sampler.guidance=3; repeatable")  # fmt: skip

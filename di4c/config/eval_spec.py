@@ -7,7 +7,7 @@ from typing import Any
 
 from di4c.config.construct import full_entry
 from di4c.errors import SpecError
-from di4c.whole import as_int, whole_number
+from di4c.whole import as_int, positive_number, whole_number
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,8 @@ class EvalSpec:
     """What tools/eval.py measures. `steps`, `mixture_sizes`, `samples`, `seeds` can be changed on its command line.
 
     mixture_sizes: numbers of λ atoms, "inf" for the whole prior, "product" for the product of the marginals.
-    seeds: how many sampling seeds. judge: the model that scores text, if a metric asks for one.
+    seeds: how many sampling seeds. temperature, top_p: of every component's prediction of x_0, see Tempering; 1: as the model says.
+    judge: the model that scores text, if a metric asks for one.
     """
 
     sampler: Any
@@ -26,6 +27,8 @@ class EvalSpec:
     batch_size: int
     mixture_sizes: list[int | float | str] = field(default_factory=lambda: ["inf"])
     judge: str | None = None
+    temperature: float = 1.0
+    top_p: float = 1.0
 
     def __post_init__(self):
         checked = {
@@ -34,6 +37,8 @@ class EvalSpec:
         checked["steps"] = [whole_number(steps, "eval.steps", 1) for steps in self.steps]
         if not checked["steps"]:
             raise SpecError("eval.steps: expected numbers of steps ≥ 1, found none.")
+        for key, most in (("temperature", math.inf), ("top_p", 1.0)):
+            checked[key] = positive_number(getattr(self, key), f"eval.{key}", most)
         for key, value in checked.items():
             object.__setattr__(self, key, value)
 

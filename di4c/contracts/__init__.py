@@ -29,6 +29,7 @@ from di4c.contracts.process import ForwardProcess
 from di4c.contracts.proposal import Proposal, Proposed
 from di4c.contracts.sampler import Denoiser, Sampler
 from di4c.contracts.teacher import Teacher
+from di4c.contracts.tempering import Tempering
 from di4c.contracts.time_sampler import IntervalTimeSampler, TimeSampler
 from di4c.contracts.tokenizer import ImageTokenizer
 from di4c.contracts.weights import strict_load
@@ -39,6 +40,6 @@ __all__ = [
     "Draws", "ForwardProcess", "Generation", "IdentityOutputHead", "ImageTokenizer", "IntervalTimeSampler", "LambdaSampler",
     "LentTeacher", "LossEstimator", "Measured", "Metric", "Modulation", "Objective", "Parameterisation", "Pipeline",
     "Posterior", "Prediction", "ProbeBatch", "Proposal", "Proposed", "Raw", "Reduction", "Runs", "Sampler", "Split", "Statistics",
-    "StudentHead", "Teacher", "TimeSampler",
+    "StudentHead", "Teacher", "Tempering", "TimeSampler",
     "TwoPartBackbone", "categorical", "cumulated", "merged", "placed", "strict_load",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The teacher that a sampler is given: loaded when it is first asked, its work counted."""
+"""Networks while samples are made: their calls are counted, their predictions tempered, and a sampler's own teacher is lent to it."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,30 +14,36 @@ from di4c.contracts.head import StudentHead
 from di4c.contracts.prediction import Prediction
 from di4c.contracts.sampler import Denoiser
 from di4c.contracts.teacher import Teacher
+from di4c.contracts.tempering import Tempering
 from di4c.draws import Draws
 
-_ROWS: ContextVar[list[int] | None] = ContextVar("rows", default=None)
+_SAMPLING: ContextVar[tuple[list[int], Tempering | None] | None] = ContextVar("sampling", default=None)
 
 
 @contextmanager
-def counted_rows() -> Iterator[list[int]]:
-    """Inside, the list gets the number of rows of every call of a denoiser or a lent teacher: a doubled batch counts twice."""
+def sampling(tempering: Tempering | None = None) -> Iterator[list[int]]:
+    """Inside, every call of an `observed` denoiser or a lent teacher adds its rows to the list, and its prediction is tempered.
+
+    A doubled batch counts twice.
+    """
     rows: list[int] = []
-    token = _ROWS.set(rows)
+    token = _SAMPLING.set((rows, tempering))
     try:
         yield rows
     finally:
-        _ROWS.reset(token)
+        _SAMPLING.reset(token)
 
 
-def counted(denoiser: Denoiser) -> Denoiser:
-    """The denoiser, whose calls are counted where they are made inside `counted_rows`."""
+def observed(denoiser: Denoiser) -> Denoiser:
+    """The denoiser, its calls counted and its predictions tempered where they are made inside `sampling`."""
 
     def denoise(x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
-        rows = _ROWS.get()
-        if rows is not None:
-            rows.append(len(x_t))
-        return denoiser(x_t, t, cond)
+        inside = _SAMPLING.get()
+        if inside is None:
+            return denoiser(x_t, t, cond)
+        rows, tempering = inside
+        rows.append(len(x_t))
+        return denoiser(x_t, t, cond).tempered(tempering)
 
     return denoise
 
@@ -65,7 +71,7 @@ class LentTeacher(Teacher):
         return getattr(self.loaded, name)
 
     def predict(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
-        return counted(self.loaded.predict)(x_t, t, cond)
+        return observed(self.loaded.predict)(x_t, t, cond)
 
     def denoiser(self, draws: Draws) -> Denoiser:
         made: list[Denoiser] = []
@@ -75,10 +81,10 @@ class LentTeacher(Teacher):
                 made.append(self.loaded.denoiser(draws))
             return made[0](x_t, t, cond)
 
-        return counted(denoise)
+        return observed(denoise)
 
     def components(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
-        return counted(self.loaded.components)(x_t, t, cond)
+        return observed(self.loaded.components)(x_t, t, cond)
 
     @property
     def network(self) -> nn.Module:

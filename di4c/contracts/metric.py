@@ -14,7 +14,8 @@ class Generation:
     """Samples x_0 [n, D] with their labels, and how they came about.
 
     components(x_t, t, cond, draws, num) → a Prediction of `num` components (its log_weights set) of the model at x_t, for
-    likelihood metrics; a product model returns one component.
+    likelihood metrics; a product model returns one component. With samples, denoiser and components have their temperature and top-p;
+    likelihoods, without samples, are of the model as it is.
     """
 
     x_0: Tensor

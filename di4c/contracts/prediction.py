@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from di4c.contracts.backbone import IdentityOutputHead, Modulation
 from di4c.contracts.parameterisation import LOG_ZERO, Parameterisation, Raw, WithoutState
 from di4c.contracts.sharing import Sharing
+from di4c.contracts.tempering import Tempering
 from di4c.draws import categorical
 from di4c.kernels.backend import CPU_BYTES, chunk_budget, kernels_for
 from di4c.kernels.rows import Lines, Logits
@@ -29,6 +30,7 @@ class Prediction:
     num_states: S.
     sharing: whose inputs these are, where examples share them: B is then the number of inputs here, G of `Sharing`, and
     everything is of inputs; `for_examples` gives every example its own.
+    tempering: of every component's distribution at every position, before they are averaged; None: as the model says.
     """
 
     features: Tensor
@@ -41,6 +43,7 @@ class Prediction:
     log_weights: Tensor | None = None
     averaged: bool = False
     sharing: Sharing | None = None
+    tempering: Tempering | None = None
 
     @classmethod
     def from_logits(cls, logits: Tensor, x_t: Tensor, parameterisation: Parameterisation | None = None) -> "Prediction":
@@ -60,6 +63,10 @@ class Prediction:
         if state in (self.parameterisation.excluded or ()):
             return self
         return replace(self, parameterisation=WithoutState(self.parameterisation, state))
+
+    def tempered(self, tempering: Tempering | None) -> "Prediction":
+        """The same under a temperature and top-p instead of its own; None: as the model says."""
+        return self if tempering == self.tempering else replace(self, tempering=tempering)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -167,6 +174,7 @@ class Prediction:
         logits = self.output_head(h, rows % positions, x_t)
         logits = logits if logits.dtype == torch.float64 else logits.float()
         log_p = self.parameterisation.log_probs(logits, x_t)
+        log_p = log_p if self.tempering is None else self.tempering(log_p)
         return self._averaged(log_p) if self.averaged else log_p
 
     def _averaged(self, log_p: Tensor) -> Tensor:

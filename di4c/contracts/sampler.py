@@ -13,6 +13,9 @@ from di4c.draws import Draws
 Denoiser = Callable[[Tensor, Tensor, Tensor | None], Prediction]
 """(x_t [B, D], t [B], cond [B] or None) → one-component Prediction; a student's denoiser draws a fresh λ at every call.
 
+While samples are made, predictions have the temperature and top-p that were asked for; a sampler that combines several takes each
+`.tempered(None)`, and tempers what it has made of them by `prediction.tempering`.
+
 A call with k·B rows, k copies of the batch one after another, gives all copies of an example the same λ: what
 classifier-free guidance by the student itself needs of its two passes.
 """

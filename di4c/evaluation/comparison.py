@@ -12,7 +12,7 @@ import torch
 from di4c.config.build import build_metrics
 from di4c.config.eval_spec import EvalSpec, mixture_size
 from di4c.config.spec import Spec
-from di4c.contracts import DataSource, Metric
+from di4c.contracts import DataSource, Metric, Tempering
 from di4c.contracts.fingerprint import fingerprint, lent_teachers
 from di4c.engine.run_folder import code_commit, environment
 from di4c.errors import DataError, SpecError
@@ -91,6 +91,7 @@ def sweep_of(run: LoadedModel, settings: EvalSpec, store: Path, ranks: Ranks, sa
     return Sweep(
         data=run.data, metrics=_metrics(run, settings), store=CellStore(store), steps=settings.steps,
         seeds=range(settings.seeds), samples=settings.samples, batch_size=settings.batch_size, ranks=ranks, say=say,
+        tempering=Tempering.of(settings.temperature, settings.top_p),
     )  # fmt: skip
 
 
@@ -227,12 +228,18 @@ def _facts(
         *([("training time", f"{seconds / 60:.1f} minutes")] if seconds else []),
         ("parameters", f"{sum(p.numel() for p in run.network.parameters()):,}"),
         ("samples a cell", f"{settings.samples} × {settings.seeds} seeds, in batches of {settings.batch_size}"),
-        ("sampler", str(settings.sampler["name"])),
+        ("sampler", str(settings.sampler["name"]) + _tempered(settings)),
         ("data", f"{run.spec.data['name']}, fingerprint {run.data.fingerprint() or 'unknown'}"),
         ("device", f"{made['device']}, {torch.get_num_threads()} threads"),
         ("commit", str(made["commit"] or "not a git checkout")),
         ("versions", ", ".join(f"{name} {version}" for name, version in made["versions"].items())),
     ]
+
+
+def _tempered(settings: EvalSpec) -> str:
+    """Temperature and top-p, where they are not 1."""
+    values = {"temperature": settings.temperature, "top-p": settings.top_p}
+    return "".join(f", {name} {value:g}" for name, value in values.items() if value != 1)
 
 
 def runs_in(path: Path) -> list[str]:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from di4c.contracts import DataSource, Draws, ForwardProcess, Sampler
-from di4c.contracts.lent import counted, counted_rows
+from di4c.contracts import DataSource, Draws, ForwardProcess, Sampler, Tempering
+from di4c.contracts.lent import observed, sampling
 from di4c.errors import TrainingError
 from di4c.evaluation.arguments import known_tokens
 from di4c.evaluation.models import Model
@@ -45,15 +45,16 @@ def generate(
     cond: Tensor | None,
     draws: Draws,
     known: Tensor | None = None,
+    tempering: Tempering | None = None,
 ) -> tuple[Tensor, int]:
     """(x_0 [B, D] on the draws' device, rows of all calls of networks): `steps` steps of the sampler from its process's prior.
 
-    known: see `prompted`. Raises TrainingError where a mask is left: the network's probabilities are no numbers, or the
+    known: see `prompted`. tempering: of every prediction, the sampler's own teacher's too. Raises TrainingError where a mask is left: the network's probabilities are no numbers, or the
     sampler breaks its contract.
     """
     x_1 = prompted(sampler.process, sampler.process.prior(num_positions, draws.child("prior")), known)
-    with counted_rows() as rows:
-        x_0 = sampler.sample(counted(model.denoiser(draws.child("lambda"))), x_1, steps, cond, draws.child("sampler"))
+    with sampling(tempering) as rows:
+        x_0 = sampler.sample(observed(model.denoiser(draws.child("lambda"))), x_1, steps, cond, draws.child("sampler"))
     masks = 0 if sampler.process.mask_index is None else int((x_0 == sampler.process.mask_index).sum())
     if masks:
         told = f"{masks} of {x_0.numel()} positions are masks after {steps} steps"
@@ -72,6 +73,7 @@ def generate_batches(
     batch_size: int,
     batches: range | None = None,
     known: Tensor | None = None,
+    tempering: Tempering | None = None,
 ) -> Samples:
     """The samples of some batches (all, if `batches` is not given) of the draws' n examples, in order; cond [n] or None.
 
@@ -83,7 +85,7 @@ def generate_batches(
         part = draws.rows(rows.start, rows.stop)
         start = _now(draws.device)
         x_0, rows_called = generate(
-            model, sampler, num_positions, steps, None if cond is None else cond[rows], part, known
+            model, sampler, num_positions, steps, None if cond is None else cond[rows], part, known, tempering
         )
         seconds.append((_now(draws.device) - start) / part.count)
         total += rows_called

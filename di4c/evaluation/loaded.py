@@ -15,7 +15,7 @@ from di4c.config.eval_spec import mixture_size as checked_mixture_size
 from di4c.config.fitting import check_keeps_predictions, located
 from di4c.config.registry import Registry
 from di4c.config.spec import Spec, changed, read_spec
-from di4c.contracts import DataSource, Decoder, Draws, LambdaSampler, LentTeacher, Sampler, Teacher
+from di4c.contracts import DataSource, Decoder, Draws, LambdaSampler, LentTeacher, Sampler, Teacher, Tempering
 from di4c.engine.carried import Carried, read_carried
 from di4c.engine.compiling import compile_backbones
 from di4c.engine.exported import export_config, load_into
@@ -135,12 +135,15 @@ class LoadedModel:
         seed: int | None = None,
         batch_size: int = DEFAULT_BATCH,
         known: Tensor | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
     ) -> Tensor:
         """Tokens x_0: [num, D] int64 on the CPU, by `steps` steps of the spec's sampler.
 
         cond: one label or `num` of them (−1: none); if not given, labels of training examples drawn at random.
         mixture_size: K restricts λ to K atoms, "product" samples the λ-averaged marginals; default: the whole prior.
         known: a prompt [D], tokens that stay and −1 where the model is free (`prompt` makes one of text).
+        temperature, top_p: of every component's prediction of x_0, see Tempering; default: what the spec's eval section says, else 1.
         Randomness comes from `seed`, else from `generator` (None: torch's global one).
         Whole numbers may be those of numpy or torch; SpecError for everything that is none, or out of its range.
         """
@@ -151,6 +154,7 @@ class LoadedModel:
             mixture_size = checked_mixture_size(mixture_size, "mixture_size")
         if known is not None:
             known = known_tokens(known, self.sizes.num_positions, self.process)
+        tempering = self._tempering(temperature, top_p)
         draws = draws_of(seed, generator, num, self.device)
         labels = (
             self._training_labels(draws)
@@ -159,8 +163,15 @@ class LoadedModel:
         )
         model = self.model(mixture_size, draws.child("model"))
         return generate_batches(
-            model, self.sampler, self.sizes.num_positions, steps, labels, draws, batch_size=batch_size, known=known
-        ).x_0
+            model, self.sampler, self.sizes.num_positions, steps, labels, draws, batch_size=batch_size, known=known,
+            tempering=tempering,
+        ).x_0  # fmt: skip
+
+    def _tempering(self, temperature: float | None, top_p: float | None) -> Tempering | None:
+        """What is asked for, or else the spec's eval section says."""
+        eval_ = self.spec.eval
+        known = (1.0, 1.0) if eval_ is None else (eval_.temperature, eval_.top_p)
+        return Tempering.of(known[0] if temperature is None else temperature, known[1] if top_p is None else top_p)
 
     def decode(self, tokens: Any) -> list[Any]:
         """What samples [n, D] (or one [D]) are: a list of n strings for text, of n PIL images for images.

@@ -1,7 +1,7 @@
 """Models × mixture sizes × steps × seeds, each cell sampled and measured once and kept on disk."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from di4c.contracts import DataSource, Draws, Generation, Metric, Sampler
+from di4c.contracts import DataSource, Draws, Generation, Metric, Sampler, Tempering
+from di4c.contracts.lent import sampling
 from di4c.errors import SpecError
 from di4c.evaluation.cells import Cell, CellStore, writing
 from di4c.evaluation.generation import generate_batches, mean_calls, training_labels
@@ -52,6 +53,7 @@ class Measurement:
 class Sweep:
     """The settings of a comparison. metrics: (entry of the spec, metric) pairs; say(done, total, text) tells of progress.
 
+    tempering: of all samples; likelihoods are of the models as they are.
     All draws of a cell are keyed by its seed alone: all models see the same labels, x_1 and uniform numbers, and the result
     does not depend on the number of ranks.
     """
@@ -63,6 +65,7 @@ class Sweep:
     seeds: Sequence[int]
     samples: int
     batch_size: int
+    tempering: Tempering | None = None
     ranks: Ranks = field(default_factory=Ranks)
     say: Callable[[int, int, str], None] = lambda done, total, text: None
 
@@ -102,15 +105,16 @@ class Sweep:
         number = -(-self.samples // self.batch_size)
         made = generate_batches(
             model, entrant.sampler, self.data.num_positions, steps, cond, draws,
-            batch_size=self.batch_size, batches=self.ranks.share(number),
+            batch_size=self.batch_size, batches=self.ranks.share(number), tempering=self.tempering,
         )  # fmt: skip
         x_0, rows = self.ranks.gather_rows(made.x_0, self._shares(number)), self.ranks.total(made.rows)
         if not self.ranks.first:
             return
         cond = None if cond is None else cond.cpu()
-        generation = self._generation(entrant, model, x_0, cond, steps, draws)
+        generation = self._generation(entrant, model, x_0, cond, steps, draws, self.tempering)
         grid = self._save_grid(cell, x_0, cond) if seed == self.seeds[0] else None
-        values = self._values(generation, needs_samples=True)
+        with sampling(self.tempering):  # a metric may sample again, with a teacher's help too
+            values = self._values(generation, needs_samples=True)
         self.store.save(cell, {"nfe": mean_calls(rows, len(x_0)), "seconds": made.seconds, "grid": grid, **values})
 
     def _measure_likelihood(self, entrant: Entrant, steps: int, seed: int, cell: Cell) -> None:
@@ -128,12 +132,21 @@ class Sweep:
         return {"metrics": _merged(values for _, values in found), "higher_is_better": directions}
 
     def _generation(
-        self, entrant: Entrant, model: Model, x_0: Tensor, cond: Tensor | None, steps: int, draws: Draws
+        self,
+        entrant: Entrant,
+        model: Model,
+        x_0: Tensor,
+        cond: Tensor | None,
+        steps: int,
+        draws: Draws,
+        tempering: Tempering | None = None,
     ) -> Generation:
         mine = draws.child("metrics")
+        denoiser = model.denoiser(mine.child("lambda"))
         return Generation(
-            x_0=x_0, cond=cond, steps=steps, sampler=entrant.sampler, denoiser=model.denoiser(mine.child("lambda")),
-            components=model.components, draws=mine,
+            x_0=x_0, cond=cond, steps=steps, sampler=entrant.sampler,
+            denoiser=lambda *given: denoiser(*given).tempered(tempering),
+            components=lambda *given: model.components(*given).tempered(tempering), draws=mine,
         )  # fmt: skip
 
     def _draws(self, seed: int) -> Draws:
@@ -152,6 +165,7 @@ class Sweep:
         settings = dict(entrant.identity) | {"data": self._fingerprint, "metrics": metrics}
         if with_samples:
             settings |= {"samples": self.samples, "batch_size": self.batch_size}
+            settings |= {} if self.tempering is None else asdict(self.tempering)
         return Cell(kind, entrant.name, entrant.mixture_size, steps, seed, settings)
 
     def _done(self, cell: Cell) -> bool:

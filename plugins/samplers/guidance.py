@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from di4c.contracts import Denoiser, LentTeacher, Teacher
+from di4c.contracts import Denoiser, LentTeacher, Teacher, Tempering
 from di4c.errors import SpecError
 
 SHARP = 1e3
@@ -19,7 +19,7 @@ LARGEST = 1e6
 
 @dataclass(frozen=True)
 class Guidance:
-    """log p ∝ scale·[ (1 + w)·log p(x_0|x_t, c) − w·log p(x_0|x_t) ], the mask state left out.
+    """log p ∝ scale·[ (1 + w)·log p(x_0|x_t, c) − w·log p(x_0|x_t) ], the mask state left out, temperature and top-p last.
 
     guide: where p(x_0|x_t) comes from, "self" (the sampled model; both passes share their λ) or "teacher".
     scale multiplies the logits before the softmax (the reference's `sm_temp`, an inverse temperature).
@@ -52,21 +52,30 @@ class Guidance:
         self, denoiser: Denoiser, x_t: Tensor, t: Tensor, cond: Tensor | None, weight: Tensor | None
     ) -> Tensor:
         """Guided log p(x_0 | x_t, c) over the data states: [B, D, S]; weight w [B], or None for no guidance at all."""
-        log_p = denoiser(x_t, t, cond).log_p0() if weight is None else self._combined(denoiser, x_t, t, cond, weight)
+        if weight is None:
+            prediction = denoiser(x_t, t, cond)
+            log_p, tempering = prediction.tempered(None).log_p0(), prediction.tempering
+        else:
+            log_p, tempering = self._combined(denoiser, x_t, t, cond, weight)
         log_p = log_p.index_fill(-1, torch.tensor([self.mask_index], device=log_p.device), -torch.inf)
         if self.scale > SHARP:
             log_p = log_p.double() - log_p.double().amax(-1, keepdim=True)
-        return (log_p * self.scale).log_softmax(-1)
+        log_p = (log_p * self.scale).log_softmax(-1)
+        return log_p if tempering is None else tempering(log_p)
 
-    def _combined(self, denoiser: Denoiser, x_t: Tensor, t: Tensor, cond: Tensor | None, weight: Tensor) -> Tensor:
+    def _combined(
+        self, denoiser: Denoiser, x_t: Tensor, t: Tensor, cond: Tensor | None, weight: Tensor
+    ) -> tuple[Tensor, Tempering | None]:
+        """The combination [B, D, S] of predictions as the models make them, and how it is to be tempered."""
         if cond is None:
             raise SpecError("sampler: guidance needs class labels, which these data lack; set guidance: 0")
         unlabelled = torch.full_like(cond, -1)
         if self.guide == "teacher":
-            with_label = denoiser(x_t, t, cond).log_p0()
-            without = self.teacher.predict(x_t, t, unlabelled).log_p0()
+            prediction = denoiser(x_t, t, cond)
+            with_label = prediction.tempered(None).log_p0()
+            without = self.teacher.predict(x_t, t, unlabelled).tempered(None).log_p0()
         else:
-            both = denoiser(x_t.repeat(2, 1), t.repeat(2), torch.cat([cond, unlabelled]))
-            with_label, without = both.log_p0().chunk(2)
+            prediction = denoiser(x_t.repeat(2, 1), t.repeat(2), torch.cat([cond, unlabelled]))
+            with_label, without = prediction.tempered(None).log_p0().chunk(2)
         w = weight.to(with_label)[:, None, None]
-        return (1 + w) * with_label - w * without
+        return (1 + w) * with_label - w * without, prediction.tempering
