@@ -163,6 +163,7 @@ def build_objective(spec: Spec, registry: Registry, parts: Parts) -> Objective:
     """The objective of `objective:`, given the parts by the names of its constructor's parameters."""
     shape = DataShape.of(parts.data)
     provided = {key: value for key, value in vars(parts).items() if value is not None and key != "data"} | vars(shape)
+    provided["open_split"] = lambda: parts.data.checked_split("train", parts.process)
     return _create(spec, registry, "objectives", spec.objective, "objective", provided)
 
 

@@ -26,7 +26,16 @@ PROVIDED: Mapping[str, set[str]] = {
     "posteriors": {"latent", "process", "teacher", "num_positions", "num_classes"},
     "samplers": {"process", "teacher"},
     "metrics": {"data", "process", "judge"},
-    "objectives": {"process", "teacher", "student", "latent", "num_positions", "num_states", "num_classes"},
+    "objectives": {
+        "process",
+        "teacher",
+        "student",
+        "latent",
+        "num_positions",
+        "num_states",
+        "num_classes",
+        "open_split",
+    },
     "pipelines": set(),
 }
 """The names of the values that build.py provides to each kind."""

@@ -22,9 +22,9 @@ from di4c.contracts.lent import LentTeacher
 from di4c.contracts.metric import Generation, Metric
 from di4c.contracts.objective import Objective, ProbeBatch
 from di4c.contracts.parameterisation import LOG_ZERO, Parameterisation, Raw
+from di4c.contracts.pipeline import Measured, Pipeline, Runs, merged
 from di4c.contracts.posterior import Posterior
 from di4c.contracts.prediction import CHUNK_BYTES, Prediction
-from di4c.contracts.pipeline import Measured, Pipeline, Runs, merged
 from di4c.contracts.process import ForwardProcess
 from di4c.contracts.proposal import Proposal, Proposed
 from di4c.contracts.sampler import Denoiser, Sampler

@@ -10,7 +10,6 @@ from di4c.contracts.dataset import Batch
 from di4c.contracts.teacher import Teacher
 from di4c.draws import Draws
 
-
 ProbeBatch = Callable[[int], Batch]
 """n → the next n examples of the run, the same on all ranks, however many a rank's micro-batch has."""
 
@@ -19,7 +18,8 @@ class Objective(nn.Module):
     """A module whose forward computes a whole training loss: one engine call, one backward.
 
     Constructed, by keyword, with what it asks for of `process`, `teacher`, `student`, `latent` (those that the task has) and the
-    data's `num_positions`, `num_states`, `num_classes`. With task `tokenizer` there are the sizes alone.
+    data's `num_positions`, `num_states`, `num_classes`; `open_split` gives the training split, for examples besides the batch. With task
+    `tokenizer` there are sizes and split alone.
     `model` is the submodule that is exported. `teacher`, if there is one, is called but not trained: the engine moves or shards
     it. Every rank makes the same calls of parametrised modules whatever it draws.
     """

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from di4c.contracts import Batch, Draws, ForwardProcess, LambdaSampler
+from di4c.contracts import Batch, Draws, ForwardProcess, LambdaSampler, Prediction
+from di4c.mixture.equal_inputs import equal_inputs, once
 from di4c.mixture.student import MixtureStudent
 from di4c.mixture.sums import Query, statistics
 
@@ -54,7 +55,11 @@ def unused_atoms(
         cond = None if labels is None else labels[start : start + len(x_0)]
         x_1, t = process.prior(x_0.shape[-1], part), torch.ones(len(x_0), device=x_0.device)
         lam = latent.sample(atoms, part).to(x_0.device)
-        prediction = student.predict(x_1, t, cond, lam, log_weights, at_a_time=at_a_time)
+
+        def components_at(x_t: Tensor, t: Tensor, cond: Tensor | None, lam: Tensor = lam) -> Prediction:
+            return student.predict(x_t, t, cond, lam[: len(x_t)], log_weights, at_a_time=at_a_time)
+
+        prediction = once(components_at, equal_inputs(x_1, t, cond), x_1, t, cond)
         queries = [Query(frozenset({"joint"}), some) for some in x_0.split(SAMPLES_AT_A_TIME, 1)]
         joint = torch.cat([statistics(prediction, [query])[0].joint for query in queries], 1)
         posterior.append((joint + log_weights.to(joint)).softmax(-1))

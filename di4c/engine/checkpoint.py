@@ -26,8 +26,8 @@ from torch import Tensor
 from di4c.contracts.weight_files import read_mapping
 from di4c.engine import ranks
 from di4c.engine.archive import Entry, write_safetensors
-from di4c.engine.files import replace_file, sha256_of, sync_folder, write_bytes
 from di4c.engine.ema import MovingAverage
+from di4c.engine.files import replace_file, sha256_of, sync_folder, write_bytes
 from di4c.engine.shards import Shards
 from di4c.errors import CheckpointError, TrainingError
 

@@ -47,7 +47,7 @@ def row_gradient(
     dtype: torch.dtype,
 ) -> Tensor:
     """The gradient with respect to z: [P, M, S] in `dtype`."""
-    z, (normaliser, *of_targets) = logits.z, kept
+    normaliser = kept[0]
     if given.chosen is not None and against.row is not None:
         return _with_table(logits, against, kept, given, dtype)
     row_sums = torch.zeros_like(normaliser) if given.chosen is None else given.chosen.sum(-1)

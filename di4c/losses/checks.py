@@ -4,8 +4,9 @@ from typing import Literal
 
 import torch
 
-from di4c.contracts import LambdaSampler, LossEstimator
+from di4c.contracts import ForwardProcess, LambdaSampler, LossEstimator
 from di4c.errors import SpecError
+from di4c.losses.full_noise import FullNoiseTerm
 from di4c.losses.inputs import InputOptions
 
 
@@ -22,15 +23,17 @@ def number_of_components(components: int | Literal["all"], latent: LambdaSampler
     return components
 
 
-def check_terms(options: InputOptions) -> None:
+def check_terms(options: InputOptions, full_noise: FullNoiseTerm | None, process: ForwardProcess) -> None:
     """SpecError unless there is a term, and the inputs have what each term and its estimator need."""
-    data, consistency, distillation = options.data, options.consistency, options.distillation
+    data, consistency = options.data, options.consistency
     if options.components_at_a_time is not None and options.components_at_a_time < 1:
         raise SpecError(
             f"objective.components_at_a_time: at least 1, or null for all; found {options.components_at_a_time}"
         )
-    if data is None and consistency is None and distillation is None:
-        raise SpecError("objective: at least one of data, consistency, distillation must be given")
+    if not options.has_terms and full_noise is None:
+        raise SpecError("objective: at least one of data, consistency, distillation, full_noise must be given")
+    if full_noise is not None:
+        _check_full_noise(options, full_noise, process)
     if consistency is not None and (options.teacher_step is None or options.targets < 1):
         raise SpecError("objective.consistency needs objective.teacher_step and objective.targets ≥ 1")
     if options.proposal is not None:
@@ -59,6 +62,18 @@ def _check_estimator(options: InputOptions, term: str, estimator: LossEstimator)
     if options.targets != options.components or options.x_u != "shared":
         found = f"{options.targets}, {options.components} and {options.x_u}"
         raise SpecError(f"{where} needs targets = components and x_u: shared; found {found}")
+
+
+def _check_full_noise(options: InputOptions, term: FullNoiseTerm, process: ForwardProcess) -> None:
+    """SpecError unless examples share their input at t = 1, and clusters have atoms."""
+    if process.mask_index is None:
+        raise SpecError(
+            f"objective.full_noise is for processes with a mask, where all of a class are alike at t = 1; found {type(process).__name__}"
+        )
+    if term.clustered and options.latent.num_atoms is None:
+        raise SpecError(
+            "objective.full_noise.clustered needs a prior of λ with finitely many atoms, e.g. latent: categorical"
+        )
 
 
 def _check_proposal(options: InputOptions) -> None:

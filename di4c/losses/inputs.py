@@ -10,9 +10,9 @@ from torch import Tensor
 from di4c.contracts import Batch, Draws, LambdaSampler, Prediction, Sampler, Teacher, TimeSampler, placed
 from di4c.contracts.sharing import Sharing
 from di4c.kernels.backend import chunk_budget
-from di4c.losses.equal_inputs import draws_masks, equal_inputs, once
 from di4c.losses.proposal import ProposalOptions, ProposedComponents, propose
 from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm, TeacherStep
+from di4c.mixture.equal_inputs import draws_masks, equal_inputs, once
 from di4c.mixture.marginals import Marginals
 from di4c.mixture.student import MixtureStudent
 from di4c.mixture.target import KEPT_CHUNKS, draw_target
@@ -64,6 +64,11 @@ class InputOptions:
     label_dropout: float = 0.0
     components_at_a_time: int | None = None
     chunk_bytes: int | None = None
+
+    @property
+    def has_terms(self) -> bool:
+        """Whether there is one of the three terms."""
+        return not (self.data is None and self.consistency is None and self.distillation is None)
 
     @property
     def same_lambda(self) -> bool:

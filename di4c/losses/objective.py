@@ -1,13 +1,13 @@
 """The module that trains a mixture student on Di4C's losses."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from di4c.contracts import Batch, Draws, LambdaSampler, Objective, ProbeBatch, Sampler, Teacher, TimeSampler
+from di4c.contracts import Batch, Draws, LambdaSampler, Objective, ProbeBatch, Sampler, Split, Teacher, TimeSampler
 from di4c.diagnostics.advice import TOLERANCE_NATS, advice
 from di4c.diagnostics.atom_use import probe_examples, unused_atoms
 from di4c.diagnostics.mixture import mixture_diagnostics
@@ -16,6 +16,7 @@ from di4c.diagnostics.warnings import mixture_warnings
 from di4c.errors import SpecError
 from di4c.kernels.backend import chunk_budget
 from di4c.losses.checks import check_terms, number_of_components
+from di4c.losses.full_noise import FullNoise, FullNoiseTerm
 from di4c.losses.inputs import InputOptions, draw_inputs
 from di4c.losses.loss import Di4CLoss
 from di4c.losses.proposal import ProposalOptions
@@ -36,6 +37,7 @@ class Di4C(Objective):
     fewer cost a second forward pass and change no number but by the masks of dropout, so that M is bounded by the features [B·M, D, H] alone.
     proposal: λ of the data and consistency terms comes from an amortised posterior in place of the prior; it is trained beside the student
     under the name `posterior` (train.optimizer.lr_multipliers) and not exported.
+    full_noise: a further data term at t = 1, with more examples than the batch has: there they share one input (see FullNoiseTerm).
     bias_tolerance_nats: what more components may gain before the diagnostics suggest a larger M.
     chunk_bytes: what the logits of a chunk may take; null: a budget of the device (kernels/backend.py), the least of all ranks.
     """
@@ -62,7 +64,9 @@ class Di4C(Objective):
         label_dropout: float = 0.0,
         reference: Literal["data", "teacher"] = "data",
         rollouts: Rollouts | None = None,
+        full_noise: FullNoiseTerm | None = None,
         num_classes: int | None = None,
+        open_split: Callable[[], Split] | None = None,
         components_at_a_time: int | None = None,
         bias_tolerance_nats: float = TOLERANCE_NATS,
         chunk_bytes: int | None = None,
@@ -83,7 +87,11 @@ class Di4C(Objective):
             distillation_time=distillation_time, distillation_copies=distillation_copies, target_mode=target_mode, x_u=x_u, label_dropout=label_dropout,
             components_at_a_time=components_at_a_time, chunk_bytes=chunk_bytes,
         )  # fmt: skip
-        check_terms(self.options)
+        check_terms(self.options, full_noise, teacher.process)
+        self.full_noise = None
+        if full_noise is not None:
+            self.full_noise = FullNoise(full_noise, number_of_components(full_noise.components, latent), open_split)
+        self.draws: Draws | None = None
 
     @property
     def teacher(self) -> Teacher:
@@ -102,6 +110,7 @@ class Di4C(Objective):
 
     def prepare(self, draws: Draws, *, rank: int = 0, ranks: int = 1) -> None:
         """Draws or loads the teacher's samples, where they are the reference."""
+        self.draws = draws
         if self.rollouts is not None:
             self.teacher.to(draws.device)
             self.pool = load_or_roll_out(
@@ -114,12 +123,25 @@ class Di4C(Objective):
                 ranks,
             )
 
+    def begin_step(self, step: int) -> None:
+        if self.full_noise is not None and self.draws is not None:
+            self.full_noise.begin_step(step, self.draws, self.teacher.process.num_states)
+
     def forward(self, batch: Batch, draws: Draws, step: int) -> dict[str, Tensor]:
         """{"loss": [B] nats, its parts: [B]}."""
         if self.rollouts is not None:
             assert self.pool is not None, "prepare() comes before the first step"
             batch = self.pool.batch(draws)
-        return self.loss(draw_inputs(self.options, self.teacher, self.model, batch, draws, step))
+        term = self.full_noise
+        if term is None:
+            return self.loss(draw_inputs(self.options, self.teacher, self.model, batch, draws, step))
+        own = draws.child("full noise")
+        further = term.draw(own) if self.pool is None else self.pool.batch(own.repeat(term.term.ratio))
+        parts = term.loss(self.options, self.teacher, self.model, further, own, step)
+        if step < term.term.alone or not self.options.has_terms:
+            return {"loss": parts["full_noise"], **parts}
+        others = self.loss(draw_inputs(self.options, self.teacher, self.model, batch, draws, step))
+        return others | parts | {"loss": others["loss"] + parts["full_noise"]}
 
     def diagnostics(self, batch: Batch, draws: Draws, probe_batch: ProbeBatch | None = None) -> dict[str, float]:
         """What λ carries at t = 1 (see mixture_diagnostics); of finitely many atoms, which the data use (see unused_atoms).

@@ -12,7 +12,6 @@ from di4c_plugins.latents.categorical import Categorical
 from di4c_plugins.latents.unit_cube import Uniform
 from di4c_plugins.samplers.ancestral import Ancestral
 from di4c_plugins.times.samplers import LowDiscrepancyTime, SplitTime, TimeGrid, UniformTime
-from tests.systems import tiny_student, tiny_teacher
 
 from di4c.contracts import Batch, Statistics
 from di4c.diagnostics.mixture import effective_components
@@ -22,6 +21,7 @@ from di4c.errors import SpecError
 from di4c.losses.objective import Di4C
 from di4c.losses.pretraining import NELBO
 from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm, Gate, TeacherStep
+from tests.systems import tiny_student, tiny_teacher
 
 ESTIMATORS = {"monte-carlo": MonteCarlo(), "control-variate": ControlVariate()}
 

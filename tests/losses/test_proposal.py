@@ -16,7 +16,6 @@ from di4c_plugins.posteriors.transformer import Transformer
 from di4c_plugins.posteriors.trunk import Trunk
 from di4c_plugins.samplers.ancestral import Ancestral
 from di4c_plugins.times.samplers import TimeGrid, UniformTime
-from tests.systems import tiny_student, tiny_teacher
 from torch import nn
 
 from di4c.contracts import Batch, Draws, Posterior
@@ -26,6 +25,7 @@ from di4c.losses.inputs import draw_inputs
 from di4c.losses.objective import Di4C
 from di4c.losses.proposal import ProposalOptions, score_term
 from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm, Gate, TeacherStep
+from tests.systems import tiny_student, tiny_teacher
 
 LATENTS = {
     "gaussian": lambda: Gaussian(dim=3),

@@ -14,7 +14,6 @@ from di4c_plugins.latents.gaussian import Gaussian
 from di4c_plugins.latents.unit_cube import Sobol, Stratified, Uniform
 from di4c_plugins.samplers.ancestral import Ancestral
 from di4c_plugins.times.samplers import TimeGrid
-from tests.systems import tiny_student, tiny_teacher
 from torch import Tensor
 
 from di4c.contracts import Batch, Draws, Prediction
@@ -26,6 +25,7 @@ from di4c.mixture.affine import Affine
 from di4c.mixture.buffers import Buffers
 from di4c.mixture.marginals import Marginals
 from di4c.mixture.target import draw_target
+from tests.systems import tiny_student, tiny_teacher
 
 POSITIONS, STATES, T, U = 2, 2, 0.8, 0.4
 EVERY_X = torch.tensor(list(itertools.product(range(STATES), repeat=POSITIONS)))

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from tests.engine.launching import launch
 from tests.losses.zero3_worker import SIZE, batch_of, objective_of
 

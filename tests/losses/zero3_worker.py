@@ -19,14 +19,14 @@ from di4c_plugins.latents.unit_cube import Uniform
 from di4c_plugins.posteriors.transformer import Transformer
 from di4c_plugins.samplers.ancestral import Ancestral
 from di4c_plugins.times.samplers import TimeGrid, UniformTime
-from tests.engine.launching import work
-from tests.systems import HEADS, tiny_teacher
 
 from di4c.contracts import Batch, Draws
 from di4c.losses.objective import Di4C
 from di4c.losses.proposal import ProposalOptions
 from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm, Gate, TeacherStep
 from di4c.mixture.student import MixtureStudent
+from tests.engine.launching import work
+from tests.systems import HEADS, tiny_teacher
 
 SIZE = 4
 LATENTS = {

@@ -12,7 +12,6 @@ from di4c_plugins.processes.absorbing import Absorbing
 from di4c_plugins.samplers.ancestral import Ancestral
 from di4c_plugins.teachers.denoiser import DenoiserTeacher
 from di4c_plugins.times.samplers import UniformTime
-from tests.systems import tiny_student, tiny_teacher
 
 from di4c.contracts import Batch, Draws
 from di4c.engine.dropout import insert_example_dropout
@@ -22,6 +21,7 @@ from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm, Gate,
 from di4c.mixture import student as students
 from di4c.mixture.student import MixtureStudent
 from di4c.planning.live import LiveBytes
+from tests.systems import tiny_student, tiny_teacher
 
 B = 3
 ESTIMATORS = {"monte-carlo": MonteCarlo, "control-variate": ControlVariate}

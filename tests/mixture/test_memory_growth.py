@@ -4,7 +4,6 @@ from collections import Counter
 
 import pytest
 import torch
-from tests.mixture.mixture_cases import drawn_with_marginals
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -12,6 +11,7 @@ from di4c.contracts import AffineOutputHead, Draws, Prediction, Raw
 from di4c.mixture.sums import Query, statistics
 from di4c.mixture.target import KEPT_CHUNKS
 from di4c.planning.live import LiveBytes
+from tests.mixture.mixture_cases import drawn_with_marginals
 
 STATES, WIDTH, CHUNK = 1000, 64, 2**20
 NEEDS = frozenset({"joint", "marginal", "kl"})

@@ -5,11 +5,20 @@ from dataclasses import replace
 import pytest
 import torch
 from hypothesis import HealthCheck, example, given, settings
-from tests.mixture.mixture_cases import (
-    SUMS, Case, cases, certain, gradients, opaque, oracle_sums, project_sums, system, underflowing,
-)  # fmt: skip
 
 from di4c.mixture.affine import is_affine
+from tests.mixture.mixture_cases import (
+    SUMS,
+    Case,
+    cases,
+    certain,
+    gradients,
+    opaque,
+    oracle_sums,
+    project_sums,
+    system,
+    underflowing,
+)  # fmt: skip
 
 PATHS = {"affine": lambda made: made, "generic": opaque}
 thorough = settings(max_examples=250, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))

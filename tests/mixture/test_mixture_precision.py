@@ -5,6 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
+
+from di4c.draws import Draws
+from di4c.mixture.affine import product
+from di4c.mixture.sums import Query, statistics
 from tests.losses.test_objective import batch, make
 from tests.mixture.mixture_cases import (
     SUMS,
@@ -16,11 +21,6 @@ from tests.mixture.mixture_cases import (
     project_sums,
     system,
 )
-from torch.utils.checkpoint import checkpoint
-
-from di4c.draws import Draws
-from di4c.mixture.affine import product
-from di4c.mixture.sums import Query, statistics
 
 CASE = Case(batch=2, components=3, samples=2, positions=5, states=6, width=4, visible=0.4)
 

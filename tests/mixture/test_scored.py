@@ -7,12 +7,12 @@ from unittest import mock
 import pytest
 import torch
 from hypothesis import given, settings
-from tests.mixture.mixture_cases import Case, cases, opaque, system
-from tests.systems import tiny_teacher
 
 from di4c.contracts import Batch, Draws, Prediction, TimeSampler
 from di4c.losses.pretraining import NELBO
 from di4c.mixture.scored import ScoredByRows
+from tests.mixture.mixture_cases import Case, cases, opaque, system
+from tests.systems import tiny_teacher
 
 
 def scored(prediction: Prediction) -> ScoredByRows:

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.mixture.mixture_cases import Case, Opaque, drawn_with_marginals, opaque, project_sums, system, target_of
 
 from di4c.contracts import Draws
 from di4c.mixture.affine import Affine
@@ -12,6 +11,7 @@ from di4c.mixture.buffers import Buffers
 from di4c.mixture.marginals import Marginals, mixture_log_weights
 from di4c.mixture.sums import Query, statistics
 from di4c.mixture.target import draw
+from tests.mixture.mixture_cases import Case, Opaque, drawn_with_marginals, opaque, project_sums, system, target_of
 
 
 def target(**options):

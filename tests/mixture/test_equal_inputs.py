@@ -6,16 +6,16 @@ import pytest
 import torch
 from di4c_plugins.latents.categorical import Categorical
 from di4c_plugins.times.samplers import TimeGrid
-from tests.losses.test_objective import batch, make
-from tests.mixture.mixture_cases import Opaque
 from torch import nn
 
 from di4c.contracts import Batch
 from di4c.draws import Draws
-from di4c.losses import equal_inputs as module
 from di4c.losses import inputs
 from di4c.losses.objective import Di4C
 from di4c.losses.terms import ConsistencyTerm, DistillationTerm
+from di4c.mixture import equal_inputs as module
+from tests.losses.test_objective import batch, make
+from tests.mixture.mixture_cases import Opaque
 
 SIZE = 12
 TIMES = TimeGrid(points=[0.5, 1.0, 1.0])

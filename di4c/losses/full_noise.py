@@ -1,0 +1,112 @@
+"""The data term at t = 1, with examples of its own: there all of a class share one input, and cost what one of them does.
+
+    E_{x_0} −log Σ_k w_k ∏_d p^θ(x_0^d | x_1; λ_k)
+
+At t = 1 alone correlation is λ's to carry, and its gradient drowns in small batches. Hundreds of examples against hundreds of
+components are one evaluation of the network for each class.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from di4c.contracts import Batch, Draws, Prediction, Split, Teacher, placed
+from di4c.errors import SpecError
+from di4c.losses.clusters import Clusters
+from di4c.losses.inputs import InputOptions, dropped_labels
+from di4c.mixture.equal_inputs import draws_masks, equal_inputs, once
+from di4c.mixture.student import MixtureStudent
+from di4c.mixture.sums import Query, statistics
+
+
+@dataclass(frozen=True)
+class FullNoiseTerm:
+    """weight·( data term at t = 1 ), on data of its own.
+
+    ratio: how many of them for each example of the batch. alone: for so many steps from the first it is the whole loss. clustered: in
+    so many steps from the first λ is told, as the number of x_0's cluster (k-means of one-hots, an atom each): components start apart.
+    components: how many λ, the same for all examples; all atoms of a finite prior if not said.
+    """
+
+    weight: float
+    ratio: int = 1
+    alone: int = 0
+    clustered: int = 0
+    components: int | Literal["all"] = "all"
+
+    def __post_init__(self):
+        if self.ratio < 1 or self.alone < 0 or self.clustered < 0:
+            raise SpecError(
+                "objective.full_noise: ratio at least 1, alone and clustered at least 0; found "
+                f"{self.ratio}, {self.alone} and {self.clustered}"
+            )
+        if self.clustered and self.components != "all":
+            raise SpecError("objective.full_noise.clustered: a cluster is an atom of λ; leave components at 'all'")
+
+
+@dataclass
+class FullNoise:
+    """The term with what it needs: `open_split` gives the data, `number` is the number of λ."""
+
+    term: FullNoiseTerm
+    number: int
+    open_split: Callable[[], Split] | None
+    clusters: Clusters | None = None
+    _split: Split | None = None
+
+    @property
+    def split(self) -> Split:
+        if self._split is None:
+            assert self.open_split is not None, "objective.full_noise draws from the data: give open_split"
+            self._split = self.open_split()
+        return self._split
+
+    def begin_step(self, step: int, draws: Draws, num_states: int) -> None:
+        """Finds the clusters where this step has a use for them. Collective; a resumed run finds the same."""
+        if step < self.term.clustered and self.clusters is None:
+            self.clusters = Clusters.of(self.split, self.number, num_states, draws)
+
+    def draw(self, draws: Draws) -> Batch:
+        """`ratio` examples of the data for each of the draws': [B·ratio], on their device."""
+        draws = draws.repeat(self.term.ratio)
+        index = replace(draws, device="cpu").integers(len(self.split))
+        found = self.split.batch(index, replace(draws.child("augment"), device="cpu"))
+        return Batch(*(None if x is None else placed(x, draws.device) for x in (found.x_0, found.cond)))
+
+    def loss(
+        self, options: InputOptions, teacher: Teacher, student: MixtureStudent, batch: Batch, draws: Draws, step: int
+    ) -> dict[str, Tensor]:
+        """{"full_noise": [B] nats, weighted, "full_noise_correlation": [B], what the mixture gains on its product of marginals}.
+
+        batch: [B·ratio] examples, b major. While λ is told the term is −log w_k p^θ(x_0 | x_1; λ_k), k the cluster of x_0.
+        """
+        x_0, size = batch.x_0, draws.count
+        several = draws.repeat(self.term.ratio)
+        cond = dropped_labels(batch.cond, options.label_dropout, several)
+        x_1 = teacher.process.prior(x_0.shape[1], several.child("x_1"))
+        t = torch.ones(len(x_1), dtype=torch.float64, device=x_1.device)
+        shared = Draws(draws.seed, path=draws.path, device=draws.device).child("lambda")
+        lam = placed(options.latent.sample(self.number, shared), draws.device)  # [1, M, L]
+        log_weights = placed(options.latent.log_weights(self.number), draws.device)
+
+        def components_at(x_t: Tensor, t: Tensor, cond: Tensor | None) -> Prediction:
+            each = lam.expand(len(x_t), -1, -1)
+            return student.predict(x_t, t, cond, each, log_weights, at_a_time=options.components_at_a_time)
+
+        sharing = None if draws_masks(student) else equal_inputs(x_1, t, cond)
+        prediction = once(components_at, sharing, x_1, t, cond)
+        query = Query(frozenset({"joint", "marginal"}), x_0[:, None])
+        found = statistics(prediction, [query], chunk_bytes=options.chunk_bytes)[0]
+        weighted = found.joint[:, 0] + found.log_weights.to(found.joint)
+        log_p = weighted.logsumexp(-1)
+        told = step < self.term.clustered
+        scored = weighted.gather(-1, self.clusters.nearest(x_0)[:, None])[:, 0] if told else log_p
+        values = {
+            "full_noise": -self.term.weight * scored,
+            "full_noise_correlation": (log_p - found.marginal[:, 0]).detach(),
+        }
+        means = {name: value.unflatten(0, (size, -1)).mean(1) for name, value in values.items()}
+        return {name: value.to(prediction.accumulation_dtype) for name, value in means.items()}
