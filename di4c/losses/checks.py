@@ -6,8 +6,8 @@ import torch
 
 from di4c.contracts import ForwardProcess, LambdaSampler, LossEstimator
 from di4c.errors import SpecError
-from di4c.losses.full_noise import FullNoiseTerm
-from di4c.losses.inputs import InputOptions
+from di4c.losses.options import InputOptions
+from di4c.losses.terms import FullNoiseTerm
 
 
 def number_of_components(components: int | Literal["all"], latent: LambdaSampler) -> int:

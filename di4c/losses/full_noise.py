@@ -8,43 +8,18 @@ components are one evaluation of the network for each class.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from di4c.contracts import Batch, Draws, Prediction, Split, Teacher, placed
-from di4c.errors import SpecError
 from di4c.losses.clusters import Clusters
-from di4c.losses.inputs import InputOptions, dropped_labels
+from di4c.losses.inputs import dropped_labels
+from di4c.losses.options import InputOptions
+from di4c.losses.terms import FullNoiseTerm
 from di4c.mixture.equal_inputs import draws_masks, equal_inputs, once
 from di4c.mixture.student import MixtureStudent
 from di4c.mixture.sums import Query, statistics
-
-
-@dataclass(frozen=True)
-class FullNoiseTerm:
-    """weight·( data term at t = 1 ), on data of its own.
-
-    ratio: how many of them for each example of the batch. alone: for so many steps from the first it is the whole loss. clustered: in
-    so many steps from the first λ is told, as the number of x_0's cluster (k-means of one-hots, an atom each): components start apart.
-    components: how many λ, the same for all examples; all atoms of a finite prior if not said.
-    """
-
-    weight: float
-    ratio: int = 1
-    alone: int = 0
-    clustered: int = 0
-    components: int | Literal["all"] = "all"
-
-    def __post_init__(self):
-        if self.ratio < 1 or self.alone < 0 or self.clustered < 0:
-            raise SpecError(
-                "objective.full_noise: ratio at least 1, alone and clustered at least 0; found "
-                f"{self.ratio}, {self.alone} and {self.clustered}"
-            )
-        if self.clustered and self.components != "all":
-            raise SpecError("objective.full_noise.clustered: a cluster is an atom of λ; leave components at 'all'")
 
 
 @dataclass

@@ -1,17 +1,16 @@
 """What the losses look at in one step: times, noised data, the student at t, the target drawn at u."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from einops import repeat
 from torch import Tensor
 
-from di4c.contracts import Batch, Draws, LambdaSampler, Prediction, Sampler, Teacher, TimeSampler, placed
+from di4c.contracts import Batch, Draws, LambdaSampler, Prediction, Teacher, placed
 from di4c.contracts.sharing import Sharing
 from di4c.kernels.backend import chunk_budget
-from di4c.losses.proposal import ProposalOptions, ProposedComponents, propose
-from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm, TeacherStep
+from di4c.losses.options import InputOptions
+from di4c.losses.proposal import ProposedComponents, propose
 from di4c.mixture.equal_inputs import draws_masks, equal_inputs, once
 from di4c.mixture.marginals import Marginals
 from di4c.mixture.student import MixtureStudent
@@ -41,44 +40,6 @@ class LossInputs:
     distils: bool = False
     distilled_student: Prediction | None = None
     distilled_teacher: Prediction | None = None
-
-
-@dataclass(frozen=True)
-class InputOptions:
-    """What Di4C is given of what is drawn; see objective.Di4C. A term that is None is left out."""
-
-    latent: LambdaSampler
-    sampler: Sampler
-    components: int
-    time: TimeSampler
-    targets: int = 0
-    teacher_step: TeacherStep | None = None
-    proposal: ProposalOptions | None = None
-    data: DataTerm | None = None
-    consistency: ConsistencyTerm | None = None
-    distillation: DistillationTerm | None = None
-    distillation_time: TimeSampler | None = None
-    distillation_copies: int = 1
-    target_mode: str = "eval"
-    x_u: Literal["shared", "each"] = "shared"
-    label_dropout: float = 0.0
-    components_at_a_time: int | None = None
-    chunk_bytes: int | None = None
-
-    @property
-    def has_terms(self) -> bool:
-        """Whether there is one of the three terms."""
-        return not (self.data is None and self.consistency is None and self.distillation is None)
-
-    @property
-    def same_lambda(self) -> bool:
-        """Whether all examples have the same λ: its law is enumerated."""
-        return self.components == self.latent.num_atoms and self.proposal is None
-
-    @property
-    def needs_target_joint(self) -> bool:
-        """Whether the target's λ are those of the student at t, and the target scores its samples under all of them."""
-        return self.consistency is not None and "target_joint" in self.consistency.estimator.needs
 
 
 def draw_inputs(

@@ -16,12 +16,13 @@ from di4c.diagnostics.warnings import mixture_warnings
 from di4c.errors import SpecError
 from di4c.kernels.backend import chunk_budget
 from di4c.losses.checks import check_terms, number_of_components
-from di4c.losses.full_noise import FullNoise, FullNoiseTerm
-from di4c.losses.inputs import InputOptions, draw_inputs
+from di4c.losses.full_noise import FullNoise
+from di4c.losses.inputs import draw_inputs
 from di4c.losses.loss import Di4CLoss
+from di4c.losses.options import InputOptions
 from di4c.losses.proposal import ProposalOptions
 from di4c.losses.rollouts import Rollouts, load_or_roll_out
-from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm, TeacherStep
+from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm, FullNoiseTerm, TeacherStep
 from di4c.mixture.student import MixtureStudent
 
 

@@ -13,7 +13,7 @@ from di4c.contracts import Batch, Split
 from di4c.draws import Draws
 from di4c.errors import SpecError
 from di4c.losses.clusters import Clusters
-from di4c.losses.full_noise import FullNoiseTerm
+from di4c.losses.terms import FullNoiseTerm
 from tests.losses.test_objective import batch, make
 
 K = 4
