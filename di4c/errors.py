@@ -1,11 +1,23 @@
 """The errors a user can cause; each message says where, what was found and what is allowed."""
 
+import contextlib
+from collections.abc import Iterator
+
 
 class Di4CError(Exception):
     """Base of every error that a user can mend; command-line tools print it without a traceback, in one line."""
 
     def __str__(self) -> str:
         return " ".join(super().__str__().splitlines())  # what a user wrote, or a library says, may hold line ends
+
+
+@contextlib.contextmanager
+def located(source: str) -> Iterator[None]:
+    """Errors begin with where: the file that a spec came from, say."""
+    try:
+        yield
+    except Di4CError as error:
+        raise type(error)(f"{source}: {error}") from error
 
 
 def file_error(error: OSError) -> Di4CError:

@@ -12,6 +12,9 @@ RENAMED = {("", "procedure"): "pipeline"}
 UNUSED = {("objective", "fused"): "the kernels are used wherever CUDA and Triton are"}
 """Keys without use any more, and why."""
 
+KINDS = {"procedures": "pipelines", "time_laws": "time_samplers"}
+"""Kinds of parts, as plugins declare them."""
+
 REMOVED = {
     ("", "rounds"): "no section any more; use pipeline: {name: rounds, max: …, stop: …, later: …}, with what was "
     "rounds.teacher as pipeline.later.teacher."
@@ -39,6 +42,13 @@ def renamed_path(path: Sequence[str | int], source: str) -> list[str | int]:
     if result != list(path):
         _warn(source, [f"{'.'.join(map(str, path))} is now {'.'.join(map(str, result))}"])
     return result
+
+
+def renamed_kind(kind: str, source: str) -> str:
+    """The kind of parts that a plugin says, by its name of today; `source` and a warning as in `renamed`."""
+    if kind in KINDS:
+        _warn(source, [f"{kind} is now {KINDS[kind]}"])
+    return KINDS.get(kind, kind)
 
 
 def reference_values(evaluation: Mapping[str, Any]) -> dict[str, Any]:

@@ -153,9 +153,13 @@ def imported_names(path: Path, package: str) -> Iterator[tuple[str, str]]:
             yield from ((node.module or package, alias.name) for alias in node.names)
 
 
-@pytest.mark.parametrize("folder", SUCCESSORS_OF_THE_ALGORITHM)
-def test_the_longest_chain_of_imports_within_a_room_is_five(folder):
-    assert len(longest_chain(folder)) <= 5, longest_chain(folder)
+LONGER_CHAINS = {"evaluation": 7}
+"""What a folder may have in place of five."""
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_the_longest_chain_of_imports_within_a_folder_is_five(folder):
+    assert len(longest_chain(folder)) <= LONGER_CHAINS.get(folder, 5), longest_chain(folder)
 
 
 def test_the_successors_of_the_algorithm_are_short():

@@ -3,7 +3,8 @@
 import argparse
 
 from di4c.config.describe import first_docstring_line
-from di4c.config.registry import KINDS, SINGULAR, SPEC_KEYS, Registry
+from di4c.config.kinds import KINDS
+from di4c.config.registry import Registry
 from di4c.config.shipped import about, shipped_specs
 
 SPECS = "specs"
@@ -19,11 +20,11 @@ def main(arguments: list[str] | None = None, prog: str | None = None) -> None:
 
 def _list_parts(options: argparse.Namespace) -> None:
     registry = Registry.default(options.plugin)
-    plural = {singular: kind for kind, singular in SINGULAR.items()}
+    plural = {kind.key: name for name, kind in KINDS.items()}
     kinds = KINDS if options.kind is None else [plural.get(options.kind, options.kind)]
     for kind in kinds:
         targets = registry.targets(kind)
-        print(f"{kind} (in a spec: {SPEC_KEYS[kind]})" if targets else f"{kind}: none")
+        print(f"{kind} (in a spec: {', '.join(KINDS[kind].places)})" if targets else f"{kind}: none")
         name_width = max((len(target.name) for target in targets), default=0)
         source_width = max((len(target.source) for target in targets), default=0)
         for target in targets:

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from di4c.config.fitting import check_head, check_takes_student, located
+from di4c.config.construct import create
+from di4c.config.fitting import check_head, check_takes_student
 from di4c.config.registry import Registry
 from di4c.config.spec import Spec
 from di4c.config.trained import TrainedRun, trained_entry
@@ -27,7 +28,7 @@ from di4c.contracts import (
 from di4c.engine.carried import Carried
 from di4c.engine.exported import load_into
 from di4c.engine.shared_base import share_base
-from di4c.errors import SpecError
+from di4c.errors import SpecError, located
 from di4c.mixture.student import MixtureStudent
 
 
@@ -115,7 +116,7 @@ def build_teacher(
         "weights": weights,
     }
     with _seeded(spec.seed, "teacher"):
-        with located(spec):
+        with located(spec.source):
             entry, trained = trained_entry(spec.teacher)
             if trained is not None and trained.is_student:
                 check_takes_student(registry, entry, trained)
@@ -144,7 +145,7 @@ def build_latent(spec: Spec, registry: Registry) -> LambdaSampler:
 def build_student(spec: Spec, registry: Registry, teacher: Teacher, latent: LambdaSampler) -> MixtureStudent:
     """The teacher's backbone, warm-started or shared, with the head of `student.head`. SpecError if the two do not fit."""
     with _seeded(spec.seed, "student"):
-        with located(spec):
+        with located(spec.source):
             lora = spec.student.lora
             backbone = (
                 share_base(teacher, **dataclasses.asdict(lora)) if lora is not None else teacher.student_backbone()
@@ -152,7 +153,7 @@ def build_student(spec: Spec, registry: Registry, teacher: Teacher, latent: Lamb
         provided = {"latent_dim": latent.dim, "backbone": backbone, "num_positions": teacher.num_positions}
         head = _create(spec, registry, "student_heads", spec.student.head, "student.head", provided)
     teacher.warm_start(head)
-    with located(spec):
+    with located(spec.source):
         check_head(registry, spec.student.head["name"], head.needs, type(backbone), backbone.accepts)
     return MixtureStudent(
         backbone, head, parameterisation=teacher.parameterisation, num_states=teacher.process.num_states
@@ -214,8 +215,8 @@ def portable(spec: Spec, teacher: Teacher | None) -> Spec:
 
 
 def _create(spec: Spec, registry: Registry, kind: str, entry: Mapping, where: str, provided: dict[str, Any]) -> Any:
-    with located(spec):
-        return registry.create(kind, entry, provided, where)
+    with located(spec.source):
+        return create(registry, kind, entry, provided, where)
 
 
 def _student_of(trained: TrainedRun, data: DataSource | DataShape | Carried) -> dict[str, Any]:

@@ -2,43 +2,14 @@
 
 from collections.abc import Mapping
 
-from di4c.config.fitting import (
-    MADE_OF_A_STUDENT,
-    check_head_class,
-    check_samplers,
-    check_takes_student,
-    located,
-    parameters_of,
-)
+from di4c.config.construct import plan
+from di4c.config.fitting import check_head_class, check_samplers, check_takes_student, parameters_of
+from di4c.config.kinds import KINDS, MADE_OF_A_STUDENT
 from di4c.config.pipeline import build_pipeline, planned_specs
 from di4c.config.registry import Registry
 from di4c.config.spec import Spec, entries
 from di4c.config.trained import trained_entry
-from di4c.errors import CheckpointError
-
-_SIZES = {"process", "data", "num_positions", "num_states", "num_classes", "weights"}
-PROVIDED: Mapping[str, set[str]] = {
-    "datasets": set(),
-    "processes": {"data_states"},
-    "teachers": _SIZES | MADE_OF_A_STUDENT,
-    "student_heads": {"latent_dim", "backbone", "num_positions"},
-    "lambda_samplers": set(),
-    "posteriors": {"latent", "process", "teacher", "num_positions", "num_classes"},
-    "samplers": {"process", "teacher"},
-    "metrics": {"data", "process", "judge"},
-    "objectives": {
-        "process",
-        "teacher",
-        "student",
-        "latent",
-        "num_positions",
-        "num_states",
-        "num_classes",
-        "open_split",
-    },
-    "pipelines": set(),
-}
-"""The names of the values that build.py provides to each kind."""
+from di4c.errors import CheckpointError, located
 
 
 def check(spec: Spec, registry: Registry) -> list[tuple[str, str]]:
@@ -48,18 +19,19 @@ def check(spec: Spec, registry: Registry) -> list[tuple[str, str]]:
     the second item says so.
     """
     told, planned = [], {}
-    with located(spec):
+    with located(spec.source):
         for where, kind, entry in entries(spec):
             shown = registry.find(kind, entry["name"]).told
             try:
                 full, trained = trained_entry(entry) if kind == "teachers" else (entry, None)
                 if trained is not None and trained.is_student:
                     check_takes_student(registry, full, trained)
-                planned[where] = registry.plan(kind, full, PROVIDED[kind], where)
+                planned[where] = plan(registry, kind, full, KINDS[kind].provided, where)
             except CheckpointError as error:
                 shown += f" ({_checked_without_run(registry, entry, where)}; {error})"
             told.append((where, shown))
-        check_head_class(registry, spec, planned)
+        if spec.student is not None:
+            check_head_class(registry, spec.student.head["name"], planned)
         check_samplers(registry, planned)
     if spec.pipeline is not None:
         for name, run in planned_specs(spec, build_pipeline(spec, registry)).items():
@@ -71,5 +43,6 @@ def _checked_without_run(registry: Registry, entry: Mapping, where: str) -> str:
     """What could be checked of a teacher whose run is not there yet: its options, if it is made of a student and takes none of it."""
     if not MADE_OF_A_STUDENT <= parameters_of(registry, entry["name"]):
         return "options not checked"
-    registry.plan("teachers", {key: value for key, value in entry.items() if key != "run"}, PROVIDED["teachers"], where)
+    options = {key: value for key, value in entry.items() if key != "run"}
+    plan(registry, "teachers", options, KINDS["teachers"].provided, where)
     return "its run not checked"

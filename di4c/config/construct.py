@@ -1,59 +1,19 @@
 """{"name": …, **options} → an object, the options matched to the constructor's parameters."""
 
-from __future__ import annotations
-
 import dataclasses
 import inspect
 import types
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from di4c.config.annotations import hints_of
 from di4c.config.coerce import coerce
+from di4c.config.kinds import KINDS, NESTED, split_entry
+from di4c.config.registry import Registry
 from di4c.config.suggest import suggestion
 from di4c.errors import Di4CError, RegistryError, SpecError
-
-if TYPE_CHECKING:
-    from di4c.config.registry import Registry
-
-NESTED = {
-    "backbone": "backbones",
-    "parameterisation": "parameterisations",
-    "process": "processes",
-    "teacher": "teachers",
-    "head": "student_heads",
-    "posterior": "posteriors",
-    "latent": "lambda_samplers",
-    "estimator": "loss_estimators",
-    "sampler": "samplers",
-    "dataset": "datasets",
-    "tokenizer": "tokenizers",
-    "time": "time_samplers",
-    "distillation_time": "time_samplers",
-}
-"""Options that name a part of their own, which is created first."""
-
-CONTRACTS = {
-    "teachers": "Teacher",
-    "backbones": "Backbone",
-    "processes": "ForwardProcess",
-    "parameterisations": "Parameterisation",
-    "student_heads": "StudentHead",
-    "lambda_samplers": "LambdaSampler",
-    "posteriors": "Posterior",
-    "loss_estimators": "LossEstimator",
-    "samplers": "Sampler",
-    "metrics": "Metric",
-    "datasets": "DataSource",
-    "objectives": "Objective",
-    "time_samplers": "TimeSampler",
-    "tokenizers": "ImageTokenizer",
-    "pipelines": "Pipeline",
-}
-"""What a class of each kind extends, of di4c.contracts."""
-
 
 IMPOSSIBLE = (ValueError, ArithmeticError, RuntimeError, MemoryError)
 """What libraries raise of numbers that cannot be. TypeError, AttributeError and the like are faults of a part's code, and keep their trace."""
@@ -65,7 +25,7 @@ class Construction:
 
     factory: Any
     options: dict[str, Any]
-    nested: dict[str, Construction]
+    nested: dict[str, "Construction"]
     parameters: frozenset
     where: str
 
@@ -89,27 +49,27 @@ class Construction:
             ) from error
 
 
-def split_entry(entry: str | Mapping, where: str) -> tuple[str, dict[str, Any]]:
-    """(name, options) of {"name": name, **options} or of a bare name."""
-    if isinstance(entry, str):
-        return entry, {}
-    if not isinstance(entry, Mapping):
-        raise SpecError(f"{where}: expected a name or a mapping with 'name', found {entry!r}.")
-    options = {str(option): value for option, value in entry.items()}
-    name = options.pop("name", None)
-    if not isinstance(name, str):
-        raise SpecError(f"{where}.name: expected a string, found {name!r}.")
-    return name, options
+def create(
+    registry: Registry, kind: str, entry: str | Mapping, provided: Mapping[str, Any] | None = None, where: str = ""
+) -> Any:
+    """The object of {"name": …, **options}, or of a bare name.
+
+    Options that name parts themselves (backbone: {name: dit}) are created first. Of `provided`, a constructor gets
+    what it has parameters for; an option of the entry goes before a provided value.
+
+    Raises RegistryError for unknown names and keys and missing keys, SpecError for values of a wrong type.
+    """
+    provided = dict(provided or {})
+    return plan(registry, kind, entry, provided, where).build(provided)
 
 
-def full_entry(entry: str | Mapping, where: str) -> dict[str, Any]:
-    """The entry as a mapping whose first key is `name`."""
-    name, options = split_entry(entry, where)
-    return {"name": name, **options}
+def plan(
+    registry: Registry, kind: str, entry: str | Mapping, provided: Iterable[str] = (), where: str = ""
+) -> Construction:
+    """How `create` would build the entry, every option checked and coerced; imports, but calls no constructor.
 
-
-def plan(registry: Registry, kind: str, entry: str | Mapping, provided: Iterable[str], where: str) -> Construction:
-    """The checked construction of an entry; `provided` are the names of the values that will be given besides."""
+    provided: the names of the values that will be given besides.
+    """
     where = where or kind
     name, options = split_entry(entry, where)
     try:
@@ -124,16 +84,21 @@ def plan(registry: Registry, kind: str, entry: str | Mapping, provided: Iterable
 
 def _check_contract(kind: str, factory: Any, told: str) -> None:
     """Raises RegistryError if a class is of another kind; what a function makes is its own matter."""
-    if kind not in CONTRACTS or not isinstance(factory, type):
+    if not isinstance(factory, type) or issubclass(factory, contract_of(kind)):
         return
-    from di4c import contracts  # imports torch, as the part has done, and names alone need not
+    bases = [known.contract for known in KINDS.values() if issubclass(factory, contract_of(known.name))]
+    wanted = KINDS[kind].contract
+    raise RegistryError(
+        f"{told} is {f'a {bases[0]}' if bases else 'an ordinary class'}, not a {wanted}: "
+        f"what is named here extends di4c.contracts.{wanted}."
+    )
 
-    if not issubclass(factory, getattr(contracts, CONTRACTS[kind])):
-        bases = [name for name in CONTRACTS.values() if issubclass(factory, getattr(contracts, name))]
-        raise RegistryError(
-            f"{told} is {f'a {bases[0]}' if bases else 'an ordinary class'}, not a {CONTRACTS[kind]}: "
-            f"what is named here extends di4c.contracts.{CONTRACTS[kind]}."
-        )
+
+def contract_of(kind: str) -> type:
+    """The class that those of a kind extend."""
+    from di4c import contracts  # imports torch, as parts do, and names alone need not
+
+    return getattr(contracts, KINDS[kind].contract)
 
 
 def _completed(factory: Any, name: str, options: dict) -> dict:
@@ -192,19 +157,14 @@ def _is_part(key: str, value: Any, annotation: Any) -> bool:
 
 def _asks_for(kind: str, annotation: Any) -> bool:
     """Whether an annotation is the contract of a kind."""
-    from di4c import contracts
-
-    contract = getattr(contracts, CONTRACTS[kind])
-    return any(isinstance(arm, type) and issubclass(arm, contract) for arm in arms_of(annotation))
+    return any(isinstance(arm, type) and issubclass(arm, contract_of(kind)) for arm in arms_of(annotation))
 
 
 def _needs_part(kind: str, value: Any, annotation: Any) -> bool:
     """Whether a value that names no part stands where nothing but a part can."""
-    from di4c import contracts
-
-    if kind not in CONTRACTS or (value is None and type(None) in typing.get_args(annotation)):
+    if value is None and type(None) in typing.get_args(annotation):
         return False
-    contract = getattr(contracts, CONTRACTS[kind])
+    contract = contract_of(kind)
     return not isinstance(value, contract) and all(
         isinstance(arm, type) and issubclass(arm, contract) for arm in arms_of(annotation)
     )

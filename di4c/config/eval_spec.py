@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from di4c.config.construct import full_entry
+from di4c.config.kinds import full_entry
 from di4c.errors import SpecError
 from di4c.whole import as_int, positive_number, whole_number
 

@@ -1,28 +1,15 @@
 """Which parts fit one another, as far as their classes say; errors that name the spec."""
 
-import contextlib
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from di4c.config.annotations import hints_of
 from di4c.config.construct import Construction, arms_of
+from di4c.config.kinds import MADE_OF_A_STUDENT
 from di4c.config.registry import Registry
-from di4c.config.spec import Spec
 from di4c.config.trained import TrainedRun
 from di4c.contracts import Backbone, ForwardProcess, Sampler
-from di4c.errors import Di4CError, RegistryError, SpecError
-
-MADE_OF_A_STUDENT = {"student", "latent"}
-"""The parameters by which a teacher's constructor says that it is made of a distilled student."""
-
-
-@contextlib.contextmanager
-def located(spec: Spec) -> Iterator[None]:
-    """Errors name the file that the spec came from."""
-    try:
-        yield
-    except Di4CError as error:
-        raise type(error)(f"{spec.source}: {error}") from error
+from di4c.errors import RegistryError, SpecError
 
 
 def check_takes_student(registry: Registry, entry: Mapping, trained: TrainedRun) -> None:
@@ -61,14 +48,14 @@ def check_keeps_predictions(sampler: Sampler, backbone: Backbone, where: str) ->
         )
 
 
-def check_head_class(registry: Registry, spec: Spec, planned: Mapping[str, Construction]) -> None:
+def check_head_class(registry: Registry, name: str, planned: Mapping[str, Construction]) -> None:
     """`check_head` before anything is built, where the classes already say what they need and accept."""
     if not {"teacher", "student.head"} <= set(planned) or "backbone" not in planned["teacher"].nested:
         return
     head, backbone = planned["student.head"].factory, planned["teacher"].nested["backbone"].factory
     needs, accepts = getattr(head, "needs", None), getattr(backbone, "accepts", None)
     if isinstance(needs, frozenset) and isinstance(accepts, frozenset) and accepts:
-        check_head(registry, spec.student.head["name"], needs, backbone, accepts)
+        check_head(registry, name, needs, backbone, accepts)
 
 
 def check_samplers(registry: Registry, planned: Mapping[str, Construction]) -> None:

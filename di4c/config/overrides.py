@@ -4,23 +4,13 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from di4c.config.construct import NESTED
+from di4c.config.kinds import NESTED, SECTIONS
 from di4c.config.suggest import suggestion
 from di4c.errors import SpecError
 from di4c.old_keys import renamed_path
 from di4c.yaml_text import parsed, plain, resolved, scalar
 
-SECTION_KINDS = {
-    "data": "datasets",
-    "process": "processes",
-    "teacher": "teachers",
-    "latent": "lambda_samplers",
-    "objective": "objectives",
-    "pipeline": "pipelines",
-}
-"""The sections that are one entry, with their kinds."""
-
-PARTS = {**SECTION_KINDS, "metrics": "metrics", **NESTED}
+PARTS = {**SECTIONS, "metrics": "metrics", **NESTED}
 """The keys whose value may be the bare name of a part (of `metrics`: every item of the list), with the part's kind."""
 
 

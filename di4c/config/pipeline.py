@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+from di4c.config.construct import create
 from di4c.config.registry import Registry
 from di4c.config.spec import Spec
 from di4c.contracts import Pipeline, merged
-from di4c.errors import Di4CError, SpecError
+from di4c.errors import SpecError, located
 from di4c.paths import is_plain_name
 
 TAKEN = ("export", "checkpoints", "measured")
@@ -15,10 +16,8 @@ TAKEN = ("export", "checkpoints", "measured")
 
 def build_pipeline(spec: Spec, registry: Registry) -> Pipeline:
     """The pipeline that a spec names."""
-    try:
-        return registry.create("pipelines", spec.pipeline, {}, "pipeline")
-    except Di4CError as error:
-        raise type(error)(f"{spec.source}: {error}") from error
+    with located(spec.source):
+        return create(registry, "pipelines", spec.pipeline, {}, "pipeline")
 
 
 def shared_values(spec: Spec) -> dict[str, Any]:
@@ -28,10 +27,8 @@ def shared_values(spec: Spec) -> dict[str, Any]:
 
 def planned_specs(spec: Spec, pipeline: Pipeline) -> dict[str, Spec]:
     """{name: spec} of the runs that a spec's pipeline tells beforehand. Raises SpecError or RegistryError as it and they do."""
-    try:
+    with located(spec.source):
         planned = pipeline.planned(shared_values(spec))
-    except Di4CError as error:
-        raise type(error)(f"{spec.source}: {error}") from error
     return {name: run_spec(spec, name, values) for name, values in planned.items()}
 
 

@@ -2,7 +2,7 @@
 
 import importlib
 import importlib.metadata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,49 +10,11 @@ from typing import Any
 import yaml
 
 from di4c.config import plugin_modules
-from di4c.config.construct import Construction, plan
+from di4c.config.kinds import KINDS
 from di4c.config.suggest import suggestion
 from di4c.errors import RegistryError
+from di4c.old_keys import renamed_kind
 
-SINGULAR = {
-    "teachers": "teacher",
-    "backbones": "backbone",
-    "processes": "process",
-    "parameterisations": "parameterisation",
-    "student_heads": "head",
-    "lambda_samplers": "latent",
-    "posteriors": "posterior",
-    "loss_estimators": "estimator",
-    "samplers": "sampler",
-    "metrics": "metric",
-    "datasets": "dataset",
-    "tokenizers": "tokenizer",
-    "objectives": "objective",
-    "time_samplers": "time",
-    "pipelines": "pipeline",
-}
-"""Every kind of part, with the key under which a spec (or another part's options) names one of it."""
-
-KINDS = tuple(SINGULAR)
-
-SPEC_KEYS = {
-    "teachers": "teacher",
-    "backbones": "teacher.backbone",
-    "processes": "process",
-    "parameterisations": "teacher.parameterisation",
-    "student_heads": "student.head",
-    "lambda_samplers": "latent",
-    "posteriors": "objective.proposal.posterior",
-    "loss_estimators": "objective.data.estimator, objective.consistency.estimator",
-    "samplers": "objective.sampler, eval.sampler",
-    "metrics": "eval.metrics",
-    "datasets": "data",
-    "tokenizers": "objective.tokenizer, data.tokenizer",
-    "objectives": "objective",
-    "time_samplers": "objective.time, objective.distillation_time",
-    "pipelines": "pipeline",
-}
-"""Where a name of each kind stands in a spec."""
 ENTRY_POINT_GROUP = "di4c"
 REGISTRY_FILE = Path(__file__).parent.parent / "registry.yaml"
 
@@ -113,15 +75,15 @@ class Registry:
             target = Target(kind, name, name, "named directly")
             _check_target(target)
             return target
-        elsewhere = [SINGULAR[other] for other in KINDS if name in self._targets[other]]
+        elsewhere = [KINDS[other].key for other in KINDS if name in self._targets[other]]
         remark = f" ({name!r} names a {' and a '.join(elsewhere)})" if elsewhere else ""
-        raise RegistryError(f"no {SINGULAR[kind]} named {name!r}{remark}.{suggestion(name, targets)}")
+        raise RegistryError(f"no {KINDS[kind].key} named {name!r}{remark}.{suggestion(name, targets)}")
 
     def resolve(self, kind: str, name: str) -> Any:
         """The class (or factory) of a name, imported now. Raises RegistryError, its cause kept."""
         target = self.find(kind, name)
         module, _, attribute = target.reference.partition(":")
-        told = f"{SINGULAR[kind]} {name!r} is {target.told} (from {target.source})"
+        told = f"{KINDS[kind].key} {name!r} is {target.told} (from {target.source})"
         from di4c.torchvision_compat import declare_missing_operators  # imports torch, which names alone do not need
 
         declare_missing_operators()
@@ -136,23 +98,6 @@ class Registry:
             found = getattr(found, part)
         return found
 
-    def plan(self, kind: str, entry: str | Mapping, provided: Iterable[str] = (), where: str = "") -> Construction:
-        """How `create` would build the entry, every option checked and coerced; imports, but calls no constructor."""
-        return plan(self, kind, entry, provided, where)
-
-    def create(
-        self, kind: str, entry: str | Mapping, provided: Mapping[str, Any] | None = None, where: str = ""
-    ) -> Any:
-        """The object of {"name": …, **options}, or of a bare name.
-
-        Options that name parts themselves (backbone: {name: dit}) are created first. Of `provided`, a constructor gets
-        what it has parameters for; an option of the entry goes before a provided value.
-
-        Raises RegistryError for unknown names and keys and missing keys, SpecError for values of a wrong type.
-        """
-        provided = dict(provided or {})
-        return self.plan(kind, entry, provided, where).build(provided)
-
     def _of(self, kind: str) -> dict[str, Target]:
         if kind not in self._targets:
             raise RegistryError(f"no kind {kind!r}.{suggestion(kind, KINDS)}")
@@ -165,7 +110,7 @@ def _check_target(target: Target) -> None:
     module, _, attribute = str(target.reference).partition(":")
     if not all(part.isidentifier() for part in [*module.split("."), *attribute.split(".")]):
         raise RegistryError(
-            f"{target.source}: {SINGULAR[target.kind]} {target.name!r} is {target.reference!r}; "
+            f"{target.source}: {KINDS[target.kind].key} {target.name!r} is {target.reference!r}; "
             "expected 'package.module:Class'."
         )
 
@@ -173,7 +118,11 @@ def _check_target(target: Target) -> None:
 def _mapping_targets(kinds: Any, source: str, file: Path | None = None) -> list[Target]:
     if not isinstance(kinds, dict) or not all(isinstance(names, dict | None) for names in kinds.values()):
         raise RegistryError(f"{source}: expected kind → name → 'module:Class', found {kinds!r}.")
-    return [Target(k, name, ref, source, file) for k, names in kinds.items() for name, ref in (names or {}).items()]
+    return [
+        Target(renamed_kind(kind, source), name, reference, source, file)
+        for kind, names in kinds.items()
+        for name, reference in (names or {}).items()
+    ]
 
 
 def _file_targets(path: Path) -> list[Target]:
@@ -191,4 +140,8 @@ def _entry_point_targets() -> list[Target]:
     points = [
         point for group in sorted(found.groups) if group.startswith(prefix) for point in found.select(group=group)
     ]
-    return [Target(p.group.removeprefix(prefix), p.name, p.value, f"entry point of {p.dist.name}") for p in points]
+    sources = [f"entry point of {point.dist.name}" for point in points]
+    return [
+        Target(renamed_kind(point.group.removeprefix(prefix), source), point.name, point.value, source)
+        for point, source in zip(points, sources, strict=True)
+    ]

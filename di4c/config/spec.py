@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from di4c.config.coerce import from_mapping
-from di4c.config.construct import NESTED, full_entry
 from di4c.config.eval_spec import EvalSpec
-from di4c.config.overrides import SECTION_KINDS, overridden
+from di4c.config.kinds import NESTED, SECTIONS, full_entry
+from di4c.config.overrides import overridden
 from di4c.config.plugin_modules import is_file
 from di4c.config.registry import Registry
 from di4c.config.shipped import spec_path
-from di4c.config.train_spec import TrainSpec
-from di4c.errors import RegistryError, SpecError
+from di4c.engine.deepspeed_config import check_section
+from di4c.engine.options import TrainOptions
+from di4c.errors import RegistryError, SpecError, located
 from di4c.old_keys import renamed
 from di4c.paths import real_path, user_path
 from di4c.yaml_text import dump, escaped, plain, read_yaml, resolved
@@ -33,21 +34,6 @@ REQUIRED = {
     "tokenizer": ("data", "objective"),
 }
 DEFAULT_OBJECTIVE = {"pretrain": "nelbo", "distill": "di4c"}
-OWNED_BY_TRAIN = {
-    "train_batch_size": "train.batch_size",
-    "train_micro_batch_size_per_gpu": "train.micro_batch_size",
-    "gradient_accumulation_steps": "train.batch_size and train.micro_batch_size",
-    "gradient_clipping": "train.clip",
-    "optimizer": "train.optimizer",
-    "scheduler": "train.schedule",
-    "bf16": "train.precision",
-    "bfloat16": "train.precision",
-    "fp16": "train.precision",
-    "amp": "train.precision",
-    "steps_per_print": "train.log_every",
-}
-"""DeepSpeed's keys that a spec must not set, with the keys to use."""
-
 
 CHANGEABLE = ("eval", "data")
 """Sections that may differ when a trained model is used."""
@@ -85,7 +71,7 @@ class Spec:
 
     task: Literal["pretrain", "distill", "tokenizer"]
     seed: int
-    train: TrainSpec
+    train: TrainOptions
     data: Any = None
     process: Any = None
     teacher: Any = None
@@ -108,13 +94,11 @@ class Spec:
 
         Raises SpecError or RegistryError with `source`, the key path, what was found and what is allowed.
         """
-        try:
+        with located(source):
             spec = from_mapping(cls, renamed(plain(values), source), "")
             spec = dataclasses.replace(_normalised(spec, folder or Path.cwd()), source=str(source))
-            _check_deepspeed(spec.deepspeed)
+            check_section(spec.deepspeed)
             _check_names(spec, Registry.default(spec.plugins))
-        except (SpecError, RegistryError) as error:
-            raise type(error)(f"{source}: {error}") from error
         return spec
 
     def to_dict(self) -> dict[str, Any]:
@@ -132,10 +116,8 @@ def read_spec(path: str | Path, overrides: Iterable[str] = ()) -> Spec:
     values = read_yaml(path)
     if not isinstance(values, Mapping):
         raise SpecError(f"{path}: expected a mapping of {', '.join(_sections())}, found {_shown(values)}")
-    try:
+    with located(str(path)):
         values = resolved(overridden(renamed(values, str(path)), overrides, _sections()))
-    except SpecError as error:
-        raise SpecError(f"{path}: {error}") from error
     return Spec.from_dict(values, source=str(path), folder=path.parent)
 
 
@@ -169,7 +151,7 @@ def save_spec(spec: Spec, path: str | Path) -> None:
 
 def entries(spec: Spec) -> list[tuple[str, str, Entry]]:
     """(key path, kind, entry) of every part that the spec names at its sections, in the order of building."""
-    found = [(key, kind, getattr(spec, key)) for key, kind in SECTION_KINDS.items()]
+    found = [(key, kind, getattr(spec, key)) for key, kind in SECTIONS.items()]
     if spec.student is not None:
         found.append(("student.head", "student_heads", spec.student.head))
     if spec.eval is not None:
@@ -187,7 +169,7 @@ def _normalised(spec: Spec, folder: Path) -> Spec:
     objective = spec.objective or {}
     if isinstance(objective, Mapping) and spec.task in DEFAULT_OBJECTIVE:
         objective = {"name": DEFAULT_OBJECTIVE[spec.task], **objective}
-    sections = {key: getattr(spec, key) for key in SECTION_KINDS} | {"objective": objective}
+    sections = {key: getattr(spec, key) for key in SECTIONS} | {"objective": objective}
     return dataclasses.replace(
         spec,
         **{key: None if entry is None else full_entry(entry, key) for key, entry in sections.items()},
@@ -223,26 +205,6 @@ def _check_nested(registry: Registry, options: Mapping, where: str) -> None:
                 _check_entry(registry, NESTED[key], value, f"{where}.{key}")
             else:
                 _check_nested(registry, value, f"{where}.{key}")
-
-
-def _check_deepspeed(config: Mapping) -> None:
-    for key in config:
-        if key in OWNED_BY_TRAIN:
-            raise SpecError(f"deepspeed.{key}: set by the trainer; use {OWNED_BY_TRAIN[key]} instead.")
-    zero = _mapping(config, "zero_optimization", "deepspeed")
-    for key in ("offload_optimizer", "offload_param"):
-        _mapping(zero, key, "deepspeed.zero_optimization")
-    stage = zero.get("stage", 0)
-    if isinstance(stage, bool) or not isinstance(stage, int) or not 0 <= stage <= 3:
-        raise SpecError(f"deepspeed.zero_optimization.stage: expected 0, 1, 2 or 3, found {stage!r}.")
-
-
-def _mapping(config: Mapping, key: str, where: str) -> Mapping:
-    """The mapping at a key, empty if there is none."""
-    found = config.get(key) or {}
-    if not isinstance(found, Mapping):
-        raise SpecError(f"{where}.{key}: expected a mapping, found {found!r}.")
-    return found
 
 
 def _at_home(value: Any) -> Any:

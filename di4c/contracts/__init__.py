@@ -24,10 +24,10 @@ from di4c.contracts.objective import Objective, ProbeBatch
 from di4c.contracts.parameterisation import LOG_ZERO, Parameterisation, Raw
 from di4c.contracts.pipeline import Measured, Pipeline, Runs, merged
 from di4c.contracts.posterior import Posterior
-from di4c.contracts.prediction import CHUNK_BYTES, Prediction
+from di4c.contracts.prediction import CHUNK_BYTES, Denoiser, Prediction
 from di4c.contracts.process import ForwardProcess
 from di4c.contracts.proposal import Proposal, Proposed
-from di4c.contracts.sampler import Denoiser, Sampler
+from di4c.contracts.sampler import Sampler
 from di4c.contracts.teacher import Teacher
 from di4c.contracts.tempering import Tempering
 from di4c.contracts.time_sampler import IntervalTimeSampler, TimeSampler

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from di4c.contracts.backbone import Backbone
 from di4c.contracts.head import StudentHead
-from di4c.contracts.prediction import Prediction
-from di4c.contracts.sampler import Denoiser
+from di4c.contracts.prediction import Denoiser, Prediction
 from di4c.contracts.teacher import Teacher
 from di4c.contracts.tempering import Tempering
 from di4c.draws import Draws

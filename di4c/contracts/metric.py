@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from di4c.contracts.sampler import Denoiser, Sampler
+from di4c.contracts.prediction import Denoiser
+from di4c.contracts.sampler import Sampler
 from di4c.draws import Draws
 
 

@@ -5,8 +5,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-LOG_ZERO = -1e6
-"""The logarithm of a probability that is zero; finite, so that 0 · LOG_ZERO = 0 and gradients stay finite."""
+from di4c.kernels.rows import LOG_ZERO
 
 
 class Parameterisation(ABC):

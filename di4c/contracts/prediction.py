@@ -1,7 +1,7 @@
 """p(x_0 | x_t; λ_1), …, p(x_0 | x_t; λ_M) before the output head: what teachers, students and denoisers return."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -187,3 +187,14 @@ class Prediction:
         assert self.shape[1] == 1, "a dense table is for one component; call .average() first"
         rows = torch.arange(self.x_t.numel(), device=self.x_t.device)
         return self.log_probs(rows)[:, 0].unflatten(0, self.x_t.shape)
+
+
+Denoiser = Callable[[Tensor, Tensor, Tensor | None], Prediction]
+"""(x_t [B, D], t [B], cond [B] or None) → one-component Prediction; a student's denoiser draws a fresh λ at every call.
+
+While samples are made, predictions have the temperature and top-p that were asked for; a sampler that combines several takes each
+`.tempered(None)`, and tempers what it has made of them by `prediction.tempering`.
+
+A call with k·B rows, k copies of the batch one after another, gives all copies of an example the same λ: what
+classifier-free guidance by the student itself needs of its two passes.
+"""

@@ -1,24 +1,13 @@
 """Generation: from x_1 to x_0 in n steps."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from di4c.contracts.prediction import Prediction
+from di4c.contracts.prediction import Denoiser
 from di4c.contracts.process import ForwardProcess
 from di4c.draws import Draws
-
-Denoiser = Callable[[Tensor, Tensor, Tensor | None], Prediction]
-"""(x_t [B, D], t [B], cond [B] or None) → one-component Prediction; a student's denoiser draws a fresh λ at every call.
-
-While samples are made, predictions have the temperature and top-p that were asked for; a sampler that combines several takes each
-`.tempered(None)`, and tempers what it has made of them by `prediction.tempering`.
-
-A call with k·B rows, k copies of the batch one after another, gives all copies of an example the same λ: what
-classifier-free guidance by the student itself needs of its two passes.
-"""
 
 
 class Sampler(ABC):

@@ -6,9 +6,8 @@ from torch import Tensor, nn
 from di4c.contracts.backbone import Backbone
 from di4c.contracts.head import StudentHead
 from di4c.contracts.parameterisation import Parameterisation
-from di4c.contracts.prediction import Prediction
+from di4c.contracts.prediction import Denoiser, Prediction
 from di4c.contracts.process import ForwardProcess
-from di4c.contracts.sampler import Denoiser
 from di4c.draws import Draws
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from di4c.contracts.parameterisation import LOG_ZERO
+from di4c.kernels.rows import LOG_ZERO
 from di4c.whole import positive_number
 
 

@@ -1,39 +1,59 @@
 """DeepSpeed's configuration from the spec's `deepspeed:` section and the train options."""
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 from di4c.engine.options import TrainOptions
 from di4c.errors import SpecError
 
-_OWNED = {
+NOT_GIVEN = {
     "train_batch_size": "train.batch_size",
     "train_micro_batch_size_per_gpu": "train.micro_batch_size",
     "gradient_accumulation_steps": "train.batch_size and train.micro_batch_size",
     "gradient_clipping": "train.clip",
     "optimizer": "train.optimizer",
     "scheduler": "train.schedule",
+    "bf16": "train.precision",
+    "bfloat16": "train.precision",
+    "fp16": "train.precision",
+    "amp": "train.precision",
+    "steps_per_print": "train.log_every",
 }
+"""DeepSpeed's keys that a spec must not set, with the keys to use."""
+
+
+def check_section(section: Mapping[str, Any]) -> None:
+    """Raises SpecError for keys of a `deepspeed:` section that `train` says already, and for combinations that cannot run."""
+    for key in section:
+        if key in NOT_GIVEN:
+            raise SpecError(f"deepspeed.{key}: set by the trainer; use {NOT_GIVEN[key]} instead.")
+    zero = _mapping(section, "zero_optimization", "deepspeed")
+    stage = zero.get("stage", 0)
+    if isinstance(stage, bool) or not isinstance(stage, int) or not 0 <= stage <= 3:
+        raise SpecError(f"deepspeed.zero_optimization.stage: expected 0, 1, 2 or 3, found {stage!r}.")
+    for key, least in (("offload_param", 3), ("offload_optimizer", 1)):
+        device = _mapping(zero, key, "deepspeed.zero_optimization").get("device", "none")
+        if device != "none" and stage < least:
+            needed = "stage 3" if least == 3 else "stage 1, 2 or 3"
+            raise SpecError(f"deepspeed.zero_optimization.{key} needs {needed}, found stage {stage}")
 
 
 def deepspeed_config(section: dict[str, Any], options: TrainOptions, world_size: int) -> dict[str, Any]:
     """The dictionary for deepspeed.initialize: the section as it is, plus what the train options say.
 
-    Raises SpecError for keys that the train options own, and for combinations that cannot run.
+    Raises SpecError as `check_section` does.
     """
-    for key, owner in _OWNED.items():
-        if key in section:
-            raise SpecError(f"deepspeed.{key}: set by {owner}; remove it here")
+    check_section(section)
     config = copy.deepcopy(section)
     micro, accumulation = options.micro_batches(world_size)
     config |= {
         "train_batch_size": options.batch_size, "train_micro_batch_size_per_gpu": micro,
         "gradient_accumulation_steps": accumulation, "gradient_clipping": options.clip or 0.0,
     }  # fmt: skip
-    config.setdefault("steps_per_print", None)
+    config["steps_per_print"] = None
     if options.precision == "bf16" and "torch_autocast" not in config:
-        config.setdefault("bf16", {}).setdefault("enabled", True)
-    _check_offload(config)
+        config["bf16"] = {"enabled": True}
     config.setdefault("zero_force_ds_cpu_optimizer", False)  # AdamW of torch, which needs no compiler, may be offloaded
     return config
 
@@ -43,15 +63,9 @@ def zero_stage(section: dict[str, Any]) -> int:
     return int(section.get("zero_optimization", {}).get("stage", 0))
 
 
-def _check_offload(config: dict[str, Any]) -> None:
-    zero, stage = config.get("zero_optimization", {}), zero_stage(config)
-    if stage not in (0, 1, 2, 3):
-        raise SpecError(f"deepspeed.zero_optimization.stage: found {stage}; allowed: 0, 1, 2, 3")
-    if _offloads(zero, "offload_param") and stage != 3:
-        raise SpecError(f"deepspeed.zero_optimization.offload_param needs stage 3, found stage {stage}")
-    if _offloads(zero, "offload_optimizer") and stage == 0:
-        raise SpecError("deepspeed.zero_optimization.offload_optimizer needs stage 1, 2 or 3, found stage 0")
-
-
-def _offloads(zero: dict[str, Any], key: str) -> bool:
-    return (zero.get(key) or {}).get("device", "none") != "none"
+def _mapping(config: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
+    """The mapping at a key, empty if there is none."""
+    found = config.get(key) or {}
+    if not isinstance(found, Mapping):
+        raise SpecError(f"{where}.{key}: expected a mapping, found {found!r}.")
+    return found

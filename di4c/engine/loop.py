@@ -5,7 +5,6 @@ every log_every steps: means → metrics.csv · every checkpoint_every: checkpoi
 """
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -49,13 +48,12 @@ class Result:
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder, and what is recorded of how it came about.
+    """What is recorded of how a run came about.
 
     fingerprint: of the data. spec: the resolved spec. exported_spec: what rebuilds the exported model. data: leave with it what
     samples are told by.
     """
 
-    folder: Path
     seed: int = 0
     fingerprint: str = ""
     spec: dict[str, Any] = field(default_factory=dict)
@@ -72,7 +70,7 @@ def train(
     deepspeed: dict[str, Any],
     resume: bool = False,
 ) -> Result:
-    """Trains `objective` on `split` and leaves checkpoints, metrics and an export in the run's folder. Collective.
+    """Trains `objective` on `split` and leaves checkpoints, metrics and an export in `options.run`. Collective.
 
     deepspeed: DeepSpeed's own configuration, without what `options` say. Raises TrainingError, CheckpointError, DataError
     or SpecError, the same on all ranks.
@@ -88,7 +86,7 @@ def _train(
     stop = ranks.StopSignal()
     held: list[RunFolder] = []
     try:
-        ranks.on_rank_zero(lambda: held.append(RunFolder(run.folder, resume=resume)))
+        ranks.on_rank_zero(lambda: held.append(RunFolder(options.run, resume=resume)))
         trainer = Trainer(objective, split, run, options, deepspeed)
         trainer.record = held[0] if held else None
         return trainer.train(stop, resume=resume)
@@ -119,9 +117,9 @@ class Trainer:
         self.shards = shards_of(self.engine)
         self.average = MovingAverage(self.shards, options.ema) if options.ema else None
         self.means = RunningMeans(self.device)
-        self.reporter = Reporter(run.folder, self.engine.monitor, steps=options.steps, batch_size=options.batch_size)
+        self.reporter = Reporter(options.run, self.engine.monitor, steps=options.steps, batch_size=options.batch_size)
         if options.on_nonfinite == "skip":
-            self.guard: StopOnNonFinite = SkipNonFinite(self.shards, self.stream, run.folder, self.reporter.warn)
+            self.guard: StopOnNonFinite = SkipNonFinite(self.shards, self.stream, options.run, self.reporter.warn)
         else:
             self.guard = StopOnNonFinite(self.shards)
 
@@ -130,7 +128,7 @@ class Trainer:
         restored = self._restore() if resume else None
         if restored is not None and self.step >= self.options.steps:
             ranks.on_rank_zero(lambda: self._export(restored))
-            self.reporter.say(f"{self.run.folder}: the run is complete ({self.step} steps); nothing to do")
+            self.reporter.say(f"{self.options.run}: the run is complete ({self.step} steps); nothing to do")
             return Result(self.step, finished=True, already=True)
         wanted = ranks.least(self.engine.module.device_settings(self.device), self.device)
         self.settings = wanted | (ranks.on_rank_zero(lambda: self.record.settings()) if resume else {})
@@ -204,7 +202,7 @@ class Trainer:
 
     def _means(self) -> dict[str, float]:
         """The terms' means since the last report, learning rate and gradient norm."""
-        self.guard.check(self.stream, self.run.folder)
+        self.guard.check(self.stream, self.options.run)
         values = self.means.read()
         if not values:
             return {}
@@ -231,12 +229,12 @@ class Trainer:
         return _mean_over_ranks(found, self.device)
 
     def _checkpoint(self, last: bool) -> None:
-        self.guard.check(self.stream, self.run.folder)
+        self.guard.check(self.stream, self.options.run)
         self.guard.check_weights(self.step)
         self.means.merge()
         state = self._state()
         path = checkpoints.save(
-            self.run.folder / "checkpoints", self.shards, self.average, state, keep=self.options.keep
+            self.options.run / "checkpoints", self.shards, self.average, state, keep=self.options.keep
         )
         saved = checkpoints.Checkpoint(path, state)
         cheap = sum(torch.Size(s).numel() for s in self.shards.shapes.values()) * 4 <= _CHEAP_EXPORT_BYTES
@@ -253,10 +251,10 @@ class Trainer:
 
     def _restore(self) -> checkpoints.Checkpoint | None:
         """Continues from the newest good checkpoint, if there is one."""
-        folder = self.run.folder / "checkpoints"
+        folder = self.options.run / "checkpoints"
         found = ranks.on_rank_zero(lambda: checkpoints.newest(folder, self.reporter.warn))
         if found is None:
-            self.reporter.say(f"{self.run.folder}: no checkpoint yet; starting from the beginning")
+            self.reporter.say(f"{self.options.run}: no checkpoint yet; starting from the beginning")
             return None
         saved = found.state["fingerprint"]
         if saved != self.run.fingerprint:
@@ -281,14 +279,14 @@ class Trainer:
         )
         if changed:
             self.reporter.say(f"note: the spec differs from the one that this run began with: {', '.join(changed)}")
-        checkpoints.clear_unfinished(self.run.folder / "checkpoints")
+        checkpoints.clear_unfinished(self.options.run / "checkpoints")
 
     def _export(self, saved: checkpoints.Checkpoint) -> None:
         run = self.run
-        metrics = last_metrics(run.folder / "metrics.csv")
+        metrics = last_metrics(self.options.run / "metrics.csv")
         export(
             saved,
-            run.folder / "export",
+            self.options.run / "export",
             run.exported_spec,
             code_commit(),
             data=run.data,

@@ -1,6 +1,7 @@
 """How a run is trained, as plain values; imports nothing heavy. What shapes the result has no default: a spec states it."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from di4c.errors import SpecError
@@ -59,7 +60,7 @@ class TrainOptions:
     step). teacher_placement: whole on every rank, or sharded over the ranks, in the host's memory if offloaded
     (engine/placement.py). compile: torch.compile the networks (engine/compiling.py). deterministic: a run gives the same bits again on
     the same machine, killed and resumed or not, on CUDA too, where it is slower (torch's deterministic algorithms, cuDNN's, and
-    CUBLAS_WORKSPACE_CONFIG=:4096:8 if it is not set); on a CPU runs do so anyway.
+    CUBLAS_WORKSPACE_CONFIG=:4096:8 if it is not set); on a CPU runs do so anyway. run: the run's folder.
 
     Raises SpecError for values out of range.
     """
@@ -80,6 +81,7 @@ class TrainOptions:
     teacher_placement: Literal["replicated", "sharded", "offloaded"] = "replicated"
     compile: bool = False
     deterministic: bool = False
+    run: Path
 
     def __post_init__(self):
         for key in ("steps", "batch_size", "keep", "log_every"):

@@ -13,7 +13,6 @@ from di4c.config.build import build_metrics
 from di4c.config.eval_spec import EvalSpec, mixture_size
 from di4c.config.spec import Spec
 from di4c.contracts import DataSource, Metric, Tempering
-from di4c.contracts.fingerprint import fingerprint, lent_teachers
 from di4c.engine.run_folder import code_commit, environment
 from di4c.errors import DataError, SpecError
 from di4c.evaluation.cells import CellStore, write_atomically, writing
@@ -24,6 +23,7 @@ from di4c.evaluation.ranks import Ranks
 from di4c.evaluation.report import Report
 from di4c.evaluation.sweep import Entrant, Measurement, Sweep, grid_examples
 from di4c.evaluation.table import REFERENCE, Row, rows_of, spread, write_csv, write_json
+from di4c.fingerprint import fingerprint, lent_teachers
 from di4c.paths import is_plain_name
 from di4c.yaml_text import dump
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from di4c.config.build import DataShape, build, build_data, build_sampler, build_teacher, teacher_needs_data
 from di4c.config.eval_spec import mixture_size as checked_mixture_size
-from di4c.config.fitting import check_keeps_predictions, located
+from di4c.config.fitting import check_keeps_predictions
 from di4c.config.registry import Registry
 from di4c.config.spec import Spec, changed, read_spec
 from di4c.contracts import DataSource, Decoder, Draws, LambdaSampler, LentTeacher, Sampler, Teacher, Tempering
@@ -20,7 +20,7 @@ from di4c.engine.carried import Carried, read_carried
 from di4c.engine.compiling import compile_backbones
 from di4c.engine.exported import export_config, load_into
 from di4c.engine.run_folder import trained_seconds
-from di4c.errors import CheckpointError, DataError, SpecError
+from di4c.errors import CheckpointError, DataError, SpecError, located
 from di4c.evaluation.arguments import device_of, draws_of, known_tokens, labels_of, override_list, path_of, tokens_of
 from di4c.evaluation.cells import writing
 from di4c.evaluation.generation import generate_batches, labels_at_random, training_labels
@@ -101,7 +101,7 @@ class LoadedModel:
         """The sampler of the spec's eval section; the run's own teacher, if it takes one, is loaded when it is first asked."""
         teacher = self._teacher if self.student is None else LentTeacher(lambda: self.teacher()._teacher)
         sampler = build_sampler(self.spec, self.registry, self.process, teacher, self.sizes, self.device)
-        with located(self.spec):
+        with located(self.spec.source):
             check_keeps_predictions(
                 sampler, (self._teacher if self.student is None else self.student).backbone, "eval.sampler"
             )

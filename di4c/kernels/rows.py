@@ -4,6 +4,9 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+LOG_ZERO = -1e6
+"""The logarithm of a probability that is zero; finite, so that 0 · LOG_ZERO = 0 and gradients stay finite."""
+
 
 @dataclass(frozen=True)
 class Logits:

@@ -14,7 +14,7 @@ from di4c.config.pipeline import run_spec, shared_values
 from di4c.config.registry import Registry
 from di4c.config.resuming import is_trained, refuse_edited, refuse_orphans
 from di4c.config.spec import Spec
-from di4c.config.training import train_spec
+from di4c.pipeline.training import train_spec
 from di4c.contracts import Measured, Runs
 from di4c.engine import ranks
 from di4c.engine.exported import exported_step

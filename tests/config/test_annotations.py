@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from di4c.config.annotations import Unknown, hints_of
+from di4c.config.construct import create, plan
 from di4c.config.registry import Registry
 from di4c.errors import RegistryError, SpecError
 
@@ -66,7 +67,7 @@ def test_trouble_b11_options_are_converted_all_the_same(plugin):
         "name": "mine", "time": "sigma", "steps": "1e3", "lr": "1e-4", "folder": "a/b", "rates": ["1e-1", 2], "table": {"a": 1},
         "options": {"width": 8.0, "rates": ["1"]}, "foreign": {"x": 1}, "array": [1], "broken": 3,
     }  # fmt: skip
-    made = registry.create("teachers", entry, {"process": "a process"})
+    made = create(registry, "teachers", entry, {"process": "a process"})
     assert (made.time, made.steps, made.folder, made.rates, made.process) == (
         "sigma",
         1000,
@@ -91,7 +92,7 @@ def test_trouble_b11_options_are_converted_all_the_same(plugin):
 )  # fmt: skip
 def test_trouble_b11_and_checked(plugin, options, told):
     with pytest.raises((SpecError, RegistryError), match=told):
-        Registry.default([str(plugin)]).plan("teachers", {"name": "mine"} | options, {"process"}, "teacher")
+        plan(Registry.default([str(plugin)]), "teachers", {"name": "mine"} | options, {"process"}, "teacher")
 
 
 def test_hints_of_ordinary_signatures_are_as_ever():

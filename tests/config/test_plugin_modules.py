@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from di4c.config.plugin_modules import declared, find_source, module_name
+from di4c.config.construct import create
 from di4c.config.registry import Registry
 from di4c.errors import RegistryError
 
@@ -40,7 +41,7 @@ def plugin(tmp_path) -> Path:
 
 def test_a_file_is_imported_under_a_name_of_its_own(plugin):
     registry = Registry.default([str(plugin)])
-    mine = registry.create("metrics", {"name": "mine", "k": 3})
+    mine = create(registry, "metrics", {"name": "mine", "k": 3})
     assert (mine.k, mine.number) == (3, 7)
     assert mine.folder == plugin.parent, "a plugin finds the files beside it"
     assert type(mine).__module__ == module_name(plugin.resolve())
@@ -60,7 +61,7 @@ def test_two_files_of_one_name_do_not_clash(tmp_path):
 
 
 def test_spawned_workers_can_unpickle_a_plugin(plugin):
-    mine = Registry.default([str(plugin)]).create("metrics", {"name": "mine", "k": 5})
+    mine = create(Registry.default([str(plugin)]), "metrics", {"name": "mine", "k": 5})
     assert pickle.loads(pickle.dumps(mine)).k == 5
     script = plugin.parent / "main.py"
     script.write_text(
@@ -71,7 +72,7 @@ def test_spawned_workers_can_unpickle_a_plugin(plugin):
             from di4c.config.registry import Registry
 
             if __name__ == "__main__":
-                mine = Registry.default([{str(plugin)!r}]).create("metrics", {{"name": "mine", "k": 5}})
+                mine = create(Registry.default([{str(plugin)!r}]), "metrics", {{"name": "mine", "k": 5}})
                 with multiprocessing.get_context("spawn").Pool(1) as pool:
                     print(pool.map(attrgetter("k"), [mine]))
             """

@@ -3,7 +3,6 @@
 import itertools
 import math
 
-import pytest
 import torch
 from di4c_plugins.estimators.monte_carlo import MonteCarlo
 from di4c_plugins.latents.categorical import Categorical

@@ -20,7 +20,7 @@ def main() -> None:
         spec = Spec.from_dict(job["spec"])
         parts = build(spec, Registry.default())
         run = Run(
-            spec.train.run, seed=spec.seed, fingerprint=parts.data.fingerprint(), spec=spec.to_dict(),
+            seed=spec.seed, fingerprint=parts.data.fingerprint(), spec=spec.to_dict(),
             exported_spec=portable(spec, parts.teacher).to_dict(),
         )  # fmt: skip
         train(

@@ -139,7 +139,7 @@ def test_deepspeeds_configuration_passes_through_with_what_the_options_say():
     ("section", "message"),
     [
         ({"optimizer": {"type": "Adam"}}, "train.optimizer"),
-        ({"zero_optimization": {"stage": 4}}, "allowed: 0, 1, 2, 3"),
+        ({"zero_optimization": {"stage": 4}}, "expected 0, 1, 2 or 3, found 4"),
         ({"zero_optimization": {"stage": 2, "offload_param": {"device": "cpu"}}}, "offload_param needs stage 3"),
         ({"zero_optimization": {"offload_optimizer": {"device": "cpu"}}}, "offload_optimizer needs stage 1"),
     ],

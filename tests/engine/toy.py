@@ -1,6 +1,7 @@
 """A small masked-token objective and data set, enough to exercise the engine."""
 
 import time
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -21,7 +22,7 @@ OPTIONS = {
 
 def options_of(**changed) -> TrainOptions:
     """OPTIONS, but for what is changed."""
-    values = OPTIONS | changed
+    values = {"run": Path("run"), **OPTIONS, **changed}
     parts = {"optimizer": OptimizerOptions(**values["optimizer"]), "schedule": ScheduleOptions(**values["schedule"])}
     return TrainOptions(**values | parts)
 

@@ -20,12 +20,12 @@ from tests.engine.toy import ToyData, ToyObjective, options_of
 
 def perform(job: dict) -> dict:
     data = ToyData(**job.get("data", {}))
-    run = Run(Path(job["folder"]), seed=1, fingerprint=job.get("fingerprint", data.fingerprint()), spec={"task": "toy"})
+    run = Run(seed=1, fingerprint=job.get("fingerprint", data.fingerprint()), spec={"task": "toy"})
     if "file_limit" in job:
         resource.setrlimit(resource.RLIMIT_FSIZE, (job["file_limit"], resource.RLIM_INFINITY))
     try:
         result = train(
-            ToyObjective(**job.get("objective", {})), data.split("train"), run=run, options=options_of(**job.get("options", {})),
+            ToyObjective(**job.get("objective", {})), data.split("train"), run=run, options=options_of(run=Path(job["folder"]), **job.get("options", {})),
             deepspeed=job.get("deepspeed", {}), resume=job.get("resume", False),
         )  # fmt: skip
         return {"step": result.step, "finished": result.finished, "already": result.already}

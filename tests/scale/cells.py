@@ -59,13 +59,13 @@ def spec_of(job: dict) -> Spec:
 def perform(job: dict) -> dict:
     spec = spec_of(job)
     options = TrainOptions(
-        steps=STEPS, batch_size=8, micro_batch_size=4, clip=10.0, ema=0.9, log_every=1, checkpoint_every=10, keep=5, diagnostics_every=0,
+        run=Path(job["folder"]), steps=STEPS, batch_size=8, micro_batch_size=4, clip=10.0, ema=0.9, log_every=1, checkpoint_every=10, keep=5, diagnostics_every=0,
         optimizer=OptimizerOptions(lr=2e-3, betas=(0.9, 0.99), weight_decay=0.02, lr_multipliers={"head": 3.0}),
         schedule=ScheduleOptions(warmup=0, decay="constant"), precision=job["precision"], teacher_placement=job.get("teacher", "replicated"),
     )  # fmt: skip
     try:
         parts = build(spec, Registry.default())
-        run = Run(Path(job["folder"]), fingerprint=parts.data.fingerprint(), spec=spec.to_dict())
+        run = Run(fingerprint=parts.data.fingerprint(), spec=spec.to_dict())
         result = train(
             parts.objective, parts.data.split("train"), run=run, options=options, deepspeed=spec.deepspeed,
             resume=job.get("resume", False),

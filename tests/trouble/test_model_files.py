@@ -29,6 +29,7 @@ from tests.plugins.tokenizers.test_vqgan import OPTIONS, published_folder  # noq
 from tests.trouble.damage import damage, damages, outcome  # noqa: E402
 
 import di4c  # noqa: E402
+from di4c.config.construct import create
 from di4c.config.registry import Registry  # noqa: E402
 from di4c.engine import checkpoint  # noqa: E402
 from di4c.engine.run_folder import RunFolder  # noqa: E402
@@ -183,7 +184,7 @@ READERS: dict[str, tuple[Callable[[Path], None], str, Callable[[Path], Any]]] = 
 
 
 def created(folder: Path) -> Any:
-    return Registry.default().create("tokenizers", {"name": "vqgan", "path": str(folder)})
+    return create(Registry.default(), "tokenizers", {"name": "vqgan", "path": str(folder)})
 
 
 def newest(folder: Path) -> checkpoint.Checkpoint | None:

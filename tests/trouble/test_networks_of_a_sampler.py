@@ -17,7 +17,7 @@ from tests.systems import tiny_student, tiny_teacher
 
 import di4c
 from di4c.contracts import Draws, LentTeacher, Sampler
-from di4c.contracts.fingerprint import fingerprint
+from di4c.fingerprint import fingerprint
 from di4c.errors import DataError, TrainingError
 from di4c.evaluation.comparison import entrant
 from di4c.evaluation.generation import generate_batches

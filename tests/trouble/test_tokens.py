@@ -149,7 +149,7 @@ def test_trouble_04_a_mask_in_the_data_reaches_no_loss(token, told):
 
 def test_trouble_04_training_reads_checked_data(monkeypatch, tmp_path):
     """What the engine is given refuses a mask, whatever the data set is."""
-    import di4c.config.training as training
+    import di4c.pipeline.training as training
 
     data, given = Tokens([[4, 4, 4, 4]]), {}
     parts = type("Parts", (), {"data": data, "process": Absorbing(4, mask_index=4), "teacher": None, "objective": None})

@@ -18,18 +18,16 @@ from typing import Any
 import yaml
 
 from di4c.config.annotations import hints_of
-from di4c.config.check import PROVIDED
 from di4c.config.coerce import describe
-from di4c.config.construct import CONTRACTS, NESTED, arms_of
+from di4c.config.construct import arms_of, contract_of
 from di4c.config.eval_spec import EvalSpec
-from di4c.config.registry import KINDS, SINGULAR, SPEC_KEYS, Registry
-from di4c.config.spec import LoraSpec, Spec, StudentSpec
-from di4c.config.train_spec import TrainSpec
+from di4c.config.kinds import KINDS, NESTED
+from di4c.config.registry import Registry
+from di4c.config.spec import Spec, StudentSpec
+from di4c.engine.options import TrainOptions
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs/spec-reference.md"
-SIZES = frozenset({"process", "num_positions", "num_states", "num_classes", "data", "data_states"})
-"""What parts inside other parts are given by the framework."""
 
 INTRODUCTION = """# Spec reference
 
@@ -42,7 +40,7 @@ the spec's folder, `~` is the home folder. What shapes the result has no default
 
 MEANINGS = yaml.safe_load((ROOT / "tools/documents/spec_meanings.yaml").read_text(encoding="utf-8"))
 """{"KIND NAME", a section, or "any": {key: meaning}}."""
-SECTIONS = {"The whole": Spec, "train": TrainSpec, "student": StudentSpec, "eval": EvalSpec}
+SECTIONS = {"The whole": Spec, "train": TrainOptions, "student": StudentSpec, "eval": EvalSpec}
 
 
 @dataclass(frozen=True)
@@ -128,7 +126,7 @@ def type_of(name: str, annotation: Any) -> str:
     ]
     if kinds and NESTED.get(name) in kinds:
         told = {"latent": "λ sampler", "time": "time sampler", "estimator": "loss estimator"}.get(
-            SINGULAR[kinds[0]], SINGULAR[kinds[0]]
+            KINDS[kinds[0]].key, KINDS[kinds[0]].key
         )
         return f"a [{told}](#{kinds[0]})"
     if any(dataclasses.is_dataclass(arm) for arm in arms_of(annotation)):
@@ -179,8 +177,8 @@ def reference() -> str:
     ]
     registry = Registry.default()
     for kind in KINDS:
-        where = "`, `".join(SPEC_KEYS[kind].split(", "))
-        parts.append(f"## {kind}\n\nIn a spec: `{where}`. Contract: `di4c.contracts.{CONTRACTS[kind]}`.\n")
+        where, contract = "`, `".join(KINDS[kind].places), KINDS[kind].contract
+        parts.append(f"## {kind}\n\nIn a spec: `{where}`. Contract: `di4c.contracts.{contract}`.\n")
         parts += [
             part_text(kind, target.name, registry.resolve(kind, target.name)) for target in registry.targets(kind)
         ]
@@ -195,7 +193,7 @@ def part_text(kind: str, name: str, factory: Any) -> str:
 
 def options_of(kind: str, name: str, factory: Any) -> list[Row]:
     """The options of a part: what the framework itself gives is left out."""
-    return list(rows_of(f"{kind} {name}", factory, hidden=set(PROVIDED.get(kind, SIZES)) - NOT_GIVEN.get(kind, set())))
+    return list(rows_of(f"{kind} {name}", factory, hidden=KINDS[kind].provided - NOT_GIVEN.get(kind, set())))
 
 
 NOT_GIVEN = {"metrics": {"judge"}}
@@ -223,9 +221,7 @@ def unexplained() -> list[str]:
 
 
 def _kind_contracts() -> dict[str, type]:
-    from di4c import contracts
-
-    return {kind: getattr(contracts, name) for kind, name in CONTRACTS.items()}
+    return {kind: contract_of(kind) for kind in KINDS}
 
 
 def main() -> int:

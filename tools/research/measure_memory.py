@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[2]
@@ -66,8 +67,8 @@ def _train_here(job: Mapping) -> None:
         building.share_base = _with_a_copy(building.share_base)
     with tempfile.TemporaryDirectory() as folder:
         parts = building.build(spec, registry)
-        run = Run(Path(folder), seed=spec.seed)
-        trainer = Trainer(parts.objective, parts.data.split("train"), run, spec.train, spec.deepspeed)
+        run, options = Run(seed=spec.seed), replace(spec.train, run=Path(folder))
+        trainer = Trainer(parts.objective, parts.data.split("train"), run, options, spec.deepspeed)
         with trainer.batches() as batches:
             for _ in range(spec.train.steps):
                 trainer._update(batches)

@@ -11,6 +11,7 @@ from di4c_plugins.parameterisations.subs import Subs
 from tests.evaluation.conftest import PRETRAIN
 
 from di4c.config.check import check
+from di4c.config.construct import create
 from di4c.config.registry import Registry
 from di4c.config.spec import Spec
 from di4c.contracts import Draws, Prediction, Raw, Teacher
@@ -72,16 +73,16 @@ def checked(sampler, process) -> SpecError | None:
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=told)
 def test_trouble_25_every_pair_works_or_is_refused_by_check(sampler, process):
     refusal = checked(sampler, process)
-    made = REGISTRY.create("processes", process, {"data_states": STATES})
+    made = create(REGISTRY, "processes", process, {"data_states": STATES})
     teacher = Small(made)
     if refusal is None:
         check_sampler(
-            REGISTRY.create("samplers", sampler, {"process": made, "teacher": teacher}), teacher, num_classes=CLASSES
+            create(REGISTRY, "samplers", sampler, {"process": made, "teacher": teacher}), teacher, num_classes=CLASSES
         )
         return
     assert "eval.sampler" in str(refusal) and "Processes that fit: " in str(refusal) and "\n" not in str(refusal)
     with pytest.raises(SpecError):
-        REGISTRY.create("samplers", sampler, {"process": made, "teacher": teacher})
+        create(REGISTRY, "samplers", sampler, {"process": made, "teacher": teacher})
 
 
 def test_trouble_25_confidence_needs_a_schedule_only():
@@ -96,8 +97,8 @@ def test_trouble_25_confidence_needs_a_schedule_only():
 @pytest.mark.parametrize("scale", [1e3, 1e6, 1e30, 1e300])
 @pytest.mark.parametrize("name", ["maskgit", "halton"])
 def test_trouble_07_an_extreme_scale_is_greedy(name, scale):
-    process = REGISTRY.create("processes", "maskgit", {"data_states": STATES})
-    sampler = REGISTRY.create("samplers", {"name": name, "logit_scale": scale}, {"process": process})
+    process = create(REGISTRY, "processes", "maskgit", {"data_states": STATES})
+    sampler = create(REGISTRY, "samplers", {"name": name, "logit_scale": scale}, {"process": process})
     logits = Draws(0).normal(POSITIONS, STATES + 1)[0].float() - 4.0
     logits[:, process.mask_index] = 40.0
 
@@ -114,15 +115,15 @@ def test_trouble_07_an_extreme_scale_is_greedy(name, scale):
                                      {"guidance": math.inf}, {"guidance": math.nan}, {"guidance": 1e9}], ids=repr)  # fmt: skip
 @pytest.mark.parametrize("name", ["maskgit", "halton"])
 def test_trouble_07_scales_without_a_meaning_are_refused(name, options):
-    process = REGISTRY.create("processes", "maskgit", {"data_states": STATES})
+    process = create(REGISTRY, "processes", "maskgit", {"data_states": STATES})
     with pytest.raises(SpecError, match=next(iter(options))):
-        REGISTRY.create("samplers", {"name": name, **options}, {"process": process})
+        create(REGISTRY, "samplers", {"name": name, **options}, {"process": process})
 
 
 def test_trouble_08_a_prompt_stays_where_visible_tokens_are_drawn_anew():
     """64 known tokens of 256, a network that reads visible positions anew (`raw`)."""
-    process = REGISTRY.create("processes", "maskgit", {"data_states": STATES})
-    sampler = REGISTRY.create("samplers", {"name": "halton", "redraw": True}, {"process": process})
+    process = create(REGISTRY, "processes", "maskgit", {"data_states": STATES})
+    sampler = create(REGISTRY, "samplers", {"name": "halton", "redraw": True}, {"process": process})
     logits = Draws(0).normal(256, STATES + 1)[0].float()
 
     def denoiser(x_t, t, cond):
@@ -137,7 +138,7 @@ def test_trouble_08_a_prompt_stays_where_visible_tokens_are_drawn_anew():
 @pytest.mark.parametrize("name", ["absorbing", "maskgit", "mdlm"])
 def test_trouble_b19_a_raw_networks_mask_probability_is_shared_out(name):
     """Draws at s = 0 hold no mask, and their log-probabilities are p(v)/(1 − p(mask)), which sum to 1 over the data states."""
-    process = REGISTRY.create("processes", name, {"data_states": 2})
+    process = create(REGISTRY, "processes", name, {"data_states": 2})
     logits = torch.tensor([0.0, 1.0, 3.0])
     x_t = torch.full((2, 1), process.mask_index)
     prediction = Prediction.from_logits(logits.expand(2, 1, -1), x_t)

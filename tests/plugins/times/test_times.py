@@ -8,6 +8,7 @@ from di4c_plugins.times.discrete import Discrete
 from di4c_plugins.times.samplers import SplitTime, UniformTime
 from di4c_plugins.times.low_or_uniform import LowOrUniform
 
+from di4c.config.construct import plan
 from di4c.config.registry import Registry
 from di4c.draws import Draws
 from di4c.errors import RegistryError, SpecError
@@ -71,8 +72,7 @@ def test_a_split_without_a_grid_draws_as_ever():
 def test_a_law_is_named_by_law_in_a_spec():
     def made(entry):
         return (
-            Registry.default()
-            .plan("objectives", {"name": "nelbo", "time": entry}, {"teacher"}, "objective")
+            plan(Registry.default(), "objectives", {"name": "nelbo", "time": entry}, {"teacher"}, "objective")
             .nested["time"]
             .build({})
         )

@@ -7,6 +7,7 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
+from di4c.config.construct import create
 from di4c.config.registry import Registry
 from di4c.errors import CheckpointError, SpecError
 from di4c.testing import check_tokenizer
@@ -91,7 +92,7 @@ def published_folder(folder, tokenizer, **changes):
 
 
 def test_a_published_folder_needs_no_options(tmp_path, tokenizer):
-    loaded = Registry.default().create("tokenizers", {"name": "vqgan", "path": published_folder(tmp_path, tokenizer)})
+    loaded = create(Registry.default(), "tokenizers", {"name": "vqgan", "path": published_folder(tmp_path, tokenizer)})
     codes = torch.randint(10, (1, 9))
     torch.testing.assert_close(loaded.eval().decode(codes), tokenizer.decode(codes))
 
@@ -102,7 +103,7 @@ def test_an_export_needs_no_options(tmp_path, tokenizer):
     save_file(tokenizer.state_dict(), str(folder / "model.safetensors"))
     spec = {"task": "tokenizer", "objective": {"name": "vq", "tokenizer": {"name": "vqgan", **OPTIONS}}}
     (folder / "config.json").write_text(json.dumps({"spec": spec}))
-    loaded = Registry.default().create("tokenizers", {"name": "vqgan", "path": str(tmp_path / "run")})
+    loaded = create(Registry.default(), "tokenizers", {"name": "vqgan", "path": str(tmp_path / "run")})
     assert loaded.fingerprint() == tokenizer.fingerprint()
 
 
@@ -115,7 +116,7 @@ def test_a_folder_of_a_hub_repository(tmp_path, tokenizer, monkeypatch):
         return tmp_path / file.split("/")[-1] if name == "someone/models" else None
 
     monkeypatch.setattr(hub, "_fetch", fetch)
-    loaded = Registry.default().create("tokenizers", {"name": "vqgan", "path": "hub:someone/models/images/VQGAN"})
+    loaded = create(Registry.default(), "tokenizers", {"name": "vqgan", "path": "hub:someone/models/images/VQGAN"})
     assert loaded.fingerprint() == tokenizer.fingerprint()
     assert set(asked) == {("someone/models", "images/VQGAN/last.ckpt"), ("someone/models", "images/VQGAN/model.yaml")}
     with pytest.raises(CheckpointError, match="hub repository other/models has no file VQGAN/last.ckpt"):
@@ -130,8 +131,8 @@ def test_what_does_not_fit_is_told(tmp_path, tokenizer):
     folder = published_folder(tmp_path, tokenizer, n_embed=12)
     told = r"quantize.embedding.weight \(10, 3\), expected \(12, 3\)[\s\S]*num_codes"
     with pytest.raises(CheckpointError, match=told):
-        Registry.default().create("tokenizers", {"name": "vqgan", "path": folder})
+        create(Registry.default(), "tokenizers", {"name": "vqgan", "path": folder})
     with pytest.raises(CheckpointError, match="no tokenizer in .*nowhere"):
-        Registry.default().create("tokenizers", {"name": "vqgan", "path": str(tmp_path / "nowhere")})
+        create(Registry.default(), "tokenizers", {"name": "vqgan", "path": str(tmp_path / "nowhere")})
     with pytest.raises(SpecError, match="multiple of 2"):
         VQGAN(**(OPTIONS | {"image_size": 10}))

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from di4c.mixture.every_sample import every_sample
 from di4c.mixture.sums import Query, statistics
+from di4c.config.construct import create
 from di4c.config.registry import Registry
 from di4c.contracts import LossEstimator
 from di4c.errors import Di4CError
@@ -71,7 +72,7 @@ def registered() -> list[str]:
 
 
 def estimator_of(name: str) -> LossEstimator:
-    return Registry.default().create("loss_estimators", name, {})
+    return create(Registry.default(), "loss_estimators", name, {})
 
 
 def sweep(name: str, tables: Tables, cells: list[tuple[int, int]], number: int) -> dict[int, Moments]:

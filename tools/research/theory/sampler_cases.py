@@ -15,6 +15,7 @@ from theory.spaces import Predict, at, processes, teacher_of
 from torch import Tensor
 
 from di4c.mixture.student import MixtureStudent, mixture_denoiser
+from di4c.config.construct import create
 from di4c.config.registry import Registry
 from di4c.contracts import Denoiser, Draws, ForwardProcess, Sampler, Teacher
 
@@ -39,7 +40,7 @@ class Case:
 
 def made(name: str, process: ForwardProcess, teacher: Teacher | None = None, **options) -> Sampler:
     """The registered sampler of that name."""
-    return Registry.default().create("samplers", {"name": name, **options}, {"process": process, "teacher": teacher})
+    return create(Registry.default(), "samplers", {"name": name, **options}, {"process": process, "teacher": teacher})
 
 
 def every_case() -> list[Case]:

@@ -17,7 +17,6 @@ def train_spec(spec: Spec, *, resume: bool) -> Result:
         ranks.on_rank_zero(lambda: refuse_edited(spec, inner=False))
     parts = build(spec, Registry.default(spec.plugins))
     run = Run(
-        spec.train.run,
         seed=spec.seed,
         fingerprint=parts.data.fingerprint(),
         spec=spec.to_dict(),
