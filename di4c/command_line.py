@@ -73,6 +73,11 @@ def positive(most: float = math.inf) -> Callable[[str], float]:
     return convert
 
 
+def positives(text: str) -> list[float]:
+    """Numbers > 0 with commas between them."""
+    return [positive()(part) for part in text.split(",")]
+
+
 def path_argument(text: str) -> Path:
     """An argument that is a path; see `user_path`."""
     try:

@@ -7,10 +7,12 @@ import argparse
 import os
 import time
 from collections.abc import Callable
+from typing import Any
 
-from di4c.command_line import number, numbers, path_argument, positive
+from di4c.command_line import number, numbers, path_argument, positive, positives
 from di4c.engine.launchers import rank_environment
 from di4c.engine.reporting import reporting
+from di4c.errors import SpecError
 
 SECONDS_BETWEEN_LINES = 5
 SET = "changes eval or data of the runs' specs, e.g. eval.sampler.guidance=3; repeatable"
@@ -31,23 +33,39 @@ def evaluate(options: argparse.Namespace) -> None:
     from di4c.evaluation.ranks import launched_ranks
     from di4c.evaluation.table import print_table, terminal_table
 
+    curves = _frontier(options)
     with launched_ranks(options.device) as ranks:
         run = load(options.run, device=ranks.device, overrides=options.set)
         settings = settings_of(
             run.spec, steps=options.steps, mixture_sizes=options.mixture_sizes, samples=options.samples,
             seeds=options.seeds, batch_size=options.batch_size, metrics=options.metrics,
+            temperature=options.temperature, top_p=options.top_p,
         )  # fmt: skip
         runs = runs_in(options.run) if options.every_run else []
         also = load_also([*runs, *options.also], ranks.device, options.set)
         say = _progress() if ranks.first else lambda done, total, text: None
-        outcome = compare(run, settings, options.out, also=also, ranks=ranks, say=say, alone=options.alone)
+        outcome = compare(
+            run, settings, options.out, also=also, ranks=ranks, say=say, alone=options.alone, frontier=curves
+        )
         if outcome is not None:
             shown = outcome.rows, outcome.reference_values, outcome.higher_is_better
             print_table(terminal_table(*shown))
+            told = [] if outcome.frontier is None else outcome.frontier.told()
             print(
-                f"{finding(*shown)}\n"
-                f"{options.out}/eval.json, eval.csv, eval.png, grids/\nreport: {(options.out / 'report.html').resolve()}"
+                "\n".join([finding(*shown), *told, ""])
+                + f"{options.out}/eval.json, eval.csv, eval.png, grids/\nreport: {(options.out / 'report.html').resolve()}"
             )
+
+
+def _frontier(options: argparse.Namespace) -> Any:
+    """What --temperatures, --quality and --entropy ask for, or None. Raises SpecError."""
+    from di4c.evaluation.frontier import FrontierOptions
+
+    if options.temperatures is None:
+        if options.quality or options.entropy:
+            raise SpecError("--quality and --entropy are of the frontier; add --temperatures")
+        return None
+    return FrontierOptions(tuple(options.temperatures), options.quality, options.entropy)
 
 
 def _progress() -> Callable[[int, int, str], None]:
@@ -103,6 +121,15 @@ def _parser(prog: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--metrics", type=_words, metavar="NAME,NAME…", help="metrics to compute")
     parser.add_argument(
         "--temperature", type=positive(), metavar="T", help="of every prediction (the spec's eval.temperature, else 1)"
+    )
+    parser.add_argument(
+        "--temperatures", type=positives, metavar="T,T…", help="draw quality against entropy, e.g. 0.7,0.8,0.9,1.0"
+    )
+    parser.add_argument(
+        "--quality", metavar="NAME", help="of --temperatures: a measured value (the first that has a good way)"
+    )
+    parser.add_argument(
+        "--entropy", metavar="NAME", help="of --temperatures (the sequences' entropy, else the positions')"
     )
     parser.add_argument(
         "--top-p", type=positive(1), metavar="P", help="draw among the likeliest states (the spec's eval.top_p, else 1)"

@@ -16,6 +16,8 @@ from di4c.contracts import DataSource, Metric, Tempering
 from di4c.engine.run_folder import code_commit, environment
 from di4c.errors import DataError, SpecError
 from di4c.evaluation.cells import CellStore, write_atomically, writing
+from di4c.evaluation.frontier import Frontier, FrontierOptions, measured_frontier
+from di4c.evaluation.frontier_plot import frontier_figure
 from di4c.evaluation.loaded import LoadedModel, inner_runs, load
 from di4c.evaluation.models import MixtureSize
 from di4c.evaluation.plots import metrics_figure, training_figure
@@ -38,6 +40,7 @@ class Outcome:
     reference_values: dict[str, dict[str, float]]
     higher_is_better: dict[str, bool | None]
     folder: Path
+    frontier: Frontier | None = None
 
 
 def _silent(done: int, total: int, text: str) -> None:
@@ -68,19 +71,23 @@ def compare(
     ranks: Ranks,
     say: Progress,
     alone: bool = False,
+    frontier: FrontierOptions | None = None,
 ) -> Outcome | None:
     """Measures the run, its teacher and further models, and writes everything to `out`. Collective; None but on rank 0.
 
     What an interrupted call has finished is not done again. alone: a student without its teacher, which then need not be at hand.
+    frontier: quality against entropy over temperatures too.
     """
     sweep = sweep_of(run, settings, out / "cells", ranks, say)
-    measured = sweep.run(entrants(run, settings.mixture_sizes, also, alone=alone))
+    compared = entrants(run, settings.mixture_sizes, also, alone=alone)
+    measured = sweep.run(compared)
+    curves = None if frontier is None else measured_frontier(sweep, compared, settings.top_p, frontier)
     if not ranks.first:
         return None
     by_seed = sweep.reference_values()
     reference_values = {name: spread(values[name] for values in by_seed) for name in by_seed[0]}
     directions = {name: better for m in measured for name, better in m.higher_is_better.items()}
-    outcome = Outcome(rows_of(measured), reference_values, directions, out)
+    outcome = Outcome(rows_of(measured), reference_values, directions, out, curves)
     with writing(out):
         _write(outcome, run, settings, also, _copied_grids(measured, out), [metric for _, metric in sweep.metrics])
     return outcome
@@ -181,12 +188,16 @@ def _write(
         rows,
         reference_values=reference_values,
         higher_is_better=outcome.higher_is_better,
+        frontier=None if outcome.frontier is None else dataclasses.asdict(outcome.frontier),
         settings=shown,
         spec=spec,
         commit=code_commit(),
         versions=made["versions"],
     )
     write_csv(out / "eval.csv", rows)
+    frontier_plot = None if outcome.frontier is None else frontier_figure(outcome.frontier, reference_values)
+    if frontier_plot is not None:
+        write_atomically(out / "frontier.png", frontier_plot)
     plot = metrics_figure(rows, reference_values, outcome.higher_is_better)
     write_atomically(out / "eval.png", plot)
     Report(
@@ -195,6 +206,7 @@ def _write(
         reference_values=reference_values,
         higher_is_better=outcome.higher_is_better,
         plot=plot,
+        frontier=None if frontier_plot is None else (frontier_plot, outcome.frontier),
         grids=grids,
         data_grid=_data_grid(run.data, out) if grids else None,
         curves=training_figure(_curves(run, also)),

@@ -25,12 +25,12 @@ def metrics_figure(
 ) -> bytes:
     """A PNG: one panel a metric, the metric against steps, a line a model and mixture size, bands of one std, reference_values dashed."""
     names = metric_names(rows)
-    figure, panels = _panels(len(names))
+    figure, panels = panels_of(len(names))
     for axes, name in zip(panels, names, strict=True):
         _draw_metric(axes, name, rows, reference_values.get(name))
         axes.set_title(_title(name, higher_is_better.get(name, False)), fontsize=10.5, color=INK, loc="left")
-    _legend(figure, panels)
-    return _png(figure)
+    legend_above(figure, panels)
+    return png(figure)
 
 
 def training_figure(curves: Mapping[str, Path]) -> bytes | None:
@@ -39,7 +39,7 @@ def training_figure(curves: Mapping[str, Path]) -> bytes | None:
     columns = list(dict.fromkeys(key for values in series.values() for key in values))
     if not columns:
         return None
-    figure, panels = _panels(len(columns), height=2.3)
+    figure, panels = panels_of(len(columns), height=2.3)
     styles = looks([(name, None) for name in series])
     for axes, column in zip(panels, columns, strict=True):
         for name, values in series.items():
@@ -49,8 +49,8 @@ def training_figure(curves: Mapping[str, Path]) -> bytes | None:
         axes.locator_params(axis="x", nbins=5, integer=True)
         quiet_axes(axes)
         axes.set_title(column.replace("_", " "), fontsize=9.5, color=INK, loc="left")
-    _legend(figure, panels)
-    return _png(figure)
+    legend_above(figure, panels)
+    return png(figure)
 
 
 def read_curves(path: Path) -> dict[str, tuple[list[int], list[float]]]:
@@ -104,7 +104,8 @@ def _scale(axes: Any, values: Sequence[float]) -> None:
         axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _panels(count: int, height: float = 3.0) -> tuple[Any, list[Any]]:
+def panels_of(count: int, height: float = 3.0, label: str = "steps") -> tuple[Any, list[Any]]:
+    """A figure and its `count` axes, the label below the lowest."""
     from matplotlib.figure import Figure
 
     columns = min(count, COLUMNS)
@@ -115,11 +116,11 @@ def _panels(count: int, height: float = 3.0) -> tuple[Any, list[Any]]:
         axes.set_visible(False)
     for i, axes in enumerate(grid[:count]):
         if i + columns >= count:
-            axes.set_xlabel("steps", fontsize=9.5, color=FAINT)
+            axes.set_xlabel(label, fontsize=9.5, color=FAINT)
     return figure, list(grid[:count])
 
 
-def _legend(figure: Any, panels: Sequence[Any]) -> None:
+def legend_above(figure: Any, panels: Sequence[Any]) -> None:
     """One legend for all panels, above them."""
     found: dict[str, Any] = {}
     for axes in panels:
@@ -142,7 +143,8 @@ def _float(text: str) -> float:
         return math.nan
 
 
-def _png(figure: Any) -> bytes:
+def png(figure: Any) -> bytes:
+    """The figure as a PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI, facecolor="white")
     return buffer.getvalue()

@@ -10,6 +10,7 @@ from typing import Any
 from di4c.contracts import Metric
 from di4c.evaluation.cells import write_atomically
 from di4c.evaluation.finding import finding
+from di4c.evaluation.frontier import Frontier
 from di4c.evaluation.page import facts, folded, image, page, sample_figure, section
 from di4c.evaluation.sweep import told_steps
 from di4c.evaluation.table import REFERENCE, Row, is_better, metric_names, model_label, number, plain, ratio
@@ -39,6 +40,7 @@ class Report:
     curves: bytes | None
     spec: str
     facts: Sequence[tuple[str, str]]
+    frontier: tuple[bytes, Frontier] | None = None
     metrics: Sequence[Metric] = field(default_factory=tuple)
 
     def html(self) -> str:
@@ -52,6 +54,7 @@ class Report:
             section(
                 "Quality against steps", image(self.plot, "each metric against the number of steps"), self._plot_note()
             ),
+            self._frontier(),
             section("All numbers", self._table(), self._table_note()),
             self._samples(),
             section("Training", image(self.curves, "training curves")) if self.curves else "",
@@ -148,6 +151,20 @@ class Report:
         return [
             _columns([sample_figure(p, model_label(*key), told_steps(n)) for key, n, p in line if p]) for line in lines
         ]
+
+    def _frontier(self) -> str:
+        """Quality against entropy, and whose curves are reached."""
+        if self.frontier is None:
+            return ""
+        plot, curves = self.frontier
+        lines = "".join(f"<li>{escape(line)}</li>" for line in curves.told())
+        note = (
+            '<p class="note">A point a temperature, filled at the one nearest to 1; star: training data. A model reaches a curve of the '
+            "teacher if, at the entropies of that curve’s points that it spans, its value, interpolated between its points, is in the "
+            "mean no worse than the teacher’s by more than the spread over sampling seeds.</p>"
+        )
+        picture = image(plot, f"{curves.quality} against {curves.entropy}")
+        return section("Quality against entropy", picture, f"<ul>{lines}</ul>" if lines else "", note)
 
     def _plot_note(self) -> str:
         return '<p class="note">Bands: one standard deviation over sampling seeds. Dashed: real training data in place of samples.</p>'
