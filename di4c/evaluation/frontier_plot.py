@@ -18,7 +18,7 @@ def frontier_figure(frontier: Frontier, reference_values: Mapping[str, Mapping[s
     A point a temperature, the one nearest to 1 filled; training data a star.
     """
     steps = sorted({row["steps"] for row in frontier.rows if row["model"] != REFERENCE}) or [0]
-    figure, axes_of = panels_of(len(steps), height=3.4, label=plain(frontier.entropy))
+    figure, axes_of = panels_of(len(steps), height=3.4, label=plain(frontier.entropy), few=True)
     teacher = sorted({row["steps"] for row in frontier.rows if row["model"] == REFERENCE})
     others = list(dict.fromkeys((r["model"], r["mixture_size"]) for r in frontier.rows if r["model"] != REFERENCE))
     styles = looks(others)

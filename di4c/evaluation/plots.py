@@ -104,12 +104,12 @@ def _scale(axes: Any, values: Sequence[float]) -> None:
         axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def panels_of(count: int, height: float = 3.0, label: str = "steps") -> tuple[Any, list[Any]]:
-    """A figure and its `count` axes, the label below the lowest."""
+def panels_of(count: int, height: float = 3.0, label: str = "steps", few: bool = False) -> tuple[Any, list[Any]]:
+    """A figure and its `count` axes, the label below the lowest; few: four of them in two lines of two."""
     from matplotlib.figure import Figure
 
-    columns = min(count, COLUMNS)
-    lines = -(-count // COLUMNS)
+    columns = 2 if count == 4 and few else min(count, COLUMNS)
+    lines = -(-count // columns)
     figure = Figure(figsize=(3.9 * columns, height * lines + 0.5), layout="constrained")
     grid = figure.subplots(lines, columns, squeeze=False).flatten()
     for axes in grid[count:]:

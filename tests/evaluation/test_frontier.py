@@ -106,7 +106,11 @@ def test_a_run_and_its_teacher_over_temperatures_cell_by_cell(tmp_path, monkeypa
         )
 
     found = go(FrontierOptions((1.0, 0.5))).frontier
-    assert (found.quality, found.entropy, found.higher_is_better) == ("covariance_error", "position_entropy_nats", False)
+    assert (found.quality, found.entropy, found.higher_is_better) == (
+        "covariance_error",
+        "position_entropy_nats",
+        False,
+    )
     assert (
         len(found.rows) == 2 * 2 * 2
         and len(found.reached) == 2 * 2
