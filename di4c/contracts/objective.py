@@ -21,7 +21,8 @@ class Objective(nn.Module):
     data's `num_positions`, `num_states`, `num_classes`; `open_split` gives the training split, for examples besides the batch. With task
     `tokenizer` there are sizes and split alone.
     `model` is the submodule that is exported. `teacher`, if there is one, is called but not trained: the engine moves or shards
-    it. Every rank makes the same calls of parametrised modules whatever it draws.
+    it. Every rank makes the same calls of parametrised modules whatever it draws. Parameters outside `model` may be trained too: see
+    `apart` and `rests`.
     """
 
     model: nn.Module
@@ -30,6 +31,20 @@ class Objective(nn.Module):
     def teacher(self) -> Teacher | None:
         """The frozen teacher, no submodule."""
         return None
+
+    def apart(self, name: str) -> bool:
+        """Whether the trainable parameter of that name is trained beside the model (a critic's, say).
+
+        Such parameters are optimised and checkpointed like the others, but neither averaged nor exported.
+        """
+        return not name.startswith("model.")
+
+    def rests(self, step: int) -> bool:
+        """Whether a step leaves the model's parameters, and what the optimizer knows of them, as they are: only those apart move.
+
+        The loss of such a step still reaches every parameter, with a gradient of zero where it rests. A function of the step alone.
+        """
+        return False
 
     def device_settings(self, device: torch.device) -> dict[str, int]:
         """What the objective would choose by the device alone. The ranks agree on the least, and a run keeps its own on any other device."""

@@ -2,7 +2,7 @@
 
     RUN/checkpoints/step-00000500/
         model.safetensors       trained parameters (float32), frozen parameters and buffers
-        ema.safetensors         averaged parameters, if the run has an average
+        ema.safetensors         averaged parameters of the model, if the run has an average
         optimizer.safetensors   "exp_avg/NAME" and so on
         state.json              step, scalars, fingerprint of the data, how it was trained
         manifest.json           size and sha256 of each of the above
@@ -14,7 +14,7 @@ A folder bears its final name only once it is complete and on disk.
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,7 +138,10 @@ def restore(checkpoint: Checkpoint, shards: Shards, average: MovingAverage | Non
         for key, tensors in shards.moments().items():
             for name in shards.names:
                 shards.assign(tensors, name, _entry(file, f"{key}/{name}", path))
-    shards.set_step_count(checkpoint.state["optimizer_steps"])
+    state = checkpoint.state
+    shards.set_step_count(
+        state["optimizer_steps"], beside=state.get("optimizer_steps_beside", state["optimizer_steps"])
+    )
     if average is not None:
         _restore_average(path, shards, average)
 
@@ -147,7 +150,7 @@ def _restore_average(path: Path, shards: Shards, average: MovingAverage) -> None
     """From the checkpoint's average, or from its weights if it has none."""
     file = path / "ema.safetensors"
     with safe_open(file if file.exists() else path / "model.safetensors", "pt") as source:
-        for name in shards.names:
+        for name in average.names:
             shards.assign(average.tensors, name, source.get_tensor(name))
 
 
@@ -173,19 +176,20 @@ def _entry(file: Any, name: str, path: Path) -> Tensor:
 def _files(shards: Shards, average: MovingAverage | None) -> Iterator[tuple[str, list[Entry], Iterator[Tensor]]]:
     """(file name, entries, tensors) of a checkpoint's weights; reading the tensors is collective."""
     buffers = _persistent_buffers(shards)
-    weights = _entries(shards, "")
+    weights = _entries(shards.names, shards, "")
     extra = [(n, p.dtype, tuple(getattr(p, "ds_shape", p.shape))) for n, p in shards.frozen.items()]
     extra += [(n, b.dtype, tuple(b.shape)) for n, b in buffers.items()]
     yield "model.safetensors", weights + extra, _model_tensors(shards, buffers)
     if average is not None:
-        yield "ema.safetensors", weights, (shards.full(average.tensors, name) for name in shards.names)
+        entries = _entries(average.names, shards, "")
+        yield "ema.safetensors", entries, (shards.full(average.tensors, name) for name in average.names)
     moments = shards.moments()
-    entries = [entry for key in moments for entry in _entries(shards, f"{key}/")]
+    entries = [entry for key in moments for entry in _entries(shards.names, shards, f"{key}/")]
     yield "optimizer.safetensors", entries, (shards.full(t, n) for t in moments.values() for n in shards.names)
 
 
-def _entries(shards: Shards, prefix: str) -> list[Entry]:
-    return [(prefix + n, torch.float32, shards.shapes[n]) for n in shards.names]
+def _entries(names: Iterable[str], shards: Shards, prefix: str) -> list[Entry]:
+    return [(prefix + n, torch.float32, shards.shapes[n]) for n in names]
 
 
 def _model_tensors(shards: Shards, buffers: dict[str, Tensor]) -> Iterator[Tensor]:

@@ -19,7 +19,7 @@ from di4c.engine.checkpoint import Checkpoint
 from di4c.engine.files import replace_folder, sync_folder, write_bytes
 
 PREFIX = "model."
-"""Of an objective only this submodule is exported."""
+"""Of an objective only this submodule is exported, without what is trained beside the model inside it."""
 
 
 def export(
@@ -94,7 +94,9 @@ def _exported(checkpoint: Checkpoint) -> tuple[dict[str, Path], dict[str, str]]:
             with safe_open(file, "pt") as archive:
                 source |= {n: file for n in archive.keys()}
     aliases = {n: n for n in source} | checkpoint.state["aliases"]
-    return source, {a[len(PREFIX) :]: n for a, n in sorted(aliases.items()) if a.startswith(PREFIX)}
+    beside = set(checkpoint.state.get("beside", ()))
+    exported = {a: n for a, n in sorted(aliases.items()) if a.startswith(PREFIX) and n not in beside}
+    return source, {a[len(PREFIX) :]: n for a, n in exported.items()}
 
 
 def _write_model(path: Path, source: dict[str, Path], names: dict[str, str]) -> None:

@@ -103,10 +103,13 @@ class Trainer:
         self.run, self.options = run, options
         self.record: RunFolder | None = None
         self.step, self.lr = 0, 0.0
+        self.rested = 0
+        """Steps so far in which the model rested."""
         self.device = ranks.start()
         self.micro, self.accumulation = options.micro_batches(ranks.world_size())
         self.first = ranks.rank() * self.micro * self.accumulation
         self.aliases = tied_names(objective)
+        self.beside = [n for n, p in objective.named_parameters() if p.requires_grad and objective.apart(n)]
         self.stream = ExampleStream(split, run.seed, batch_size=options.batch_size)
         self.examples = insert_example_dropout(objective)
         preparation = Draws(run.seed, path=("prepare",), device=self.device)
@@ -179,14 +182,17 @@ class Trainer:
             micro_batches.append(self._backward(*batches.next()))
         skip = self.guard.should_skip(self.step)
         factor = lr_factor(self.step, self.options.steps, self.options.schedule)
-        self.lr = 0.0 if skip else self.options.optimizer.lr * factor
-        set_learning_rate(self.engine.optimizer, self.lr)
+        self.lr, resting = 0.0 if skip else self.options.optimizer.lr * factor, self.engine.module.rests(self.step)
+        set_learning_rate(self.engine.optimizer, self.lr, resting=resting)
         self.engine.step()
         self.step += 1
+        if resting:
+            self.rested += 1
+            self.shards.set_step_count(self.step - self.rested, beside=self.step)
         if skip:
             return
-        if self.average is not None:
-            self.average.update(self.step)
+        if self.average is not None and not resting:
+            self.average.update(self.step - self.rested)
         for terms in micro_batches:
             self.means.add(terms, self.micro * ranks.world_size())
 
@@ -243,7 +249,8 @@ class Trainer:
 
     def _state(self) -> dict[str, Any]:
         return {
-            "step": self.step, "optimizer_steps": self.step, "seed": self.run.seed, "fingerprint": self.run.fingerprint,
+            "step": self.step, "optimizer_steps": self.step - self.rested, "optimizer_steps_beside": self.step,
+            "seed": self.run.seed, "fingerprint": self.run.fingerprint, "beside": self.beside,
             "world_size": ranks.world_size(), "zero_stage": int(self.engine.zero_optimization_stage()),
             "precision": self.options.precision, "batch_size": self.options.batch_size, "aliases": self.aliases,
             "window": self.means.state(),
@@ -265,6 +272,7 @@ class Trainer:
         checkpoints.restore(found, self.shards, self.average)
         self.means.load(found.state["window"])
         self.step = self.engine.global_steps = found.step
+        self.rested = found.step - found.state["optimizer_steps"]
         self.engine.global_samples = found.step * self.options.batch_size
         self.reporter.say(f"resumed from {found.path} (step {self.step})")
         return found

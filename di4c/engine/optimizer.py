@@ -1,37 +1,39 @@
-"""AdamW with learning-rate multipliers as parameter groups."""
+"""AdamW with parameter groups: learning-rate multipliers, betas of their own, and what is trained beside the model."""
+
+from collections.abc import Iterable, Mapping
 
 import torch
-from torch import nn
 
+from di4c.contracts.objective import Objective
 from di4c.engine.options import OptimizerOptions
 from di4c.errors import SpecError
 
+STILL = (1 - 1e-12, 1 - 1e-12)
+"""Betas that leave float32 moments bit for bit as they are under a zero gradient; 1 would divide by zero."""
 
-def parameter_groups(module: nn.Module, options: OptimizerOptions) -> list[dict]:
-    """The trainable parameters by learning-rate multiplier: [{"params", "lr_multiplier"}], in the order of definition.
 
-    Where several multipliers' names occur in a parameter's name their factors multiply. Raises SpecError for a
-    multiplier that matches no parameter.
+def parameter_groups(objective: Objective, options: OptimizerOptions) -> list[dict]:
+    """The trainable parameters [{"params", "lr_multiplier", "betas", "apart"}], in the order of definition.
+
+    Parameters of a group have the same multiplier and betas, and are all the model's or all beside it. Where several multipliers'
+    names occur in a parameter's name their factors multiply; of betas the last counts. Raises SpecError for a name that matches no
+    parameter.
     """
-    groups: dict[float, list[nn.Parameter]] = {}
-    unmatched = set(options.lr_multipliers)
-    names = []
-    for name, parameter in module.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        names.append(name)
-        factor = 1.0
+    trained = {name: p for name, p in objective.named_parameters() if p.requires_grad}
+    for key in ("lr_multipliers", "betas_of"):
+        _check_named(getattr(options, key), trained, key)
+    groups: dict[tuple, list] = {}
+    for name, parameter in trained.items():
+        factor, betas = 1.0, tuple(options.betas)
         for part, multiplier in options.lr_multipliers.items():
-            if part in name:
-                factor *= multiplier
-                unmatched.discard(part)
-        groups.setdefault(factor, []).append(parameter)
-    if unmatched:
-        raise SpecError(
-            f"train.optimizer.lr_multipliers: no trainable parameter's name contains {sorted(unmatched)[0]!r}; "
-            f"the names begin {', '.join(names[:8])}"
-        )
-    return [{"params": params, "lr_multiplier": factor} for factor, params in groups.items()]
+            factor *= multiplier if part in name else 1.0
+        for part, own in options.betas_of.items():
+            betas = tuple(own) if part in name else betas
+        groups.setdefault((factor, betas, objective.apart(name)), []).append(parameter)
+    return [
+        {"params": params, "lr_multiplier": factor, "betas": betas, "own_betas": betas, "apart": apart}
+        for (factor, betas, apart), params in groups.items()
+    ]
 
 
 def build_optimizer(groups: list[dict], options: OptimizerOptions) -> torch.optim.Optimizer:
@@ -41,7 +43,18 @@ def build_optimizer(groups: list[dict], options: OptimizerOptions) -> torch.opti
     )
 
 
-def set_learning_rate(optimizer, lr: float) -> None:
-    """Gives every group `lr` times its multiplier."""
+def set_learning_rate(optimizer, lr: float, *, resting: bool = False) -> None:
+    """Gives every group `lr` times its multiplier; resting: those of the model are held still, weights and moments."""
     for group in optimizer.param_groups:
-        group["lr"] = lr * group.get("lr_multiplier", 1.0)
+        still = resting and not group["apart"]
+        group["lr"] = 0.0 if still else lr * group["lr_multiplier"]
+        group["betas"] = STILL if still else group["own_betas"]
+
+
+def _check_named(parts: Mapping[str, object], names: Iterable[str], key: str) -> None:
+    for part in sorted(parts):
+        if not any(part in name for name in names):
+            raise SpecError(
+                f"train.optimizer.{key}: no trainable parameter's name contains {part!r}; "
+                f"the names begin {', '.join(list(names)[:8])}"
+            )

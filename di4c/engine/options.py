@@ -14,13 +14,16 @@ def _require(condition: bool, key: str, found: object, allowed: str) -> None:
 
 @dataclass(frozen=True)
 class OptimizerOptions:
-    """AdamW. lr_multipliers: {part of a parameter's name: factor on its learning rate}, e.g. {"head.": 5.0}."""
+    """AdamW. lr_multipliers: {part of a parameter's name: factor on its learning rate}, e.g. {"head.": 5.0}; betas_of: {part of a
+    parameter's name: betas of its own}.
+    """
 
     lr: float
     betas: tuple[float, float]
     weight_decay: float
     eps: float = 1e-8
     lr_multipliers: dict[str, float] = field(default_factory=dict)
+    betas_of: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def __post_init__(self):
         _require(self.lr > 0, "train.optimizer.lr", self.lr, "a number > 0")
@@ -29,6 +32,8 @@ class OptimizerOptions:
         _require(self.eps > 0, "train.optimizer.eps", self.eps, "a number > 0")
         for name, factor in self.lr_multipliers.items():
             _require(factor >= 0, f"train.optimizer.lr_multipliers.{name}", factor, "a number ≥ 0")
+        for name, betas in self.betas_of.items():
+            _require(all(0 <= b < 1 for b in betas), f"train.optimizer.betas_of.{name}", betas, "two numbers in [0, 1)")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ tensors once; EMA, checkpoints and resumption then need no stage of their own, s
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import deepspeed
 import torch
@@ -122,14 +123,22 @@ class Shards:
             if not self.optimizer.state.get(master):
                 self._empty_step(master)
 
-    def set_step_count(self, steps: int) -> None:
-        """Tells the optimizer how many updates it has made (bias correction)."""
-        holders = [self.optimizer.state[m] for m in self.masters()] + list(self.optimizer.param_groups)
-        for holder in holders:
+    def set_step_count(self, steps: int, *, beside: int) -> None:
+        """Tells the optimizer how many updates it has made (bias correction), of the model and of what is trained beside it."""
+        masters, groups = self.masters(), self.optimizer.param_groups
+        holders = [(self.optimizer.state[m], i in self.tensors_beside) for i, m in enumerate(masters)]
+        for holder, is_apart in holders + [(group, group["apart"]) for group in groups]:
+            count = beside if is_apart else steps
             if torch.is_tensor(holder.get("step")):
-                holder["step"].fill_(steps)
+                holder["step"].fill_(count)
             elif "step" in holder:
-                holder["step"] = steps
+                holder["step"] = count
+
+    @cached_property
+    def tensors_beside(self) -> set[int]:
+        """Which of the masters hold what is trained beside the model; no master holds both."""
+        groups = self.optimizer.param_groups
+        return {i for i, m in enumerate(self.masters()) if groups[self._group_of(m)]["apart"]}
 
     def _empty_step(self, master: Tensor) -> None:
         groups = self.optimizer.param_groups

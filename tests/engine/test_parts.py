@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from di4c.contracts import Batch, Split
+from di4c.contracts import Batch, Objective, Split
 from di4c.engine.archive import write_safetensors
 from di4c.engine.files import sha256_of
 from di4c.engine.deepspeed_config import deepspeed_config
@@ -103,13 +103,32 @@ def test_running_means_continue_from_their_state():
     assert expected["loss"] == pytest.approx(torch.cat([t["loss"] for t in terms]).mean().item())
 
 
-def test_multipliers_become_parameter_groups():
-    model = nn.ModuleDict({"trunk": nn.Linear(2, 2), "head": nn.Linear(2, 2)})
-    model["trunk"].bias.requires_grad_(False)
-    groups = parameter_groups(model, OptimizerOptions(**ADAMW, lr_multipliers={"head": 5.0, "weight": 2.0}))
-    assert {g["lr_multiplier"]: len(g["params"]) for g in groups} == {2.0: 1, 10.0: 1, 5.0: 1}
-    with pytest.raises(SpecError, match="'hed'"):
-        parameter_groups(model, OptimizerOptions(**ADAMW, lr_multipliers={"hed": 5.0}))
+class Layers(Objective):
+    def __init__(self):
+        super().__init__()
+        self.model = nn.ModuleDict({"trunk": nn.Linear(2, 2), "head": nn.Linear(2, 2)})
+        self.model["trunk"].bias.requires_grad_(False)
+        self.critic = nn.Linear(2, 2)
+
+    def forward(self, batch, draws, step):
+        raise NotImplementedError
+
+
+def test_multipliers_and_betas_become_parameter_groups():
+    options = OptimizerOptions(**ADAMW, lr_multipliers={"head": 5.0, "weight": 2.0}, betas_of={"critic": (0.0, 0.9)})
+    groups = parameter_groups(Layers(), options)
+    own = tuple(options.betas)
+    assert [(g["lr_multiplier"], g["betas"], g["apart"], len(g["params"])) for g in groups] == [
+        (2.0, own, False, 1),
+        (10.0, own, False, 1),
+        (5.0, own, False, 1),
+        (2.0, (0.0, 0.9), True, 1),
+        (1.0, (0.0, 0.9), True, 1),
+    ]
+    with pytest.raises(SpecError, match="lr_multipliers: no trainable parameter's name contains 'hed'"):
+        parameter_groups(Layers(), OptimizerOptions(**ADAMW, lr_multipliers={"hed": 5.0}))
+    with pytest.raises(SpecError, match="betas_of: no trainable parameter's name contains 'hed'"):
+        parameter_groups(Layers(), OptimizerOptions(**ADAMW, betas_of={"hed": (0.0, 0.9)}))
 
 
 def test_batches_divide_over_ranks_or_are_refused():
