@@ -13,7 +13,7 @@ from di4c.config.construct import create
 from di4c.config.fitting import check_head, check_takes_student
 from di4c.config.registry import Registry
 from di4c.config.spec import Spec
-from di4c.config.trained import TrainedRun, trained_entry
+from di4c.config.trained import TrainedRun, run_folder, trained_entry, trained_run
 from di4c.contracts import (
     DataSource,
     Draws,
@@ -25,10 +25,11 @@ from di4c.contracts import (
     Sampler,
     Teacher,
 )
-from di4c.engine.carried import Carried
+from di4c.engine.carried import Carried, read_carried
 from di4c.engine.exported import load_into
 from di4c.engine.shared_base import share_base
 from di4c.errors import SpecError, located
+from di4c.fingerprint import fingerprint
 from di4c.mixture.student import MixtureStudent
 
 
@@ -64,10 +65,16 @@ class Parts:
 
 
 def build(
-    spec: Spec, registry: Registry, *, weights: bool = True, data: DataSource | DataShape | Carried | None = None
+    spec: Spec,
+    registry: Registry,
+    *,
+    weights: bool = True,
+    data: DataSource | DataShape | Carried | None = None,
+    start: bool = True,
 ) -> Parts:
     """Every part of a run, on the CPU.
 
+    start: whether the student is given the weights that `student.start` names, which a resumed run has no use for.
     With weights=False a skeleton to load an export into: entries as they stand (see `portable`), no objective, and a
     teacher whose constructor takes `weights` is told not to read any. `data` stands in for the data set, if given.
     """
@@ -80,6 +87,9 @@ def build(
     if spec.task == "distill":
         latent = build_latent(spec, registry)
         student = build_student(spec, registry, teacher, latent)
+        if start and weights and spec.student.start is not None:
+            with located(spec.source):
+                load_start(spec, student, latent, process, DataShape.of(data))
     parts = Parts(data, process, teacher, student, latent, None)
     return dataclasses.replace(parts, objective=build_objective(spec, registry, parts)) if weights else parts
 
@@ -160,12 +170,47 @@ def build_student(spec: Spec, registry: Registry, teacher: Teacher, latent: Lamb
     )
 
 
+def load_start(
+    spec: Spec, student: MixtureStudent, latent: LambdaSampler, process: ForwardProcess, shape: DataShape
+) -> None:
+    """Gives the student the weights of the trained one that `student.start` names.
+
+    Raises SpecError unless that one is a student of data of the same shape, of the same process, law of λ and head, and CheckpointError
+    unless its network is this one.
+    """
+    run = run_folder(spec.student.start.run, "student.start.run")
+    trained = trained_run(run, "student.start.run")
+    where = f"student.start.run: {run}"
+    if not trained.is_student:
+        raise SpecError(
+            f"{where} is a run of task {trained.spec.get('task')!r}; a student starts from a run of `distill`"
+        )
+    other = Spec.from_dict(trained.spec, source=str(trained.folder / "config.json"))
+    found = DataShape.of(read_carried(trained.folder) or shape)
+    if found != shape:
+        raise SpecError(f"{where} was trained on {found}, but the data here have {shape}")
+    names = Registry.default(other.plugins)
+    parts = {"process": (build_process(other, names, shape), process), "latent": (build_latent(other, names), latent)}
+    for what, (theirs, ours) in parts.items():
+        if fingerprint(theirs) != fingerprint(ours):
+            raise SpecError(
+                f"{where} was trained with {what} {getattr(other, what)}, but it is {getattr(spec, what)} here"
+            )
+    if other.student.head != spec.student.head:
+        raise SpecError(f"{where} has student.head {other.student.head}, but it is {spec.student.head} here")
+    load_into(student, trained.folder)
+
+
 def build_objective(spec: Spec, registry: Registry, parts: Parts) -> Objective:
     """The objective of `objective:`, given the parts by the names of its constructor's parameters."""
     shape = DataShape.of(parts.data)
     provided = {key: value for key, value in vars(parts).items() if value is not None and key != "data"} | vars(shape)
     provided["open_split"] = lambda: parts.data.checked_split("train", parts.process)
-    return _create(spec, registry, "objectives", spec.objective, "objective", provided)
+    if parts.process is None:
+        return _create(spec, registry, "objectives", spec.objective, "objective", provided)
+    inside = provided | {"num_states": parts.process.num_states}  # of the networks that it has of its own
+    with _seeded(spec.seed, "objective"):
+        return _create(spec, registry, "objectives", spec.objective, "objective", provided, inside)
 
 
 def build_sampler(
@@ -205,7 +250,10 @@ def shares_base(spec: Spec) -> bool:
 
 
 def portable(spec: Spec, teacher: Teacher | None) -> Spec:
-    """The spec that rebuilds the architecture alone: the teacher's entry names no file of weights, unless it is a shared base."""
+    """The spec that rebuilds the architecture alone: the teacher's entry names no file of weights, unless it is a shared base, and no
+    run that the student started from."""
+    if spec.student is not None:
+        spec = dataclasses.replace(spec, student=dataclasses.replace(spec.student, start=None))
     if teacher is None or shares_base(spec):
         return spec
     entry, trained = trained_entry(spec.teacher)
@@ -214,9 +262,17 @@ def portable(spec: Spec, teacher: Teacher | None) -> Spec:
     return dataclasses.replace(spec, teacher=teacher.portable_entry(teacher.resolved_entry(entry)))
 
 
-def _create(spec: Spec, registry: Registry, kind: str, entry: Mapping, where: str, provided: dict[str, Any]) -> Any:
+def _create(
+    spec: Spec,
+    registry: Registry,
+    kind: str,
+    entry: Mapping,
+    where: str,
+    provided: dict[str, Any],
+    inside: dict[str, Any] | None = None,
+) -> Any:
     with located(spec.source):
-        return create(registry, kind, entry, provided, where)
+        return create(registry, kind, entry, provided, where, inside)
 
 
 def _student_of(trained: TrainedRun, data: DataSource | DataShape | Carried) -> dict[str, Any]:

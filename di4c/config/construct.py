@@ -29,13 +29,14 @@ class Construction:
     parameters: frozenset
     where: str
 
-    def build(self, provided: Mapping[str, Any]) -> Any:
+    def build(self, provided: Mapping[str, Any], inside: Mapping[str, Any] | None = None) -> Any:
         """Calls the constructors, innermost first; their Di4CErrors are told with the key path.
 
-        Numbers that a library cannot take (a negative width, a probability of 2) are SpecErrors that list the options.
+        inside: what the parts among the options are provided with, if it is something else. Numbers that a library cannot take (a negative width, a probability of 2) are SpecErrors that list the options.
         """
         given = {key: value for key, value in provided.items() if key in self.parameters}
-        parts = {key: construction.build(provided) for key, construction in self.nested.items()}
+        inside = provided if inside is None else inside
+        parts = {key: construction.build(inside) for key, construction in self.nested.items()}
         try:
             return self.factory(**{**given, **self.options, **parts})
         except Di4CError as error:
@@ -50,17 +51,22 @@ class Construction:
 
 
 def create(
-    registry: Registry, kind: str, entry: str | Mapping, provided: Mapping[str, Any] | None = None, where: str = ""
+    registry: Registry,
+    kind: str,
+    entry: str | Mapping,
+    provided: Mapping[str, Any] | None = None,
+    where: str = "",
+    inside: Mapping[str, Any] | None = None,
 ) -> Any:
     """The object of {"name": …, **options}, or of a bare name.
 
     Options that name parts themselves (backbone: {name: dit}) are created first. Of `provided`, a constructor gets
-    what it has parameters for; an option of the entry goes before a provided value.
+    what it has parameters for; an option of the entry goes before a provided value. inside: as in `Construction.build`.
 
     Raises RegistryError for unknown names and keys and missing keys, SpecError for values of a wrong type.
     """
     provided = dict(provided or {})
-    return plan(registry, kind, entry, provided, where).build(provided)
+    return plan(registry, kind, entry, provided, where).build(provided, inside)
 
 
 def plan(

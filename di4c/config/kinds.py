@@ -48,7 +48,7 @@ _KINDS = (
     Kind("tokenizers", "tokenizer", "ImageTokenizer", ("objective.tokenizer", "data.tokenizer"), _HANDED_ON, ("tokenizer",)),
     Kind("objectives", "objective", "Objective", ("objective",), _SIZES | {"process", "teacher", "student", "latent", "open_split"}),
     Kind("time_samplers", "time", "TimeSampler", ("objective.time", "objective.distillation_time"),
-         _HANDED_ON, ("time", "distillation_time")),
+         _HANDED_ON, ("time", "distillation_time", "noise_time")),
     Kind("pipelines", "pipeline", "Pipeline", ("pipeline",)),
 )  # fmt: skip
 

@@ -54,15 +54,23 @@ class LoraSpec:
 
 
 @dataclass(frozen=True)
+class StartSpec:
+    """What a student starts from. run: the folder of a distillation run (its export), or an export."""
+
+    run: str
+
+
+@dataclass(frozen=True)
 class StudentSpec:
     """How λ enters the student: the entry of a student head. The backbone is the teacher's.
 
-    lora: teacher and student share one frozen copy of the teacher's weights, and adapters make the student of it; without,
+    start: a trained student of the same process, law of λ and architecture, whose weights this one starts from. lora: teacher and student share one frozen copy of the teacher's weights, and adapters make the student of it; without,
     the student is a copy of its own.
     """
 
     head: Any
     lora: LoraSpec | None = None
+    start: StartSpec | None = None
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ def trained_entry(entry: Mapping) -> tuple[dict, TrainedRun | None]:
     run = entry.pop("run", None)
     if run is None:
         return entry, None
-    trained = _trained(_run_folder(run))
+    trained = trained_run(run_folder(run, "teacher.run"), "teacher.run")
     if trained.is_student:
         return entry, trained
     teacher = trained.spec["teacher"]
@@ -41,26 +41,29 @@ def trained_entry(entry: Mapping) -> tuple[dict, TrainedRun | None]:
     return teacher | entry, trained
 
 
-def _run_folder(run: object) -> Path:
+def run_folder(run: object, key: str) -> Path:
+    """The folder of a run, as the value of a spec's key. SpecError for what is no path."""
     if not isinstance(run, str | Path) or not str(run):
-        raise SpecError(f"teacher.run: expected the folder of a run, found {run!r}")
+        raise SpecError(f"{key}: expected the folder of a run, found {run!r}")
     return user_path(run)
 
 
-def _trained(run: Path) -> TrainedRun:
-    folder = _export_of(run)
+def trained_run(run: Path, key: str) -> TrainedRun:
+    """The export in a run's folder, or the export that the folder is. Raises CheckpointError that names the key."""
+    folder = _export_of(run, key)
     spec = dict(export_config(folder)["spec"])
     if not isinstance(spec.get("teacher"), dict):
         raise CheckpointError(
-            f"{folder / 'config.json'}: its spec has no teacher; teacher.run names a run of `pretrain` or `distill`"
+            f"{folder / 'config.json'}: its spec has no teacher; {key} names a run of `pretrain` or `distill`"
         )
     return TrainedRun(run, folder, spec)
 
 
-def _export_of(path: Path) -> Path:
+def _export_of(path: Path, key: str) -> Path:
     for folder in (path / "export", path):
         if (folder / "model.safetensors").is_file():
             return folder
+    what = "teacher" if key.startswith("teacher") else "student"
     raise CheckpointError(
-        f"teacher.run: no model.safetensors in {path} or {path}/export; train the teacher first, or name its run"
+        f"{key}: no model.safetensors in {path} or {path}/export; train the {what} first, or name its run"
     )

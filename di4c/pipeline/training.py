@@ -5,6 +5,7 @@ from di4c.config.registry import Registry
 from di4c.config.resuming import refuse_edited
 from di4c.config.spec import Spec
 from di4c.engine import ranks
+from di4c.engine.checkpoint import candidates
 from di4c.engine.loop import Result, Run, train
 
 
@@ -15,7 +16,8 @@ def train_spec(spec: Spec, *, resume: bool) -> Result:
     """
     if resume:
         ranks.on_rank_zero(lambda: refuse_edited(spec, inner=False))
-    parts = build(spec, Registry.default(spec.plugins))
+    begun = resume and ranks.on_rank_zero(lambda: bool(candidates(spec.train.run / "checkpoints")))
+    parts = build(spec, Registry.default(spec.plugins), start=not begun)
     run = Run(
         seed=spec.seed,
         fingerprint=parts.data.fingerprint(),
