@@ -23,14 +23,16 @@ def number_of_components(components: int | Literal["all"], latent: LambdaSampler
     return components
 
 
-def check_terms(options: InputOptions, full_noise: FullNoiseTerm | None, process: ForwardProcess) -> None:
-    """SpecError unless there is a term, and the inputs have what each term and its estimator need."""
+def check_terms(
+    options: InputOptions, full_noise: FullNoiseTerm | None, process: ForwardProcess, *, others: bool = False
+) -> None:
+    """SpecError unless there is a term (others: not of these), and the inputs have what each term and its estimator need."""
     data, consistency = options.data, options.consistency
     if options.components_at_a_time is not None and options.components_at_a_time < 1:
         raise SpecError(
             f"objective.components_at_a_time: at least 1, or null for all; found {options.components_at_a_time}"
         )
-    if not options.has_terms and full_noise is None:
+    if not (others or options.has_terms) and full_noise is None:
         raise SpecError("objective: at least one of data, consistency, distillation, full_noise must be given")
     if full_noise is not None:
         _check_full_noise(options, full_noise, process)

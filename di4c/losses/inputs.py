@@ -64,7 +64,8 @@ def draw_inputs(
     distils = distillation is not None and (own_times or distillation.due(interval))
     found = {"t": t, "x_0": batch.x_0, "distils": distils}
     sharing = equal_inputs(x_t, t, cond) if options.same_lambda and not draws_masks(student) else None
-    if (options.data is not None and "kl" in options.data.estimator.needs) or (distils and not own_times):
+    compared = options.marginal is not None or (options.data is not None and "kl" in options.data.estimator.needs)
+    if compared or (distils and not own_times):
         found["teacher"] = once(teacher.predict, sharing, x_t, t, cond)
     if options.proposal is None:
         lam, log_weights = _components(options.latent, options.components, draws.child("lambda"))

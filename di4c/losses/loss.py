@@ -1,8 +1,12 @@
-"""Di4C's three losses in the paper's symbols; for all systems alike.
+"""Di4C's losses in the paper's symbols; for all systems alike.
 
     distillation   E_{x_δ} KL( p^ψ_{0|δ} ‖ p^θ_{0|δ} )                        near t = 0, where the teacher is right
     consistency    E_{x_t} KL( p^θ_{0|u} ∘ p^ψ_{u|t} ‖ p^θ_{0|t} )            elsewhere
     data           E_{x_0, x_t} −log p^θ_{0|t}(x_0 | x_t)
+
+and beside them, where it is asked for,
+
+    marginal       E_{x_t} Σ_d KL( p^{ψ,d}_{0|t} ‖ E_λ p^{θ,d}_{0|t}(·; λ) )
 
 (Hayakawa et al., ICML 2025, sections 3.3 and 4.) What is drawn for them is in inputs.py, how −log p^θ is estimated in the
 loss-estimator plugins, and what the sums over positions and components are in mixture/reference.py.
@@ -16,23 +20,27 @@ from di4c.contracts import Statistics
 from di4c.diagnostics.mixture import effective_components
 from di4c.losses.inputs import LossInputs
 from di4c.losses.proposal import ProposedComponents
-from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm
+from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm, MarginalTerm
 from di4c.mixture.every_sample import every_sample
 from di4c.mixture.marginals import Marginals
 from di4c.mixture.sums import Query, statistics
 
 
+TERMS = ("data", "consistency", "distillation", "marginal")
+
+
 @dataclass(frozen=True)
 class Di4CLoss:
-    """The weighted sum of the three terms on the inputs of a step; a term that is None is left out."""
+    """The weighted sum of the terms on the inputs of a step; a term that is None is left out."""
 
     data: DataTerm | None = None
     consistency: ConsistencyTerm | None = None
     distillation: DistillationTerm | None = None
+    marginal: MarginalTerm | None = None
     chunk_bytes: int | None = None
 
     def __call__(self, inputs: LossInputs) -> dict[str, Tensor]:
-        """{"loss": [B] nats, and its parts "data", "consistency", "distillation", …: [B], weighted as they enter it}.
+        """{"loss": [B] nats, and its parts "data", "consistency", "distillation", "marginal", …: [B], weighted as they enter it}.
 
         Where λ is proposed also "data_bound", the bound of −log p^θ_{0|t}(x_0 | x_t) whatever the weights (data's value has b in it),
         and "posterior_kl", KL( q(λ | x_0, x_t) ‖ p(λ) ).
@@ -50,7 +58,9 @@ class Di4CLoss:
                 "data_bound": -inputs.proposed.log_bound(found["data"].joint, 0)[:, 0],
                 "posterior_kl": inputs.proposed.divergence.detach().sum(-1)[:, 0],
             }
-        terms = [parts[name] for name in ("data", "consistency", "distillation") if name in parts]
+        if "marginal" in found:
+            parts["marginal"] = self.marginal.weight * found["marginal"].kl
+        terms = [parts[name] for name in TERMS if name in parts]
         total = sum(terms) if terms else _nothing(inputs)
         effective = {
             f"{name}_effective_components": effective_components(statistics) for name, statistics in found.items()
@@ -98,6 +108,8 @@ class Di4CLoss:
         componentwise = frozenset({"componentwise_kl"})
         if inputs.distils and inputs.distilled_student is None:
             queries["distillation"] = Query(componentwise, None, inputs.teacher)
+        if self.marginal is not None:
+            queries["marginal"] = Query(frozenset({"kl"}), None, inputs.teacher)
         found = statistics(inputs.student, list(queries.values()), chunk_bytes=self.chunk_bytes)
         named = dict(zip(queries, found, strict=True))
         if inputs.proposed is not None:

@@ -22,7 +22,7 @@ from di4c.losses.loss import Di4CLoss
 from di4c.losses.options import InputOptions
 from di4c.losses.proposal import ProposalOptions
 from di4c.losses.rollouts import Rollouts, load_or_roll_out
-from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm, FullNoiseTerm, TeacherStep
+from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm, FullNoiseTerm, MarginalTerm, TeacherStep
 from di4c.mixture.student import MixtureStudent
 
 
@@ -30,7 +30,7 @@ class Di4C(Objective):
     """Trains a mixture student to do in one step what the teacher does in many.
 
     components is M ("all": every atom of a finite prior of λ, the mixture likelihood exact), targets N. `data`, `consistency`,
-    `distillation` are the terms (at least one); `time` and `teacher_step` say how t and t − u are drawn; `distillation_time` times of its own for
+    `distillation` are the terms (at least one), `marginal` holds the λ-averaged marginals to the teacher's; `time` and `teacher_step` say how t and t − u are drawn; `distillation_time` times of its own for
     distillation; `target_mode` whether the student is in eval or train mode at u (dropout); x_u: one x_u an example, "shared" by its
     N targets, or one for "each" (the published runs; the same law and expected loss, N times the teacher's passes after its first
     sub-step, and a trunk pass for each target). reference: x_t is noised data, or, with `rollouts`, noised samples of the teacher,
@@ -42,6 +42,9 @@ class Di4C(Objective):
     bias_tolerance_nats: what more components may gain before the diagnostics suggest a larger M.
     chunk_bytes: what the logits of a chunk may take; null: a budget of the device (kernels/backend.py), the least of all ranks.
     """
+
+    has_other_terms = False
+    """Whether a subclass has a loss of its own beside these terms."""
 
     def __init__(
         self,
@@ -58,6 +61,7 @@ class Di4C(Objective):
         data: DataTerm | None = None,
         consistency: ConsistencyTerm | None = None,
         distillation: DistillationTerm | None = None,
+        marginal: MarginalTerm | None = None,
         distillation_time: TimeSampler | None = None,
         distillation_copies: int = 1,
         target_mode: str = "eval",
@@ -81,14 +85,14 @@ class Di4C(Objective):
         self.posterior = None if proposal is None else proposal.posterior
         # In a tuple, so that the teacher never becomes a submodule even if a plugin makes it an nn.Module.
         self._frozen = (teacher,)
-        self.loss = Di4CLoss(data, consistency, distillation, chunk_bytes)
+        self.loss = Di4CLoss(data, consistency, distillation, marginal, chunk_bytes)
         self.options = InputOptions(
             latent=latent, sampler=sampler, components=number_of_components(components, latent), targets=targets, time=time,
-            teacher_step=teacher_step, proposal=proposal, data=data, consistency=consistency, distillation=distillation,
+            teacher_step=teacher_step, proposal=proposal, data=data, consistency=consistency, distillation=distillation, marginal=marginal,
             distillation_time=distillation_time, distillation_copies=distillation_copies, target_mode=target_mode, x_u=x_u, label_dropout=label_dropout,
             components_at_a_time=components_at_a_time, chunk_bytes=chunk_bytes,
         )  # fmt: skip
-        check_terms(self.options, full_noise, teacher.process)
+        check_terms(self.options, full_noise, teacher.process, others=self.has_other_terms)
         self.full_noise = None
         if full_noise is not None:
             self.full_noise = FullNoise(full_noise, number_of_components(full_noise.components, latent), open_split)
@@ -130,9 +134,7 @@ class Di4C(Objective):
 
     def forward(self, batch: Batch, draws: Draws, step: int) -> dict[str, Tensor]:
         """{"loss": [B] nats, its parts: [B]}."""
-        if self.rollouts is not None:
-            assert self.pool is not None, "prepare() comes before the first step"
-            batch = self.pool.batch(draws)
+        batch = self.examples(batch, draws)
         term = self.full_noise
         if term is None:
             return self.loss(draw_inputs(self.options, self.teacher, self.model, batch, draws, step))
@@ -143,6 +145,13 @@ class Di4C(Objective):
             return {"loss": parts["full_noise"], **parts}
         others = self.loss(draw_inputs(self.options, self.teacher, self.model, batch, draws, step))
         return others | parts | {"loss": others["loss"] + parts["full_noise"]}
+
+    def examples(self, batch: Batch, draws: Draws) -> Batch:
+        """The reference's examples of a step: the batch, or samples of the teacher."""
+        if self.rollouts is None:
+            return batch
+        assert self.pool is not None, "prepare() comes before the first step"
+        return self.pool.batch(draws)
 
     def diagnostics(self, batch: Batch, draws: Draws, probe_batch: ProbeBatch | None = None) -> dict[str, float]:
         """What λ carries at t = 1 (see mixture_diagnostics); of finitely many atoms, which the data use (see unused_atoms).

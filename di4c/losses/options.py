@@ -5,7 +5,7 @@ from typing import Literal
 
 from di4c.contracts import LambdaSampler, Sampler, TimeSampler
 from di4c.losses.proposal import ProposalOptions
-from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm, TeacherStep
+from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm, MarginalTerm, TeacherStep
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class InputOptions:
     data: DataTerm | None = None
     consistency: ConsistencyTerm | None = None
     distillation: DistillationTerm | None = None
+    marginal: MarginalTerm | None = None
     distillation_time: TimeSampler | None = None
     distillation_copies: int = 1
     target_mode: str = "eval"
@@ -32,8 +33,8 @@ class InputOptions:
 
     @property
     def has_terms(self) -> bool:
-        """Whether there is one of the three terms."""
-        return not (self.data is None and self.consistency is None and self.distillation is None)
+        """Whether there is one of the terms at t."""
+        return any((self.data, self.consistency, self.distillation, self.marginal))
 
     @property
     def same_lambda(self) -> bool:

@@ -1,4 +1,4 @@
-"""The three terms of Di4C's loss: their weights and estimators, and the regions where they hold; the teacher's step."""
+"""The terms of Di4C's loss: their weights and estimators, and the regions where they hold; the teacher's step."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -133,3 +133,10 @@ class FullNoiseTerm:
             )
         if self.clustered and self.components != "all":
             raise SpecError("objective.full_noise.clustered: a cluster is an atom of λ; leave components at 'all'")
+
+
+@dataclass(frozen=True)
+class MarginalTerm:
+    """weight·Σ_d KL( p^ψ,d_{0|t} ‖ q̄^θ,d_{0|t} ) of the λ-averaged marginals q̄^θ = E_λ p^θ(·; λ): what has one position right in the mean."""
+
+    weight: float

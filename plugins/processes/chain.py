@@ -80,6 +80,10 @@ class Tables:
         """Σ_i law[b, d, i]·matrix_b[i, :]: [B, d, S]."""
         return law @ (self.matrices[0] if len(self.matrices) == 1 else self.matrices[self.which])
 
+    def expected(self, values: Tensor) -> Tensor:
+        """Σ_j matrix_b[i, j]·values[b, d, j] of every state i: [B, d, S]."""
+        return values @ (self.matrices[0] if len(self.matrices) == 1 else self.matrices[self.which]).mT
+
     def then(self, other: "Tables") -> "Tables":
         """The matrix products of the same examples' matrices."""
         return Tables(self.matrices @ other.matrices, self.which)

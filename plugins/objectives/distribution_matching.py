@@ -1,0 +1,146 @@
+"""Distribution matching with λ: a critic learns the student's own samples, and the student is drawn to the teacher's law."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from di4c_plugins.objectives.matching_forms import form_of, matching
+from di4c_plugins.objectives.matching_inputs import Renoised, noised_start, renoised, student_sample
+from di4c_plugins.objectives.matching_options import Critic, Matching, Ramp
+from di4c_plugins.times.samplers import UniformTime
+from torch import Tensor
+
+from di4c.contracts import Batch, Draws, LambdaSampler, Prediction, Teacher, placed
+from di4c.errors import SpecError
+from di4c.kernels.backend import chunk_budget
+from di4c.losses.inputs import dropped_labels
+from di4c.losses.loss import TERMS
+from di4c.losses.objective import Di4C
+from di4c.mixture.student import MixtureStudent
+
+EVEN = UniformTime(0.05, 1.0)
+"""s, or s/t, where a spec does not say: the least noise is left out, where c(s) is largest and the critic learns least."""
+
+
+def extending(base: type) -> Callable[[Callable], Callable]:
+    """Lets an __init__ that hands its **options to the class that it extends show these options by name, to specs and their checks."""
+
+    def extended(init: Callable) -> Callable:
+        own, inherited = (inspect.signature(f).parameters for f in (init, base.__init__))
+        shown = {name: p for name, p in own.items() if p.kind is not p.VAR_KEYWORD}
+        added = [p for name, p in inherited.items() if name not in shown]
+        init.__signature__ = inspect.Signature([*shown.values(), *added])
+        init.__annotations__ = base.__init__.__annotations__ | init.__annotations__
+        return init
+
+    return extended
+
+
+class DistributionMatching(Di4C):
+    """Draws a student's own samples to the teacher's law, λ in use, beside any of Di4C's terms (none is needed).
+
+        matching   E c(s)·Σ_d Σ_v p^{θ,d}(v | x_t; λ) ρ^d(v)     its gradient is that of Σ_s w(s) KL(p^θ_s ‖ p^ψ_s)
+        critic     E of the process's bound on −log p^φ(x̂_0), x̂_0 ~ p^θ(· | x_t; λ), at the same x_s
+
+    ρ, c and w are the process's (matching_forms.py). λ is drawn from its law, one an example; no gradient passes through x̂_0, φ or ψ.
+    The gradient of one loss does not reach the other's parameters, so that one backward pass trains both; the critic's follow the
+    entries for `critic` in train.optimizer. A student that makes nothing of λ does not learn to here: let it start from one that Di4C
+    has trained (student.start).
+
+    ramps: {term: factor on its weight over the steps}.
+    """
+
+    has_other_terms = True
+
+    @extending(Di4C)
+    def __init__(
+        self,
+        teacher: Teacher,
+        student: MixtureStudent,
+        *,
+        latent: LambdaSampler,
+        matching: Matching,
+        critic: Critic | None = None,
+        ramps: dict[str, Ramp] | None = None,
+        **of_di4c: Any,
+    ):
+        super().__init__(teacher, student, latent=latent, **of_di4c)
+        self.form = form_of(teacher.process)
+        if matching.x_s == "bridge" and not self.form.bridges:
+            name = type(teacher.process).__name__
+            raise SpecError(f"objective.matching.x_s: 'bridge' is for masked processes; for {name} take fresh")
+        critic = critic or Critic()
+        self.matching, self.schedule, self.ramps = matching, critic, dict(ramps or {})
+        known = ("matching", *TERMS)
+        for name in self.ramps:
+            if name not in known:
+                raise SpecError(f"objective.ramps: no term {name!r}; terms: {', '.join(known)}")
+        self.critic = (critic.backbone or teacher.student_backbone()).requires_grad_(True)
+
+    @property
+    def has_terms(self) -> bool:
+        """Whether any of Di4C's own terms stands beside the matching."""
+        options = self.options
+        return any((options.data, options.consistency, options.distillation, options.marginal))
+
+    def rests(self, step: int) -> bool:
+        return self.schedule.alone(step)
+
+    def forward(self, batch: Batch, draws: Draws, step: int) -> dict[str, Tensor]:
+        """{"loss": [B] nats, "matching", "critic" and Di4C's parts: [B]}; the parts as they enter the loss.
+
+        Where the student rests its part of the loss has the weight 0, and Di4C's terms are left out.
+        """
+        batch, resting = self.examples(batch, draws), self.rests(step)
+        seen = self._seen(batch, draws.child("matching"))
+        factor = 0.0 if resting else self.matching.weight * self._factor("matching", step)
+        parts = {"matching": factor * self.matching_loss(seen), "critic": self.critic_loss(seen)}
+        total = parts["matching"] + parts["critic"]
+        if self.has_terms and not resting:
+            found = super().forward(batch, draws, step)
+            found.pop("loss")
+            for name in TERMS:
+                if name in found:
+                    found[name] = self._factor(name, step) * found[name]
+                    total = total + found[name]
+            parts |= found
+        return {"loss": total, **parts}
+
+    def matching_loss(self, seen: Renoised) -> Tensor:
+        """Σ_d Σ_v p^{θ,d}(v | x_t; λ) ρ^d(v) weighted by c(s), mean over the x_s of an example: [B] nats."""
+        budget = self.options.chunk_bytes or chunk_budget(seen.x_s.device)
+        student, kept = seen.student, seen.x_s.numel() * seen.student.num_states * 4 <= budget
+        rewards = self.form.rewards(seen.critic, seen.teacher, seen.x_s, seen.s, self.matching.clip)
+        pieces = self.form.pieces(student, student.x_t, seen.x_s, budget // 4)
+        value = matching(student, rewards, pieces, kept)
+        weight = self.form.coefficient(seen.s, seen.span, self.matching.most)
+        return self._mean(weight.to(value) * value)
+
+    def critic_loss(self, seen: Renoised) -> Tensor:
+        """The process's bound on −log p^φ(x̂_0), at the x_s of each example: [B] nats."""
+        bound = self.teacher.process.nelbo(seen.x_0, seen.x_s, seen.s, seen.critic)
+        return self._mean(seen.span.to(bound) * bound)
+
+    def _seen(self, batch: Batch, draws: Draws) -> Renoised:
+        """The student's samples, with noise on them, and what critic and teacher say of them."""
+        told, options, process = self.matching, self.options, self.teacher.process
+        cond = dropped_labels(batch.cond, options.label_dropout, draws)
+        x_t, t = noised_start(self, batch, cond, draws)
+        lam = placed(options.latent.sample(1, draws.child("lambda")), draws.device)
+        student = self.model.predict(x_t, t, cond, lam)
+        if process.mask_index is not None:
+            student = student.without(process.mask_index)
+        x_0 = student_sample(student, process, draws.child("x_0"), options.chunk_bytes)
+        seen = renoised(self.form, process, told, told.noise_time or EVEN, student, x_0, t, draws)
+        labels = None if cond is None else cond.repeat_interleave(told.renoised)
+        features = self.critic(seen.x_s, seen.s, labels)
+        critic = Prediction(features, seen.x_s, self.critic.readout, self.teacher.parameterisation, process.num_states)
+        return seen.judged(critic, self.teacher.predict(seen.x_s, seen.s, labels))
+
+    def _factor(self, term: str, step: int) -> float:
+        return self.ramps[term](step) if term in self.ramps else 1.0
+
+    def _mean(self, values: Tensor) -> Tensor:
+        """Over the x_s of an example: [B] from [B·k]."""
+        return values.unflatten(0, (-1, self.matching.renoised)).mean(1)
