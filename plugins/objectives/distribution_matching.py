@@ -5,15 +5,14 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from di4c_plugins.objectives.matching_forms import form_of, matching
-from di4c_plugins.objectives.matching_inputs import Renoised, noised_start, renoised, student_sample
+from di4c_plugins.objectives.matching_forms import Renoised, form_of, matching_loss
+from di4c_plugins.objectives.matching_inputs import noised_start, renoised, student_sample
 from di4c_plugins.objectives.matching_options import Critic, Matching, Ramp
 from di4c_plugins.times.samplers import UniformTime
 from torch import Tensor
 
 from di4c.contracts import Batch, Draws, LambdaSampler, Prediction, Teacher, placed
 from di4c.errors import SpecError
-from di4c.kernels.backend import chunk_budget
 from di4c.losses.inputs import dropped_labels
 from di4c.losses.loss import TERMS
 from di4c.losses.objective import Di4C
@@ -109,13 +108,8 @@ class DistributionMatching(Di4C):
 
     def matching_loss(self, seen: Renoised) -> Tensor:
         """Σ_d Σ_v p^{θ,d}(v | x_t; λ) ρ^d(v) weighted by c(s), mean over the x_s of an example: [B] nats."""
-        budget = self.options.chunk_bytes or chunk_budget(seen.x_s.device)
-        student, kept = seen.student, seen.x_s.numel() * seen.student.num_states * 4 <= budget
-        rewards = self.form.rewards(seen.critic, seen.teacher, seen.x_s, seen.s, self.matching.clip)
-        pieces = self.form.pieces(student, student.x_t, seen.x_s, budget // 4)
-        value = matching(student, rewards, pieces, kept)
-        weight = self.form.coefficient(seen.s, seen.span, self.matching.most)
-        return self._mean(weight.to(value) * value)
+        told, chunk_bytes = self.matching, self.options.chunk_bytes
+        return self._mean(matching_loss(self.form, seen, most=told.most, clip=told.clip, chunk_bytes=chunk_bytes))
 
     def critic_loss(self, seen: Renoised) -> Tensor:
         """The process's bound on −log p^φ(x̂_0), at the x_s of each example: [B] nats."""

@@ -20,6 +20,7 @@ time s has the weight w(s) that the form states.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -27,6 +28,7 @@ from torch.utils.checkpoint import checkpoint
 
 from di4c.contracts import LOG_ZERO, Draws, ForwardProcess, Prediction
 from di4c.errors import SpecError
+from di4c.kernels.backend import chunk_budget
 from di4c_plugins.processes.absorbing import Absorbing
 from di4c_plugins.processes.ctmc import ContinuousTimeChain
 from di4c_plugins.processes.ctmc_bound import SMALLEST
@@ -36,6 +38,26 @@ AT_ONCE = 4
 
 Rewards = Callable[[Tensor], Tensor]
 """Rows b·D + d [P] → ρ^d(v) up to the form's factor: [P, S], without gradient."""
+
+
+@dataclass(frozen=True)
+class Renoised:
+    """N = B·k examples, k times each, b major: the student's samples x_0 [N, D] with noise x_s [N, D] of times s [N] on them.
+
+    span [N]: the times below which s is drawn. student: one component at x_t, N examples; critic, teacher: at x_s.
+    """
+
+    student: Prediction
+    x_0: Tensor
+    x_s: Tensor
+    s: Tensor
+    span: Tensor
+    critic: Prediction | None = None
+    teacher: Prediction | None = None
+
+    def judged(self, critic: Prediction, teacher: Prediction) -> "Renoised":
+        """With what critic and teacher say of x_s."""
+        return replace(self, critic=critic, teacher=teacher)
 
 
 class MatchingForm(ABC):
@@ -146,8 +168,21 @@ def form_of(process: ForwardProcess) -> MatchingForm:
     )
 
 
-def matching(student: Prediction, rewards: Rewards, pieces: Iterator[Tensor], kept: bool) -> Tensor:
-    """Σ_d Σ_v p^{θ,d}(v | x_t; λ) ρ^d(v) over the rows of the pieces: [B], float32 at least; its gradient is the student's alone.
+def matching_loss(
+    form: MatchingForm, seen: Renoised, *, most: float, clip: float | None, chunk_bytes: int | None = None
+) -> Tensor:
+    """c(s)·Σ_d Σ_v p^{θ,d}(v | x_t; λ) ρ^d(v): [N] nats; its gradient is the student's alone."""
+    student, budget = seen.student, chunk_bytes or chunk_budget(seen.x_s.device)
+    rewards = form.rewards(seen.critic, seen.teacher, seen.x_s, seen.s, clip)
+    pieces = form.pieces(student, student.x_t, seen.x_s, budget // AT_ONCE)
+    value = summed(
+        student, rewards, pieces, kept=seen.x_s.numel() * student.num_states * student.wide.itemsize <= budget
+    )
+    return form.coefficient(seen.s, seen.span, most).to(value) * value
+
+
+def summed(student: Prediction, rewards: Rewards, pieces: Iterator[Tensor], *, kept: bool) -> Tensor:
+    """Σ_d Σ_v p^{θ,d}(v | x_t; λ) ρ^d(v) over the rows of the pieces: [N], float32 at least.
 
     kept: whether the ρ of all rows may be held until the backward pass; else each chunk's are read again there.
     """

@@ -1,10 +1,9 @@
 """What distribution matching looks at in one step: x_t, the student's sample x̂_0, and x_s, noise on that."""
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
-from di4c_plugins.objectives.matching_forms import MatchingForm
+from di4c_plugins.objectives.matching_forms import MatchingForm, Renoised
 from di4c_plugins.objectives.matching_options import Matching, OnPolicy
 from torch import Tensor
 
@@ -14,26 +13,6 @@ from di4c.mixture.target import draw
 
 if TYPE_CHECKING:
     from di4c_plugins.objectives.distribution_matching import DistributionMatching
-
-
-@dataclass(frozen=True)
-class Renoised:
-    """N = B·k examples, k times each, b major: the student's samples x_0 [N, D] with noise x_s [N, D] of times s [N] on them.
-
-    span [N]: the times below which s is drawn. student: one component at x_t, N examples; critic, teacher: at x_s.
-    """
-
-    student: Prediction
-    x_0: Tensor
-    x_s: Tensor
-    s: Tensor
-    span: Tensor
-    critic: Prediction | None = None
-    teacher: Prediction | None = None
-
-    def judged(self, critic: Prediction, teacher: Prediction) -> "Renoised":
-        """With what critic and teacher say of x_s."""
-        return replace(self, critic=critic, teacher=teacher)
 
 
 def noised_start(

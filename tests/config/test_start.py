@@ -65,7 +65,7 @@ def test_a_resumed_run_and_a_skeleton_do_not_read_it_again(tmp_path):
     [
         ({"process": {"name": "absorbing", "mask_index": 5}}, "trained with process"),
         ({"latent": {"name": "categorical", "atoms": 3}}, "trained with latent"),
-        ({"student__head": "late"}, "has student.head"),
+        ({"student__head": "adaln"}, "has student.head"),
     ],
 )
 def test_another_system_is_refused(run, changes, told):
