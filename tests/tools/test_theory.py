@@ -16,6 +16,7 @@ from di4c_plugins.estimators.exact import Exact
 from di4c_plugins.estimators.monte_carlo import MonteCarlo, joint_nll
 from di4c_plugins.processes.absorbing import Absorbing
 from di4c_plugins.samplers.ancestral import Ancestral
+from di4c_plugins.teachers.enumerable import PosteriorMarginals
 from PIL import Image
 
 from di4c.config.check import check
@@ -27,14 +28,14 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 
 import verify  # noqa: E402
-from theory import bound, estimators, mixture_fit, product_error, sampler_cases, samplers, student  # noqa: E402
+from theory import bound, estimators, matching, mixture_fit, product_error, sampler_cases, samplers, student  # noqa: E402
 from theory.claims import MODULES, Claim, at_most, within  # noqa: E402
 from theory.goodness_of_fit import judged, p_value  # noqa: E402
 from theory.moments import Tables, moments, replicates  # noqa: E402
 from theory.report import write  # noqa: E402
 from theory.spaces import processes, teacher_of  # noqa: E402
 
-QUICK = ("product_error", "bound", "mixture_fit", "estimators", "samplers")
+QUICK = ("product_error", "bound", "mixture_fit", "matching", "estimators", "samplers")
 
 
 def failing(claim: Claim) -> list[str]:
@@ -43,7 +44,7 @@ def failing(claim: Claim) -> list[str]:
 
 @pytest.fixture(scope="module")
 def claims() -> dict[str, Claim]:
-    modules = (product_error, bound, mixture_fit, estimators, samplers)
+    modules = (product_error, bound, mixture_fit, matching, estimators, samplers)
     return {module.__name__.split(".")[-1]: module.measure(True) for module in modules}
 
 
@@ -170,6 +171,22 @@ def test_a_wrong_exact_estimator_is_found(monkeypatch):
 
     monkeypatch.setattr(estimators, "Exact", Transposed)
     assert not any(line.ok for line in estimators.exact_lines(Tables.random(3, 2, 2)))
+
+
+def test_matching_by_another_processs_form_or_without_its_critic_has_another_gradient(monkeypatch):
+    """A chain's x_s^d carries x̂_0^d: log φ − log ψ there, as under masks, is wrong; so is a critic of something else."""
+    chain, masked = matching.system("uniform", 1.0), matching.system("absorbing", 1.0)
+
+    def log_ratio(form, critic, teacher, x_s, s, clip):
+        return lambda rows: critic.log_probs(rows)[:, 0] - teacher.log_probs(rows)[:, 0]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(chain.form), "rewards", log_ratio)
+        assert matching.gradient_error(chain) > 0.05
+    law = torch.full_like(masked.data.probs, 1 / len(masked.data.probs))
+    wrong = PosteriorMarginals(masked.teacher.process, masked.data.states, law)
+    monkeypatch.setattr(matching.System, "critic", lambda system, logits: wrong)
+    assert matching.gradient_error(masked) > 0.05
 
 
 class Colder(Ancestral):

@@ -8,7 +8,7 @@ from multiprocessing import get_context
 from types import ModuleType
 from typing import Any
 
-MODULES = ("product_error", "bound", "mixture_fit", "student", "estimators", "samplers")
+MODULES = ("product_error", "bound", "mixture_fit", "student", "matching", "estimators", "samplers")
 """The claims in the order of the page; their names on the command line."""
 
 

@@ -1,0 +1,284 @@
+"""(e) Distribution matching: its gradient, its fixed point, and what one component can reach at best."""
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from di4c_plugins.datasets.enumerable import Enumerable
+from di4c_plugins.objectives.matching_forms import MaskedForm, MatchingForm, Renoised, form_of, matching_loss
+from di4c_plugins.processes.enumeration import (
+    dense_probs,
+    every_state,
+    kl,
+    noised_law,
+    number_of,
+    prior_law,
+    product_law,
+    total_variation,
+)
+from di4c_plugins.teachers.enumerable import EnumerableTeacher, PosteriorMarginals
+from theory.claims import Claim, Line, at_least, at_most
+from theory.drawing import COLOURS, log_axes, series
+from theory.spaces import at, chain_law, even_times, processes, teacher_of
+from torch import Tensor
+
+from di4c.contracts import Draws, Prediction
+
+TIMES = (0.05, 0.2, 0.6)
+MOST = 4.0
+"""The largest c(s): it cuts at the first of the times."""
+STEP = 1e-5
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Every (x_t, λ, x̂_0, s, x_s) of a system, N rows: the numbers of x_t, λ, x̂_0; x_s [N, D], s [N]; q(x_s | x̂_0), or given x_t too."""
+
+    x_t: Tensor
+    component: Tensor
+    x_0: Tensor
+    x_s: Tensor
+    s: Tensor
+    noise: Tensor
+
+
+@dataclass(frozen=True)
+class System:
+    """An exact teacher, and a student of free logits [X, M, D, S], M components at every x_t [X, D] of time t.
+
+    bridge: x_s is drawn given x_t too, at times s·t. blind: the student does not see x_t, and has the same logits at all of them.
+    """
+
+    teacher: EnumerableTeacher
+    data: Enumerable
+    t: float
+    components: int
+    bridge: bool = False
+    blind: bool = False
+
+    @cached_property
+    def form(self) -> MatchingForm:
+        return form_of(self.teacher.process)
+
+    @cached_property
+    def x_t(self) -> tuple[Tensor, Tensor]:
+        """(the states that x_t takes [X, D], their law [X])."""
+        process, positions = self.teacher.process, self.data.num_positions
+        law = (
+            noised_law(process, self.data.probs, self.data.states, self.t)
+            if self.t < 1
+            else prior_law(process, positions)
+        )
+        return every_state(process.num_states, positions)[law > 0], law[law > 0]
+
+    @cached_property
+    def rows(self) -> Rows:
+        """Those that noise can make."""
+        every, times = (
+            every_state(self.teacher.process.num_states, self.data.num_positions),
+            torch.tensor(TIMES).double(),
+        )
+        sizes = len(self.x_t[0]), self.components, len(self.data.states), len(times), len(every)
+        a, m, k, n, b = torch.tensor(list(itertools.product(*map(range, sizes)))).unbind(1)
+        s = times[n] * (self.t if self.bridge else 1.0)
+        noise = self.noise(a, k, every[b], s)
+        return Rows(*(v[noise > 0] for v in (a, m, k, every[b], s, noise)))
+
+    def start(self, seed: int = 0) -> Tensor:
+        """Random logits."""
+        shape = (
+            1 if self.blind else len(self.x_t[0]),
+            self.components,
+            self.data.num_positions,
+            self.teacher.process.num_states,
+        )
+        return Draws(seed).normal(*shape)[0]
+
+    def law(self, logits: Tensor) -> Tensor:
+        """p^θ_0 over the data's states: [K]."""
+        return self.joint(logits).sum(0)
+
+    def joint(self, logits: Tensor) -> Tensor:
+        """p(x_t, x̂_0): [X, K]."""
+        every = logits.expand(len(self.x_t[0]), -1, -1, -1)
+        prediction = Prediction.from_logits(every, self.x_t[0], self.teacher.parameterisation)
+        laws = product_law(dense_probs(prediction), self.data.states)  # [X, M, K]
+        return self.x_t[1][:, None] * laws.mean(1)
+
+    def divergence(self, logits: Tensor) -> Tensor:
+        """Σ_s w(s)·KL(p^θ_s ‖ p^ψ_s), nats."""
+        law, states, process = self.law(logits), self.data.states, self.teacher.process
+        return sum(
+            self.weight(s) * kl(noised_law(process, law, states, s), noised_law(process, self.data.probs, states, s))
+            for s in TIMES
+        )
+
+    def weight(self, s: float) -> float:
+        """w(s), as the form states it."""
+        time = torch.tensor([s], dtype=torch.float64)
+        c = float(self.form.coefficient(time, torch.ones_like(time), MOST))
+        if not isinstance(self.form, MaskedForm):
+            return c
+        masked = float(self.form.process.schedule.masked(time))
+        return c * masked / (1 - masked)
+
+    def loss(self, logits: Tensor) -> Tensor:
+        """The expected matching term, summed over the times, against the exact critic. Its gradient counts, not its value."""
+        rows, process, subs = self.rows, self.teacher.process, self.teacher.parameterisation
+        x_t, x_0, chosen = (
+            self.x_t[0][rows.x_t],
+            self.data.states[rows.x_0],
+            logits[0 if self.blind else rows.x_t, rows.component],
+        )
+        student = Prediction.from_logits(chosen, x_t, subs)
+        with torch.no_grad():
+            sampled = dense_probs(student)[:, 0].gather(-1, x_0[..., None]).prod(1)[:, 0]
+            critic = self.critic(logits)(rows.x_s, rows.s)
+        weight = self.x_t[1][rows.x_t] / self.components * sampled * rows.noise
+        seen = Renoised(
+            student, x_0, rows.x_s, rows.s, torch.full_like(rows.s, self.t if self.bridge else 1.0),
+            Prediction.from_logits(critic, rows.x_s, subs), self.teacher.predict(rows.x_s, rows.s),
+        )  # fmt: skip
+        return (weight * matching_loss(self.form, seen, most=MOST, clip=None)).sum()
+
+    def critic(self, logits: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        """The exact φ: log posterior marginals of the student's own samples given x_s."""
+        if not self.bridge:
+            return PosteriorMarginals(self.teacher.process, self.data.states, self.law(logits))
+        joint, states, number = self.joint(logits), self.data.states, len(self.x_t[0])
+
+        def marginals(x_s: Tensor, s: Tensor) -> Tensor:
+            n, a, k = (
+                v.flatten() for v in torch.meshgrid(*map(torch.arange, (len(x_s), number, len(states))), indexing="ij")
+            )
+            posterior = torch.einsum("nxk,xk->nk", self.noise(a, k, x_s[n], s[n]).view(len(x_s), number, -1), joint)
+            one_hot = torch.nn.functional.one_hot(states, self.teacher.process.num_states).double()
+            found = torch.einsum("nk,kds->nds", posterior / posterior.sum(1, keepdim=True), one_hot)
+            return found.clamp_min(1e-300).log()
+
+        return marginals
+
+    def noise(self, a: Tensor, k: Tensor, x_s: Tensor, s: Tensor) -> Tensor:
+        """q(x_s | x̂_0), or q(x_s | x_t, x̂_0), of x_t and x̂_0 by their numbers: [N]."""
+        process, x_0, x_t = self.teacher.process, self.data.states[k], self.x_t[0][a]
+        if not self.bridge:
+            times, which = torch.unique(s, return_inverse=True)
+            return process.transition(times)[which[:, None], x_0, x_s].prod(1)
+        reachable = ((x_t == process.mask_index) | (x_t == x_0)).all(1)
+        certain = Prediction.from_logits(Prediction.point(x_0, x_t, process.num_states).features.double(), x_t)
+        return process.posterior_log_prob(x_s, x_t, certain, at(x_s, self.t), s)[:, 0].double().exp() * reachable
+
+
+def system(name: str, t: float, components: int = 2, *, bridge: bool = False, blind: bool = False) -> System:
+    """A random table over two binary positions, strongly dependent, under one of the processes."""
+    data = Enumerable(positions=2, states=2, spread=1.5)
+    return System(teacher_of(processes(2)[name], data), data, t, components, bridge, blind)
+
+
+def gradient_error(one: System, directions: int = 6) -> float:
+    """|g·e − ∂_e F|/|∂_e F| over random directions e, g the expected gradient, F = Σ w(s) KL_s by central differences."""
+    logits = one.start().requires_grad_()
+    (gradient,) = torch.autograd.grad(one.loss(logits), logits)
+    found, expected = [], []
+    for k in range(directions):
+        e = STEP * one.start(1 + k)
+        up, down = (one.divergence(logits.detach() + sign * e) for sign in (1, -1))
+        expected.append((up - down) / 2)
+        found.append((gradient * e).sum())
+    found, expected = torch.stack(found), torch.stack(expected)
+    return float((found - expected).norm() / expected.norm())
+
+
+def descend(one: System, steps: int) -> tuple[Tensor, list[float]]:
+    """(the law that following the expected gradient ends at [K], Σ w(s) KL_s on the way)."""
+    logits = one.start().requires_grad_()
+    optimizer = torch.optim.Adam([logits], lr=0.2, betas=(0.9, 0.99))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    values = []
+    for _ in range(steps):
+        logits.grad = torch.autograd.grad(one.loss(logits), logits)[0]
+        optimizer.step()
+        schedule.step()
+        values.append(float(one.divergence(logits.detach())))
+    return one.law(logits.detach()), values
+
+
+def best_product(one: System, restarts: int = 3) -> tuple[float, float]:
+    """(the least Σ w(s) KL_s of one component, by L-BFGS on the divergence itself; |g| there, share of |g| at the start)."""
+    found = []
+    for seed in range(restarts):
+        logits = one.start(seed).requires_grad_()
+        optimizer = torch.optim.LBFGS([logits], max_iter=200, line_search_fn="strong_wolfe", tolerance_grad=1e-10)
+
+        def closure(logits=logits, optimizer=optimizer) -> Tensor:
+            optimizer.zero_grad()
+            value = one.divergence(logits)
+            value.backward()
+            return value
+
+        first = torch.autograd.grad(one.loss(logits), logits)[0].norm()
+        optimizer.step(closure)
+        last = torch.autograd.grad(one.loss(logits), logits)[0].norm()
+        found.append((float(one.divergence(logits.detach())), float(last / first)))
+    return min(found)
+
+
+def fixed_point_lines(name: str, steps: int, tolerance: float) -> tuple[list[Line], dict]:
+    """Where a mixture ends, and one component at best, x_t = x_1."""
+    one = system(name, 1.0, 4)
+    (law, values), (best, gradient) = descend(one, steps), best_product(system(name, 1.0, 1, blind=True))
+    process, positions = one.teacher.process, one.data.num_positions
+    every = every_state(process.num_states, positions)
+    many = chain_law(process, one.teacher.predict, prior_law(process, positions), every, even_times(256))
+    many = many[number_of(one.data.states, process.num_states)]
+    lines = [
+        at_most(
+            f"{name}: TV, four components in one step to the teacher in 256",
+            float(total_variation(law, many)),
+            tolerance,
+        ),
+        at_most(
+            f"{name}: Σ w KL where four components end, share of the least of a product", values[-1] / best, tolerance
+        ),
+        at_least(f"{name}: the least of a product, nats", best, 1e-2, "it cannot have the law"),
+        at_most(f"{name}: gradient at the best product, share of that at the start", gradient, 1e-3, "where it ends"),
+    ]
+    return lines, {"mixture": values, "best product": best}
+
+
+def measure(small: bool = False) -> Claim:
+    """Gradients by enumeration and by differences; where descent ends."""
+    lines, curves = [], {}
+    for name, t in itertools.product(processes(2), (1.0, 0.5)):
+        error = gradient_error(system(name, t))
+        lines.append(at_most(f"{name}, x_t of t = {t:g}: gradient against differences", error, 1e-5, "relative"))
+    error = gradient_error(system("absorbing", 1.0, bridge=True))
+    lines.append(at_most("absorbing, bridge from t = 1: gradient against differences", error, 1e-5, "relative"))
+    for name in ("absorbing", "uniform"):
+        found, curves[name] = fixed_point_lines(name, *((200, 0.04) if small else (800, 0.02)))
+        lines += found
+    return Claim(
+        "matching",
+        "Distribution matching with λ has the teacher's law as its fixed point",
+        "With an exact critic the expected gradient of the matching term is that of Σ w(s) KL(p_s of the student ‖ p_s of the "
+        "teacher), w as implemented. Following it, a mixture ends at the teacher's many-step law in one step; a product ends at the "
+        "best product, which is another law.",
+        lines,
+        {"curves": curves},
+    )
+
+
+def draw_descent(axes, data: dict) -> None:
+    for k, (name, curve) in enumerate(data["curves"].items()):
+        values = curve["mixture"]
+        every = sorted({int(len(values) ** (i / 14)) for i in range(15)})
+        series(axes, every, [max(values[i - 1], 1e-9) for i in every], k, f"{name}, four components")
+        axes.axhline(
+            curve["best product"], color=COLOURS[k], linestyle=":", linewidth=1.1, label=f"{name}, best product"
+        )
+    log_axes(axes, "steps of descent", "Σ w(s) KL, nats", base=10)
+
+
+PANELS = [("Descent against an exact critic", draw_descent)]
