@@ -175,7 +175,7 @@ def load_start(
 ) -> None:
     """Gives the student the weights of the trained one that `student.start` names.
 
-    Raises SpecError unless that one is a student of data of the same shape, of the same process, law of λ and head, and CheckpointError
+    Raises SpecError unless that one is a student of data of the same shape, of the same process, λ sampler and head, and CheckpointError
     unless its network is this one.
     """
     run = run_folder(spec.student.start.run, "student.start.run")

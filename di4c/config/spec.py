@@ -64,8 +64,8 @@ class StartSpec:
 class StudentSpec:
     """How λ enters the student: the entry of a student head. The backbone is the teacher's.
 
-    start: a trained student of the same process, law of λ and architecture, whose weights this one starts from. lora: teacher and student share one frozen copy of the teacher's weights, and adapters make the student of it; without,
-    the student is a copy of its own.
+    start: a trained student of the same process, λ sampler and architecture, whose weights this one starts from. lora: teacher and
+    student share one frozen copy of the teacher's weights, and adapters make the student of it; without, the student is a copy of its own.
     """
 
     head: Any

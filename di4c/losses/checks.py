@@ -40,6 +40,10 @@ def check_terms(
         raise SpecError("objective.consistency needs objective.teacher_step and objective.targets ≥ 1")
     if options.proposal is not None:
         _check_proposal(options)
+        if options.marginal is not None:
+            raise SpecError(
+                "objective.marginal is of λ by its prior, which objective.proposal does not draw; leave one of them out"
+            )
     if data is not None:
         _check_estimator(options, "data", data.estimator)
     if consistency is not None:

@@ -83,6 +83,9 @@ class DistributionMatching(Di4C):
         options = self.options
         return any((options.data, options.consistency, options.distillation, options.marginal))
 
+    def apart(self, name: str) -> bool:
+        return name.startswith("critic.")
+
     def rests(self, step: int) -> bool:
         return self.schedule.alone(step)
 
@@ -129,7 +132,7 @@ class DistributionMatching(Di4C):
         seen = renoised(self.form, process, told, told.noise_time or EVEN, student, x_0, t, draws)
         labels = None if cond is None else cond.repeat_interleave(told.renoised)
         features = self.critic(seen.x_s, seen.s, labels)
-        critic = Prediction(features, seen.x_s, self.critic.readout, self.teacher.parameterisation, process.num_states)
+        critic = Prediction(features, seen.x_s, self.critic.output_head, self.teacher.parameterisation, process.num_states)
         return seen.judged(critic, self.teacher.predict(seen.x_s, seen.s, labels))
 
     def _factor(self, term: str, step: int) -> float:

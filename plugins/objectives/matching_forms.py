@@ -176,7 +176,10 @@ def matching_loss(
     rewards = form.rewards(seen.critic, seen.teacher, seen.x_s, seen.s, clip)
     pieces = form.pieces(student, student.x_t, seen.x_s, budget // AT_ONCE)
     value = summed(
-        student, rewards, pieces, kept=seen.x_s.numel() * student.num_states * student.wide.itemsize <= budget
+        student,
+        rewards,
+        pieces,
+        kept=seen.x_s.numel() * student.num_states * student.accumulation_dtype.itemsize <= budget,
     )
     return form.coefficient(seen.s, seen.span, most).to(value) * value
 
@@ -187,7 +190,7 @@ def summed(student: Prediction, rewards: Rewards, pieces: Iterator[Tensor], *, k
     kept: whether the ρ of all rows may be held until the backward pass; else each chunk's are read again there.
     """
     positions = student.x_t.shape[1]
-    total = torch.zeros(len(student.x_t), dtype=student.wide, device=student.x_t.device)
+    total = torch.zeros(len(student.x_t), dtype=student.accumulation_dtype, device=student.x_t.device)
 
     def read(h: Tensor, rows: Tensor, rho: Tensor | None) -> Tensor:
         rho = rewards(rows) if rho is None else rho

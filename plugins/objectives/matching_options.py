@@ -30,7 +30,7 @@ class Matching:
     x_s: noise anew on the student's whole sample, or, under masked noise, the "bridge" from x_t, which hides only what x_t hid and keeps
     every position that x_s hides in use. noise_time: the time sampler of s ("fresh"), or of s/t ("bridge"); by default even above 0.05.
     most: the largest c(s) of masked noise. clip: bound of the log-ratios of critic and teacher, or null. renoised: how many x_s each of
-    the student's samples gets, for critic and student. time: the law of t, if it is not the objective's. on_policy: x_t of rollouts.
+    the student's samples gets, for critic and student. time: the time sampler of t, if it is not the objective's. on_policy: x_t of rollouts.
     """
 
     x_s: Literal["bridge", "fresh"]
