@@ -18,6 +18,9 @@ from di4c.losses.loss import TERMS
 from di4c.losses.objective import Di4C
 from di4c.mixture.student import MixtureStudent
 
+ALSO = (*TERMS, "full_noise")
+"""Di4C's parts that are terms of its loss."""
+
 EVEN = UniformTime(0.05, 1.0)
 """s, or s/t, where a spec does not say: the least noise is left out, where c(s) is largest and the critic learns least."""
 
@@ -71,7 +74,7 @@ class DistributionMatching(Di4C):
             raise SpecError(f"objective.matching.x_s: 'bridge' is for masked processes; for {name} take fresh")
         critic = critic or Critic()
         self.matching, self.schedule, self.ramps = matching, critic, dict(ramps or {})
-        known = ("matching", *TERMS)
+        known = ("matching", *ALSO)
         for name in self.ramps:
             if name not in known:
                 raise SpecError(f"objective.ramps: no term {name!r}; terms: {', '.join(known)}")
@@ -80,8 +83,7 @@ class DistributionMatching(Di4C):
     @property
     def has_terms(self) -> bool:
         """Whether any of Di4C's own terms stands beside the matching."""
-        options = self.options
-        return any((options.data, options.consistency, options.distillation, options.marginal))
+        return self.options.has_terms or self.full_noise is not None
 
     def apart(self, name: str) -> bool:
         return name.startswith("critic.")
@@ -102,7 +104,7 @@ class DistributionMatching(Di4C):
         if self.has_terms and not resting:
             found = super().forward(batch, draws, step)
             found.pop("loss")
-            for name in TERMS:
+            for name in ALSO:
                 if name in found:
                     found[name] = self._factor(name, step) * found[name]
                     total = total + found[name]
@@ -132,7 +134,9 @@ class DistributionMatching(Di4C):
         seen = renoised(self.form, process, told, told.noise_time or EVEN, student, x_0, t, draws)
         labels = None if cond is None else cond.repeat_interleave(told.renoised)
         features = self.critic(seen.x_s, seen.s, labels)
-        critic = Prediction(features, seen.x_s, self.critic.output_head, self.teacher.parameterisation, process.num_states)
+        critic = Prediction(
+            features, seen.x_s, self.critic.readout, self.teacher.parameterisation, process.num_states
+        )
         return seen.judged(critic, self.teacher.predict(seen.x_s, seen.s, labels))
 
     def _factor(self, term: str, step: int) -> float:
