@@ -52,7 +52,7 @@ class Draws:
 
     def repeat(self, n: int) -> "Draws":
         """n sub-examples an example, b major: the stream of [B·n] rows; rank-independent as well."""
-        return Draws(self.seed, self.first * n, self.count * n, self.path + ("repeat", n), self.device)
+        return Draws(self.seed, self.first * n, self.count * n, (*self.path, "repeat", n), self.device)
 
     def rows(self, start: int, stop: int) -> "Draws":
         """The stream of the examples start, …, stop − 1 of this one (a micro-batch)."""

@@ -11,7 +11,7 @@ choose(sys.argv[1:], os.environ)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small tests, and some start two ranks on two cores
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-from di4c.torchvision_compat import declare_missing_operators  # noqa: E402
+from di4c.torchvision_compat import declare_missing_operators
 
 declare_missing_operators()  # as the registry does, for tests that import a plugin directly
 

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import io
+import itertools
 import re
 import runpy
 import shlex
@@ -113,7 +114,7 @@ def commands(block: Block) -> list[list[str]]:
 
 def options(words: list[str], name: str) -> list[str]:
     """The values of a repeatable option."""
-    return [value for option, value in zip(words, words[1:], strict=False) if option == name]
+    return [value for option, value in itertools.pairwise(words) if option == name]
 
 
 def _parse(words: list[str], main, arguments: list[str]) -> None:

@@ -1,6 +1,8 @@
 """Small masked systems that tests build in one line."""
 
 import torch
+
+from di4c.mixture.student import MixtureStudent
 from di4c_plugins.backbones.dit import DiT
 from di4c_plugins.heads.adaln import AdaLN, Late
 from di4c_plugins.heads.readout import Readout
@@ -8,8 +10,6 @@ from di4c_plugins.heads.token import Token
 from di4c_plugins.parameterisations.subs import Subs
 from di4c_plugins.processes.absorbing import Absorbing
 from di4c_plugins.teachers.denoiser import DenoiserTeacher
-
-from di4c.mixture.student import MixtureStudent
 
 HEADS = {
     "token": lambda dim, backbone: Token(dim, backbone),

@@ -15,8 +15,8 @@ from di4c.config.spec import Spec, read_spec
 from di4c.contracts import merged
 from tests.documents import LINK, PAGES, ROOT, anchors, blocks, check_command, commands, files, options, text_of
 from tests.engine.launching import launch
-from tests.evaluation.conftest import distill, write_run
 from tests.evaluation.conftest import PRETRAIN as DIGITS
+from tests.evaluation.conftest import distill, write_run
 from tools.ablation.grid import read_grid, trials
 
 USED = ("README.md", "docs/getting-started.md", "docs/extending.md")

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
-from tests.pinned import needs
-from tests.test_imports import imported
 
 import di4c
+from tests.pinned import needs
+from tests.test_imports import imported
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())

@@ -5,6 +5,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+
+from di4c import testing
+from di4c.config.registry import Registry
+from di4c.contracts import Parameterisation, Pipeline
+from di4c.losses.pretraining import NELBO
 from di4c_plugins.backbones.dit import DiT
 from di4c_plugins.datasets.digits import Digits
 from di4c_plugins.estimators.monte_carlo import MonteCarlo
@@ -21,11 +26,6 @@ from di4c_plugins.samplers.ancestral import Ancestral
 from di4c_plugins.teachers.denoiser import DenoiserTeacher
 from di4c_plugins.times.samplers import UniformTime
 from tests.systems import HEADS, tiny_teacher
-
-from di4c import testing
-from di4c.config.registry import Registry
-from di4c.contracts import Parameterisation, Pipeline
-from di4c.losses.pretraining import NELBO
 
 
 def test_the_first_system_holds_its_contracts():

@@ -6,10 +6,10 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.trouble.damage import damage, damages, outcome
 
 from di4c.errors import SpecError
 from di4c.yaml_text import MISSING, dump, escaped, parsed, plain, read_yaml, resolved, scalar
+from tests.trouble.damage import damage, damages, outcome
 
 AWKWARD = (
     "1e3", "0x1", "010", "1:30", "2024-01-01", "yes", "Off", "null", "~", "", " ", "=", "<<", "- a", "# x", "a #b", "a: b", "{a", "[", "'",

@@ -15,8 +15,9 @@ PATTERN = r"\[[^\]]+\]|Br|Cl|%\d\d|>>|."
 
 def write_tokenizer(folder: Path) -> Path:
     """The tokenizer.json of a folder with vocab.txt, one token a line, [UNK] among them."""
-    from di4c_plugins.datasets.text_file import vocabulary_lines
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+
+    from di4c_plugins.datasets.text_file import vocabulary_lines
 
     lines = vocabulary_lines(folder / "vocab.txt")
     tokenizer = Tokenizer(models.WordLevel({token: i for i, token in enumerate(lines)}, unk_token="[UNK]"))

@@ -17,8 +17,8 @@ from pathlib import Path
 TOP = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TOP / "tools" / "research"), str(TOP / "tools"), str(TOP)]
 
-from di4c.command_line import path_argument  # noqa: E402
-from di4c.errors import DataError, Di4CError, SpecError  # noqa: E402
+from di4c.command_line import path_argument
+from di4c.errors import DataError, Di4CError, SpecError
 
 
 def golden(folder: Path, only: str = "", verbose: bool = False) -> int:

@@ -69,7 +69,7 @@ def _over_lambda(
     model, batch: Batch, x_t: torch.Tensor, t: torch.Tensor, components: int, repeats: int, draws: Draws
 ) -> float:
     """Standard deviation over λ of the gradient of one example: that of the batch's mean times √B."""
-    loss = lambda k: _nll(model, batch, x_t, t, components, draws.child(k)).mean()  # noqa: E731
+    loss = lambda k: _nll(model, batch, x_t, t, components, draws.child(k)).mean()
     return standard_deviation(gradients(loss, model.student.parameters(), repeats)[1]) * len(x_t) ** 0.5
 
 

@@ -41,7 +41,7 @@ def check(spec: Spec, registry: Registry) -> list[tuple[str, str]]:
 
 def _checked_without_run(registry: Registry, entry: Mapping, where: str) -> str:
     """What could be checked of a teacher whose run is not there yet: its options, if it is made of a student and takes none of it."""
-    if not MADE_OF_A_STUDENT <= parameters_of(registry, entry["name"]):
+    if not parameters_of(registry, entry["name"]) >= MADE_OF_A_STUDENT:
         return "options not checked"
     options = {key: value for key, value in entry.items() if key != "run"}
     plan(registry, "teachers", options, KINDS["teachers"].provided, where)

@@ -15,9 +15,9 @@ from di4c.errors import RegistryError, SpecError
 def check_takes_student(registry: Registry, entry: Mapping, trained: TrainedRun) -> None:
     """SpecError unless the named teacher can be made of a student."""
     told = f"teacher.name: {trained.run} is a distilled student, and {entry['name']!r} is not made of one."
-    if MADE_OF_A_STUDENT <= parameters_of(registry, entry["name"]):
+    if parameters_of(registry, entry["name"]) >= MADE_OF_A_STUDENT:
         return
-    fitting = [t.name for t in registry.targets("teachers") if MADE_OF_A_STUDENT <= parameters_of(registry, t.name)]
+    fitting = [t.name for t in registry.targets("teachers") if parameters_of(registry, t.name) >= MADE_OF_A_STUDENT]
     raise SpecError(f"{told} Teachers that are: {', '.join(fitting) or 'none'}.")
 
 

@@ -27,7 +27,7 @@ def refuse_edited(spec: Spec, *, inner: bool) -> None:
     folder = spec.train.run
     before, made = recorded_spec(folder), exported_step(folder / "export")
     finished = 0 < _steps(before) <= made
-    if not (finished or inner and before is not None and candidates(folder / "checkpoints")):
+    if not (finished or (inner and before is not None and candidates(folder / "checkpoints"))):
         return
     told = f"{spec.source}: {folder} {'is finished' if finished else 'has begun'}"
     remedy = f"set it back, choose another train.run, or remove {folder} to train it anew"

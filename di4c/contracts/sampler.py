@@ -1,5 +1,6 @@
 """Generation: from x_1 to x_0 in n steps."""
 
+import itertools
 from abc import ABC, abstractmethod
 
 import torch
@@ -39,7 +40,7 @@ class Sampler(ABC):
         """x_0: [B, D], by `steps` calls of `step` from x_1 [B, D]."""
         times = self.times(steps)
         x = x_1
-        for n, (t, s) in enumerate(zip(times[:-1], times[1:], strict=True)):
+        for n, (t, s) in enumerate(itertools.pairwise(times)):
             now, then = (torch.full((len(x),), v, dtype=torch.float64, device=x.device) for v in (t, s))
             x = self.step(denoiser, x, now, then, cond, draws.child("step", n))
         return x

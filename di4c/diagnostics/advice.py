@@ -1,5 +1,6 @@
 """How many components M a run needs, from the measured bias and variance of −log p^θ over draws of λ."""
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -115,7 +116,7 @@ def suggested_components(curve: list[Size], tolerance: float = TOLERANCE_NATS) -
     The estimate's mean falls to −log p^θ as M grows (Jensen), and for independent draws the bias left at M is about
     M'/(M' − M) times what going on to M' gains.
     """
-    for size, larger in zip(curve[:-1], curve[1:], strict=True):
+    for size, larger in itertools.pairwise(curve):
         if size.nll - larger.nll <= tolerance:
             return size.components
     return curve[-1].components

@@ -92,7 +92,7 @@ def _exported(checkpoint: Checkpoint) -> tuple[dict[str, Path], dict[str, str]]:
     for file in (checkpoint.path / "model.safetensors", checkpoint.path / "ema.safetensors"):
         if file.exists():
             with safe_open(file, "pt") as archive:
-                source |= {n: file for n in archive.keys()}
+                source |= dict.fromkeys(archive.keys(), file)
     aliases = {n: n for n in source} | checkpoint.state["aliases"]
     beside = set(checkpoint.state.get("beside", ()))
     exported = {a: n for a, n in sorted(aliases.items()) if a.startswith(PREFIX) and n not in beside}

@@ -22,7 +22,7 @@ class FolderLock:
 
     def __init__(self, folder: Path):
         self.folder, self._owner = folder, None
-        self._file = open(folder / LOCK, "w")
+        self._file = open(folder / LOCK, "w")  # noqa: SIM115 (open as long as it is held)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -141,7 +141,7 @@ def gradient(
             value -= tl.exp(log_p + weight - log_mean) * pull
         if COMPONENTWISE:
             value -= tl.exp(weight) * push
-        if CHOSEN:
+        if CHOSEN:  # noqa: SIM102 (decided when the kernel is compiled)
             if hits > 0:
                 for k in range(0, N):
                     given = tl.load(g_chosen + (row * M + m) * N + k)

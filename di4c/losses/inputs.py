@@ -1,5 +1,6 @@
 """What the losses look at in one step: times, noised data, the student at t, the target drawn at u."""
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -175,7 +176,7 @@ def _earlier_states(
         return found if copies == 1 else found.repeated(copies)
 
     grid = torch.linspace(0, 1, options.teacher_step.substeps + 1, dtype=t.dtype).tolist()
-    for k, (begin, end) in enumerate(zip(grid[:-1], grid[1:], strict=True)):
+    for k, (begin, end) in enumerate(itertools.pairwise(grid)):
         calls, now, then = 0, t + (u - t) * begin if k else t, t + (u - t) * end
         x_u = options.sampler.step(denoiser, x_u, now, then, labels_of_copies, draws.child("x_u", k))
         for _ in range(options.sampler.evaluations - calls):

@@ -25,7 +25,6 @@ from di4c.mixture.every_sample import every_sample
 from di4c.mixture.marginals import Marginals
 from di4c.mixture.sums import Query, statistics
 
-
 TERMS = ("data", "consistency", "distillation", "marginal")
 
 

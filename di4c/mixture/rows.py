@@ -1,5 +1,6 @@
 """Rows of a prediction with an affine output head: where their features are, and how they are cut into chunks."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -71,7 +72,7 @@ class Pairs:
     def cut(self, bounds: list[int]) -> list[slice]:
         """The pairs of the rows between each two bounds."""
         places = self.start[torch.tensor(bounds, device=self.start.device)].tolist()
-        return [slice(a, b) for a, b in zip(places, places[1:], strict=False)]
+        return [slice(a, b) for a, b in itertools.pairwise(places)]
 
 
 @dataclass(frozen=True)

@@ -142,10 +142,10 @@ def _generic_values(prediction: Prediction, number: Tensor, scored: Scored, chun
         return chosen, found.get("kl", nothing), found.get("componentwise_kl", nothing)
 
     parts = []
-    for number, *lines in _chunks(number, scored, prediction.number_of_chunks(chunk_bytes)):
-        h = prediction.component_features(number)
+    for some, *lines in _chunks(number, scored, prediction.number_of_chunks(chunk_bytes)):
+        h = prediction.component_features(some)
         recompute = torch.is_grad_enabled() and (h.requires_grad or log_weights.requires_grad)
-        arguments = (number, h, log_weights, *lines)
+        arguments = (some, h, log_weights, *lines)
         parts.append(
             checkpoint(read, *arguments, use_reentrant=False, preserve_rng_state=False)
             if recompute

@@ -12,13 +12,13 @@ from di4c.config.pipeline import build_pipeline, planned_specs
 from di4c.config.registry import Registry
 from di4c.config.resuming import refuse_edited
 from di4c.config.spec import Spec
-from di4c.pipeline.training import train_spec
 from di4c.contracts import Pipeline
 from di4c.engine import ranks
 from di4c.engine.export import copy_export
 from di4c.engine.loop import Result
 from di4c.engine.run_folder import RunFolder
 from di4c.pipeline.runs import Interrupted, SpecRuns
+from di4c.pipeline.training import train_spec
 
 
 def run(spec: Spec, *, device: torch.device, resume: bool) -> Result:

@@ -14,7 +14,6 @@ from di4c.config.pipeline import run_spec, shared_values
 from di4c.config.registry import Registry
 from di4c.config.resuming import is_trained, refuse_edited, refuse_orphans
 from di4c.config.spec import Spec
-from di4c.pipeline.training import train_spec
 from di4c.contracts import Measured, Runs
 from di4c.engine import ranks
 from di4c.engine.exported import exported_step
@@ -26,6 +25,7 @@ from di4c.evaluation.loaded import LoadedModel, load
 from di4c.evaluation.ranks import Ranks
 from di4c.evaluation.sweep import Measurement
 from di4c.evaluation.table import REFERENCE, rows_of
+from di4c.pipeline.training import train_spec
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ COLUMNS = {
 
 def plan_text(plan: Plan) -> str:
     """A table of a rank's memory in GB by stage, the FLOPs of a step, and a recommendation."""
-    lines = _head(plan) + [""] + _table(plan) + [""]
+    lines = [*_head(plan), "", *_table(plan), ""]
     chosen = plan.recommended
     if plan.gpu_memory is None:
         return "\n".join(lines[:-1])

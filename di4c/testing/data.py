@@ -21,7 +21,7 @@ def check_dataset(data: DataSource, process: ForwardProcess | None = None, *, ex
         x_0, last = batch.x_0, split.batch(indices[-1:])
         require(x_0.shape == (len(indices), data.num_positions), f"{name}: x_0 must be [B, D]")
         require(x_0.dtype == torch.int64, f"{name}: tokens must be int64")
-        require(0 <= x_0.min() and x_0.max() < data.num_states, f"{name}: tokens leave 0 … num_states − 1")
+        require(x_0.min() >= 0 and x_0.max() < data.num_states, f"{name}: tokens leave 0 … num_states − 1")
         if process is not None and process.mask_index is not None:
             require((x_0 != process.mask_index).all(), f"{name}: holds state {process.mask_index}, the process's mask")
         same = torch.equal(x_0, again.x_0) and torch.equal(x_0[-1:], last.x_0)
@@ -31,7 +31,7 @@ def check_dataset(data: DataSource, process: ForwardProcess | None = None, *, ex
         cond = batch.cond
         labelled = cond is not None and cond.shape == (len(indices),) and cond.dtype == torch.int64
         require(labelled, f"{name}: labels must be [B] int64")
-        require(0 <= cond.min() and cond.max() < data.num_classes, f"{name}: labels leave num_classes")
+        require(cond.min() >= 0 and cond.max() < data.num_classes, f"{name}: labels leave num_classes")
     require(data.fingerprint() == data.fingerprint(), "the fingerprint must be the same for the same data")
 
 
@@ -43,7 +43,7 @@ def check_tokenizer(tokenizer: ImageTokenizer) -> None:
         decoded = tokenizer.decode(codes)
         alone = tokenizer.encode(images[1:2])
     require(codes.shape == (3, tokenizer.num_positions) and codes.dtype == torch.int64, "codes must be [B, D] int64")
-    require(0 <= codes.min() and codes.max() < tokenizer.num_codes, "codes must lie in 0 … num_codes − 1")
+    require(codes.min() >= 0 and codes.max() < tokenizer.num_codes, "codes must lie in 0 … num_codes − 1")
     require(decoded.shape == images.shape and decoded.isfinite().all(), "decode must give images of the encoded shape")
     require(torch.equal(alone, codes[1:2]), "an image's codes depend on the others in its batch")
     before = tokenizer.fingerprint()

@@ -1,5 +1,7 @@
 """Checks of forward processes and of the samplers that run along them."""
 
+import itertools
+
 import torch
 from torch import Tensor
 
@@ -16,7 +18,7 @@ def check_process(process: ForwardProcess, *, positions: int = 4, seed: int = 0)
     )
     x_t = process.corrupt(x_0, all_at(64, 0.6), draws.child("x_t"))
     require(x_t.shape == x_0.shape and x_t.dtype == torch.int64, "corrupt must return int64 of x_0's shape")
-    require(0 <= x_t.min() and x_t.max() < process.num_states, "corrupt left the states 0 … num_states − 1")
+    require(x_t.min() >= 0 and x_t.max() < process.num_states, "corrupt left the states 0 … num_states − 1")
     part = process.corrupt(x_0[10:], all_at(54, 0.6), Draws(seed, first=10, count=54).child("x_t"))
     require(torch.equal(part, x_t[10:]), "corrupt must draw from `draws` alone, row by row, so that ranks agree")
     prior = process.prior(positions, draws.child("prior"))
@@ -61,7 +63,7 @@ def check_sampler(sampler: Sampler, teacher: Teacher, *, steps: int = 3, num_cla
     cond = Draws(2, count=4).integers(num_classes) if num_classes else None
     for number in sorted({1, 2, steps, 2 * positions}):
         times = sampler.times(number)
-        falling = all(a > b for a, b in zip(times[:-1], times[1:], strict=True))
+        falling = all(a > b for a, b in itertools.pairwise(times))
         require(
             times[0] == 1.0 and falling and len(times) == number + 1,
             f"times({number}) must fall from 1, in {number} steps",
@@ -80,7 +82,7 @@ def _check_samples(sampler: Sampler, denoiser: Denoiser, x_1: Tensor, steps: int
     require(torch.equal(first, second), f"the same draws must give the same tokens, {told}")
     require(first.shape == x_1.shape and first.dtype == torch.int64, "samples must be [B, D] int64")
     require(
-        0 <= first.min() and first.max() < process.num_states, f"samples left the states 0 … num_states − 1, {told}"
+        first.min() >= 0 and first.max() < process.num_states, f"samples left the states 0 … num_states − 1, {told}"
     )
     if process.mask_index is None:
         return

@@ -14,7 +14,6 @@ from di4c.contracts import AffineOutputHead, Backbone, Context, IdentityOutputHe
 from di4c.errors import SpecError
 from di4c_plugins.backbones.hf_attention import with_dropout_modules
 
-
 POSITION_TABLES = ("position_embeddings", "embed_positions")
 """How transformers' classes call a table of positions."""
 

@@ -1,9 +1,9 @@
 """The estimator with the product of marginals as control variate."""
 
-from di4c_plugins.estimators.monte_carlo import joint_nll
 from torch import Tensor
 
 from di4c.contracts import LossEstimator, Statistics
+from di4c_plugins.estimators.monte_carlo import joint_nll
 
 
 class ControlVariate(LossEstimator):

@@ -1,11 +1,11 @@
 """λ through the conditioning."""
 
-from di4c_plugins.heads.code import LatentCode, symmetry_breaking
 from einops import rearrange
 from torch import Tensor, nn
 
 from di4c.contracts import Backbone, Context, StudentHead
 from di4c.errors import SpecError
+from di4c_plugins.heads.code import LatentCode, symmetry_breaking
 
 
 class AdaLN(StudentHead):

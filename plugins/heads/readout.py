@@ -1,11 +1,11 @@
 """λ after the network: k = 0 blocks, the cheapest head."""
 
-from di4c_plugins.heads.code import LatentCode, symmetry_breaking
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from di4c.contracts import Backbone, Context, Modulation, StudentHead
 from di4c.errors import SpecError
+from di4c_plugins.heads.code import LatentCode, symmetry_breaking
 
 
 class Readout(StudentHead):

@@ -1,10 +1,10 @@
 """λ as one more token."""
 
-from di4c_plugins.heads.code import LatentCode, symmetry_breaking
 from einops import rearrange
 from torch import Tensor, nn
 
 from di4c.contracts import Backbone, Context, StudentHead
+from di4c_plugins.heads.code import LatentCode, symmetry_breaking
 
 
 class Token(StudentHead):

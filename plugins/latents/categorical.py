@@ -1,11 +1,11 @@
 """A finite prior of λ."""
 
 import torch
-from di4c_plugins.latents.unit_cube import shared_shift
 from torch import Tensor
 
 from di4c.contracts import Draws, LambdaSampler, cumulated, placed
 from di4c.errors import SpecError
+from di4c_plugins.latents.unit_cube import shared_shift
 
 
 class Categorical(LambdaSampler):

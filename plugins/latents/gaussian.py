@@ -3,12 +3,11 @@
 from typing import Literal
 
 import torch
-from di4c_plugins.latents.proposals import GaussianProposal
-from di4c_plugins.latents.unit_cube import Sobol, Stratified, Uniform
 from torch import Tensor
 
 from di4c.contracts import Draws, LambdaSampler
-
+from di4c_plugins.latents.proposals import GaussianProposal
+from di4c_plugins.latents.unit_cube import Sobol, Stratified, Uniform
 
 POINTS = {"independent": Uniform, "stratified": Stratified, "sobol": Sobol}
 

@@ -1,12 +1,12 @@
 """Many λ of few numbers: a product of categorical distributions."""
 
 import torch
-from di4c_plugins.latents.proposals import CategoricalProposal
-from di4c_plugins.latents.unit_cube import shared_shift, sobol_points
 from torch import Tensor
 
 from di4c.contracts import Draws, LambdaSampler
 from di4c.errors import SpecError
+from di4c_plugins.latents.proposals import CategoricalProposal
+from di4c_plugins.latents.unit_cube import shared_shift, sobol_points
 
 MOST_LISTED = 256
 """Atoms that are still enumerated; more of them count as infinitely many."""

@@ -58,7 +58,7 @@ class CategoricalProposal(Proposal):
 
     def draw(self, components: int, draws: Draws) -> Proposed:
         log_q = self._log_probs()  # [B, J, F, K]
-        size, samples, factors, values = log_q.shape
+        _size, samples, factors, values = log_q.shape
         each = [draws.child("sample", j).uniform(factors, components) for j in range(samples)]
         index = categorical(log_q.detach().exp(), torch.stack(each, 1))  # [B, J, F, M]
         chosen = log_q.gather(-1, index).sum(2)

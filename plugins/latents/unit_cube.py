@@ -4,11 +4,11 @@ Antithetic pairs (λ, 1 − λ) are left out: measured, they do not beat indepen
 """
 
 import torch
-from di4c_plugins.latents.proposals import GaussianProposal
 from torch import Tensor
 
 from di4c.contracts import Draws, LambdaSampler, placed
 from di4c.errors import SpecError
+from di4c_plugins.latents.proposals import GaussianProposal
 
 
 def sobol_points(number: int, dim: int) -> Tensor:

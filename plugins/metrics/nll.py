@@ -1,5 +1,6 @@
 """The n-step bound on −log p(x_0) of a sampler that takes n ancestral steps."""
 
+import itertools
 import math
 from functools import cached_property
 
@@ -132,6 +133,6 @@ def _runs(step: Tensor, batch_size: int) -> list[tuple[int, int]]:
     edges = [0, *(torch.nonzero(step.diff())[:, 0] + 1).tolist(), len(step)]
     return [
         (start, min(start + batch_size, last))
-        for first, last in zip(edges[:-1], edges[1:], strict=True)
+        for first, last in itertools.pairwise(edges)
         for start in range(first, last, batch_size)
     ]

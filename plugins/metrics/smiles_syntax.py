@@ -50,7 +50,7 @@ def well_formed(smiles: str) -> bool:
         depth += (token == "(") - (token == ")")
         if token[0] == "[" and not BRACKET.fullmatch(token):  # [UNK], a vocabulary's word for what it does not know
             return False
-        if depth < 0 or token in "()" and before in {"", "("} or token == ")" and before in BONDS:
+        if depth < 0 or (token in "()" and before in {"", "("}) or (token == ")" and before in BONDS):
             return False
     atoms = tokens and (tokens[0].isalpha() or tokens[0][0] == "[") and tokens[-1] not in BONDS
     return bool(atoms) and depth == 0 and all(count % 2 == 0 for count in rings.values())

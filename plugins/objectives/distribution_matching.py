@@ -4,11 +4,6 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-import torch
-from di4c_plugins.objectives.matching_forms import Renoised, form_of, matching_loss
-from di4c_plugins.objectives.matching_inputs import noised_start, renoised, student_sample
-from di4c_plugins.objectives.matching_options import Critic, Matching, Ramp
-from di4c_plugins.times.samplers import UniformTime
 from torch import Tensor
 
 from di4c.contracts import Batch, Draws, LambdaSampler, Prediction, Teacher, placed
@@ -17,6 +12,10 @@ from di4c.losses.inputs import dropped_labels
 from di4c.losses.loss import TERMS
 from di4c.losses.objective import Di4C
 from di4c.mixture.student import MixtureStudent
+from di4c_plugins.objectives.matching_forms import Renoised, form_of, matching_loss
+from di4c_plugins.objectives.matching_inputs import noised_start, renoised, student_sample
+from di4c_plugins.objectives.matching_options import Critic, Matching, Ramp
+from di4c_plugins.times.samplers import UniformTime
 
 ALSO = (*TERMS, "full_noise")
 """Di4C's parts that are terms of its loss."""
@@ -134,9 +133,7 @@ class DistributionMatching(Di4C):
         seen = renoised(self.form, process, told, told.noise_time or EVEN, student, x_0, t, draws)
         labels = None if cond is None else cond.repeat_interleave(told.renoised)
         features = self.critic(seen.x_s, seen.s, labels)
-        critic = Prediction(
-            features, seen.x_s, self.critic.readout, self.teacher.parameterisation, process.num_states
-        )
+        critic = Prediction(features, seen.x_s, self.critic.readout, self.teacher.parameterisation, process.num_states)
         return seen.judged(critic, self.teacher.predict(seen.x_s, seen.s, labels))
 
     def _factor(self, term: str, step: int) -> float:

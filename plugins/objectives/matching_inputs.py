@@ -3,13 +3,13 @@
 from typing import TYPE_CHECKING
 
 import torch
-from di4c_plugins.objectives.matching_forms import MatchingForm, Renoised
-from di4c_plugins.objectives.matching_options import Matching, OnPolicy
 from torch import Tensor
 
 from di4c.contracts import Batch, Denoiser, Draws, ForwardProcess, Prediction, TimeSampler
 from di4c.mixture.student import mixture_denoiser
 from di4c.mixture.target import draw
+from di4c_plugins.objectives.matching_forms import MatchingForm, Renoised
+from di4c_plugins.objectives.matching_options import Matching, OnPolicy
 
 if TYPE_CHECKING:
     from di4c_plugins.objectives.distribution_matching import DistributionMatching

@@ -1,14 +1,14 @@
 """A small transformer that reads x beside x_t."""
 
 import torch
-from di4c_plugins.backbones.dit import Block, Conditioning, ModulatedNorm, grid_angles
-from di4c_plugins.backbones.rotary import Rotary
-from di4c_plugins.posteriors.parameters import parameter_network
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from di4c.contracts import ForwardProcess, LambdaSampler, Posterior
 from di4c.errors import SpecError
+from di4c_plugins.backbones.dit import Block, Conditioning, ModulatedNorm, grid_angles
+from di4c_plugins.backbones.rotary import Rotary
+from di4c_plugins.posteriors.parameters import parameter_network
 
 
 class Transformer(Posterior):

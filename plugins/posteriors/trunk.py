@@ -1,10 +1,10 @@
 """The teacher's own network as a posterior."""
 
 import torch
-from di4c_plugins.posteriors.parameters import parameter_network
 from torch import Tensor, nn
 
 from di4c.contracts import LambdaSampler, Posterior, Teacher
+from di4c_plugins.posteriors.parameters import parameter_network
 
 
 class Trunk(Posterior):

@@ -3,11 +3,11 @@
 from typing import Literal
 
 import torch
-from di4c_plugins.processes.schedules import SCHEDULES
 from torch import Tensor
 
 from di4c.contracts import LOG_ZERO, Draws, ForwardProcess, Prediction
 from di4c.errors import SpecError
+from di4c_plugins.processes.schedules import SCHEDULES
 
 
 class Absorbing(ForwardProcess):

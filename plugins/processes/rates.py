@@ -12,7 +12,6 @@ from torch import Tensor
 
 from di4c.errors import SpecError
 
-
 MAX_STATES = 4096
 """Transition matrices [S, S] in float64 take 128 MiB each at this size."""
 

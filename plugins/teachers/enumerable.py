@@ -1,12 +1,12 @@
 """The exact teacher of a data law that is a table: what a perfectly trained product model would be."""
 
 import torch
-from di4c_plugins.datasets.enumerable import Enumerable
-from di4c_plugins.parameterisations.subs import Subs
 from torch import Tensor
 
 from di4c.contracts import LOG_ZERO, Backbone, Context, ForwardProcess, IdentityOutputHead, Raw, Teacher
 from di4c.errors import SpecError
+from di4c_plugins.datasets.enumerable import Enumerable
+from di4c_plugins.parameterisations.subs import Subs
 
 
 class EnumerableTeacher(Teacher):

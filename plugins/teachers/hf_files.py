@@ -144,7 +144,7 @@ def _tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
         require_whole(file)
         try:
             with safe_open(file, "pt") as opened:
-                for key in opened.keys():  # noqa: SIM118 (a safe_open is no mapping)
+                for key in opened.keys():
                     yield key, opened.get_tensor(key)
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{file}: cannot be read as safetensors ({first_line(error)})") from error

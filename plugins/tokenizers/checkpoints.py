@@ -43,7 +43,8 @@ def tokenizer_state(path: str) -> dict[str, Tensor]:
 def weights_file(path: str) -> Path:
     """The file of weights that `path` names, its options fetched with it. CheckpointError says what was looked for."""
     if path.startswith(INSIDE_HUB):
-        return [locate_file(f"{path}/{name}") for name in PUBLISHED][0]
+        first, *_ = [locate_file(f"{path}/{name}") for name in PUBLISHED]  # all are wanted, in one folder
+        return first
     given = user_path(path)
     for file in (given, given / "export" / EXPORTED[0], given / EXPORTED[0], given / PUBLISHED[0]):
         if file.is_file():

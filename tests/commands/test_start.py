@@ -1,12 +1,13 @@
 """`di4c train`: here, or by DeepSpeed's launcher."""
 
+import contextlib
 import os
 import sys
 
 import pytest
-from tests.config.specs import DISTILL, written
 
 from di4c.commands import start, train
+from tests.config.specs import DISTILL, written
 
 
 @pytest.fixture
@@ -31,10 +32,8 @@ def spec(tmp_path):
 
 
 def run(*arguments):
-    try:
+    with contextlib.suppress(SystemExit):
         start.main(list(arguments))
-    except SystemExit:
-        pass
 
 
 @pytest.mark.parametrize("gpus", [0, 1])

@@ -5,8 +5,7 @@ from typing import Literal
 
 import pytest
 
-from di4c.config.construct import split_entry
-from di4c.config.construct import create, plan
+from di4c.config.construct import create, plan, split_entry
 from di4c.config.registry import Registry, Target
 from di4c.errors import RegistryError, SpecError
 

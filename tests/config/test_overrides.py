@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pytest
-from tests.config.specs import DISTILL, EVAL, PRETRAIN, changed, written
 
 from di4c.config.overrides import overridden
 from di4c.config.spec import changed as changed_spec
 from di4c.config.spec import read_spec
 from di4c.errors import SpecError
+from tests.config.specs import DISTILL, EVAL, PRETRAIN, changed, written
 
 RUNS = (
     "/data/set #1/run", "a: b", "#x", "a #b", "*a", "&a", "!a", "%a", "@a", "`a", "|", "> a", "- a", "? a", "a, b", "a]b", "a}b", "a'b",

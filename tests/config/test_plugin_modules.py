@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from di4c.config.plugin_modules import declared, find_source, module_name
 from di4c.config.construct import create
+from di4c.config.plugin_modules import declared, find_source, module_name
 from di4c.config.registry import Registry
 from di4c.errors import RegistryError
 

@@ -12,7 +12,6 @@ from di4c.config.registry import Registry, Target
 from di4c.config.suggest import suggestion
 from di4c.errors import RegistryError
 
-
 THEIR_MODULE = """
 from di4c.contracts import Metric
 

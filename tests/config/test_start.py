@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from tests.config.specs import DISTILL, changed
 
 from di4c.config.build import build, portable
 from di4c.config.registry import Registry
 from di4c.config.spec import Spec
 from di4c.errors import CheckpointError, SpecError
+from tests.config.specs import DISTILL, changed
 
 SPEC = changed(
     DISTILL,
@@ -61,7 +61,7 @@ def test_a_resumed_run_and_a_skeleton_do_not_read_it_again(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "changes, told",
+    ("changes", "told"),
     [
         ({"process": {"name": "absorbing", "mask_index": 5}}, "trained with process"),
         ({"latent": {"name": "categorical", "atoms": 3}}, "trained with latent"),

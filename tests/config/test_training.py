@@ -1,9 +1,8 @@
 """The train section as the engine gets it."""
 
-from tests.config.specs import PRETRAIN, changed, written
-
 from di4c.config.spec import read_spec
 from di4c.engine.options import TrainOptions
+from tests.config.specs import PRETRAIN, changed, written
 
 
 def test_trouble_b21_a_spec_holds_the_engines_options(tmp_path):

@@ -4,18 +4,18 @@ import itertools
 import math
 
 import torch
-from di4c_plugins.estimators.monte_carlo import MonteCarlo
-from di4c_plugins.latents.categorical import Categorical
-from di4c_plugins.latents.unit_cube import Uniform
-from di4c_plugins.samplers.ancestral import Ancestral
-from di4c_plugins.times.samplers import UniformTime
-from tests.systems import tiny_student, tiny_teacher
 
 from di4c.contracts import Batch, Context, Draws
 from di4c.diagnostics.advice import Size, size_curve, suggested_components
 from di4c.losses.objective import Di4C
 from di4c.losses.terms import DataTerm, Gate
 from di4c.mixture.sums import Query, statistics
+from di4c_plugins.estimators.monte_carlo import MonteCarlo
+from di4c_plugins.latents.categorical import Categorical
+from di4c_plugins.latents.unit_cube import Uniform
+from di4c_plugins.samplers.ancestral import Ancestral
+from di4c_plugins.times.samplers import UniformTime
+from tests.systems import tiny_student, tiny_teacher
 
 
 def test_the_curve_is_that_of_enumeration():

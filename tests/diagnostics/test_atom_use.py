@@ -5,13 +5,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from di4c_plugins.estimators.monte_carlo import MonteCarlo
-from di4c_plugins.latents.categorical import Categorical
-from di4c_plugins.latents.unit_cube import Uniform
-from di4c_plugins.processes.absorbing import Absorbing
-from di4c_plugins.samplers.ancestral import Ancestral
-from di4c_plugins.times.samplers import UniformTime
-from tests.systems import tiny_student, tiny_teacher
 
 from di4c.contracts import Batch, Prediction
 from di4c.diagnostics.atom_use import LARGEST_PROBE, probe_examples, unused_atoms
@@ -19,6 +12,13 @@ from di4c.draws import Draws
 from di4c.engine.report import Reporter
 from di4c.losses.objective import Di4C
 from di4c.losses.terms import DataTerm, Gate
+from di4c_plugins.estimators.monte_carlo import MonteCarlo
+from di4c_plugins.latents.categorical import Categorical
+from di4c_plugins.latents.unit_cube import Uniform
+from di4c_plugins.processes.absorbing import Absorbing
+from di4c_plugins.samplers.ancestral import Ancestral
+from di4c_plugins.times.samplers import UniformTime
+from tests.systems import tiny_student, tiny_teacher
 
 ATOMS, POSITIONS, STATES = 8, 4, 10
 DEAD = STATES - 1

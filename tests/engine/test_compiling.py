@@ -10,6 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 import torch._dynamo
+
+import di4c
+from di4c.contracts import Batch, Draws
+from di4c.engine.compiling import compile_backbones
+from di4c.engine.dropout import insert_example_dropout
+from di4c.losses.objective import Di4C
+from di4c.losses.terms import ConsistencyTerm, DataTerm, Gate, TeacherStep
+from di4c.mixture.student import MixtureStudent
 from di4c_plugins.backbones.dit import DiT
 from di4c_plugins.backbones.mdlm_dit import MdlmDiT
 from di4c_plugins.estimators.control_variate import ControlVariate
@@ -21,14 +29,6 @@ from di4c_plugins.samplers.ancestral import Ancestral
 from di4c_plugins.teachers.denoiser import DenoiserTeacher
 from di4c_plugins.times.samplers import UniformTime
 from tests.systems import HEADS
-
-import di4c
-from di4c.contracts import Batch, Draws
-from di4c.engine.compiling import compile_backbones
-from di4c.engine.dropout import insert_example_dropout
-from di4c.losses.objective import Di4C
-from di4c.losses.terms import ConsistencyTerm, DataTerm, Gate, TeacherStep
-from di4c.mixture.student import MixtureStudent
 
 TOP = Path(__file__).parents[2]
 SHORT = ["steps=6", "schedule.warmup=1", "log_every=1", "batch_size=8", "diagnostics_every=0"]

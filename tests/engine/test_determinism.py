@@ -4,11 +4,11 @@ import os
 
 import pytest
 import torch
-from tests.losses.test_objective import batch, make
 
 from di4c.draws import Draws, _by_doubling, categorical
 from di4c.engine.determinism import WORKSPACE, deterministic
 from di4c.errors import SpecError
+from tests.losses.test_objective import batch, make
 
 
 def state() -> tuple:

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from di4c.engine.dropout import Examples, ExampleDropout, example_mask, insert_example_dropout
+from di4c.engine.dropout import ExampleDropout, Examples, example_mask, insert_example_dropout
 
 
 def test_masks_do_not_depend_on_how_the_batch_is_split():

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from tests.systems import tiny_teacher
 from torch import nn
 
 from di4c.engine.placement import _untie, place
 from di4c.errors import SpecError
+from tests.systems import tiny_teacher
 
 CPU = torch.device("cpu")
 

@@ -9,10 +9,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.distributed as dist
-from tests.engine.launching import TOP
 
 from di4c.engine import ranks
 from di4c.errors import LaunchError, TrainingError
+from tests.engine.launching import TOP
 
 ALONE = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
 

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tests.losses.test_host_waits import Waits
 
 from di4c.contracts import Batch, Split
 from di4c.engine import stream as streams
@@ -17,6 +16,7 @@ from di4c.engine.nonfinite import StopOnNonFinite
 from di4c.engine.read_ahead import AHEAD, ReadAhead
 from di4c.engine.stream import ExampleStream
 from di4c.errors import DataError
+from tests.losses.test_host_waits import Waits
 
 CPU = torch.device("cpu")
 
@@ -92,10 +92,10 @@ def test_an_error_comes_in_the_place_of_its_batch():
 
 
 def test_an_error_elsewhere_ends_the_thread_in_the_midst_of_a_batch():
-    with pytest.raises(RuntimeError, match="elsewhere"):
-        with ReadAhead(ExampleStream(Reader(pause=0.05), 5, batch_size=6), keys(0, 9), CPU) as batches:
-            batches.next()
-            raise RuntimeError("elsewhere")
+    stream = ExampleStream(Reader(pause=0.05), 5, batch_size=6)
+    with pytest.raises(RuntimeError, match="elsewhere"), ReadAhead(stream, keys(0, 9), CPU) as batches:
+        batches.next()
+        raise RuntimeError("elsewhere")
     assert not reading()
 
 

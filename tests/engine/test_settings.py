@@ -3,11 +3,11 @@
 import json
 
 import torch
-from tests.losses.test_objective import make
 
 from di4c.engine import ranks
 from di4c.engine.run_folder import RunFolder
 from di4c.kernels.backend import CPU_BYTES
+from tests.losses.test_objective import make
 
 
 def test_the_budget_of_the_device_unless_the_spec_says_it():

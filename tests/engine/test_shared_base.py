@@ -11,10 +11,9 @@ from safetensors import safe_open
 
 pytest.importorskip("peft")
 pytest.importorskip("transformers")
-from tests.engine.launching import TOP, free_port, losses, relative  # noqa: E402
-
-import di4c  # noqa: E402
-from di4c.errors import CheckpointError  # noqa: E402
+import di4c
+from di4c.errors import CheckpointError
+from tests.engine.launching import TOP, free_port, losses, relative
 
 LETTERS = "abcdefgh \n"
 BERT = {

@@ -6,16 +6,15 @@ import pytest
 import torch
 
 pytest.importorskip("peft")
-from di4c_plugins.backbones.dit import DiT  # noqa: E402
-from di4c_plugins.heads.readout import Readout  # noqa: E402
-from di4c_plugins.parameterisations.subs import Subs  # noqa: E402
-from di4c_plugins.processes.absorbing import Absorbing  # noqa: E402
-from di4c_plugins.teachers.denoiser import DenoiserTeacher  # noqa: E402
-
-from di4c.contracts import Draws, strict_load  # noqa: E402
-from di4c.engine.shared_base import DIGEST, share_base  # noqa: E402
-from di4c.errors import CheckpointError, SpecError  # noqa: E402
-from di4c.mixture.student import MixtureStudent  # noqa: E402
+from di4c.contracts import Draws, strict_load
+from di4c.engine.shared_base import DIGEST, share_base
+from di4c.errors import CheckpointError, SpecError
+from di4c.mixture.student import MixtureStudent
+from di4c_plugins.backbones.dit import DiT
+from di4c_plugins.heads.readout import Readout
+from di4c_plugins.parameterisations.subs import Subs
+from di4c_plugins.processes.absorbing import Absorbing
+from di4c_plugins.teachers.denoiser import DenoiserTeacher
 
 D, S, B, M = 6, 5, 3, 4
 LORA = {"rank": 2, "targets": ["qkv", "out"], "alpha": 4.0}

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.engine.launching import exported, launch, losses, relative
-from tests.engine.toy import ToyModel, ToyObjective, ToySplit, options_of
 
 from di4c.contracts import Batch, Draws
 from di4c.engine.optimizer import parameter_groups
 from di4c.engine.schedule import lr_factor
+from tests.engine.launching import exported, launch, losses, relative
+from tests.engine.toy import ToyModel, ToyObjective, ToySplit, options_of
 
 STAGES = (0, 1, 2, 3)
 OFFLOAD = {

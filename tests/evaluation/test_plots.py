@@ -7,7 +7,7 @@ from PIL import Image
 from di4c.evaluation.plots import metrics_figure, read_curves, training_figure
 from di4c.evaluation.style import looks
 from di4c.evaluation.table import rows_of
-from tests.evaluation.tables import REFERENCE_VALUES, HIGHER_IS_BETTER, VALUES, measurements
+from tests.evaluation.tables import HIGHER_IS_BETTER, REFERENCE_VALUES, VALUES, measurements
 
 
 def pixels(png: bytes) -> np.ndarray:

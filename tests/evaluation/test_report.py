@@ -8,7 +8,7 @@ from di4c.evaluation.plots import metrics_figure
 from di4c.evaluation.report import Report
 from di4c.evaluation.table import rows_of
 from tests.evaluation.systems import Mean
-from tests.evaluation.tables import REFERENCE_VALUES, HIGHER_IS_BETTER, VALUES, measurements
+from tests.evaluation.tables import HIGHER_IS_BETTER, REFERENCE_VALUES, VALUES, measurements
 
 ROWS = rows_of(measurements())
 

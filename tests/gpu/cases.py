@@ -4,6 +4,13 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import torch
+from torch import Tensor, nn
+
+from di4c.contracts import Batch, Draws, Modulation
+from di4c.losses.inputs import LossInputs, draw_inputs
+from di4c.losses.objective import Di4C
+from di4c.losses.terms import ConsistencyTerm, DataTerm, Gate, TeacherStep
+from di4c.mixture.student import MixtureStudent
 from di4c_plugins.backbones.mdlm_dit import MdlmDiT
 from di4c_plugins.estimators.control_variate import ControlVariate
 from di4c_plugins.heads.adaln import AdaLN, Late
@@ -16,13 +23,6 @@ from di4c_plugins.samplers.mdlm_ancestral import MdlmAncestral
 from di4c_plugins.teachers.denoiser import DenoiserTeacher
 from di4c_plugins.times.samplers import TimeGrid
 from tests.mixture.mixture_cases import Case, system
-from torch import Tensor, nn
-
-from di4c.contracts import Batch, Draws, Modulation
-from di4c.losses.inputs import LossInputs, draw_inputs
-from di4c.losses.objective import Di4C
-from di4c.losses.terms import ConsistencyTerm, DataTerm, Gate, TeacherStep
-from di4c.mixture.student import MixtureStudent
 
 HEADS = {
     "token": lambda backbone: SinusoidalToken(1, backbone),
@@ -35,7 +35,7 @@ HEADS = {
 def moved(made: SimpleNamespace, device: str) -> SimpleNamespace:
     """The system of a case on the device; its parameters are leaves there."""
     old = made.prediction
-    leaf = lambda x: x.detach().to(device).requires_grad_()  # noqa: E731
+    leaf = lambda x: x.detach().to(device).requires_grad_()
     modulation = (
         None if old.modulation is None else Modulation(old.modulation.module.to(device), leaf(old.modulation.code))
     )

@@ -4,15 +4,15 @@ import importlib.util
 
 import pytest
 import torch
-from di4c_plugins.latents.unit_cube import Sobol, Uniform
-from di4c_plugins.samplers.mdlm_ancestral import MdlmAncestral
-from tests.gpu.cases import HEADS, text_student, text_teacher
 from torch._dynamo.utils import counters
 
 from di4c.contracts import Draws
 from di4c.engine.compiling import compile_backbones
 from di4c.engine.shared_base import share_base
 from di4c.mixture.student import mixture_denoiser
+from di4c_plugins.latents.unit_cube import Sobol, Uniform
+from di4c_plugins.samplers.mdlm_ancestral import MdlmAncestral
+from tests.gpu.cases import HEADS, text_student, text_teacher
 
 POSITIONS, STATES = 8, 40
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from tests.gpu.cases import inputs_of, text_objective, with_tokens
 
 SIZES = {"cuda": {"positions": 32, "states": 5000, "components": 8, "width": 64}, "cpu": {}}

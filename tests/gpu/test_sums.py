@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.gpu.cases import moved, with_truth
-from tests.mixture.mixture_cases import SUMS, Case, drawn_with_marginals, gradients, oracle_sums, project_sums, system
 
 from di4c.contracts import Draws
+from tests.gpu.cases import moved, with_truth
+from tests.mixture.mixture_cases import SUMS, Case, drawn_with_marginals, gradients, oracle_sums, project_sums, system
 
 WHOLE, ROW = 10**9, 1
 """Budgets of a chunk: all rows at once, and one."""

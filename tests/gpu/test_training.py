@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import torch
+
 from tests.engine.launching import exported, losses, relative, start
 from tests.scale.systems import DIT, di4c, distilled, job
 

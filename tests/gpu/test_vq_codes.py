@@ -1,6 +1,7 @@
 """Codes of images made on the device against those of the CPU."""
 
 import torch
+
 from di4c_plugins.tokenizers.pixels import images_of
 from di4c_plugins.tokenizers.vqgan import VQGAN
 

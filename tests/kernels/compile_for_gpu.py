@@ -14,8 +14,8 @@ from triton.compiler import ASTSource
 from di4c.kernels import triton_kernels as kernels
 
 TARGET = GPUTarget("cuda", 90, 32)
-F, D, I, B = "*fp32", "*fp64", "*i64", "*bf16"
-LOGITS = {"z": F, "bias": B, "position": I, "lse": F}
+F, D, I64, B = "*fp32", "*fp64", "*i64", "*bf16"
+LOGITS = {"z": F, "bias": B, "position": I64, "lse": F}
 
 
 def signature(kernel, **types: str) -> dict[str, str]:
@@ -39,7 +39,7 @@ def cases(components: int):
         "q": F,
         "g_kl": F,
         "g_componentwise": F,
-        "tokens": I,
+        "tokens": I64,
         "g_chosen": F,
         "out": B,
     }
@@ -49,8 +49,8 @@ def cases(components: int):
         {**bias, "KL": True, "COMPONENTWISE": True, "CHOSEN": True, "JP": 2, "NP": max(2, components)},
     )
     yield kernels.masses, {**LOGITS, "out": D}, bias
-    yield kernels.invert, {**LOGITS, "mass": D, "uniform": D, "out": I}, {**bias, "TP": 128}
-    yield kernels.means, {**LOGITS, "weights": F, "certain": I, "out": F}, {**bias, "CERTAIN": True}
+    yield kernels.invert, {**LOGITS, "mass": D, "uniform": D, "out": I64}, {**bias, "TP": 128}
+    yield kernels.means, {**LOGITS, "weights": F, "certain": I64, "out": F}, {**bias, "CERTAIN": True}
 
 
 def spilled(ptx: str, ptxas: str) -> int:

@@ -80,7 +80,7 @@ def test_means_and_certain_lines(kernels, bias):
 
 @pytest.mark.parametrize("kernels", KERNELS)
 @pytest.mark.parametrize(
-    "components, samples, states", [(2, 6, 40), (1, 1, 2), pytest.param(256, 2, 6, marks=pytest.mark.slow)]
+    ("components", "samples", "states"), [(2, 6, 40), (1, 1, 2), pytest.param(256, 2, 6, marks=pytest.mark.slow)]
 )
 @pytest.mark.parametrize("equal", [False, True])
 def test_values_and_gradients_with_tokens_that_repeat(kernels, components, samples, states, equal):
@@ -132,7 +132,7 @@ def test_any_number_of_lines_may_share_a_row(kernels, bias, dtype):
         torch.randn(len(row), 3, 2, generator=g), *(torch.randn(1, rows, generator=g) for _ in range(2))
     )
     against = Against(log_weights, tokens, [q], kl=True, componentwise=True, row=row)
-    make = lambda: Logits(z.clone(), added, None if added is None else position)  # noqa: E731
+    make = lambda: Logits(z.clone(), added, None if added is None else position)
     found = module.row_values(make(), against, torch.empty_like(z))
     gradient = module.row_gradient(make(), against, found.kept, given, torch.empty_like(z), dtype)
     wide = z.double() + (0 if added is None else added.expand(2, -1)[position][:, None].double())
@@ -178,7 +178,7 @@ def test_what_is_not_a_number_shows_in_the_values(kernels, states):
 
 
 @needs_triton
-@pytest.mark.parametrize("rows, states", [(1, 50258), (41, 50258), (512, 50258), (10, 130_000), (512, 1025)])
+@pytest.mark.parametrize(("rows", "states"), [(1, 50258), (41, 50258), (512, 50258), (10, 130_000), (512, 1025)])
 def test_sweeps_fill_the_card(rows, states):
     """Two programs a multiprocessor of an H100 at least, whatever the number of components: it is no axis of a sweep's grid."""
     assert triton_rows().programs(rows, states, 132) >= 2 * 132

@@ -6,17 +6,26 @@ from dataclasses import replace
 import pytest
 import torch
 from hypothesis import HealthCheck, example, given, settings
-from tests.losses.test_objective import batch, make
-from tests.mixture.mixture_cases import (
-    SUMS, Case, cases, certain, gradients, opaque, oracle_sums, project_sums, system, underflowing,
-)  # fmt: skip
-from tests.mixture.test_mixture import close
-from tests.mixture.test_mixture_precision import exact_in_bf16
 
 from di4c.contracts import Raw
 from di4c.draws import Draws
 from di4c.kernels import backend
 from di4c.mixture.target import draw
+from tests.losses.test_objective import batch, make
+from tests.mixture.mixture_cases import (
+    SUMS,
+    Case,
+    cases,
+    certain,
+    gradients,
+    opaque,
+    oracle_sums,
+    project_sums,
+    system,
+    underflowing,
+)  # fmt: skip
+from tests.mixture.test_mixture import close
+from tests.mixture.test_mixture_precision import exact_in_bf16
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None,

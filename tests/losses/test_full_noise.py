@@ -4,9 +4,6 @@ import math
 
 import pytest
 import torch
-from di4c_plugins.latents.categorical import Categorical
-from di4c_plugins.latents.unit_cube import Uniform
-from di4c_plugins.processes.uniform import Uniform as UniformProcess
 from torch import nn
 
 from di4c.contracts import Batch, Split
@@ -14,6 +11,9 @@ from di4c.draws import Draws
 from di4c.errors import SpecError
 from di4c.losses.clusters import Clusters
 from di4c.losses.terms import FullNoiseTerm
+from di4c_plugins.latents.categorical import Categorical
+from di4c_plugins.latents.unit_cube import Uniform
+from di4c_plugins.processes.uniform import Uniform as UniformProcess
 from tests.losses.test_objective import batch, make
 
 K = 4
@@ -68,7 +68,7 @@ def test_it_stands_beside_the_other_terms_and_before_them_alone():
     torch.testing.assert_close(beside["data"], others["data"])
 
 
-@pytest.mark.parametrize("latent, components", [(Categorical(atoms=K), "all"), (Uniform(), 7)])
+@pytest.mark.parametrize(("latent", "components"), [(Categorical(atoms=K), "all"), (Uniform(), 7)])
 def test_neither_ranks_nor_micro_batches_change_it(latent, components):
     """Not for λ drawn at random either: one set serves all examples."""
     made = objective(FullNoiseTerm(1.0, ratio=2, clustered=components == "all", components=components), latent, **ALONE)
@@ -119,7 +119,7 @@ def test_a_clustered_start_makes_components_of_clusters():
     assert (predicted.argmax(-1) == made.full_noise.clusters.nearest(words.x_0)).float().mean() > 0.9
 
 
-@pytest.mark.parametrize("term, latent, told", [
+@pytest.mark.parametrize(("term", "latent", "told"), [
     ({"ratio": 0}, Categorical(atoms=K), "ratio"),
     ({"clustered": 5}, Uniform(), "clustered"),
     ({"clustered": 5, "components": 3}, Categorical(atoms=K), "clustered"),

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from di4c_plugins.latents.unit_cube import Sobol
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from di4c.draws import Draws
 from di4c.kernels import torch_rows
 from di4c.losses.terms import ConsistencyTerm
+from di4c_plugins.latents.unit_cube import Sobol
 from tests.losses.test_objective import batch, make
 
 WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "_unique")

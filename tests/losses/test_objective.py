@@ -6,12 +6,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from di4c_plugins.estimators.control_variate import ControlVariate
-from di4c_plugins.estimators.monte_carlo import MonteCarlo
-from di4c_plugins.latents.categorical import Categorical
-from di4c_plugins.latents.unit_cube import Uniform
-from di4c_plugins.samplers.ancestral import Ancestral
-from di4c_plugins.times.samplers import LowDiscrepancyTime, SplitTime, TimeGrid, UniformTime
 
 from di4c.contracts import Batch, Statistics
 from di4c.diagnostics.mixture import effective_components
@@ -21,6 +15,12 @@ from di4c.errors import SpecError
 from di4c.losses.objective import Di4C
 from di4c.losses.pretraining import NELBO
 from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm, Gate, TeacherStep
+from di4c_plugins.estimators.control_variate import ControlVariate
+from di4c_plugins.estimators.monte_carlo import MonteCarlo
+from di4c_plugins.latents.categorical import Categorical
+from di4c_plugins.latents.unit_cube import Uniform
+from di4c_plugins.samplers.ancestral import Ancestral
+from di4c_plugins.times.samplers import LowDiscrepancyTime, SplitTime, TimeGrid, UniformTime
 from tests.systems import tiny_student, tiny_teacher
 
 ESTIMATORS = {"monte-carlo": MonteCarlo(), "control-variate": ControlVariate()}
@@ -307,7 +307,7 @@ def test_trouble_b02_a_region_that_includes_its_end_is_due_at_it():
     assert sum(float(terms["distillation"].detach().sum()) for terms in found) > 0
 
 
-@pytest.mark.parametrize("max_time, inclusive, interval, due", [
+@pytest.mark.parametrize(("max_time", "inclusive", "interval", "due"), [
     (0.25, True, (0.25, 1.0), True), (0.25, False, (0.25, 1.0), False), (0.25, False, (0.2, 1.0), True), (0.25, True, (0.3, 1.0), False),
 ])  # fmt: skip
 def test_trouble_b02_what_is_due_is_what_may_hold(max_time, inclusive, interval, due):

@@ -6,6 +6,15 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
+
+from di4c.contracts import Batch, Draws, Posterior
+from di4c.diagnostics.posterior import posterior_diagnostics
+from di4c.errors import SpecError
+from di4c.losses.inputs import draw_inputs
+from di4c.losses.objective import Di4C
+from di4c.losses.proposal import ProposalOptions, score_term
+from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm, Gate, TeacherStep
 from di4c_plugins.estimators.control_variate import ControlVariate
 from di4c_plugins.estimators.monte_carlo import MonteCarlo
 from di4c_plugins.latents.categorical import Categorical
@@ -16,15 +25,6 @@ from di4c_plugins.posteriors.transformer import Transformer
 from di4c_plugins.posteriors.trunk import Trunk
 from di4c_plugins.samplers.ancestral import Ancestral
 from di4c_plugins.times.samplers import TimeGrid, UniformTime
-from torch import nn
-
-from di4c.contracts import Batch, Draws, Posterior
-from di4c.diagnostics.posterior import posterior_diagnostics
-from di4c.errors import SpecError
-from di4c.losses.inputs import draw_inputs
-from di4c.losses.objective import Di4C
-from di4c.losses.proposal import ProposalOptions, score_term
-from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm, Gate, TeacherStep
 from tests.systems import tiny_student, tiny_teacher
 
 LATENTS = {

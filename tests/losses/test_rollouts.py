@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from di4c_plugins.samplers.ancestral import Ancestral
 
 from di4c.draws import Draws
 from di4c.errors import DataError, SpecError
 from di4c.losses.rollouts import Rollouts, load_or_roll_out
+from di4c_plugins.samplers.ancestral import Ancestral
 from tests.losses.test_objective import batch, make
 from tests.systems import tiny_teacher
 

@@ -4,16 +4,6 @@ import itertools
 
 import pytest
 import torch
-from di4c_plugins.estimators.control_variate import ControlVariate
-from di4c_plugins.estimators.exact import Exact
-from di4c_plugins.estimators.jackknife import Jackknife
-from di4c_plugins.estimators.monte_carlo import MonteCarlo
-from di4c_plugins.estimators.own_component import OwnComponent
-from di4c_plugins.latents.categorical import Categorical
-from di4c_plugins.latents.gaussian import Gaussian
-from di4c_plugins.latents.unit_cube import Sobol, Stratified, Uniform
-from di4c_plugins.samplers.ancestral import Ancestral
-from di4c_plugins.times.samplers import TimeGrid
 from torch import Tensor
 
 from di4c.contracts import Batch, Draws, Prediction
@@ -25,6 +15,16 @@ from di4c.mixture.affine import Affine
 from di4c.mixture.buffers import Buffers
 from di4c.mixture.marginals import Marginals
 from di4c.mixture.target import draw_target
+from di4c_plugins.estimators.control_variate import ControlVariate
+from di4c_plugins.estimators.exact import Exact
+from di4c_plugins.estimators.jackknife import Jackknife
+from di4c_plugins.estimators.monte_carlo import MonteCarlo
+from di4c_plugins.estimators.own_component import OwnComponent
+from di4c_plugins.latents.categorical import Categorical
+from di4c_plugins.latents.gaussian import Gaussian
+from di4c_plugins.latents.unit_cube import Sobol, Stratified, Uniform
+from di4c_plugins.samplers.ancestral import Ancestral
+from di4c_plugins.times.samplers import TimeGrid
 from tests.systems import tiny_student, tiny_teacher
 
 POSITIONS, STATES, T, U = 2, 2, 0.8, 0.4

@@ -9,6 +9,12 @@ import deepspeed
 import torch
 import torch.distributed as dist
 from deepspeed.utils import safe_get_full_grad
+
+from di4c.contracts import Batch, Draws
+from di4c.losses.objective import Di4C
+from di4c.losses.proposal import ProposalOptions
+from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm, Gate, TeacherStep
+from di4c.mixture.student import MixtureStudent
 from di4c_plugins.backbones.maskgit import MaskGITBackbone
 from di4c_plugins.estimators.control_variate import ControlVariate
 from di4c_plugins.estimators.monte_carlo import MonteCarlo
@@ -19,12 +25,6 @@ from di4c_plugins.latents.unit_cube import Uniform
 from di4c_plugins.posteriors.transformer import Transformer
 from di4c_plugins.samplers.ancestral import Ancestral
 from di4c_plugins.times.samplers import TimeGrid, UniformTime
-
-from di4c.contracts import Batch, Draws
-from di4c.losses.objective import Di4C
-from di4c.losses.proposal import ProposalOptions
-from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm, Gate, TeacherStep
-from di4c.mixture.student import MixtureStudent
 from tests.engine.launching import work
 from tests.systems import HEADS, tiny_teacher
 

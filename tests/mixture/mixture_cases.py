@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import torch
-from di4c_plugins.parameterisations.subs import Subs
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -13,6 +12,7 @@ from di4c.mixture.marginals import Marginals
 from di4c.mixture.reference import dense_log_probs, dense_logits, dense_sums
 from di4c.mixture.sums import Query, statistics
 from di4c.mixture.target import draw_target
+from di4c_plugins.parameterisations.subs import Subs
 
 SUMS = frozenset({"joint", "marginal", "kl", "componentwise_kl"})
 POINTWISE_BIAS = ("none", "shared", "per position", "padded")
@@ -100,7 +100,7 @@ cases = st.builds(
 def system(case: Case, dtype: torch.dtype) -> SimpleNamespace:
     """Features, readout, x_t, samples and targets of a case; the same numbers for every dtype (rounded from float32)."""
     g = torch.Generator().manual_seed(case.seed)
-    normal = lambda *shape: torch.randn(*shape, generator=g).to(dtype)  # noqa: E731
+    normal = lambda *shape: torch.randn(*shape, generator=g).to(dtype)
     mask = case.states - 1
     data_states = mask if case.subs else case.states
     x_0 = torch.randint(data_states, (case.batch, case.positions), generator=g)

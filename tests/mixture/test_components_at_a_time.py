@@ -2,6 +2,15 @@
 
 import pytest
 import torch
+
+from di4c.contracts import Batch, Draws
+from di4c.engine.dropout import insert_example_dropout
+from di4c.errors import SpecError
+from di4c.losses.objective import Di4C
+from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm, Gate, TeacherStep
+from di4c.mixture import student as students
+from di4c.mixture.student import MixtureStudent
+from di4c.planning.live import LiveBytes
 from di4c_plugins.backbones.dit import DiT
 from di4c_plugins.estimators.control_variate import ControlVariate
 from di4c_plugins.estimators.monte_carlo import MonteCarlo
@@ -12,15 +21,6 @@ from di4c_plugins.processes.absorbing import Absorbing
 from di4c_plugins.samplers.ancestral import Ancestral
 from di4c_plugins.teachers.denoiser import DenoiserTeacher
 from di4c_plugins.times.samplers import UniformTime
-
-from di4c.contracts import Batch, Draws
-from di4c.engine.dropout import insert_example_dropout
-from di4c.errors import SpecError
-from di4c.losses.objective import Di4C
-from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm, Gate, TeacherStep
-from di4c.mixture import student as students
-from di4c.mixture.student import MixtureStudent
-from di4c.planning.live import LiveBytes
 from tests.systems import tiny_student, tiny_teacher
 
 B = 3

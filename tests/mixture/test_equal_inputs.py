@@ -4,8 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from di4c_plugins.latents.categorical import Categorical
-from di4c_plugins.times.samplers import TimeGrid
 from torch import nn
 
 from di4c.contracts import Batch
@@ -14,6 +12,8 @@ from di4c.losses import inputs
 from di4c.losses.objective import Di4C
 from di4c.losses.terms import ConsistencyTerm, DistillationTerm
 from di4c.mixture import equal_inputs as module
+from di4c_plugins.latents.categorical import Categorical
+from di4c_plugins.times.samplers import TimeGrid
 from tests.losses.test_objective import batch, make
 from tests.mixture.mixture_cases import Opaque
 

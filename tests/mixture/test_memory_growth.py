@@ -70,7 +70,7 @@ def live_bytes(components: int, positions: int) -> int:
 
 
 @pytest.mark.parametrize(
-    "fewer, more", [((8, 256), (8, 512)), ((8, 512), (8, 1024)), ((8, 1024), (8, 2048)), ((8, 256), (16, 256))]
+    ("fewer", "more"), [((8, 256), (8, 512)), ((8, 512), (8, 1024)), ((8, 1024), (8, 2048)), ((8, 256), (16, 256))]
 )
 def test_the_targets_marginals_do_not_grow_with_the_positions(fewer, more):
     """Kept while they fit (256 and 512 positions, with ever smaller chunks), read again beyond."""

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from di4c_plugins.latents.categorical import Categorical
-from di4c_plugins.latents.unit_cube import Uniform
 
 from di4c.draws import Draws
 from di4c.mixture.student import atoms_denoiser, mixture_denoiser, product_denoiser
+from di4c_plugins.latents.categorical import Categorical
+from di4c_plugins.latents.unit_cube import Uniform
 from tests.systems import HEADS, tiny_student, tiny_teacher
 
 B, M = 3, 4

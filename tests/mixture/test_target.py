@@ -55,7 +55,7 @@ def test_kept_marginals_are_those_read_again(modulated, subs, weighted):
 
 
 @pytest.mark.parametrize("rows", [1, 2, 10])
-@pytest.mark.parametrize("subs, weighted", [(False, True), (True, False)])
+@pytest.mark.parametrize(("subs", "weighted"), [(False, True), (True, False)])
 def test_reading_in_buffers_of_any_size(subs, weighted, rows):
     prediction = target(subs=subs, weighted=weighted, visible=0.5)
     marginals = Marginals(prediction)

@@ -10,13 +10,12 @@ import os
 import signal
 from unittest import mock
 
-from tests.engine.launching import work
-
 from di4c.config.spec import Spec
 from di4c.engine import ranks
 from di4c.engine.loop import Trainer
 from di4c.errors import Di4CError
 from di4c.pipeline import run, runs
+from tests.engine.launching import work
 
 
 class Killed(Exception):

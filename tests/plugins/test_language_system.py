@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from di4c.mixture.student import mixture_denoiser
 from di4c.config.build import build, build_metrics, build_sampler, portable
 from di4c.config.registry import Registry
 from di4c.config.spec import Spec, read_spec
 from di4c.contracts import Draws
+from di4c.mixture.student import mixture_denoiser
 from di4c.testing import (
     check_backbone,
     check_dataset,
@@ -48,7 +48,27 @@ NOISES = ["log-linear", "cosine", "cosine-squared", "linear", "geometric"]
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("corpus")
-    words = "the sea was calm and the old men went home to sleep while the wind blew from the north".split()
+    words = [
+        "the",
+        "sea",
+        "was",
+        "calm",
+        "and",
+        "the",
+        "old",
+        "men",
+        "went",
+        "home",
+        "to",
+        "sleep",
+        "while",
+        "the",
+        "wind",
+        "blew",
+        "from",
+        "the",
+        "north",
+    ]
     for number in range(4):
         (folder / f"{number}.txt").write_text(" ".join(words[(number + 5 * i) % len(words)] for i in range(400)))
     return folder

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+
 from di4c_plugins.teachers.denoiser import DenoiserTeacher
 
 DIT = {"name": "dit", "width": 16, "depth": 2, "heads": 2, "grid": [8, 8], "time_conditioning": False}

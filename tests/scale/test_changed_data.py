@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import yaml
+
 from tests.engine.launching import PYTHONPATH, TOP, losses
 from tests.scale.systems import STEPS, job, systems
 

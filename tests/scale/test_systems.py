@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+
 from tests.engine.launching import TOP, exported, free_port, losses, relative
 from tests.scale.systems import job, systems
 

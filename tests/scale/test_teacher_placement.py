@@ -1,6 +1,7 @@
 """A teacher that is sharded over the ranks, in the host's memory or not, teaches the same."""
 
 import pytest
+
 from tests.engine.launching import launch, losses, relative
 
 CELL = {"precision": "fp32", "offload": False, "head": "token"}

@@ -58,10 +58,10 @@ def test_a_trained_run_is_advised(tmp_path):
 def test_trouble_b09_the_data_are_where_the_model_is(device, tmp_path, monkeypatch, capsys):
     """Everything that a model is given lies on its device, wherever the data set gives it."""
     import torch
-    from tests.evaluation.conftest import PRETRAIN, distill, write_run
 
     from di4c.commands import advise
     from di4c.evaluation import loaded
+    from tests.evaluation.conftest import PRETRAIN, distill, write_run
 
     run = write_run(tmp_path / "student", distill(write_run(tmp_path / "teacher", PRETRAIN)))
     made, seen = [], []

@@ -8,9 +8,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 
-import bench  # noqa: E402
-from benchmarks.peaks import peak_tflops  # noqa: E402
-from benchmarks.pretrain import step_flops  # noqa: E402
+import bench
+from benchmarks.peaks import peak_tflops
+from benchmarks.pretrain import step_flops
 
 HERE = "--threads 1 --repeats 1 --in-process --positions 8 --states 40 --width 16"
 NETWORK = f"{HERE} --depth 2 --heads 2"

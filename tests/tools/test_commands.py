@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.config.specs import DISTILL, changed, written
-from tests.evaluation.conftest import PRETRAIN, write_run
 
 from di4c.engine import reporting
+from tests.config.specs import DISTILL, changed, written
+from tests.evaluation.conftest import PRETRAIN, write_run
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,9 +8,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 
-import verify  # noqa: E402
-from golden_cases.pixels import KINDS  # noqa: E402
-from golden_cases.registered import kind_of  # noqa: E402
+import verify
+from golden_cases.pixels import KINDS
+from golden_cases.registered import kind_of
 
 CASES = sorted(
     path for path in (ROOT / "tests" / "golden").glob("*.safetensors") if path.stem.startswith(("gaussian_", "tauldr_"))

@@ -19,9 +19,11 @@ from di4c.mixture.reference import dense_control_variate, dense_log_probs, dense
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 
-import verify  # noqa: E402
-from golden_cases import language, pixels, vq  # noqa: E402
-from golden_cases.registered import all_kinds, kind_of  # noqa: E402
+import itertools
+
+import verify
+from golden_cases import language, pixels, vq
+from golden_cases.registered import all_kinds, kind_of
 
 
 def drawn(seed: int):
@@ -231,7 +233,7 @@ def schedule(tokens: int, steps: list[int]) -> tuple[dict, dict]:
     counts = torch.full((len(steps), max(steps)), -1)
     for row, n in enumerate(steps):
         masked = [round(float(torch.tensor(tokens * (1 - i / n), dtype=torch.float32))) for i in range(n + 1)]
-        each = [max(a - b, 1) if a == b else a - b for a, b in zip(masked[:-1], masked[1:], strict=True)]
+        each = [max(a - b, 1) if a == b else a - b for a, b in itertools.pairwise(masked)]
         each[-1] += tokens - sum(each)
         counts[row, :n] = torch.tensor(each)
     return {"out.counts_linear": counts, "out.counts_arccos": torch.empty(len(steps), 0)}, {

@@ -8,9 +8,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 
-import verify  # noqa: E402
-from golden_cases.registered import kind_of  # noqa: E402
-from golden_cases.vq import KINDS  # noqa: E402
+import verify
+from golden_cases.registered import kind_of
+from golden_cases.vq import KINDS
 
 FILES = sorted((ROOT / "tests" / "golden").glob("*.safetensors"))
 CASES = [path for path in FILES if path.stem.startswith(("maskgit_", "vqgan_"))]

@@ -11,13 +11,13 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 
-from bench import parse  # noqa: E402
-from gpu_checks.bench import CASES, ON_CPU, TINY  # noqa: E402
-from gpu_checks.record import Record  # noqa: E402
-from gpu_checks.table import gpu_table  # noqa: E402
-from gpu_checks.training import reports  # noqa: E402
-from gpu_checks.verdict import LIMITS, verdict  # noqa: E402
-from store_benchmarks import store_gpu_check  # noqa: E402
+from bench import parse
+from gpu_checks.bench import CASES, ON_CPU, TINY
+from gpu_checks.record import Record
+from gpu_checks.table import gpu_table
+from gpu_checks.training import reports
+from gpu_checks.verdict import LIMITS, verdict
+from store_benchmarks import store_gpu_check
 
 H100 = "NVIDIA H100 80GB HBM3"
 

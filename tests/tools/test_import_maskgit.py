@@ -13,7 +13,7 @@ from di4c_plugins.backbones.maskgit import MaskGITBackbone
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 
-from import_student import import_student  # noqa: E402
+from import_student import import_student
 
 SPEC = {
     "task": "distill",

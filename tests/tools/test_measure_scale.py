@@ -9,7 +9,7 @@ import pytest
 TOP = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(TOP))
 
-from tools.research.measure_scale import BASES, STAGES, _saved, cell  # noqa: E402
+from tools.research.measure_scale import BASES, STAGES, _saved, cell
 
 
 def test_the_stored_plans_are_within_15_percent_and_a_copy_is_saved():

@@ -10,6 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+
+from di4c.config.check import check
+from di4c.config.registry import Registry
+from di4c.config.spec import read_spec
+from di4c.contracts import Prediction
 from di4c_plugins.datasets.enumerable import Enumerable
 from di4c_plugins.estimators.control_variate import ControlVariate
 from di4c_plugins.estimators.exact import Exact
@@ -17,23 +23,17 @@ from di4c_plugins.estimators.monte_carlo import MonteCarlo, joint_nll
 from di4c_plugins.processes.absorbing import Absorbing
 from di4c_plugins.samplers.ancestral import Ancestral
 from di4c_plugins.teachers.enumerable import PosteriorMarginals
-from PIL import Image
-
-from di4c.config.check import check
-from di4c.config.registry import Registry
-from di4c.config.spec import read_spec
-from di4c.contracts import Prediction
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 
-import verify  # noqa: E402
-from theory import bound, estimators, matching, mixture_fit, product_error, sampler_cases, samplers, student  # noqa: E402
-from theory.claims import MODULES, Claim, at_most, within  # noqa: E402
-from theory.goodness_of_fit import judged, p_value  # noqa: E402
-from theory.moments import Tables, moments, replicates  # noqa: E402
-from theory.report import write  # noqa: E402
-from theory.spaces import processes, teacher_of  # noqa: E402
+import verify
+from theory import bound, estimators, matching, mixture_fit, product_error, sampler_cases, samplers, student
+from theory.claims import MODULES, Claim, at_most, within
+from theory.goodness_of_fit import judged, p_value
+from theory.moments import Tables, moments, replicates
+from theory.report import write
+from theory.spaces import processes, teacher_of
 
 QUICK = ("product_error", "bound", "mixture_fit", "matching", "estimators", "samplers")
 

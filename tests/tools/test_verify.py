@@ -14,9 +14,9 @@ ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
 sys.path.insert(0, str(ROOT / "tools"))
 
-import verify  # noqa: E402
-from golden_cases.checks import Check  # noqa: E402
-from golden_cases.registered import all_kinds, kind_of  # noqa: E402
+import verify
+from golden_cases.checks import Check
+from golden_cases.registered import all_kinds, kind_of
 
 CASES = sorted(path for path in GOLDEN.glob("*.safetensors"))
 

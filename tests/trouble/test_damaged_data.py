@@ -11,6 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow.parquet
 import pytest
+from PIL import Image
+
+from di4c.contracts import DataSource, ImageTokenizer
+from di4c.errors import DataError, Di4CError
+from di4c.testing import check_dataset
 from di4c_plugins.datasets.cifar10 import CIFAR10
 from di4c_plugins.datasets.fashion_mnist import FashionMNIST
 from di4c_plugins.datasets.image_folder import ImageFolder
@@ -20,14 +25,9 @@ from di4c_plugins.datasets.text_encoding import Subwords, load_tokenizer
 from di4c_plugins.datasets.text_file import vocabulary_lines
 from di4c_plugins.datasets.vq_tokens import VQTokens
 from di4c_plugins.processes.absorbing import Absorbing
-from PIL import Image
 from tests.trouble.damage import damage, damages, outcome
 from tests.trouble.test_text_files import PACKERS
 from tests.trouble.test_tokens import byte_level
-
-from di4c.contracts import DataSource, ImageTokenizer
-from di4c.errors import DataError, Di4CError
-from di4c.testing import check_dataset
 
 WORDS = "the ships of the sea went home, all of them.\n"
 

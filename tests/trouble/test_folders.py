@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
+
+from di4c.errors import DataError, SpecError
 from di4c_plugins.datasets.folders import files_below
 from di4c_plugins.datasets.image_folder import ImageFolder
 from di4c_plugins.datasets.imagenet import ImageNet
 from di4c_plugins.datasets.text import Text
 from di4c_plugins.datasets.text_documents import Documents
-from PIL import Image
-
-from di4c.errors import DataError, SpecError
 
 RESIDUE = [
     ".ipynb_checkpoints", "__MACOSX", ".git", ".Trash-1000", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information",

@@ -5,10 +5,10 @@ import zlib
 
 import numpy as np
 import pytest
-from di4c_plugins.datasets.image_file import in_channels, read_square
 from PIL import Image
 
 from di4c.errors import DataError
+from di4c_plugins.datasets.image_file import in_channels, read_square
 
 RAMP = (np.arange(64).reshape(8, 8) * 1024).astype(np.uint16)
 """0 to 64 512, as 16 bits."""

@@ -12,27 +12,26 @@ import torch
 from safetensors.torch import save_file
 
 pytest.importorskip("transformers")
-from di4c_plugins.processes.absorbing import Absorbing  # noqa: E402
-from di4c_plugins.teachers.hf_masked_lm import HFMaskedLM  # noqa: E402
-from di4c_plugins.teachers.maskgit import MaskGITTeacher  # noqa: E402
-from di4c_plugins.teachers.mdlm import Mdlm  # noqa: E402
-from di4c_plugins.teachers.sdtt import Di4CText, Sdtt  # noqa: E402
-from di4c_plugins.teachers.tauldr import TauLDR  # noqa: E402
-from di4c_plugins.tokenizers.vqgan import VQGAN  # noqa: E402
-from tests.evaluation.conftest import PRETRAIN, distill, write_run  # noqa: E402
-from tests.plugins.teachers import test_language as language  # noqa: E402
-from tests.plugins.teachers import test_maskgit_teacher as codes  # noqa: E402
-from tests.plugins.teachers import test_module as wrapped  # noqa: E402
-from tests.plugins.teachers import test_tauldr as pixels  # noqa: E402
-from tests.plugins.teachers.hf_folders import MASK, VOCABULARY, bert_folder, dream_folder, llada_folder  # noqa: E402
-from tests.plugins.tokenizers.test_vqgan import OPTIONS, published_folder  # noqa: E402
-from tests.trouble.damage import damage, damages, outcome  # noqa: E402
-
-import di4c  # noqa: E402
+import di4c
 from di4c.config.construct import create
-from di4c.config.registry import Registry  # noqa: E402
-from di4c.engine import checkpoint  # noqa: E402
-from di4c.engine.run_folder import RunFolder  # noqa: E402
+from di4c.config.registry import Registry
+from di4c.engine import checkpoint
+from di4c.engine.run_folder import RunFolder
+from di4c_plugins.processes.absorbing import Absorbing
+from di4c_plugins.teachers.hf_masked_lm import HFMaskedLM
+from di4c_plugins.teachers.maskgit import MaskGITTeacher
+from di4c_plugins.teachers.mdlm import Mdlm
+from di4c_plugins.teachers.sdtt import Di4CText, Sdtt
+from di4c_plugins.teachers.tauldr import TauLDR
+from di4c_plugins.tokenizers.vqgan import VQGAN
+from tests.evaluation.conftest import PRETRAIN, distill, write_run
+from tests.plugins.teachers import test_language as language
+from tests.plugins.teachers import test_maskgit_teacher as codes
+from tests.plugins.teachers import test_module as wrapped
+from tests.plugins.teachers import test_tauldr as pixels
+from tests.plugins.teachers.hf_folders import MASK, VOCABULARY, bert_folder, dream_folder, llada_folder
+from tests.plugins.tokenizers.test_vqgan import OPTIONS, published_folder
+from tests.trouble.damage import damage, damages, outcome
 
 
 def mdlm(folder: Path) -> None:

@@ -5,6 +5,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+
+import di4c
+from di4c.contracts import Draws, LentTeacher, Sampler
+from di4c.errors import DataError, TrainingError
+from di4c.evaluation.comparison import entrant
+from di4c.evaluation.generation import generate_batches
+from di4c.fingerprint import fingerprint
+from di4c.losses.rollouts import Rollouts, load_or_roll_out
 from di4c_plugins.latents.unit_cube import Uniform
 from di4c_plugins.processes.absorbing import Absorbing
 from di4c_plugins.processes.mdlm import Mdlm
@@ -14,14 +22,6 @@ from di4c_plugins.samplers.maskgit import MaskGITSampler
 from di4c_plugins.teachers.averaged import Averaged
 from tests.evaluation.conftest import PRETRAIN, distill, write_run
 from tests.systems import tiny_student, tiny_teacher
-
-import di4c
-from di4c.contracts import Draws, LentTeacher, Sampler
-from di4c.fingerprint import fingerprint
-from di4c.errors import DataError, TrainingError
-from di4c.evaluation.comparison import entrant
-from di4c.evaluation.generation import generate_batches
-from di4c.losses.rollouts import Rollouts, load_or_roll_out
 
 
 @pytest.fixture(scope="module")

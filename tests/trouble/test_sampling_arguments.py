@@ -5,13 +5,13 @@ import argparse
 import numpy as np
 import pytest
 import torch
-from tests.evaluation.conftest import PRETRAIN, distill, write_run
 
 import di4c
 from di4c.command_line import number
 from di4c.config.eval_spec import EvalSpec, mixture_size
 from di4c.draws import Draws
 from di4c.errors import Di4CError, SpecError
+from tests.evaluation.conftest import PRETRAIN, distill, write_run
 
 THREE = [np.int64(3), np.uint8(3), np.array(3), torch.tensor(3), torch.tensor(3, dtype=torch.int32)]
 NOT_WHOLE = [

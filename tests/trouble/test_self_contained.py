@@ -8,13 +8,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from di4c_plugins.datasets.digits import Digits
-from di4c_plugins.datasets.image_folder import ImageFolder
-from di4c_plugins.datasets.text import Text
-from di4c_plugins.datasets.vq_tokens import VQTokens
 from PIL import Image
 from safetensors.torch import save_file
-from tests.evaluation.conftest import PRETRAIN, distill, write_run
 
 import di4c
 from di4c.config.build import build, portable
@@ -22,6 +17,11 @@ from di4c.config.registry import Registry
 from di4c.config.spec import Spec
 from di4c.engine.export import write_export
 from di4c.errors import CheckpointError, DataError, SpecError
+from di4c_plugins.datasets.digits import Digits
+from di4c_plugins.datasets.image_folder import ImageFolder
+from di4c_plugins.datasets.text import Text
+from di4c_plugins.datasets.vq_tokens import VQTokens
+from tests.evaluation.conftest import PRETRAIN, distill, write_run
 
 WORDS = ["the", "sea", "was", "calm", "and", "grey"]
 VQGAN = {"name": "vqgan", "image_size": 8, "channels": 1, "ch": 32, "ch_mult": [1, 2], "num_res_blocks": 1, "z_channels": 4,
@@ -152,7 +152,7 @@ def test_trouble_b10_a_run_of_before_builds_its_data_once(tmp_path, monkeypatch)
 
 
 def test_trouble_b10_a_student_finishes_with_its_teacher_without_data(tmp_path, monkeypatch):
-    export, data, _ = exported("digits", tmp_path)
+    export, _data, _ = exported("digits", tmp_path)
     run = write_run(tmp_path / "student", distill(tmp_path))
     config = json.loads((run / "export" / "config.json").read_text())
     config["data"] = json.loads((export / "config.json").read_text())["data"]

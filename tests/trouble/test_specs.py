@@ -7,9 +7,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.config.specs import changed
-from tests.engine.launching import launch
-from tests.evaluation.conftest import PRETRAIN, distill, write_run
 
 import di4c
 from di4c.config.build import build
@@ -21,6 +18,9 @@ from di4c.engine import run_folder
 from di4c.engine.run_folder import RunFolder, recorded_spec
 from di4c.errors import Di4CError, SpecError
 from di4c.yaml_text import MISSING
+from tests.config.specs import changed
+from tests.engine.launching import launch
+from tests.evaluation.conftest import PRETRAIN, distill, write_run
 
 AWKWARD = r"1e3 #${seed} \${x}: 'é"
 

@@ -11,6 +11,8 @@ import tracemalloc
 import pyarrow
 import pyarrow.parquet
 import pytest
+
+from di4c.errors import DataError
 from di4c_plugins.datasets import text_file
 from di4c_plugins.datasets.text import Text
 from di4c_plugins.datasets.text_documents import Documents
@@ -18,8 +20,6 @@ from di4c_plugins.datasets.text_encoding import Characters
 from di4c_plugins.datasets.text_file import vocabulary_lines
 from di4c_plugins.datasets.token_cache import _batches, cached_text
 from di4c_plugins.teachers.hf_files import token_ids
-
-from di4c.errors import DataError
 
 ROWS = [{"text": "one é"}, {"text": None}, {"text": "two"}]
 JSON_LINES = "\n".join(map(json.dumps, ROWS)) + "\n\n\n"

@@ -2,16 +2,16 @@
 
 import pytest
 import torch
-from di4c_plugins.datasets.digits import TensorSplit
-from di4c_plugins.datasets.text import Text
-from di4c_plugins.datasets.text_encoding import Subwords
-from di4c_plugins.metrics.nll import LikelihoodBound
-from di4c_plugins.processes.absorbing import Absorbing
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from di4c.contracts import DataSource
 from di4c.errors import DataError, SpecError
 from di4c.testing import check_dataset
+from di4c_plugins.datasets.digits import TensorSplit
+from di4c_plugins.datasets.text import Text
+from di4c_plugins.datasets.text_encoding import Subwords
+from di4c_plugins.metrics.nll import LikelihoodBound
+from di4c_plugins.processes.absorbing import Absorbing
 
 WORDS = {"[UNK]": 0, "\n": 1, "the": 2, "sea": 3, "ship": 4, "[MASK]": 5, "[": 6, "]": 7, "MASK": 8, "[SEP]": 9}
 

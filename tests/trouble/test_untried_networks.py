@@ -8,15 +8,14 @@ import torch
 
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
-from di4c_plugins.heads.token import Token  # noqa: E402
-from di4c_plugins.processes.absorbing import Absorbing  # noqa: E402
-from di4c_plugins.teachers.hf_masked_lm import HFMaskedLM  # noqa: E402
-from tests.plugins.teachers.hf_folders import BERT, MASK, VOCABULARY, bert_folder, llada_folder  # noqa: E402
-from tests.plugins.teachers.test_hf_masked_lm import D, llada_logits, logits_of  # noqa: E402
-
-from di4c.contracts import Draws, strict_load  # noqa: E402
-from di4c.engine.shared_base import share_base  # noqa: E402
-from di4c.testing import check_head  # noqa: E402
+from di4c.contracts import Draws, strict_load
+from di4c.engine.shared_base import share_base
+from di4c.testing import check_head
+from di4c_plugins.heads.token import Token
+from di4c_plugins.processes.absorbing import Absorbing
+from di4c_plugins.teachers.hf_masked_lm import HFMaskedLM
+from tests.plugins.teachers.hf_folders import BERT, MASK, VOCABULARY, bert_folder, llada_folder
+from tests.plugins.teachers.test_hf_masked_lm import D, llada_logits, logits_of
 
 
 @pytest.mark.parametrize("added", [3, 9])

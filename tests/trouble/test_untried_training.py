@@ -10,11 +10,10 @@ from safetensors.torch import load_file
 
 pytest.importorskip("peft")
 pytest.importorskip("transformers")
-from tests.engine.launching import losses, relative  # noqa: E402
-from tests.engine.test_shared_base import BERT, job, launch  # noqa: E402
-from tests.scale.systems import DIT, denoiser  # noqa: E402
-
-import di4c  # noqa: E402
+import di4c
+from tests.engine.launching import losses, relative
+from tests.engine.test_shared_base import BERT, job, launch
+from tests.scale.systems import DIT, denoiser
 
 pytestmark = pytest.mark.slow
 
@@ -102,8 +101,8 @@ def test_a_compiled_run_with_an_average_goes_on_after_its_end_was_cut_off(folder
     assert config["weights"] == "ema" and (di4c.load(run, device="cpu").sample(2, steps=2, seed=0) < 10).all()
 
 
-def test_times_near_0_in_bfloat16_stay_finite_over_thousands_of_steps(folder, low=1e-6):
-    name = "near-0"
+def test_times_near_0_in_bfloat16_stay_finite_over_thousands_of_steps(folder):
+    name, low = "near-0", 1e-6
     options = {"precision": "bf16", "on_nonfinite": "skip", "steps": 2000, "checkpoint_every": 0, "log_every": 50}
     launch(folder, [small(folder, name, low=low, teacher_step=low / 2, **options)])
     told = losses(folder / name)

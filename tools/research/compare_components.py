@@ -143,7 +143,7 @@ def store(seconds: float, runs: list[dict], evaluation: dict) -> None:
     }  # fmt: skip
     results = TOP / "tools/results"
     before = json.loads((results / "digits-components.json").read_text(encoding="utf-8"))
-    found |= {"alternating_steps": before[key] for key in ["alternating_steps"] if key in before}
+    found |= {key: value for key, value in before.items() if key == "alternating_steps"}
     (results / "digits-components.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     (results / "digits-components.png").write_bytes(figure(found))
 

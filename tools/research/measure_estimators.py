@@ -22,22 +22,22 @@ import torch
 TOP = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(TOP), str(TOP / "tools" / "research")]
 
-from estimator_cases import digits, enumerated  # noqa: E402
+from estimator_cases import digits, enumerated
 
-from di4c.command_line import path_argument  # noqa: E402
-from di4c.config.build import build  # noqa: E402
-from di4c.config.registry import Registry  # noqa: E402
-from di4c.config.spec import read_spec  # noqa: E402
-from di4c.engine.run_folder import code_commit  # noqa: E402
-from di4c.evaluation.loaded import LoadedModel, load  # noqa: E402
-from di4c.evaluation.repeated import standard_deviation  # noqa: E402
-from di4c_plugins.estimators.control_variate import ControlVariate  # noqa: E402
-from di4c_plugins.estimators.jackknife import Jackknife  # noqa: E402
-from di4c_plugins.estimators.monte_carlo import MonteCarlo  # noqa: E402
-from di4c_plugins.estimators.own_component import OwnComponent  # noqa: E402
-from di4c_plugins.latents.categorical import Categorical  # noqa: E402
-from di4c_plugins.latents.gaussian import Gaussian  # noqa: E402
-from di4c_plugins.latents.unit_cube import Sobol, Stratified, Uniform  # noqa: E402
+from di4c.command_line import path_argument
+from di4c.config.build import build
+from di4c.config.registry import Registry
+from di4c.config.spec import read_spec
+from di4c.engine.run_folder import code_commit
+from di4c.evaluation.loaded import LoadedModel, load
+from di4c.evaluation.repeated import standard_deviation
+from di4c_plugins.estimators.control_variate import ControlVariate
+from di4c_plugins.estimators.jackknife import Jackknife
+from di4c_plugins.estimators.monte_carlo import MonteCarlo
+from di4c_plugins.estimators.own_component import OwnComponent
+from di4c_plugins.latents.categorical import Categorical
+from di4c_plugins.latents.gaussian import Gaussian
+from di4c_plugins.latents.unit_cube import Sobol, Stratified, Uniform
 
 SPEC = TOP / "tools/specs/digits-student.yaml"
 CUBE = {"uniform": Uniform, "stratified": Stratified, "sobol": Sobol, "antithetic": enumerated.Antithetic}

@@ -52,7 +52,6 @@ def _train_here(job: Mapping) -> None:
     from di4c.config.spec import Spec
     from di4c.engine import ranks
     from di4c.engine.loop import Run, Trainer
-
     from di4c.torchvision_compat import declare_missing_operators
 
     declare_missing_operators()

@@ -17,9 +17,8 @@ from pathlib import Path
 TOP = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(TOP))
 
-from tools.research.measure_memory import measure  # noqa: E402
-
-from di4c.command_line import path_argument  # noqa: E402
+from di4c.command_line import path_argument
+from tools.research.measure_memory import measure
 
 BERT = {
     "model_type": "bert", "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072,

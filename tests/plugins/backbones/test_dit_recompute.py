@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from di4c_plugins.backbones.dit import DiT
 
 from di4c.contracts import Context
+from di4c_plugins.backbones.dit import DiT
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])

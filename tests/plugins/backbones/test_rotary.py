@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from di4c_plugins.backbones.dit import DiT, grid_angles
-from di4c_plugins.backbones.mdlm_dit import MdlmDiT
-from di4c_plugins.backbones.rotary import Rotary
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from di4c.contracts import Context
 from di4c.errors import SpecError
+from di4c_plugins.backbones.dit import DiT, grid_angles
+from di4c_plugins.backbones.mdlm_dit import MdlmDiT
+from di4c_plugins.backbones.rotary import Rotary
 
 D, HEADS, HALF = 5, 3, 4
 ANGLES = torch.rand(D, HALF, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 6

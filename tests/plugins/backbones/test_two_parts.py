@@ -2,6 +2,12 @@
 
 import pytest
 import torch
+from torch import nn
+
+from di4c.contracts import Raw
+from di4c.engine.dropout import insert_example_dropout
+from di4c.mixture.student import MixtureStudent
+from di4c.testing import check_backbone
 from di4c_plugins.backbones.dit import DiT
 from di4c_plugins.backbones.maskgit import MaskGITBackbone
 from di4c_plugins.backbones.mdlm_dit import MdlmDiT
@@ -11,12 +17,6 @@ from di4c_plugins.heads.adaln import AdaLN, Late
 from di4c_plugins.heads.sinusoidal_embedding import SinusoidalEmbedding
 from di4c_plugins.heads.sinusoidal_token import SinusoidalToken
 from di4c_plugins.heads.token import Token
-from torch import nn
-
-from di4c.contracts import Raw
-from di4c.engine.dropout import insert_example_dropout
-from di4c.mixture.student import MixtureStudent
-from di4c.testing import check_backbone
 
 D, S, M = 16, 8, 5
 BACKBONES = {

@@ -9,13 +9,13 @@ import types
 import numpy as np
 import pytest
 import torch
-from di4c_plugins.datasets.cifar10 import CIFAR10
-from di4c_plugins.datasets.fashion_mnist import FashionMNIST
-from di4c_plugins.datasets.image_folder import ImageFolder
 from PIL import Image
 
 from di4c.contracts import Draws
 from di4c.errors import DataError, SpecError
+from di4c_plugins.datasets.cifar10 import CIFAR10
+from di4c_plugins.datasets.fashion_mnist import FashionMNIST
+from di4c_plugins.datasets.image_folder import ImageFolder
 
 
 def idx(values):

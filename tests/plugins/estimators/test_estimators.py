@@ -4,11 +4,11 @@ import itertools
 import math
 
 import torch
-from di4c_plugins.estimators.control_variate import ControlVariate
-from di4c_plugins.estimators.monte_carlo import MonteCarlo
 
 from di4c.contracts import Prediction
 from di4c.mixture.sums import Query, statistics
+from di4c_plugins.estimators.control_variate import ControlVariate
+from di4c_plugins.estimators.monte_carlo import MonteCarlo
 
 D, S, M = 3, 3, 4
 

@@ -5,24 +5,23 @@ import math
 
 import pytest
 import torch
+
+from di4c.contracts import Batch, Draws, Prediction
+from di4c.errors import SpecError
+from di4c.losses.inputs import draw_inputs
+from di4c.losses.objective import Di4C
+from di4c.losses.terms import ConsistencyTerm, DataTerm, Gate, TeacherStep
+from di4c.mixture import every_sample as module
+from di4c.mixture.every_sample import every_sample
+from di4c.mixture.sums import Query, statistics
+from di4c.testing import check_estimator
 from di4c_plugins.estimators.exact import Exact
 from di4c_plugins.estimators.monte_carlo import MonteCarlo
 from di4c_plugins.latents.categorical import Categorical
 from di4c_plugins.parameterisations.subs import Subs
 from di4c_plugins.processes.absorbing import Absorbing
 from di4c_plugins.samplers.ancestral import Ancestral
-
-from di4c.mixture import every_sample as module
-from di4c.mixture.every_sample import every_sample
-from di4c.mixture.sums import Query, statistics
-from di4c.losses.objective import Di4C
-from di4c.losses.terms import ConsistencyTerm, DataTerm
-from di4c.losses.inputs import draw_inputs
 from di4c_plugins.times.samplers import TimeGrid
-from di4c.losses.terms import Gate, TeacherStep
-from di4c.contracts import Batch, Draws, Prediction
-from di4c.errors import SpecError
-from di4c.testing import check_estimator
 from tests.systems import tiny_student, tiny_teacher
 
 WEIGHTS = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)

@@ -5,15 +5,15 @@ import math
 
 import pytest
 import torch
+
+from di4c.contracts import Draws, Prediction, Statistics
+from di4c.errors import SpecError
+from di4c.mixture.sums import Query, statistics
 from di4c_plugins.estimators.control_variate import ControlVariate
 from di4c_plugins.estimators.jackknife import Jackknife
 from di4c_plugins.estimators.monte_carlo import MonteCarlo
 from di4c_plugins.estimators.own_component import OwnComponent, balanced_nll
 from di4c_plugins.latents.categorical import Categorical
-
-from di4c.contracts import Draws, Prediction, Statistics
-from di4c.errors import SpecError
-from di4c.mixture.sums import Query, statistics
 
 K, D, S = 3, 2, 2
 

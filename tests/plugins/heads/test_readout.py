@@ -4,12 +4,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tests.systems import tiny_teacher
 
-from di4c.mixture.sums import Query, statistics
-from di4c.mixture.student import MixtureStudent
 from di4c.errors import SpecError
+from di4c.mixture.student import MixtureStudent
+from di4c.mixture.sums import Query, statistics
 from di4c_plugins.heads.readout import Readout
+from tests.systems import tiny_teacher
 
 TEACHER = tiny_teacher()
 ALL_MASKED = torch.full((2, TEACHER.num_positions), TEACHER.process.mask_index)

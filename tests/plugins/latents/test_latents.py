@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-from di4c_plugins.latents.categorical import Categorical
-from di4c_plugins.latents.gaussian import Gaussian
-from di4c_plugins.latents.product_categorical import ProductCategorical
-from di4c_plugins.latents.unit_cube import Sobol, Stratified, Uniform
 
 from di4c.draws import Draws
 from di4c.errors import SpecError
 from di4c.testing import check_latent
+from di4c_plugins.latents.categorical import Categorical
+from di4c_plugins.latents.gaussian import Gaussian
+from di4c_plugins.latents.product_categorical import ProductCategorical
+from di4c_plugins.latents.unit_cube import Sobol, Stratified, Uniform
 
 LAWS = {
     "uniform": Uniform(),

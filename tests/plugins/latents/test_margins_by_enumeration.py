@@ -4,11 +4,11 @@ import itertools
 
 import pytest
 import torch
+
+from di4c.contracts import Draws
 from di4c_plugins.latents.categorical import Categorical
 from di4c_plugins.latents.gaussian import POINTS, Gaussian
 from di4c_plugins.latents.unit_cube import Sobol, Stratified
-
-from di4c.contracts import Draws
 
 
 class Given(Draws):

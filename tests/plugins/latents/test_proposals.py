@@ -5,13 +5,13 @@ import math
 import numpy
 import pytest
 import torch
-from di4c_plugins.latents.gaussian import Gaussian
-from di4c_plugins.latents.product_categorical import ProductCategorical
-from di4c_plugins.latents.unit_cube import Uniform
 from scipy import integrate, stats
 
 from di4c.draws import Draws
 from di4c.errors import SpecError
+from di4c_plugins.latents.gaussian import Gaussian
+from di4c_plugins.latents.product_categorical import ProductCategorical
+from di4c_plugins.latents.unit_cube import Uniform
 
 MOMENTS = torch.tensor([[[0.7, -1.1, 0.3, -0.6]]])  # μ and ρ of two dimensions; log σ = 5·tanh(ρ/5)
 

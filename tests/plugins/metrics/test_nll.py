@@ -81,7 +81,7 @@ def test_noise_of_the_frequencies_themselves_cancels(source, generation):
     process = Absorbing(STATES)
     log_p = LikelihoodBound(data=source(x, x, STATES), process=process)._frequencies
     exact = -log_p.gather(1, x.T).mean()
-    model = lambda x_t, *_: Prediction.from_logits(log_p.expand(len(x_t), -1, -1), x_t)  # noqa: E731
+    model = lambda x_t, *_: Prediction.from_logits(log_p.expand(len(x_t), -1, -1), x_t)
     value = bound(source, generation, x, model, steps=8, num_examples=400)
     assert torch.allclose(log_p[:, :STATES].exp().sum(1), torch.ones(LENGTH), atol=1e-5)
     assert value == pytest.approx(float(exact), rel=1e-5)

@@ -106,12 +106,12 @@ def test_order_beyond_the_length_is_refused():
 
 
 def test_bleu_by_hand():
-    candidate, reference = "a b c d".split(), "a b x d e".split()
+    candidate, reference = ["a", "b", "c", "d"], ["a", "b", "x", "d", "e"]
     # precisions 3/4, 1/3, then none: 0.1/2 and 0.1/1; the reference is one token longer
     by_hand = math.exp(1 - 5 / 4) * (3 / 4 * 1 / 3 * 0.1 / 2 * 0.1 / 1) ** 0.25
     assert bleu(candidate, [reference]) == pytest.approx(by_hand, rel=1e-12)
     assert bleu(candidate, [candidate]) == 1.0
-    assert bleu(candidate, ["z".split()]) == 0.0
+    assert bleu(candidate, [["z"]]) == 0.0
     assert self_bleu([candidate] * 3) == [1.0] * 3
 
 

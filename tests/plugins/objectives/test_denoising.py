@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from di4c_plugins.objectives.denoising import Denoising
-from di4c_plugins.processes.uniform import Uniform
 
 from di4c.contracts import Batch, Draws, Prediction
 from di4c.errors import SpecError
+from di4c_plugins.objectives.denoising import Denoising
+from di4c_plugins.processes.uniform import Uniform
 from tests.systems import tiny_teacher
 
 

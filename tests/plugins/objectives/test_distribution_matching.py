@@ -2,6 +2,10 @@
 
 import pytest
 import torch
+
+from di4c.contracts import Batch, Draws
+from di4c.errors import SpecError
+from di4c.losses.terms import DataTerm, Gate, MarginalTerm
 from di4c_plugins.estimators.monte_carlo import MonteCarlo
 from di4c_plugins.latents.categorical import Categorical
 from di4c_plugins.objectives.distribution_matching import DistributionMatching
@@ -11,14 +15,13 @@ from di4c_plugins.samplers.ancestral import Ancestral
 from di4c_plugins.times.samplers import UniformTime
 from tests.systems import tiny_student, tiny_teacher
 
-from di4c.contracts import Batch, Draws
-from di4c.errors import SpecError
-from di4c.losses.terms import DataTerm, Gate, MarginalTerm
-
 DATA = DataTerm(1.0, MonteCarlo(), Gate("constant", 1.0))
 
 
-def make(matching=Matching("bridge"), *, critic_is_teacher=False, **options) -> DistributionMatching:
+BRIDGE = Matching("bridge")
+
+
+def make(matching=BRIDGE, *, critic_is_teacher=False, **options) -> DistributionMatching:
     teacher, latent = tiny_teacher(num_classes=None), Categorical(atoms=3)
     settings = {"latent": latent, "sampler": Ancestral(teacher.process), "components": 3, "time": UniformTime()}
     objective = DistributionMatching(

@@ -6,9 +6,9 @@ import math
 import pytest
 import torch
 
-from di4c.mixture.student import MixtureStudent
 from di4c.contracts import Batch, Draws
 from di4c.errors import SpecError
+from di4c.mixture.student import MixtureStudent
 from di4c_plugins.heads.none import NoHead
 from di4c_plugins.latents.categorical import Categorical
 from di4c_plugins.latents.unit_cube import Uniform
@@ -149,7 +149,7 @@ def test_a_restored_objective_goes_on_with_the_rounds_teacher():
     changed(made)
     restored = objective()
     restored.load_state_dict(made.state_dict())
-    draws = lambda: Draws(3, count=8)  # noqa: E731
+    draws = lambda: Draws(3, count=8)
     torch.testing.assert_close(
         made(batch(), draws(), 12)["loss"], restored(batch(), draws(), 12)["loss"], rtol=0, atol=0
     )

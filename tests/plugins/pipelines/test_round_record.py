@@ -76,6 +76,6 @@ def test_the_record_says_why(tmp_path):
     assert (
         stored["over"] and stored["chosen"] == 2 and "round 2 gains 5.00% in fd, less than 10.00%" in stored["reason"]
     )
-    rows = list(csv.DictReader(open(tmp_path / "rounds.csv")))
+    rows = list(csv.DictReader((tmp_path / "rounds.csv").read_text().splitlines()))
     assert [row["round"] for row in rows] == ["0", "1", "2"] and [row["chosen"] for row in rows] == ["0", "0", "1"]
     assert float(rows[2]["gain"]) == pytest.approx(0.05) and rows[1]["fd"] == "20.0"

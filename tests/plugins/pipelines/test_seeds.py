@@ -40,7 +40,7 @@ def test_every_metric_has_its_mean_and_range_over_training_seeds(tmp_path):
     jobs += [{"spec": jobs[0]["spec"], "resume": True}]
     results, text = launch(jobs, module="tests.pipeline.worker")
     assert results == [{"killed": True}, {"step": 4, "finished": True}], text
-    rows = list(csv.DictReader(open(tmp_path / "run/seeds.csv")))
+    rows = list(csv.DictReader((tmp_path / "run/seeds.csv").read_text().splitlines()))
     assert [(row["steps"], row["metric"]) for row in rows] == [("1", "frechet_distance"), ("2", "frechet_distance")]
     for row in rows:
         values = [float(row["seed-3"]), float(row["seed-5"])]

@@ -4,11 +4,11 @@ import itertools
 
 import pytest
 import torch
-from di4c_plugins.processes.absorbing import Absorbing
 
 from di4c.contracts import Prediction
 from di4c.draws import Draws
 from di4c.errors import SpecError
+from di4c_plugins.processes.absorbing import Absorbing
 
 
 def times(*values: float) -> torch.Tensor:

@@ -6,16 +6,16 @@ import itertools
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from di4c.contracts import Draws, Prediction, Raw, categorical
+from di4c.errors import SpecError
 from di4c_plugins.backbones.truncated_logistic import TruncatedLogistic
 from di4c_plugins.processes import ctmc, ctmc_bound
 from di4c_plugins.processes.birth_death import BirthDeath
 from di4c_plugins.processes.chain import search_rows
 from di4c_plugins.processes.discretised_gaussian import DiscretisedGaussian
 from di4c_plugins.processes.uniform import Uniform
-from torch.utils._python_dispatch import TorchDispatchMode
-
-from di4c.contracts import Draws, Prediction, Raw, categorical
-from di4c.errors import SpecError
 
 GAUSSIAN = {"rate_sigma": 2.0, "target_sigma": 4.0, "time_base": 3.0, "time_exponential": 100.0}
 SIGMAS = 4.5

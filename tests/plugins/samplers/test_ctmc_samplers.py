@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+
+from di4c.contracts import Draws, Prediction, Sampler, Teacher
+from di4c.errors import SpecError
 from di4c_plugins.processes.absorbing import Absorbing
 from di4c_plugins.processes.discretised_gaussian import DiscretisedGaussian
 from di4c_plugins.processes.uniform import Uniform
@@ -11,9 +14,6 @@ from di4c_plugins.samplers.hybrid import Hybrid
 from di4c_plugins.samplers.poisson import poisson
 from di4c_plugins.samplers.tau_leaping import PredictorCorrector, TauLeaping
 from di4c_plugins.samplers.tauldr_ancestral import TauLDRAncestral
-
-from di4c.contracts import Draws, Prediction, Sampler, Teacher
-from di4c.errors import SpecError
 
 S = 4
 PROCESS = DiscretisedGaussian(S, rate_sigma=1.5, target_sigma=3.0, time_base=0.5, time_exponential=20.0)

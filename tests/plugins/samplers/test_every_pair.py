@@ -6,9 +6,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from di4c_plugins.backbones.dit import DiT
-from di4c_plugins.parameterisations.subs import Subs
-from tests.evaluation.conftest import PRETRAIN
 
 from di4c.config.check import check
 from di4c.config.construct import create
@@ -17,6 +14,9 @@ from di4c.config.spec import Spec
 from di4c.contracts import Draws, Prediction, Raw, Teacher
 from di4c.errors import SpecError
 from di4c.testing import check_sampler
+from di4c_plugins.backbones.dit import DiT
+from di4c_plugins.parameterisations.subs import Subs
+from tests.evaluation.conftest import PRETRAIN
 
 REGISTRY = Registry.default()
 SPEC = Spec.from_dict(PRETRAIN)

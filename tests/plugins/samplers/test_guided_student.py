@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from di4c.mixture.student import MixtureStudent, atoms_denoiser, mixture_denoiser, product_denoiser
 from di4c.contracts import Draws, Raw
+from di4c.mixture.student import MixtureStudent, atoms_denoiser, mixture_denoiser, product_denoiser
 from di4c_plugins.backbones.maskgit import MaskGITBackbone
 from di4c_plugins.heads.sinusoidal_token import SinusoidalToken
 from di4c_plugins.latents.unit_cube import Uniform

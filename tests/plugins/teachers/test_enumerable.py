@@ -5,6 +5,9 @@ import math
 
 import pytest
 import torch
+
+from di4c.errors import SpecError
+from di4c.testing import check_dataset, check_teacher
 from di4c_plugins.backbones.dit import DiT
 from di4c_plugins.datasets.enumerable import Enumerable
 from di4c_plugins.processes.absorbing import Absorbing
@@ -20,9 +23,6 @@ from di4c_plugins.processes.enumeration import (
 )
 from di4c_plugins.processes.uniform import Uniform
 from di4c_plugins.teachers.enumerable import EnumerableTeacher
-
-from di4c.errors import SpecError
-from di4c.testing import check_dataset, check_teacher
 
 DATA = Enumerable(positions=3, states=3, spread=1.5)
 PROCESSES = {

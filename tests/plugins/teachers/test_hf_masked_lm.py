@@ -15,7 +15,17 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 
 pytest.importorskip("transformers")
-from tests.plugins.teachers.hf_folders import (  # noqa: E402
+from di4c.contracts import Draws, strict_load
+from di4c.errors import CheckpointError, SpecError
+from di4c.testing import check_backbone, check_head, check_teacher
+from di4c_plugins.backbones import hf_families
+from di4c_plugins.backbones.hf import usable_positions
+from di4c_plugins.heads.readout import Readout
+from di4c_plugins.heads.token import Token
+from di4c_plugins.processes.absorbing import Absorbing
+from di4c_plugins.teachers.hf_files import token_ids
+from di4c_plugins.teachers.hf_masked_lm import HFMaskedLM
+from tests.plugins.teachers.hf_folders import (
     BERT,
     DREAM,
     LLADA,
@@ -26,17 +36,6 @@ from tests.plugins.teachers.hf_folders import (  # noqa: E402
     dream_folder,
     llada_folder,
 )
-
-from di4c.contracts import Draws, strict_load  # noqa: E402
-from di4c.errors import CheckpointError, SpecError  # noqa: E402
-from di4c.testing import check_backbone, check_head, check_teacher  # noqa: E402
-from di4c_plugins.backbones import hf_families  # noqa: E402
-from di4c_plugins.backbones.hf import usable_positions  # noqa: E402
-from di4c_plugins.heads.readout import Readout  # noqa: E402
-from di4c_plugins.heads.token import Token  # noqa: E402
-from di4c_plugins.processes.absorbing import Absorbing  # noqa: E402
-from di4c_plugins.teachers.hf_files import token_ids  # noqa: E402
-from di4c_plugins.teachers.hf_masked_lm import HFMaskedLM  # noqa: E402
 
 D, S = 8, len(VOCABULARY)
 T = torch.full((2,), 0.5)
@@ -239,8 +238,8 @@ def test_dream_with_a_token_in_front_reads_the_first_position_from_it(tmp_path):
 def llada_logits(w: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
     """LLaDA's equations in plain torch: pre-norm blocks, rotary positions, full attention, SwiGLU: [B, D, 24]."""
     heads, width = LLADA["n_heads"], LLADA["d_model"] // LLADA["n_heads"]
-    at = lambda name: w[f"model.transformer.{name}.weight"]  # noqa: E731
-    norm = lambda h, g: g * h * torch.rsqrt(h.pow(2).mean(-1, keepdim=True) + LLADA["rms_norm_eps"])  # noqa: E731
+    at = lambda name: w[f"model.transformer.{name}.weight"]
+    norm = lambda h, g: g * h * torch.rsqrt(h.pow(2).mean(-1, keepdim=True) + LLADA["rms_norm_eps"])
     angles = torch.arange(D)[:, None] * LLADA["rope_theta"] ** (-torch.arange(0, width, 2) / width)
     turn = torch.polar(torch.ones_like(angles), angles)
 
@@ -348,7 +347,7 @@ def test_trouble_31_weights_that_are_no_numbers_are_refused_by_name(tmp_path, ma
     make(tmp_path)
     shard = max(tmp_path.glob("*.safetensors"), key=lambda file: file.stat().st_size)
     with safe_open(shard, "pt") as file:
-        held = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        held = {key: file.get_tensor(key) for key in file.keys()}
     name = max(held, key=lambda key: held[key].numel())
     held[name].view(-1)[3] = value
     save_file(held, shard, {"format": "pt"})

@@ -78,7 +78,7 @@ def test_a_student_of_the_teacher_starts_from_its_weights(tmp_path):
 
 
 def test_a_skeleton_has_the_parameters_and_no_weights_are_read(tmp_path):
-    path, network = published(tmp_path, student=True)
+    path, _network = published(tmp_path, student=True)
     blank = MaskGITBackbone(D, CODES + 1, num_classes=CLASSES, width=32, depth=2, heads=16, mlp_width=24)
     teacher = Di4CMaskGIT(PROCESS, D, path=path, backbone=blank, weights=False)
     assert teacher.backbone is blank and teacher.head.projection[2].weight.shape == (32, 512)

@@ -2,15 +2,15 @@
 
 import pytest
 import torch
-from di4c_plugins.heads.readout import Readout
-from di4c_plugins.parameterisations.subs import Subs
-from di4c_plugins.processes.absorbing import Absorbing
-from di4c_plugins.teachers.module import ModuleTeacher
 from safetensors.torch import load_file, save_model
 from torch import nn
 
 from di4c import testing
 from di4c.errors import CheckpointError, SpecError
+from di4c_plugins.heads.readout import Readout
+from di4c_plugins.parameterisations.subs import Subs
+from di4c_plugins.processes.absorbing import Absorbing
+from di4c_plugins.teachers.module import ModuleTeacher
 
 STATES, POSITIONS = 7, 5
 

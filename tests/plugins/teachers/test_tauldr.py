@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from di4c_plugins.backbones.tauldr_unet import TauLDRUNet
-from di4c_plugins.processes.discretised_gaussian import DiscretisedGaussian
-from di4c_plugins.teachers.tauldr import CIFAR10, Di4CPixels, TauLDR
 
 from di4c.contracts import Context
 from di4c.errors import CheckpointError, SpecError
+from di4c_plugins.backbones.tauldr_unet import TauLDRUNet
+from di4c_plugins.processes.discretised_gaussian import DiscretisedGaussian
+from di4c_plugins.teachers.tauldr import CIFAR10, Di4CPixels, TauLDR
 
 S, D = 8, 16
 PROCESS = DiscretisedGaussian(S, rate_sigma=2.0, target_sigma=8.0, time_base=3.0, time_exponential=100.0)

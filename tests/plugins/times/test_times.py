@@ -4,15 +4,15 @@ import math
 
 import pytest
 import torch
-from di4c_plugins.times.discrete import Discrete
-from di4c_plugins.times.samplers import SplitTime, UniformTime
-from di4c_plugins.times.low_or_uniform import LowOrUniform
 
 from di4c.config.construct import plan
 from di4c.config.registry import Registry
 from di4c.draws import Draws
 from di4c.errors import RegistryError, SpecError
 from di4c.testing import check_time_sampler
+from di4c_plugins.times.discrete import Discrete
+from di4c_plugins.times.low_or_uniform import LowOrUniform
+from di4c_plugins.times.samplers import SplitTime, UniformTime
 
 
 @pytest.mark.parametrize(

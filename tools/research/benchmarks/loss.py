@@ -4,13 +4,13 @@ import argparse
 from types import SimpleNamespace
 
 import torch
-from di4c_plugins.parameterisations.subs import Subs
 from torch import Tensor
 
 from benchmarks.measure import Work
 from benchmarks.systems import DTYPES
 from benchmarks.terms import plain_terms, project_terms
 from di4c.contracts import AffineOutputHead, Draws, Prediction
+from di4c_plugins.parameterisations.subs import Subs
 
 NAMES = ["project", "plain"]
 

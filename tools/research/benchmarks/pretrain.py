@@ -3,7 +3,6 @@
 import argparse
 
 import torch
-from di4c_plugins.times.samplers import LowDiscrepancyTime
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import systems
@@ -13,6 +12,7 @@ from benchmarks.step import with_state
 from di4c.contracts import Batch, Draws
 from di4c.engine.compiling import compile_backbones
 from di4c.losses.pretraining import NELBO
+from di4c_plugins.times.samplers import LowDiscrepancyTime
 
 NAMES = ["project"]
 DTYPE = "bf16"

@@ -1,10 +1,9 @@
 """Generation with a mixture student: the output head on the positions that are still open and draws by inversion, or plainly."""
 
 import argparse
+import itertools
 
 import torch
-from di4c_plugins.latents.unit_cube import Uniform
-from di4c_plugins.processes.absorbing import Absorbing
 from torch import Tensor
 
 from benchmarks import systems
@@ -12,6 +11,8 @@ from benchmarks.measure import Work
 from di4c.contracts import Draws
 from di4c.engine.compiling import compile_backbones
 from di4c.mixture.student import mixture_denoiser
+from di4c_plugins.latents.unit_cube import Uniform
+from di4c_plugins.processes.absorbing import Absorbing
 
 NAMES = ["project", "plain"]
 SIZES: systems.Sizes = {
@@ -78,7 +79,7 @@ def build(arguments: argparse.Namespace, name: str) -> Work:
 def _plain_sample(denoiser, process: Absorbing, x: Tensor, steps: int) -> Tensor:
     """Every position read out at every step, float64 Gumbel noise over the vocabulary."""
     times = torch.linspace(1, 0, steps + 1, dtype=torch.float64, device=x.device)
-    for t, s in zip(times[:-1], times[1:], strict=True):
+    for t, s in itertools.pairwise(times):
         prediction = denoiser(x, t.expand(len(x)), None)
         log_p = prediction.log_probs(torch.arange(x.numel(), device=x.device))[:, 0].double().view(*x.shape, -1)
         noise = -(-torch.rand_like(log_p).log()).log()

@@ -4,9 +4,6 @@ import argparse
 import time
 
 import torch
-from di4c_plugins.estimators.control_variate import ControlVariate
-from di4c_plugins.latents.unit_cube import Uniform
-from di4c_plugins.times.samplers import TimeGrid
 from torch import Tensor
 
 from benchmarks import systems
@@ -16,6 +13,9 @@ from di4c.contracts import Batch, Draws
 from di4c.engine.compiling import compile_backbones
 from di4c.losses.objective import Di4C
 from di4c.losses.terms import ConsistencyTerm, DataTerm, Gate, TeacherStep
+from di4c_plugins.estimators.control_variate import ControlVariate
+from di4c_plugins.latents.unit_cube import Uniform
+from di4c_plugins.times.samplers import TimeGrid
 
 NAMES = ["late", "token", "readout", "plain"]
 STEP = 1 / 1024

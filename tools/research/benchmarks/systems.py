@@ -4,6 +4,9 @@ import argparse
 from collections.abc import Callable
 
 import torch
+
+from di4c.contracts import Backbone, Sampler, StudentHead
+from di4c.mixture.student import MixtureStudent
 from di4c_plugins.backbones.dit import DiT
 from di4c_plugins.backbones.mdlm_dit import MdlmDiT
 from di4c_plugins.heads.adaln import Late
@@ -16,9 +19,6 @@ from di4c_plugins.processes.mdlm import Mdlm
 from di4c_plugins.samplers.ancestral import Ancestral
 from di4c_plugins.samplers.mdlm_ancestral import MdlmAncestral
 from di4c_plugins.teachers.denoiser import DenoiserTeacher
-
-from di4c.contracts import Backbone, Sampler, StudentHead
-from di4c.mixture.student import MixtureStudent
 
 SYSTEMS = ("small", "text")
 """small: the small DiT. text: MDLM's network and process, and the λ token of the published language students."""

@@ -1,7 +1,6 @@
 """The data and consistency terms with the control variate, as this project computes them and plainly, from the same draws."""
 
 import torch
-from di4c_plugins.estimators.control_variate import ControlVariate
 from torch import Tensor
 
 from di4c.contracts import Draws, Prediction, categorical
@@ -9,6 +8,7 @@ from di4c.kernels.backend import chunk_budget
 from di4c.mixture.reference import dense_control_variate, dense_log_probs, dense_logits, dense_sums
 from di4c.mixture.sums import Query, statistics
 from di4c.mixture.target import KEPT_CHUNKS, draw_target
+from di4c_plugins.estimators.control_variate import ControlVariate
 
 NEEDS = frozenset({"joint", "marginal", "kl"})
 

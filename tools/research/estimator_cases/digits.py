@@ -3,7 +3,6 @@
 import math
 
 import torch
-from di4c_plugins.times.samplers import TimeGrid
 from torch import Tensor
 
 from di4c.contracts import Batch, DataSource, Draws, LambdaSampler, LossEstimator, Sampler, Teacher
@@ -13,6 +12,7 @@ from di4c.losses.objective import Di4C
 from di4c.losses.terms import ConsistencyTerm, DataTerm, Gate, TeacherStep
 from di4c.mixture.student import MixtureStudent
 from di4c.mixture.sums import Query, statistics
+from di4c_plugins.times.samplers import TimeGrid
 
 
 def objective(

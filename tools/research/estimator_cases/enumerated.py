@@ -27,7 +27,7 @@ class Tables:
 def tables(positions: int, states: int, scale: float, *, samples: int = 32, grid: int = GRID, seed: int = 0) -> Tables:
     """Student logits a + Σ_j b_j φ_j(λ), φ_j trigonometric; the target's b is perturbed by 3 in 10; x drawn from the target."""
     g = torch.Generator().manual_seed(seed)
-    normal = lambda *shape: torch.randn(*shape, generator=g, dtype=torch.float64)  # noqa: E731
+    normal = lambda *shape: torch.randn(*shape, generator=g, dtype=torch.float64)
     lam = (torch.arange(grid, dtype=torch.float64) + 0.5) / grid
     phi = torch.stack(
         [torch.sin(2 * math.pi * (j // 2 + 1) * lam + j % 2 * math.pi / 2) / (1 + j // 2) for j in range(FEATURES)], -1

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from di4c.contracts import Context, Prediction
-from di4c_plugins.metrics.self_bleu import self_bleu
 from di4c_plugins.backbones.mdlm_dit import MdlmDiT
 from di4c_plugins.heads.sinusoidal_token import SinusoidalToken
+from di4c_plugins.metrics.self_bleu import self_bleu
 from di4c_plugins.parameterisations.subs import Subs
 from di4c_plugins.processes.mdlm import Mdlm
 from di4c_plugins.processes.noise import discretised

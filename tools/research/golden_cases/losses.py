@@ -6,16 +6,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from di4c.losses.loss import Di4CLoss
-from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm
-from di4c.losses.inputs import LossInputs
-from di4c_plugins.times.samplers import TimeAboveStep
-from di4c.losses.terms import Gate, TeacherStep
 from di4c.contracts import LossEstimator, Prediction
+from di4c.losses.inputs import LossInputs
+from di4c.losses.loss import Di4CLoss
+from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm, Gate, TeacherStep
 from di4c_plugins.estimators.control_variate import ControlVariate
 from di4c_plugins.estimators.monte_carlo import MonteCarlo
 from di4c_plugins.parameterisations.subs import Subs
 from di4c_plugins.processes.mdlm import Mdlm
+from di4c_plugins.times.samplers import TimeAboveStep
 from golden_cases.checks import Check, Kind, close
 
 AGAINST = {"out": (torch.float32, 1e-5), "aux64": (torch.float64, 1e-10)}

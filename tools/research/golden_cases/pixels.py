@@ -89,7 +89,7 @@ def gaussian_rate(tensors: dict[str, Tensor], config: dict) -> list[Check]:
         zeros = (at_t < CLIP).sum((1, 2))
         tolerance = CLIPPED * at_t[0].numel()
         checks.append(close("transition_t_zeros", zeros, tensors["out.transition_t_zeros"], tolerance, "absolute"))
-    return checks + [close("row sums are 1", at_t.sum(-1), torch.ones_like(at_t[..., 0]), ROW_SUMS, "absolute")]
+    return [*checks, close("row sums are 1", at_t.sum(-1), torch.ones_like(at_t[..., 0]), ROW_SUMS, "absolute")]
 
 
 def gaussian_posterior(tensors: dict[str, Tensor], config: dict) -> list[Check]:

@@ -1,14 +1,14 @@
 """(b) Theorem 2: the losses bound the distance of the student's one step to the teacher's many."""
 
 import torch
-from di4c_plugins.processes.enumeration import every_state, kl, step_matrix, total_variation
-from theory.claims import Claim, Line, at_least, at_most
-from theory.drawing import labels
-from theory.spaces import processes
 from torch import Tensor
 
 from di4c.contracts import ForwardProcess, Parameterisation, Prediction, Raw
 from di4c_plugins.parameterisations.subs import Subs
+from di4c_plugins.processes.enumeration import every_state, kl, step_matrix, total_variation
+from theory.claims import Claim, Line, at_least, at_most
+from theory.drawing import labels
+from theory.spaces import processes
 
 KINDS = ("mixture", "close", "tilted")
 """Students: random mixtures of products; laws close to what the losses ask for; the teacher, half its mass tilted."""

@@ -4,20 +4,20 @@ import itertools
 import math
 
 import torch
+from torch import Tensor
+
+from di4c.config.construct import create
+from di4c.config.registry import Registry
+from di4c.contracts import LossEstimator
+from di4c.errors import Di4CError
+from di4c.mixture.every_sample import every_sample
+from di4c.mixture.sums import Query, statistics
 from di4c_plugins.estimators.control_variate import ControlVariate
 from di4c_plugins.estimators.exact import Exact
 from di4c_plugins.estimators.monte_carlo import MonteCarlo
 from theory.claims import Claim, Line, at_least, at_most, within
 from theory.drawing import log_axes, series
 from theory.moments import Moments, Tables, chosen_components, moments, replicates
-from torch import Tensor
-
-from di4c.mixture.every_sample import every_sample
-from di4c.mixture.sums import Query, statistics
-from di4c.config.construct import create
-from di4c.config.registry import Registry
-from di4c.contracts import LossEstimator
-from di4c.errors import Di4CError
 
 KNOWN_NEEDS = frozenset({"joint", "marginal", "kl", "target_joint"})
 """An estimator that needs anything else is not measured."""

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+from torch import Tensor
+
+from di4c.contracts import Draws, Prediction
 from di4c_plugins.datasets.enumerable import Enumerable
 from di4c_plugins.objectives.matching_forms import MaskedForm, MatchingForm, Renoised, form_of, matching_loss
 from di4c_plugins.processes.enumeration import (
@@ -22,9 +25,6 @@ from di4c_plugins.teachers.enumerable import EnumerableTeacher, PosteriorMargina
 from theory.claims import Claim, Line, at_least, at_most
 from theory.drawing import COLOURS, log_axes, series
 from theory.spaces import at, chain_law, even_times, processes, teacher_of
-from torch import Tensor
-
-from di4c.contracts import Draws, Prediction
 
 TIMES = (0.05, 0.2, 0.6)
 MOST = 4.0
@@ -126,7 +126,7 @@ class System:
 
     def loss(self, logits: Tensor) -> Tensor:
         """The expected matching term, summed over the times, against the exact critic. Its gradient counts, not its value."""
-        rows, process, subs = self.rows, self.teacher.process, self.teacher.parameterisation
+        rows, subs = self.rows, self.teacher.parameterisation
         x_t, x_0, chosen = (
             self.x_t[0][rows.x_t],
             self.data.states[rows.x_0],

@@ -1,17 +1,18 @@
 """(c) Mixtures of products can be anything (Proposition 1): fitted to a correlated law, their error falls to zero."""
 
+import itertools
 import math
 
 import torch
+from torch import Tensor
+
+from di4c.contracts import Draws, Prediction
+from di4c.mixture.sums import Query, statistics
 from di4c_plugins.datasets.enumerable import Enumerable
 from di4c_plugins.estimators.exact import Exact
 from di4c_plugins.processes.enumeration import kl, product_law
 from theory.claims import Claim, at_most, within
 from theory.drawing import log_axes, series
-from torch import Tensor
-
-from di4c.mixture.sums import Query, statistics
-from di4c.contracts import Draws, Prediction
 
 RESTARTS = 3
 
@@ -28,7 +29,7 @@ def measure(small: bool = False) -> Claim:
         numbers = numbers[:: 2 if small else 1]
         fits = [fit(data, m, steps=250 if small else 500) for m in numbers]
         product = total_correlation(data)
-        largest_rise = max(b - a for a, b in zip(fits[:-1], fits[1:], strict=True))
+        largest_rise = max(b - a for a, b in itertools.pairwise(fits))
         lines += [
             within(
                 f"{name}: KL of one component / total correlation",

@@ -8,14 +8,14 @@ student's table.
 from dataclasses import dataclass
 
 import torch
-from di4c_plugins.latents.categorical import Categorical
-from di4c_plugins.processes.enumeration import number_of
 from torch import Tensor
 
 from di4c.contracts import Draws, LambdaSampler, LossEstimator, Prediction
 from di4c.mixture.every_sample import every_sample
 from di4c.mixture.sums import Query, statistics
 from di4c.mixture.target import draw_target
+from di4c_plugins.latents.categorical import Categorical
+from di4c_plugins.processes.enumeration import number_of
 
 KEEP_BYTES = 2**28
 

@@ -1,15 +1,16 @@
 """(a) The N-step product model is wrong by order 1/N, neither more nor less (Theorem 1); one step by ε² (Lemma 1)."""
 
+import itertools
 import math
 
+from torch import Tensor
+
+from di4c.contracts import ForwardProcess
 from di4c_plugins.datasets.enumerable import Enumerable
 from di4c_plugins.processes.enumeration import noised_law, reverse_matrix, step_matrix, total_variation
 from theory.claims import Claim, Line, at_most, within
 from theory.drawing import log_axes, series
 from theory.spaces import at, chain_law, even_times, processes, states_of, teacher_of
-from torch import Tensor
-
-from di4c.contracts import ForwardProcess
 
 MIDDLE = 0.5
 """The time from which Lemma 1's step of length ε is taken."""
@@ -49,7 +50,7 @@ def measured_curve(process: ForwardProcess, data: Enumerable, steps: list[int]) 
         times = even_times(number)
         law = chain_law(process, lambda x, t: teacher.predict(x, t), start, x, times)
         found["tv"].append(float(total_variation(law, truth)))
-        found["sum"].append(sum(step_error(process, data, t, s) for t, s in zip(times[:-1], times[1:], strict=True)))
+        found["sum"].append(sum(step_error(process, data, t, s) for t, s in itertools.pairwise(times)))
     return found
 
 

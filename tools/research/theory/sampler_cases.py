@@ -4,6 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
+
+from di4c.config.construct import create
+from di4c.config.registry import Registry
+from di4c.contracts import Denoiser, Draws, ForwardProcess, Sampler, Teacher
+from di4c.mixture.student import MixtureStudent, mixture_denoiser
 from di4c_plugins.backbones.dit import DiT
 from di4c_plugins.datasets.enumerable import Enumerable
 from di4c_plugins.heads.readout import Readout
@@ -12,12 +18,6 @@ from di4c_plugins.processes.enumeration import every_state, step_matrix
 from di4c_plugins.processes.maskgit import MaskGITProcess
 from theory.sampler_laws import ancestral_law, halton_law, leap_matrix, maskgit_law, min_time_law
 from theory.spaces import Predict, at, processes, teacher_of
-from torch import Tensor
-
-from di4c.mixture.student import MixtureStudent, mixture_denoiser
-from di4c.config.construct import create
-from di4c.config.registry import Registry
-from di4c.contracts import Denoiser, Draws, ForwardProcess, Sampler, Teacher
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def student_cases(teacher: Teacher) -> list[Case]:
     predict = whole_mixture(student, latent)
     hybrid = made("hybrid", process, teacher, sampler="ancestral", teacher_steps=1)
     times = torch.linspace(1, 0, 4, dtype=torch.float64).tolist()
-    fresh = lambda draws: mixture_denoiser(student, latent, draws)  # noqa: E731
+    fresh = lambda draws: mixture_denoiser(student, latent, draws)
     return [
         Case(
             "ancestral, mixture student",

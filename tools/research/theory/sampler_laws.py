@@ -7,14 +7,14 @@ import itertools
 import math
 
 import torch
+from torch import Tensor
+
+from di4c.contracts import ForwardProcess
 from di4c_plugins.processes.ctmc import ContinuousTimeChain
 from di4c_plugins.processes.enumeration import dense_probs, every_state, number_of, prior_law, product_law, step_matrix
 from di4c_plugins.samplers.halton import halton_order
 from di4c_plugins.samplers.maskgit import reveal_counts
 from theory.spaces import Predict, at
-from torch import Tensor
-
-from di4c.contracts import ForwardProcess
 
 
 def ancestral_law(
@@ -29,7 +29,7 @@ def ancestral_law(
     """Ancestral steps over `times` from the prior; from the time `handover` down by the denoiser `late`."""
     x = every_state(process.num_states, positions)
     law = prior_law(process, positions)
-    for t, s in zip(times[:-1], times[1:], strict=True):
+    for t, s in itertools.pairwise(times):
         model = late if t <= handover else predict
         law = law @ step_matrix(process, model(x, at(x, t)), t, s)
     return law
@@ -41,7 +41,7 @@ def min_time_law(
     """`step(t, s)` matrices from the prior down to min_time, where x_0 is drawn from the denoiser or is its argmax."""
     x = every_state(process.num_states, positions)
     law = prior_law(process, positions)
-    for t, s in zip(times[:-2], times[1:-1], strict=True):
+    for t, s in itertools.pairwise(times[:-1]):
         law = law @ step(t, s)
     prediction = predict(x, at(x, times[-2]))
     if final == "draw":

@@ -2,13 +2,13 @@
 
 import numpy as np
 import torch
+
+from di4c.contracts import Draws
 from di4c_plugins.processes.enumeration import number_of
 from theory.claims import Claim, Line
 from theory.drawing import labels
 from theory.goodness_of_fit import LEVEL, SIMULATIONS, STAGES, Verdict, judged
 from theory.sampler_cases import Case, every_case
-
-from di4c.contracts import Draws
 
 
 def measure(small: bool = False) -> Claim:

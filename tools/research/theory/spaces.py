@@ -1,17 +1,18 @@
 """The small spaces that claims are measured on, and chains of reverse steps over them."""
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import torch
+from torch import Tensor
+
+from di4c.contracts import ForwardProcess, Prediction
 from di4c_plugins.datasets.enumerable import Enumerable
 from di4c_plugins.processes.absorbing import Absorbing
 from di4c_plugins.processes.discretised_gaussian import DiscretisedGaussian
 from di4c_plugins.processes.enumeration import every_state, step_matrix
 from di4c_plugins.processes.uniform import Uniform
 from di4c_plugins.teachers.enumerable import EnumerableTeacher
-from torch import Tensor
-
-from di4c.contracts import ForwardProcess, Prediction
 
 Predict = Callable[[Tensor, Tensor], Prediction]
 """(x_t [B, D], t [B]) → p(x_0 | x_t), with all components."""
@@ -50,6 +51,6 @@ def even_times(steps: int) -> list[float]:
 def chain_law(process: ForwardProcess, predict: Predict, start: Tensor, x: Tensor, times: Sequence[float]) -> Tensor:
     """The law [S^D] after ancestral steps over `times`, from the law `start`; λ, if any, is fresh in every step."""
     law = start
-    for t, s in zip(times[:-1], times[1:], strict=True):
+    for t, s in itertools.pairwise(times):
         law = law @ step_matrix(process, predict(x, at(x, t)), t, s)
     return law

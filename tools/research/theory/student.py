@@ -7,13 +7,13 @@ import tempfile
 from pathlib import Path
 
 import torch
+
+import di4c
+from di4c.evaluation.loaded import LoadedModel
 from di4c_plugins.processes.enumeration import every_state, noised_law, prior_law, total_variation
 from theory.claims import Claim, Line, at_least, at_most
 from theory.drawing import COLOURS, labels, series
 from theory.spaces import Predict, chain_law, even_times
-
-import di4c
-from di4c.evaluation.loaded import LoadedModel
 
 ROOT = Path(__file__).parents[3]
 SPEC = ROOT / "tools/specs/enumerable-student.yaml"
