@@ -14,13 +14,19 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+from tests.devices import CHOICE
+from tests.forked import Forked
+
 TOP = Path(__file__).parents[2]
 PYTHONPATH = os.pathsep.join(filter(None, [str(TOP), os.environ.get("PYTHONPATH")]))
 DEEPSPEED = (sys.executable, "-m", "deepspeed.launcher.runner")
 """The command `deepspeed`, wherever its script is installed."""
 
 
-def start(jobs: list[dict], ranks: int = 1, module: str = "tests.engine.worker") -> tuple[list[subprocess.Popen], Path]:
+Process = Forked | subprocess.Popen
+
+
+def start(jobs: list[dict], ranks: int = 1, module: str = "tests.engine.worker") -> tuple[list[Process], Path]:
     """The processes, one a rank, and the file that will hold the results."""
     folder = Path(tempfile.mkdtemp(prefix="di4c-jobs-"))
     (folder / "jobs.json").write_text(json.dumps(jobs))
@@ -28,15 +34,21 @@ def start(jobs: list[dict], ranks: int = 1, module: str = "tests.engine.worker")
     shared = {"WORLD_SIZE": ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "OMP_NUM_THREADS": 1}
     processes = []
     for rank in range(ranks):
-        env = os.environ | {k: str(v) for k, v in shared.items()} | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        env = {key: str(value) for key, value in (shared | {"RANK": rank, "LOCAL_RANK": rank}).items()}
         processes.append(
-            subprocess.Popen(
-                [sys.executable, "-m", module, folder / "jobs.json", out], env=env,
-                cwd=TOP, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            )
-        )  # fmt: skip
-    atexit.register(lambda: [p.kill() for p in processes if p.poll() is None])
+            run_module([module, str(folder / "jobs.json"), str(out)], os.environ | env, folder / f"output-{rank}")
+        )
+    atexit.register(lambda: [process.kill() for process in processes if process.poll() is None])
     return processes, out
+
+
+def run_module(command: list[str], env: dict[str, str], output: Path) -> Process:
+    """`python -m COMMAND…` in this repository: forked, but for the tests of a GPU, since CUDA does not survive a fork."""
+    if env.get(CHOICE) == "cpu":
+        return Forked(command, env=env, cwd=TOP, output=output)
+    return subprocess.Popen(
+        [sys.executable, "-m", *command], env=env, cwd=TOP, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
 
 
 def launch(
@@ -47,6 +59,13 @@ def launch(
     texts = [process.communicate(timeout=timeout)[0] for process in processes]
     assert all(process.returncode == 0 for process in processes), "\n".join(texts)
     return json.loads(out.read_text()), texts[0]
+
+
+def train_specs(jobs: list[dict], ranks: int = 1, timeout: float = 600) -> None:
+    """Trains the specs of tests.engine.shared_base_worker's jobs one after another, in one process a rank."""
+    processes, _ = start(jobs, ranks, "tests.engine.shared_base_worker")
+    texts = [process.communicate(timeout=timeout)[0] for process in processes]
+    assert all(process.returncode == 0 for process in processes), "\n".join(texts)
 
 
 def work(perform: Callable[[dict], dict]) -> None:

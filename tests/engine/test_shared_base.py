@@ -1,9 +1,7 @@
 """A student of adapters on its teacher's weights, trained at every stage: what is kept is small, and resumes anywhere."""
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,7 @@ pytest.importorskip("peft")
 pytest.importorskip("transformers")
 import di4c
 from di4c.errors import CheckpointError
-from tests.engine.launching import TOP, free_port, losses, relative
+from tests.engine.launching import losses, relative, train_specs
 
 LETTERS = "abcdefgh \n"
 BERT = {
@@ -49,7 +47,7 @@ def folder(tmp_path_factory) -> Path:
     offload = {"offload_optimizer": {"device": "cpu"}, "offload_param": {"device": "cpu"}}
     jobs = [job(folder, f"stage-{s}", {"stage": s}) for s in range(4)]
     jobs += [job(folder, "offload", {"stage": 3} | offload), job(folder, "bf16", {"stage": 2}, precision="bf16")]
-    launch(folder, jobs)
+    train_specs(jobs)
     return folder
 
 
@@ -58,20 +56,6 @@ def job(folder: Path, name: str, zero: dict, *, resume: bool = False, **options)
     spec["data"] |= {"path": f"{folder}/text.txt", "cache": f"{folder}/cache"}
     spec["train"] |= {"run": f"{folder}/{name}"} | options
     return {"spec": spec | {"deepspeed": {"zero_optimization": zero}}, "resume": resume}
-
-
-def launch(folder: Path, jobs: list[dict], ranks: int = 1) -> None:
-    (folder / "jobs.json").write_text(json.dumps(jobs))
-    shared = {"WORLD_SIZE": ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "OMP_NUM_THREADS": 1}
-    command = [sys.executable, "-m", "tests.engine.shared_base_worker", str(folder / "jobs.json")]
-    processes = []
-    for rank in range(ranks):
-        env = os.environ | {k: str(v) for k, v in (shared | {"RANK": rank, "LOCAL_RANK": rank}).items()}
-        processes.append(
-            subprocess.Popen(command, cwd=TOP, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        )
-    told = [process.communicate(timeout=500)[0] for process in processes]
-    assert all(process.returncode == 0 for process in processes), "\n".join(told)
 
 
 def names(file: Path) -> set[str]:
@@ -119,9 +103,9 @@ def test_an_export_refuses_another_base(folder, tmp_path):
 @pytest.mark.slow
 def test_runs_resume_at_other_stages_and_numbers_of_ranks(folder):
     whole = losses(folder / "stage-0")
-    launch(folder, [job(folder, "moved", {"stage": 3}, steps=3)], ranks=2)
-    launch(folder, [job(folder, "moved", {"stage": 1}, resume=True)])
+    train_specs([job(folder, "moved", {"stage": 3}, steps=3)], ranks=2)
+    train_specs([job(folder, "moved", {"stage": 1}, resume=True)])
     assert relative(losses(folder / "moved"), whole) < 1e-4
-    launch(folder, [job(folder, "back", {"stage": 0}, steps=3)])
-    launch(folder, [job(folder, "back", {"stage": 3}, resume=True)], ranks=2)
+    train_specs([job(folder, "back", {"stage": 0}, steps=3)])
+    train_specs([job(folder, "back", {"stage": 3}, resume=True)], ranks=2)
     assert relative(losses(folder / "back"), whole) < 1e-4

@@ -1,7 +1,5 @@
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,13 +10,13 @@ from di4c.evaluation import sweep
 from di4c.evaluation.comparison import compare, entrants, load_also, settings_of
 from di4c.evaluation.loaded import load
 from di4c.evaluation.ranks import Ranks
+from tests.forked import run
 
 TOOLS = Path(__file__).parents[2] / "tools"
 
 
 def run_tool(name, *arguments):
-    command = [sys.executable, str(TOOLS / name), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return run([TOOLS / name, *arguments])
 
 
 def test_a_run_is_compared_with_its_teacher_and_the_result_is_complete(runs, tmp_path, monkeypatch):

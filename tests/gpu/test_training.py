@@ -1,13 +1,12 @@
 """Whole trainings on the device, each in a process of its own: ZeRO's stages, bit for bit again, killed and resumed."""
 
 import signal
-import subprocess
 import time
 from pathlib import Path
 
 import torch
 
-from tests.engine.launching import exported, losses, relative, start
+from tests.engine.launching import Process, exported, losses, relative, start, train_specs
 from tests.scale.systems import DIT, di4c, distilled, job
 
 WORKER = "tests.engine.shared_base_worker"
@@ -31,7 +30,7 @@ def test_all_stages_train_alike_on_one_device(slow_on_cpu, tmp_path):
         job(sections(), str(tmp_path / name), {"stage": stage}, precision=precision)
         for name, (stage, precision) in cells.items()
     ]
-    trained(jobs)
+    train_specs(jobs)
     for name, (_, precision) in cells.items():
         difference = relative(losses(tmp_path / name), losses(tmp_path / "0-fp32"))
         assert difference < (1e-4 if precision == "fp32" else 1e-2), name
@@ -47,21 +46,14 @@ def test_a_deterministic_run_has_the_same_bits_again_killed_and_resumed(slow_on_
     wait_for(tmp_path / "killed/checkpoints/step-00000008", processes[0])
     processes[0].send_signal(signal.SIGKILL)
     processes[0].communicate()
-    trained([one, again, killed | {"resume": True}])
+    train_specs([one, again, killed | {"resume": True}])
     for name in ("again", "killed"):
         assert losses(tmp_path / name) == losses(tmp_path / "one"), name
         weights = exported(tmp_path / name)
         assert all(torch.equal(weights[key], value) for key, value in exported(tmp_path / "one").items()), name
 
 
-def trained(jobs: list[dict]) -> None:
-    """Trains the jobs one after another in one process."""
-    processes, _ = start(jobs, module=WORKER)
-    text, _ = processes[0].communicate(timeout=300)
-    assert processes[0].returncode == 0, text
-
-
-def wait_for(path: Path, process: subprocess.Popen) -> None:
+def wait_for(path: Path, process: Process) -> None:
     """Until the path is there; the process must not end before."""
     deadline = time.monotonic() + 120
     while not path.exists():

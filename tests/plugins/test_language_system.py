@@ -1,8 +1,6 @@
 """The language system's parts hold their contracts, and its specs train and sample at a tiny size."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -32,6 +30,7 @@ from di4c_plugins.processes.mdlm import Mdlm
 from di4c_plugins.samplers.analytic import Analytic
 from di4c_plugins.samplers.mdlm_ancestral import MdlmAncestral
 from di4c_plugins.teachers.denoiser import DenoiserTeacher
+from tests.forked import run
 
 ROOT = Path(__file__).parents[2]
 CHAINED = "text-small-sdtt-di4c2"  # its teacher is another spec's run: tests/specs/test_text_small_specs.py trains both
@@ -224,8 +223,8 @@ def test_a_published_student_becomes_a_run_that_samples(corpus, cache, checkpoin
     spec = tiny("openwebtext-sdtt7-di4c2", corpus, cache, checkpoints, tmp_path, published=True)
     file, out = tmp_path / "spec.yaml", tmp_path / "imported"
     file.write_text(json.dumps(spec.to_dict()))
-    command = [sys.executable, ROOT / "tools" / "import_student.py", "--spec", file, "--out", out]
-    done = subprocess.run(command, capture_output=True, text=True)
+    command = [ROOT / "tools" / "import_student.py", "--spec", file, "--out", out]
+    done = run(command)
     assert done.returncode == 0, done.stderr
     model = di4c.load(out, device="cpu")
     network = random_network()
@@ -235,8 +234,8 @@ def test_a_published_student_becomes_a_run_that_samples(corpus, cache, checkpoin
     x = model.sample(3, 2, seed=0, known=prompt)
     assert (x[:, prompt >= 0] == prompt[prompt >= 0]).all()
     shown = tmp_path / "samples.txt"
-    sampled = [sys.executable, ROOT / "tools" / "sample.py", "--run", out, "--steps", "2", "--num", "2", "--out", shown]
-    assert subprocess.run([*sampled, "--prefix", "the "], capture_output=True).returncode == 0
+    sampled = [ROOT / "tools" / "sample.py", "--run", out, "--steps", "2", "--num", "2", "--out", shown]
+    assert run([*sampled, "--prefix", "the "]).returncode == 0
     assert shown.read_text().startswith("[1]\nthe ")
-    again = subprocess.run(command, capture_output=True, text=True)
+    again = run(command)
     assert again.returncode == 1 and "exists already" in again.stderr

@@ -1,7 +1,7 @@
 """Trains cells of the scale matrix one after another: python -m tests.scale.cells JOBS.json RESULTS.json
 
-A job: {"folder", "stage", "precision", "offload", "head"} and optionally "resume", "remove", and "teacher", its placement. Its
-result on rank 0: {"finished": bool, "teacher": share of its weights that lies there} or {"error", "kind"}.
+A job: {"folder", "stage", "precision", "offload", "head"} and optionally "steps", "resume", "remove", and "teacher", its placement.
+Its result on rank 0: {"finished": bool, "teacher": share of its weights that lies there} or {"error", "kind"}.
 """
 
 import json
@@ -47,7 +47,7 @@ def spec_of(job: dict) -> Spec:
             "distillation": {"weight": 0.25, "max_time": 0.1},
         },
         "train": {
-            "run": job["folder"], "steps": STEPS, "batch_size": 8, "micro_batch_size": 4, "clip": 10.0, "ema": 0.9,
+            "run": job["folder"], "steps": job.get("steps", STEPS), "batch_size": 8, "micro_batch_size": 4, "clip": 10.0, "ema": 0.9,
             "optimizer": {"lr": 2e-3, "betas": [0.9, 0.99], "weight_decay": 0.02, "lr_multipliers": {"head": 3.0}},
             "schedule": {"warmup": 5, "decay": "constant"}, "precision": job["precision"],
         },
@@ -59,7 +59,8 @@ def spec_of(job: dict) -> Spec:
 def perform(job: dict) -> dict:
     spec = spec_of(job)
     options = TrainOptions(
-        run=Path(job["folder"]), steps=STEPS, batch_size=8, micro_batch_size=4, clip=10.0, ema=0.9, log_every=1, checkpoint_every=10, keep=5, diagnostics_every=0,
+        run=Path(job["folder"]), steps=job.get("steps", STEPS), batch_size=8, micro_batch_size=4, clip=10.0, ema=0.9,
+        log_every=1, checkpoint_every=10, keep=5, diagnostics_every=0,
         optimizer=OptimizerOptions(lr=2e-3, betas=(0.9, 0.99), weight_decay=0.02, lr_multipliers={"head": 3.0}),
         schedule=ScheduleOptions(warmup=0, decay="constant"), precision=job["precision"], teacher_placement=job.get("teacher", "replicated"),
     )  # fmt: skip

@@ -1,14 +1,9 @@
 """Every system, objective and head at every ZeRO stage on two ranks: the losses of one rank, the average of two without ZeRO."""
 
-import json
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 
-from tests.engine.launching import TOP, exported, free_port, losses, relative
+from tests.engine.launching import exported, losses, relative, train_specs
 from tests.scale.systems import job, systems
 
 NAMES = [
@@ -20,32 +15,15 @@ WAYS = {f"stage-{s}": {"stage": s, "stage3_param_persistence_threshold": 0} for 
 WAYS["offloaded"] = WAYS["stage-3"] | {"offload_optimizer": CPU, "offload_param": CPU}
 
 
-def launch(folder, jobs, ranks):
-    (folder / "jobs.json").write_text(json.dumps(jobs))
-    shared = {"WORLD_SIZE": ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "OMP_NUM_THREADS": 1}
-    command = [sys.executable, "-m", "tests.engine.shared_base_worker", str(folder / "jobs.json")]
-    processes = []
-    for rank in range(ranks):
-        env = os.environ | {k: str(v) for k, v in (shared | {"RANK": rank, "LOCAL_RANK": rank}).items()}
-        processes.append(
-            subprocess.Popen(command, cwd=TOP, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        )
-    told = [process.communicate(timeout=3000)[0] for process in processes]
-    assert all(process.returncode == 0 for process in processes), "\n".join(told)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Holds the runs NAME-alone on one rank, and NAME-WAY on two."""
     folder = tmp_path_factory.mktemp("systems")
     found = systems(folder)
     assert set(found) == set(NAMES)
-    launch(folder, [job(found[name], f"{folder}/{name}-alone", {"stage": 0}) for name in NAMES], ranks=1)
-    launch(
-        folder,
-        [job(found[name], f"{folder}/{name}-{way}", zero) for name in NAMES for way, zero in WAYS.items()],
-        ranks=2,
-    )
+    train_specs([job(found[name], f"{folder}/{name}-alone", {"stage": 0}) for name in NAMES], timeout=3000)
+    together = [job(found[name], f"{folder}/{name}-{way}", zero) for name in NAMES for way, zero in WAYS.items()]
+    train_specs(together, ranks=2, timeout=3000)
     return folder
 
 

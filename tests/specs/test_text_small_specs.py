@@ -1,14 +1,13 @@
 """The small text specs, from .txt files to a stored verdict, at tiny size and through the tools."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import di4c
 from di4c.config.spec import read_spec
+from tests.forked import run
 
 ROOT = Path(__file__).parents[2]
 SPECS = ROOT / "tools/specs"
@@ -33,7 +32,7 @@ def here(tmp_path, monkeypatch):
 
 
 def tool(name, *arguments):
-    done = subprocess.run([sys.executable, ROOT / f"tools/{name}.py", *arguments], capture_output=True, text=True)
+    done = run([ROOT / f"tools/{name}.py", *arguments])
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 pytest.importorskip("peft")
 pytest.importorskip("transformers")
 import di4c
-from tests.engine.launching import losses, relative
-from tests.engine.test_shared_base import BERT, job, launch
+from tests.engine.launching import losses, relative, train_specs
+from tests.engine.test_shared_base import BERT, job
 from tests.scale.systems import DIT, denoiser
 
 pytestmark = pytest.mark.slow
@@ -39,8 +39,8 @@ def whole(folder: Path, name: str, zero: dict, teacher: dict = TIED, **options) 
 
 
 def test_tied_embeddings_under_zero_3_are_trained_exported_and_loaded(folder):
-    launch(folder, [whole(folder, "tied-0", {"stage": 0}), whole(folder, "tied-3", {"stage": 3})])
-    launch(folder, [whole(folder, "tied-3x2", {"stage": 3})], ranks=2)
+    train_specs([whole(folder, "tied-0", {"stage": 0}), whole(folder, "tied-3", {"stage": 3})])
+    train_specs([whole(folder, "tied-3x2", {"stage": 3})], ranks=2)
     expected = losses(folder / "tied-0")
     for name in ("tied-3", "tied-3x2"):
         assert relative(losses(folder / name), expected) < 1e-4
@@ -56,15 +56,15 @@ def test_tied_embeddings_under_zero_3_are_trained_exported_and_loaded(folder):
 @pytest.mark.parametrize("placement", ["sharded", "offloaded"])
 def test_a_sharded_teacher_with_padding_rows_teaches_the_same(folder, placement):
     name = f"padding-{placement}"
-    launch(folder, [whole(folder, name, {"stage": 2}, ROBERTA, teacher_placement=placement)], ranks=2)
-    launch(folder, [whole(folder, f"{name}-replicated", {"stage": 2}, ROBERTA)], ranks=2)
+    train_specs([whole(folder, name, {"stage": 2}, ROBERTA, teacher_placement=placement)], ranks=2)
+    train_specs([whole(folder, f"{name}-replicated", {"stage": 2}, ROBERTA)], ranks=2)
     assert relative(losses(folder / name), losses(folder / f"{name}-replicated")) < 1e-5
 
 
 def test_adapters_of_two_ranks_at_stage_2_go_on_at_one_of_stage_3(folder):
-    launch(folder, [job(folder, "adapters", {"stage": 2})])
-    launch(folder, [job(folder, "moved", {"stage": 2}, steps=3)], ranks=2)
-    launch(folder, [job(folder, "moved", {"stage": 3}, resume=True)])
+    train_specs([job(folder, "adapters", {"stage": 2})])
+    train_specs([job(folder, "moved", {"stage": 2}, steps=3)], ranks=2)
+    train_specs([job(folder, "moved", {"stage": 3}, resume=True)])
     assert relative(losses(folder / "moved"), losses(folder / "adapters")) < 1e-4
     assert (di4c.load(folder / "moved" / "export", device="cpu").sample(2, steps=2, seed=0) != 12).all()
 
@@ -86,12 +86,12 @@ def small(
 @pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
 def test_a_compiled_run_with_an_average_goes_on_after_its_end_was_cut_off(folder):
     """What a kill leaves: the last checkpoint before it."""
-    launch(folder, [small(folder, "cut", compile=True), small(folder, "eager")])
+    train_specs([small(folder, "cut", compile=True), small(folder, "eager")])
     run = folder / "cut"
     shutil.copytree(run, folder / "undisturbed")
     shutil.rmtree(run / "export")
     shutil.rmtree(run / "checkpoints" / "step-00000006")
-    launch(folder, [small(folder, "cut", compile=True, resume=True)])
+    train_specs([small(folder, "cut", compile=True, resume=True)])
     assert relative(losses(run), losses(folder / "undisturbed")) < 1e-5
     assert relative(losses(run), losses(folder / "eager")) < 1e-3
     ours, theirs = (load_file(folder / name / "export" / "model.safetensors") for name in ("cut", "undisturbed"))
@@ -104,7 +104,7 @@ def test_a_compiled_run_with_an_average_goes_on_after_its_end_was_cut_off(folder
 def test_times_near_0_in_bfloat16_stay_finite_over_thousands_of_steps(folder):
     name, low = "near-0", 1e-6
     options = {"precision": "bf16", "on_nonfinite": "skip", "steps": 2000, "checkpoint_every": 0, "log_every": 50}
-    launch(folder, [small(folder, name, low=low, teacher_step=low / 2, **options)])
+    train_specs([small(folder, name, low=low, teacher_step=low / 2, **options)])
     told = losses(folder / name)
     assert len(told) == 40 and all(loss == loss and abs(loss) < 1e4 for loss in told)
     assert not list((folder / name).glob("nonfinite-*"))

@@ -72,6 +72,6 @@ def test_fast_enough_for_a_sweep(source, generation):
     x = Draws(0, count=2000).integers(17, 64)
     metric = Pairwise(data=source(x, x[:600], 17))
     metric(generation(x))
-    start = time.perf_counter()
+    start = time.process_time()
     metric(generation(x))
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1  # of this process alone, however busy the machine

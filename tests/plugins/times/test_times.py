@@ -54,7 +54,7 @@ def test_trouble_b16_a_batch_of_gridded_times_is_on_one_side_of_the_split():
 
 def test_the_law_of_gridded_times_is_that_of_the_times():
     """Batches of their own change no probability: each cell has its share of U[0, split) and U[split, 1)."""
-    law, count = Discrete(8, SplitTime(split=0.3, probability=0.5)), 20000
+    law, count = Discrete(8, SplitTime(split=0.3, probability=0.5)), 4000
     t = torch.cat([law.sample(Draws(step, count=1))[0] for step in range(count)])
     frequency = torch.stack([(t == (k + 1) / 8).double().mean() for k in range(8)])
     edges = torch.arange(9).double() / 8
