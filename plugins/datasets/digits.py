@@ -43,6 +43,7 @@ class Digits(DataSource):
     num_positions = 64
     num_states = 17
     side = 8
+    shape = (1, 8, 8)
     label_names = [str(digit) for digit in range(10)]
 
     def __init__(self, *, conditional: bool = True, split_seed: int = 0):

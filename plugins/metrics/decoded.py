@@ -1,6 +1,5 @@
 """The image metrics on what codes decode to."""
 
-import importlib
 from collections.abc import Callable, Iterable
 from functools import cached_property
 
@@ -9,6 +8,7 @@ from torch import Tensor
 
 from di4c.contracts import DataSource, Draws, Generation, Metric
 from di4c.errors import SpecError
+from di4c_plugins.metrics.features import TIMM, TimmFeatures, imported, need_weights
 from di4c_plugins.metrics.frechet import Frechet, gaussian_distance
 from di4c_plugins.metrics.pairwise import Pairwise
 from di4c_plugins.metrics.reference import reference, subset
@@ -26,8 +26,9 @@ class DecodedImages(Metric):
     much. For data of kind vq-tokens. dimensions: principal components of the pixels; levels, max_positions: as in
     `pairwise`.
 
-    features: "pkg.module:function" maps images to features instead (an Inception network's, for FID); then the Fréchet
-    distance alone is measured, `batch_size` images at a time, since large images do not fit in memory together.
+    features: "timm:MODEL" or "pkg.module:function", which map images to features (an Inception network's, for FID); then the
+    Fréchet distance alone is measured, `batch_size` images at a time, since large images do not fit in memory together.
+    weights: of the timm model, a file, a folder, or "hub".
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class DecodedImages(Metric):
         *,
         data: DataSource,
         features: str | None = None,
+        weights: str | None = None,
         dimensions: int = 32,
         levels: int = 4,
         max_positions: int = 196,
@@ -44,7 +46,11 @@ class DecodedImages(Metric):
         if not hasattr(data, "pixels") or not hasattr(data, "dataset"):
             raise SpecError(f"metric decoded: needs data that decode to images; found {type(data).__name__}")
         self.data, self.max_references, self.batch_size = data, max_references, batch_size
-        self.features = None if features is None else imported(features)
+        by_timm = features is not None and features.startswith(TIMM)
+        if by_timm:
+            need_weights(features, weights, "metric decoded")
+        self._named = features if features is None or by_timm else imported(features, "metric decoded")
+        self.weights = weights
         self.frechet = Frechet(data=data.dataset, dimensions=dimensions, max_references=max_references)
         self.pairwise = Pairwise(
             data=data.dataset, levels=levels, max_positions=max_positions, max_references=max_references
@@ -59,12 +65,19 @@ class DecodedImages(Metric):
 
     def errors(self, codes: Tensor) -> dict[str, float]:
         """The figures of codes [n, D]."""
-        if self.features is not None:
+        if self._named is not None:
             decoded = (self._images(self.data.pixels(part)) for part in codes.split(self.batch_size))
             return {"decoded_frechet_distance": gaussian_distance(*self._moments(decoded), *self._held_out)}
         pixels = self.data.pixels(codes)
         measured = {"frechet_distance": self.frechet.distance(pixels), **self.pairwise.errors(pixels)}
         return {f"decoded_{name}": value for name, value in measured.items()}
+
+    @cached_property
+    def _features(self) -> ImageFeatures:
+        """A function of one's own, or the timm model, read when it is first needed."""
+        if callable(self._named):
+            return self._named
+        return TimmFeatures(self._named, self.weights, "metric decoded", self.batch_size)
 
     @cached_property
     def _held_out(self) -> tuple[Tensor, Tensor]:
@@ -77,19 +90,8 @@ class DecodedImages(Metric):
 
     def _moments(self, images: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
         """Mean [F] and unbiased covariance [F, F] of the features of batches of images, float64."""
-        features = torch.cat([self.features(batch).detach().cpu().double() for batch in images])
+        features = torch.cat([self._features(batch).detach().cpu().double() for batch in images])
         return features.mean(0), torch.cov(features.T).reshape(features.shape[1], -1)
 
     def _images(self, x: Tensor) -> Tensor:
         return images_of(x, self.data.tokenizer.image_shape, self.data.dataset.num_states)
-
-
-def imported(path: str) -> ImageFeatures:
-    """The function "pkg.module:function"; SpecError if there is none."""
-    module, _, name = path.partition(":")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise SpecError(
-            f"metric decoded: features {path!r} cannot be imported ({error}); write pkg.module:function"
-        ) from error

@@ -1,37 +1,38 @@
 """Fréchet distance between Gaussians fitted to features of samples and of held-out data."""
 
-import importlib
-from collections.abc import Callable
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from di4c.contracts import DataSource, Draws, Generation, Metric
-from di4c.errors import SpecError
+from di4c_plugins.metrics.features import FeatureMap, check_features, feature_map
 from di4c_plugins.metrics.reference import reference, subset
-
-FeatureMap = Callable[[Tensor], Tensor]
-"""Tokens [n, D] int64 → features [n, F]."""
 
 
 class Frechet(Metric):
     """`frechet_distance`: |μ₁ − μ₂|² + tr(C₁ + C₂ − 2 (C₁ C₂)^½) of features of the samples and of the held-out data.
 
     features: "pca", the first `dimensions` principal components of the training tokens, taken as numbers and not rescaled
-        (for digits: of the pixels in grey levels 0–16); "tokens", the tokens themselves; or "pkg.module:function", a map
-        of your own from tokens [n, D] to features [n, F].
+        (for digits: of the pixels in grey levels 0–16); "tokens", the tokens themselves; "timm:MODEL", the pooled features of
+        a timm model, for images; or "pkg.module:function", a map of your own from tokens [n, D] to features [n, F].
+    weights: of the timm model, a file, a folder, or "hub".
+
     Biased upwards by the finite sample (see the reference value). At most `max_references` real examples are used.
     """
 
-    def __init__(self, *, data: DataSource, features: str = "pca", dimensions: int = 16, max_references: int = 10_000):
-        if features not in ("pca", "tokens") and ":" not in features:
-            raise SpecError(f"frechet: features is {features!r}; it must be 'pca', 'tokens' or 'pkg.module:function'")
-        if features == "pca" and not 1 <= dimensions <= min(64, data.num_positions):
-            limit = min(64, data.num_positions)
-            raise SpecError(f"frechet: dimensions is {dimensions}; 'pca' needs 1 to {limit} for this data set")
+    def __init__(
+        self,
+        *,
+        data: DataSource,
+        features: str = "pca",
+        weights: str | None = None,
+        dimensions: int = 16,
+        max_references: int = 10_000,
+    ):
+        check_features(features, weights, dimensions, data, "frechet")
         self.data = data
-        self.features = features
+        self.features, self.weights = features, weights
         self.dimensions = dimensions
         self.max_references = max_references
 
@@ -52,19 +53,7 @@ class Frechet(Metric):
 
     @cached_property
     def _map(self) -> FeatureMap:
-        if self.features == "tokens":
-            return lambda x: x.double()
-        if self.features == "pca":
-            return principal_components(reference(self.data, "train", self.max_references), self.dimensions)
-        return _imported(self.features)
-
-
-def principal_components(x: Tensor, dimensions: int) -> FeatureMap:
-    """The projection on the first principal components of x [n, D], float64."""
-    mean = x.double().mean(0)
-    covariance = (x.double() - mean).T @ (x.double() - mean) / len(x)
-    basis = torch.linalg.eigh(covariance).eigenvectors[:, -dimensions:].flip(1)
-    return lambda y: (y.double() - mean) @ basis
+        return feature_map(self.features, self.weights, self.dimensions, self.data, self.max_references, "frechet")
 
 
 def gaussian_distance(mean_1: Tensor, cov_1: Tensor, mean_2: Tensor, cov_2: Tensor) -> float:
@@ -84,11 +73,3 @@ def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
     """Mean [F] and unbiased covariance [F, F], float64."""
     features = features.double()
     return features.mean(0), torch.cov(features.T).reshape(features.shape[1], -1)
-
-
-def _imported(path: str) -> FeatureMap:
-    module, _, name = path.partition(":")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise SpecError(f"frechet: features {path!r} cannot be imported: {error}") from error

@@ -11,3 +11,10 @@ class DenoiserTeacher(Teacher):
     ):
         self.process, self.num_positions = process, num_positions
         self.backbone, self.parameterisation = backbone, parameterisation
+
+    def portable_entry(self, entry: dict) -> dict:
+        """The entry without the weights that its backbone began from."""
+        backbone = entry.get("backbone")
+        if not isinstance(backbone, dict) or "pretrained" not in backbone:
+            return entry
+        return {**entry, "backbone": {key: value for key, value in backbone.items() if key != "pretrained"}}

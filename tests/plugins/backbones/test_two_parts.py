@@ -12,6 +12,7 @@ from di4c_plugins.backbones.dit import DiT
 from di4c_plugins.backbones.maskgit import MaskGITBackbone
 from di4c_plugins.backbones.mdlm_dit import MdlmDiT
 from di4c_plugins.backbones.tauldr_unet import TauLDRUNet
+from di4c_plugins.backbones.timm_vit import TimmViT
 from di4c_plugins.backbones.unet_blocks import ResidualBlock
 from di4c_plugins.heads.adaln import AdaLN, Late
 from di4c_plugins.heads.sinusoidal_embedding import SinusoidalEmbedding
@@ -28,6 +29,18 @@ BACKBONES = {
         D, S, shape=[1, 4, 4], channels=8, multipliers=[1, 2], res_blocks=1, attention_at=1, dropout=p, lam_embed_dim=8
     ),
 }
+TIMM = {
+    "timm-vit": ("vit_tiny_patch16_224", None),
+    "timm-vit, rotary": ("vit_base_patch16_rope_reg1_gap_256", None),
+    "timm-vit, patches": ("vit_tiny_patch16_224", 2),
+}
+BACKBONES |= {
+    name: lambda p, model=model, patch=patch: TimmViT(
+        D, S, model=model, grid=[4, 4], patch=patch, pixel_width=8,
+        options={"embed_dim": 16, "depth": 3, "num_heads": 2, "proj_drop_rate": p},
+    )
+    for name, (model, patch) in TIMM.items()
+}  # fmt: skip
 HEADS = {
     "token": lambda backbone, start: Token(1, backbone),
     "late token": lambda backbone, start: SinusoidalToken(
@@ -40,6 +53,7 @@ HEADS = {
 CASES = [
     ("dit", "token", 0), ("dit", "late", 2), ("dit", "late token", 1), ("dit, recomputed", "late", 1), ("mdlm-dit", "late token", 2),
     ("mdlm-dit", "adaln", 0), ("maskgit", "late token", 1), ("maskgit", "token", 0),
+    ("timm-vit", "adaln", 0), ("timm-vit, rotary", "late token", 1), ("timm-vit, patches", "late", 2),
     *(("tauldr-unet", "late embedding", start) for start in (0, 1, 2, 3, 7)),
 ]  # fmt: skip
 

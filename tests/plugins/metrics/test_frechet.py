@@ -3,7 +3,8 @@ import torch
 
 from di4c.contracts import Draws
 from di4c.errors import SpecError
-from di4c_plugins.metrics.frechet import Frechet, gaussian_distance, principal_components
+from di4c_plugins.metrics.features import principal_components
+from di4c_plugins.metrics.frechet import Frechet, gaussian_distance
 
 
 def random_covariance(size, seed):
@@ -72,7 +73,11 @@ def test_feature_map_of_the_users_own(source, generation, correlated):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"features": "inception"}, "'pca', 'tokens' or"), ({"dimensions": 7}, "1 to 6"), ({"dimensions": 0}, "1 to 6")],
+    [
+        ({"features": "inception"}, "'pca', 'tokens', 'timm:MODEL' or"),
+        ({"dimensions": 7}, "1 to 6"),
+        ({"dimensions": 0}, "1 to 6"),
+    ],
 )
 def test_bad_options_say_what_is_allowed(source, correlated, options, message):
     with pytest.raises(SpecError, match=message):
