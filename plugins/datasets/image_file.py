@@ -19,8 +19,13 @@ TURNS = {
 REMEDY = "convert it to a PNG or JPEG of 8 bits a channel"
 
 
-def read_square(file: Path, shape: tuple[int, int, int]) -> np.ndarray:
-    """The central square scaled to the shape (C, H, W): [C, H, W] uint8. DataError if the file is no image.
+Crop = tuple[float, float, float]
+"""(share, x, y) of a square: its side as a share of the largest one's, and how far right and down it lies, 0 to 1."""
+CENTRAL: Crop = (1.0, 0.5, 0.5)
+
+
+def read_square(file: Path, shape: tuple[int, int, int], crop: Crop = CENTRAL) -> np.ndarray:
+    """A square of the image, the central one unless told, scaled to the shape (C, H, W): [C, H, W] uint8. DataError if the file is no image.
 
     Pixels of 9 to 16 bits keep their 8 leading ones, by the depth that the file declares; those of 32 bits, which declare
     no white, are refused. Transparent parts lie on white. EXIF's orientation is applied. Of an animation or of several
@@ -29,8 +34,9 @@ def read_square(file: Path, shape: tuple[int, int, int]) -> np.ndarray:
     channels, height, width = shape
     with reading(file, "an image"), open_plain(file) as opened, Image.open(opened) as image:
         colour = in_channels(image, channels, file)
-    side = min(colour.size)
-    left, top = (colour.width - side) // 2, (colour.height - side) // 2
+    share, x, y = crop
+    side = max(round(min(colour.size) * share), 1)
+    left, top = int((colour.width - side) * x), int((colour.height - side) * y)
     scaled = colour.resize((width, height), Image.Resampling.BOX if side >= width else Image.Resampling.BICUBIC,
                            box=(left, top, left + side, top + side))  # fmt: skip
     pixels = np.asarray(scaled)

@@ -11,7 +11,7 @@ from torch import Tensor
 from di4c.contracts import Batch, Draws, Split
 from di4c.errors import DataError, SpecError
 from di4c_plugins.datasets.folders import SPLITS, files_below, split_folders
-from di4c_plugins.datasets.image_file import read_square
+from di4c_plugins.datasets.image_file import CENTRAL, Crop, read_square
 from di4c_plugins.datasets.pixels import Images, PixelData, PixelSplit
 from di4c_plugins.datasets.reading import reading
 
@@ -22,17 +22,18 @@ ENDINGS = {
 
 
 class FileSplit(Split):
-    """Images that are read, cropped to their central square and scaled when they are asked for."""
+    """Images that are read, cropped to a square and scaled when they are asked for."""
 
-    def __init__(self, files: list[Path], labels: np.ndarray, data: "ImageFolder", *, flips: bool):
-        self.files, self.labels_of_files, self.data, self.flips = files, labels, data, flips
+    def __init__(self, files: list[Path], labels: np.ndarray, data: "ImageFolder", *, flips: bool, crops: float):
+        self.files, self.labels_of_files, self.data, self.flips, self.crops = files, labels, data, flips, crops
 
     def __len__(self) -> int:
         return len(self.files)
 
     def batch(self, indices: Tensor, draws: Draws | None = None) -> Batch:
         chosen = indices.tolist()
-        pixels = np.stack([read_square(self.files[index], self.data.shape) for index in chosen])
+        crops = self._crops(len(chosen), draws)
+        pixels = np.stack([read_square(self.files[i], self.data.shape, c) for i, c in zip(chosen, crops, strict=True)])
         conditional = self.data.num_classes is not None
         split = PixelSplit(
             Images(pixels, self.labels_of_files[chosen]),
@@ -42,6 +43,13 @@ class FileSplit(Split):
         )
         return split.batch(torch.arange(len(chosen)), draws)
 
+    def _crops(self, count: int, draws: Draws | None) -> list[Crop]:
+        """A square for every image: the central one, or one at random whose side is at least `crops` of the largest's."""
+        if draws is None or self.crops == 1:
+            return [CENTRAL] * count
+        share, x, y = draws.child("crops").uniform(3).cpu().unbind(1)
+        return list(zip((self.crops + (1 - self.crops) * share).tolist(), x.tolist(), y.tolist(), strict=True))
+
     def labels(self) -> Tensor | None:
         return torch.from_numpy(self.labels_of_files) if self.data.num_classes is not None else None
 
@@ -50,7 +58,11 @@ class ImageFolder(PixelData):
     """The images below `path`: its folders train and test (or val), or else all, `held_out` of them kept for testing.
 
     size: side of the scaled central square; channels: 1 (grey) or 3. levels: S. conditional: the folders that images
-    lie in are their classes, in alphabetical order. The held-out images are chosen by their names, so adding images
+    lie in are their classes, in alphabetical order.
+
+    crops: training images are squares at random places, with sides of at least this share of the largest one's (1: central).
+
+    The held-out images are chosen by their names, so adding images
     moves none. Split folders may be written in capitals. Raises DataError where it is unclear which images are held out,
     or which class an image has.
     """
@@ -65,12 +77,14 @@ class ImageFolder(PixelData):
         conditional: bool = False,
         held_out: float = 0.1,
         flips: bool = False,
+        crops: float = 1.0,
     ):
-        if channels not in (1, 3) or not 0 < held_out < 1 or size < 1:
+        if channels not in (1, 3) or not 0 < held_out < 1 or size < 1 or not 0 < crops <= 1:
             raise SpecError(
                 f"data: channels must be 1 or 3 (is {channels}), held_out between 0 and 1 ({held_out}), "
-                f"size above 0 ({size})"
+                f"size above 0 ({size}), crops above 0 and at most 1 ({crops})"
             )
+        self.crops = crops
         self.path, self.held_out = Path(path).expanduser(), held_out
         self._files_of: dict[str, FileSplit] = {}
         if conditional:
@@ -86,7 +100,10 @@ class ImageFolder(PixelData):
         if name not in self._files_of:
             files = self._files[name]
             labels = np.array([self._classes.index(file.parent.name) for file in files], dtype=np.int64)
-            self._files_of[name] = FileSplit(files, labels, self, flips=self.flips and name == "train")
+            training = name == "train"
+            self._files_of[name] = FileSplit(
+                files, labels, self, flips=self.flips and training, crops=self.crops if training else 1.0
+            )
         return self._files_of[name]
 
     def fingerprint(self) -> str:

@@ -69,6 +69,27 @@ def test_flips_mirror_half_of_the_training_images_only(fashion_folder):
     assert torch.equal(test.batch(torch.arange(6), Draws(0, count=6)).x_0, test.batch(torch.arange(6)).x_0)
 
 
+def test_crops_are_squares_of_training_images_at_random(tmp_path):
+    for i in range(12):
+        shades = np.arange(24 * 32, dtype=np.int64).reshape(24, 32) * 255 // (24 * 32)
+        Image.fromarray(shades.astype(np.uint8)).save(tmp_path / f"{i}.png")
+    data = ImageFolder(path=str(tmp_path), size=8, channels=1, held_out=0.3, crops=0.5)
+    train, indices = data.split("train"), torch.arange(len(data.split("train")))
+    draws = Draws(0, count=len(indices))
+    plain, drawn = train.batch(indices).x_0, train.batch(indices, draws).x_0
+    assert len(drawn.unique(dim=0)) == len(indices) and len(plain.unique(dim=0)) == 1
+    assert (drawn.amax(1) - drawn.amin(1) < plain.amax(1) - plain.amin(1)).any()  # a part of the shades
+    assert torch.equal(train.batch(indices[2:4], draws.rows(2, 4)).x_0, drawn[2:4])
+    test = data.split("test")
+    assert torch.equal(test.batch(torch.arange(1), Draws(0, count=1)).x_0, test.batch(torch.arange(1)).x_0)
+    whole = ImageFolder(path=str(tmp_path), size=8, channels=1, held_out=0.3)
+    assert torch.equal(whole.split("train").batch(indices, draws).x_0, plain)
+    assert whole.fingerprint() == data.fingerprint()
+    for crops in (0, 1.5):
+        with pytest.raises(SpecError, match="crops above 0"):
+            ImageFolder(path=str(tmp_path), size=8, crops=crops)
+
+
 def test_fingerprint_knows_data_and_options(fashion_folder):
     path = str(fashion_folder)
     prints = {FashionMNIST(path=path, size=size, levels=s).fingerprint() for size in (28, 14) for s in (16, 256)}
