@@ -19,7 +19,7 @@ SET = "changes eval or data of the runs' specs, e.g. eval.sampler.guidance=3; re
 
 
 def main(arguments: list[str] | None = None, prog: str | None = None) -> None:
-    options = _parser(prog).parse_args(arguments)
+    options = parser(prog).parse_args(arguments)
     with reporting():
         os.environ |= rank_environment(os.environ)
         evaluate(options)
@@ -101,7 +101,7 @@ def _lines() -> Callable[[int, int, str], None]:
     return say
 
 
-def _parser(prog: str | None) -> argparse.ArgumentParser:
+def parser(prog: str | None = None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=prog,
         description=__doc__.splitlines()[0],
