@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import importlib
 import io
 import itertools
 import re
@@ -84,10 +85,12 @@ def check_command(words: list[str]) -> None:
     missing = [word for word in words if re.match(r"(tools|tests|docs)/", word) and not (ROOT / word).exists()]
     assert not missing, f"no such file: {missing}"
     script = next((i for i, word in enumerate(words) if word.startswith("tools/") and word.endswith(".py")), None)
-    if words[:3] == ["python", "-m", "di4c"]:
-        from di4c.__main__ import main
+    if words[0] == "di4c" or words[:3] == ["python", "-m", "di4c"]:
+        from di4c.__main__ import COMMANDS
 
-        _parse(words, main, words[3:])
+        name, *arguments = words[1:] if words[0] == "di4c" else words[3:]
+        assert name in COMMANDS, words
+        _parse(words, importlib.import_module(f"di4c.commands.{COMMANDS[name][0]}").main, arguments)
     elif script is not None:
         assert words[0] in ("python", "deepspeed", "srun"), words
         with mock.patch.object(sys, "path", [str((ROOT / words[script]).parent), *sys.path]):

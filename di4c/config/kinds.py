@@ -33,7 +33,7 @@ _HANDED_ON = _SIZES | {"process", "data", "data_states"}
 
 _KINDS = (
     Kind("teachers", "teacher", "Teacher", ("teacher",), _SIZES | {"process", "data", "weights"} | MADE_OF_A_STUDENT, ("teacher",)),
-    Kind("backbones", "backbone", "Backbone", ("teacher.backbone",), _HANDED_ON, ("backbone",)),
+    Kind("backbones", "backbone", "Backbone", ("teacher.backbone",), _HANDED_ON | {"weights"}, ("backbone",)),
     Kind("processes", "process", "ForwardProcess", ("process",), frozenset({"data_states"}), ("process",)),
     Kind("parameterisations", "parameterisation", "Parameterisation", ("teacher.parameterisation",), _HANDED_ON, ("parameterisation",)),
     Kind("student_heads", "head", "StudentHead", ("student.head",), frozenset({"latent_dim", "backbone", "num_positions"}), ("head",)),
