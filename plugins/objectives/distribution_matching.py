@@ -1,17 +1,20 @@
 """Distribution matching with λ: a critic learns the student's own samples, and the student is drawn to the teacher's law."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from di4c.contracts import Batch, Draws, LambdaSampler, Prediction, Teacher, placed
+from di4c.contracts.objective import ProbeBatch
 from di4c.errors import SpecError
 from di4c.losses.inputs import dropped_labels
 from di4c.losses.loss import TERMS
 from di4c.losses.objective import Di4C
 from di4c.mixture.student import MixtureStudent
+from di4c_plugins.objectives.matching_diagnostics import matching_warnings, sample_entropies
 from di4c_plugins.objectives.matching_forms import Renoised, form_of, matching_loss
 from di4c_plugins.objectives.matching_inputs import noised_start, renoised, student_sample
 from di4c_plugins.objectives.matching_options import Critic, Matching, Ramp
@@ -119,6 +122,25 @@ class DistributionMatching(Di4C):
         """The process's bound on −log p^φ(x̂_0), at the x_s of each example: [B] nats."""
         bound = self.teacher.process.nelbo(seen.x_0, seen.x_s, seen.s, seen.critic)
         return self._mean(seen.span.to(bound) * bound)
+
+    def diagnostics(self, batch: Batch, draws: Draws, probe_batch: ProbeBatch | None = None) -> dict[str, float]:
+        """Di4C's; besides "critic_nats", "teacher_nats", what the student's samples cost by critic and teacher, and sample entropies."""
+        found = super().diagnostics(batch, draws, probe_batch)
+        seen = self._seen(batch, draws.child("matching"))
+        by_teacher = seen.span * self.teacher.process.nelbo(seen.x_0, seen.x_s, seen.s, seen.teacher)
+        x_1 = self.teacher.process.prior(batch.x_0.shape[1], draws.child("matching", "x_1"))
+        t_1 = torch.ones(len(x_1), dtype=torch.float64, device=x_1.device)
+        lam = placed(self.options.latent.sample(1, draws.child("matching", "lambda")), draws.device)
+        student, teacher = self.model.predict(x_1, t_1, batch.cond, lam), self.teacher.predict(x_1, t_1, batch.cond)
+        return {
+            **found,
+            "critic_nats": float(self.critic_loss(seen).mean()),
+            "teacher_nats": float(by_teacher.mean()),
+            **sample_entropies(student, teacher, draws.child("matching", "entropy")),
+        }
+
+    def warnings(self, found: Mapping[str, float], progress: float) -> dict[str, str]:
+        return super().warnings(found, progress) | matching_warnings(found)
 
     def _seen(self, batch: Batch, draws: Draws) -> Renoised:
         """The student's samples, with noise on them, and what critic and teacher say of them."""

@@ -1,5 +1,7 @@
 """Distribution matching under the trainer's contract: what it trains and when, ranks, options, weights over the steps."""
 
+import math
+
 import pytest
 import torch
 
@@ -9,6 +11,7 @@ from di4c.losses.terms import DataTerm, Gate, MarginalTerm
 from di4c_plugins.estimators.monte_carlo import MonteCarlo
 from di4c_plugins.latents.categorical import Categorical
 from di4c_plugins.objectives.distribution_matching import DistributionMatching
+from di4c_plugins.objectives.matching_diagnostics import entropy_of
 from di4c_plugins.objectives.matching_options import Critic, Matching, OnPolicy, Ramp
 from di4c_plugins.processes.absorbing import Absorbing
 from di4c_plugins.samplers.ancestral import Ancestral
@@ -128,3 +131,26 @@ def test_a_process_without_a_form_is_refused():
 
     with pytest.raises(SpecError, match="no form for the process Unknown"):
         form_of(Unknown())
+
+
+def test_diagnostics_tell_of_samples_and_critic():
+    objective = make(data=DATA).eval()
+    found = objective.diagnostics(batch(), Draws(0, count=6))
+    assert {"mutual_information_nats", "critic_nats", "teacher_nats"} <= found.keys()
+    assert 0 < found["sample_entropy_nats"] <= math.log(6) and 0 < found["teacher_sample_entropy_nats"] <= math.log(6)
+    equal = make(critic_is_teacher=True).eval().diagnostics(batch(), Draws(0, count=6))
+    assert equal["critic_nats"] == pytest.approx(equal["teacher_nats"], rel=1e-4)
+
+
+def test_entropy_is_of_the_tokens_at_a_position():
+    assert entropy_of(torch.tensor([[0, 3], [0, 4]])) == pytest.approx(math.log(2) / 2)
+
+
+def test_a_collapse_and_a_sleeping_lambda_are_told():
+    objective = make()
+    good = {"sample_entropy_nats": 2.8, "teacher_sample_entropy_nats": 2.9, "critic_nats": 30.0, "teacher_nats": 33.0}
+    assert objective.warnings(good, 0.5) == {}
+    told = objective.warnings(good | {"sample_entropy_nats": 1.0}, 0.5)["matching-collapse"]
+    assert "1.00 nats a position, the teacher's 2.90" in told
+    assert "by the critic" in objective.warnings(good | {"critic_nats": 3.0}, 0.1)["matching-collapse"]
+    assert "student.start" in objective.warnings(good | {"mixture_collapsed": 1.0}, 0.1)["mixture-collapsed"]
