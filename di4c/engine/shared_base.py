@@ -9,6 +9,7 @@ alone. Under ZeRO the base carries neither gradients nor optimizer state, and st
 
 import contextlib
 import hashlib
+import warnings
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -18,6 +19,8 @@ from di4c.contracts import Backbone, Context, Teacher
 from di4c.errors import CheckpointError, SpecError
 
 DIGEST = "base_digest"
+STUDENTS = "default"
+"""The name of the student's adapters."""
 SAMPLED = 512
 """Numbers of a tensor that enter the base's digest."""
 
@@ -45,8 +48,8 @@ def share_base(teacher: Teacher, *, rank: int, targets: Sequence[str], alpha: fl
     return backbone
 
 
-class WithoutAdapters(Backbone):
-    """A backbone as it was before its adapters, in evaluation mode. Holds no parameters of its own: they are the student's."""
+class OnSharedBase(Backbone):
+    """A backbone seen another way than its student sees it. Holds no parameters of its own: they are the student's."""
 
     def __init__(self, backbone: Backbone):
         super().__init__()
@@ -60,6 +63,13 @@ class WithoutAdapters(Backbone):
         """The output head, which has no adapters."""
         return self._shared[0].readout
 
+    def for_student(self) -> Backbone:
+        raise SpecError("student.lora: the teacher's weights are already shared with a student")
+
+
+class WithoutAdapters(OnSharedBase):
+    """A backbone as it was before its adapters, in evaluation mode."""
+
     def forward(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None, context: Context | None = None) -> Tensor:
         backbone, layers = self._shared
         training = backbone.training
@@ -70,8 +80,41 @@ class WithoutAdapters(Backbone):
             finally:
                 backbone.train(training)
 
-    def for_student(self) -> Backbone:
-        raise SpecError("student.lora: the teacher's weights are already shared with a student")
+    def with_adapter(self, name: str) -> "WithAdapter":
+        """The same weights with further adapters of that name beside the student's: of the same layers, rank, scale and dropout.
+
+        Its parameters are the backbone's "….lora_A.NAME.…" and "….lora_B.NAME.…".
+        """
+        backbone, layers = self._shared
+        if getattr(backbone, "recompute", False):  # a recomputed block would find the student's adapters in place
+            raise SpecError("teacher.backbone.recompute: not with a second network on a shared base (student.lora)")
+        named = [key for key, module in backbone.named_modules() if any(module is layer for layer in layers)]
+        first, own = layers[0], {"rank": layers[0].r[STUDENTS], "alpha": layers[0].lora_alpha[STUDENTS]}
+        _inject(backbone, named, **own, dropout=getattr(first.lora_dropout[STUDENTS], "p", 0.0), name=name)
+        for layer in layers:
+            layer._active_adapter = [STUDENTS]
+        for key, parameter in backbone.named_parameters():
+            if ".lora_" in key:  # peft makes those of one name trainable only
+                parameter.requires_grad_(True)
+        return WithAdapter(backbone, name)
+
+
+class WithAdapter(OnSharedBase):
+    """A backbone with the adapters of a name in place of the student's."""
+
+    def __init__(self, backbone: Backbone, name: str):
+        super().__init__(backbone)
+        self.name = name
+
+    def forward(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None, context: Context | None = None) -> Tensor:
+        backbone, layers = self._shared
+        for layer in layers:
+            layer._active_adapter = [self.name]
+        try:
+            return backbone(x_t, t, cond, context)
+        finally:
+            for layer in layers:
+                layer._active_adapter = [STUDENTS]
 
 
 def base_digest(module: nn.Module) -> Tensor:
@@ -102,12 +145,17 @@ def _layers(backbone: Backbone, targets: Sequence[str]) -> list[str]:
     return sorted(set(found))
 
 
-def _inject(backbone: Backbone, layers: list[str], rank: int, alpha: float, dropout: float) -> None:
+def _inject(
+    backbone: Backbone, layers: list[str], rank: int, alpha: float, dropout: float, name: str = STUDENTS
+) -> None:
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
         raise SpecError("student.lora needs peft: pip install 'di4c[lora]'") from error
-    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=layers), backbone)
+    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=layers)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Already found a `peft_config`")  # the second adapters are meant
+        inject_adapter_in_model(config, backbone, adapter_name=name)
 
 
 def _adapted(backbone: nn.Module) -> list[nn.Module]:

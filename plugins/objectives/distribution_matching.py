@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from di4c.contracts import Batch, Draws, LambdaSampler, Prediction, Teacher, placed
+from di4c.contracts import Backbone, Batch, Draws, LambdaSampler, Prediction, Teacher, placed
 from di4c.contracts.objective import ProbeBatch
 from di4c.errors import SpecError
 from di4c.losses.inputs import dropped_labels
@@ -39,6 +39,12 @@ def extending(base: type) -> Callable[[Callable], Callable]:
         return init
 
     return extended
+
+
+def fresh_critic(teacher: Teacher) -> Backbone:
+    """A network that starts as the teacher's: a copy, or adapters named `critic` on weights that the teacher shares (student.lora)."""
+    on_shared_base = getattr(teacher.backbone, "with_adapter", None)
+    return teacher.student_backbone() if on_shared_base is None else on_shared_base("critic")
 
 
 class DistributionMatching(Di4C):
@@ -80,7 +86,7 @@ class DistributionMatching(Di4C):
         for name in self.ramps:
             if name not in known:
                 raise SpecError(f"objective.ramps: no term {name!r}; terms: {', '.join(known)}")
-        self.critic = (critic.backbone or teacher.student_backbone()).requires_grad_(True)
+        self.critic = critic.backbone or fresh_critic(teacher)
 
     @property
     def has_terms(self) -> bool:
@@ -88,7 +94,7 @@ class DistributionMatching(Di4C):
         return self.options.has_terms or self.full_noise is not None
 
     def apart(self, name: str) -> bool:
-        return name.startswith("critic.")
+        return name.startswith("critic.") or ".critic." in name
 
     def rests(self, step: int) -> bool:
         return self.schedule.alone(step)
