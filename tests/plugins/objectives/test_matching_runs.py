@@ -76,7 +76,7 @@ def test_the_critic_is_checkpointed_but_neither_averaged_nor_exported(folder):
 
 
 def test_the_student_rests_in_the_steps_of_the_critic_alone(folder):
-    """Of six steps two move the student, the second and the fourth; the step count of its optimizer says so."""
+    """Of six steps every second moves the student; the step count of its optimizer says so."""
     state = json.loads((folder / "stage-0/checkpoints/step-00000006/state.json").read_text())
     assert (state["optimizer_steps"], state["optimizer_steps_beside"]) == (3, 6)
 
