@@ -140,8 +140,8 @@ class DistributionMatching(Di4C):
         student, teacher = self.model.predict(x_1, t_1, batch.cond, lam), self.teacher.predict(x_1, t_1, batch.cond)
         return {
             **found,
-            "critic_nats": float(self.critic_loss(seen).mean()),
-            "teacher_nats": float(by_teacher.mean()),
+            "critic_nats": float(self.critic_loss(seen).detach().mean()),
+            "teacher_nats": float(by_teacher.detach().mean()),
             **sample_entropies(student, teacher, draws.child("matching", "entropy")),
         }
 

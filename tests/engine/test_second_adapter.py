@@ -4,10 +4,9 @@ import pytest
 import torch
 
 pytest.importorskip("peft")
-from tests.systems import tiny_teacher  # noqa: E402
-
-from di4c.engine.shared_base import share_base  # noqa: E402
-from di4c.errors import SpecError  # noqa: E402
+from di4c.engine.shared_base import share_base
+from di4c.errors import SpecError
+from tests.systems import tiny_teacher
 
 
 def shared():
@@ -36,7 +35,7 @@ def test_each_network_has_its_own_adapters_on_one_base():
 
 
 def test_gradients_reach_the_adapters_that_were_asked():
-    teacher, student, critic = shared()
+    _teacher, student, critic = shared()
     x, t = torch.tensor([[0, 1, 5, 5, 2, 5]]), torch.tensor([0.5])
     critic(x, t).sum().backward()
     moved = {name: any(p.grad is not None for p in adapters(student, name)) for name in ("critic", "default")}

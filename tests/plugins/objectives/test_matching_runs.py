@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
+
 from tests.engine.launching import losses, relative
 from tests.engine.test_shared_base import SPEC, job, launch, names
 
@@ -54,7 +55,7 @@ def test_all_stages_train_alike(folder):
 
 
 @pytest.mark.parametrize(
-    "cut, whole", [("cut-0", "stage-0"), ("cut-2", "stage-2"), ("cut-3", "stage-3"), ("lora-cut", "lora-0")]
+    ("cut", "whole"), [("cut-0", "stage-0"), ("cut-2", "stage-2"), ("cut-3", "stage-3"), ("lora-cut", "lora-0")]
 )
 def test_a_resumed_run_has_the_losses_of_an_undisturbed_one(folder, cut, whole):
     """Cut after a step in which the student rested, so that its count of updates differs from the critic's."""
