@@ -10,7 +10,7 @@ LONGEST_PATH = 4095
 """Bytes that file systems take."""
 
 
-def user_path(given: str | Path) -> Path:
+def user_path(given: str | os.PathLike[str]) -> Path:
     """The path that a user gave, with ~ or ~NAME at its start as that home; ./~ is a folder that is called so.
 
     Raises SpecError where no file can have such a path: it is empty or too long, holds a zero byte, or names an unknown home.

@@ -23,7 +23,7 @@ def as_int(value: Any) -> int | None:
     """The int that an integer of any library stands for; None for truth values, floats and whatever else is no integer."""
     if type(value) is int:
         return value
-    if str(getattr(value, "dtype", type(value).__name__)) in ("bool", "torch.bool") or getattr(value, "ndim", 0):
+    if str(getattr(value, "dtype", type(value).__name__)) in ("bool", "torch.bool") or bool(getattr(value, "ndim", 0)):
         return None
     try:
         return operator.index(value)
@@ -35,7 +35,7 @@ def positive_number(value: Any, where: str, most: float = math.inf) -> float:
     """The value as a finite float > 0 and ≤ most: a Python number, or a scalar of numpy or torch. Raises SpecError for everything else."""
     named = str(getattr(value, "dtype", type(value).__name__))
     try:
-        is_none = isinstance(value, str | bytes) or named.endswith("bool") or getattr(value, "ndim", 0)
+        is_none = isinstance(value, str | bytes) or named.endswith("bool") or bool(getattr(value, "ndim", 0))
         number = math.nan if is_none else float(value)
     except (TypeError, ValueError, OverflowError, RuntimeError):
         number = math.nan

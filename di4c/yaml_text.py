@@ -187,7 +187,7 @@ class _Copy:
             return value
         for kind in (int, float, str):
             if isinstance(value, kind):
-                return value if type(value) is kind else kind.__new__(kind, value)
+                return value if type(value) is kind else kind.__new__(kind, value)  # type: ignore[type-var]
         if isinstance(value, Path):
             return str(value)
         if isinstance(value, Mapping):

@@ -20,7 +20,10 @@ from tests.test_imports import imported
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 DEPENDENCIES = PROJECT["project"]["dependencies"] + [
-    name for extra, names in PROJECT["project"]["optional-dependencies"].items() if extra != "docs" for name in names
+    name
+    for extra, names in PROJECT["project"]["optional-dependencies"].items()
+    if extra not in ("docs", "lint")
+    for name in names
 ]
 """Of the library and its tests; what renders the site is installed by itself."""
 PACKAGES = {"di4c": "di4c", "plugins": "di4c_plugins"}

@@ -15,11 +15,11 @@ find_python() {
     return 1
 }
 
-dependencies() { # those of pyproject.toml, all extras but the site's too, but those that must not choose a torch of their own
+dependencies() { # those of pyproject.toml, all extras but the site's and lint too, but those that must not choose a torch of their own
     python - <<'PY'
 import re, tomllib
 project = tomllib.load(open("pyproject.toml", "rb"))["project"]
-extras = [name for extra, names in project["optional-dependencies"].items() if extra != "docs" for name in names]
+extras = [name for extra, names in project["optional-dependencies"].items() if extra not in ("docs", "lint") for name in names]
 print("\n".join(d for d in project["dependencies"] + extras if re.split(r"\W", d)[0] not in ("torch", "timm")))
 PY
 }

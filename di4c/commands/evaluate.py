@@ -90,7 +90,7 @@ def _progress() -> Callable[[int, int, str], None]:
 
 
 def _lines() -> Callable[[int, int, str], None]:
-    last = -SECONDS_BETWEEN_LINES
+    last: float = -SECONDS_BETWEEN_LINES
 
     def say(done: int, total: int, text: str) -> None:
         nonlocal last

@@ -203,9 +203,10 @@ def load_start(
 
 def build_objective(spec: Spec, registry: Registry, parts: Parts) -> Objective:
     """The objective of `objective:`, given the parts by the names of its constructor's parameters."""
-    shape = DataShape.of(parts.data)
+    data: Any = parts.data
+    shape = DataShape.of(data)
     provided = {key: value for key, value in vars(parts).items() if value is not None and key != "data"} | vars(shape)
-    provided["open_split"] = lambda: parts.data.checked_split("train", parts.process)
+    provided["open_split"] = lambda: data.checked_split("train", parts.process)
     if parts.process is None:
         return _create(spec, registry, "objectives", spec.objective, "objective", provided)
     inside = provided | {"num_states": parts.process.num_states}  # of the networks that it has of its own

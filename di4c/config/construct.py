@@ -43,10 +43,10 @@ class Construction:
             told = str(error)
             raise type(error)(told if told.startswith(self.where) else f"{self.where}: {told}") from error
         except IMPOSSIBLE as error:
-            given = ", ".join(f"{key} {value!r}" for key, value in self.options.items()) or "no options"
+            options = ", ".join(f"{key} {value!r}" for key, value in self.options.items()) or "no options"
             told = f"{type(error).__name__}: {error}".splitlines()[0]
             raise SpecError(
-                f"{self.where}: {getattr(self.factory, '__name__', 'it')} cannot be made with {given[:200]} ({told})"
+                f"{self.where}: {getattr(self.factory, '__name__', 'it')} cannot be made with {options[:200]} ({told})"
             ) from error
 
 

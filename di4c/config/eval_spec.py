@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from di4c.config.kinds import full_entry
 from di4c.errors import SpecError
@@ -63,11 +63,11 @@ class EvalSpec:
         )
 
 
-def mixture_size(size: int | float | str, where: str) -> int | str:
+def mixture_size(size: int | float | str, where: str) -> int | Literal["inf", "product"]:
     """A number of atoms ≥ 1, "inf" or "product", from its YAML or command-line spelling or a library's integer."""
-    if isinstance(size, str) and size in ("inf", "product"):
-        return size
-    if isinstance(size, float) and math.isinf(size) and size > 0:
+    if size == "product":
+        return "product"
+    if size == "inf" or (isinstance(size, float) and math.isinf(size) and size > 0):
         return "inf"
     number = int(size) if isinstance(size, str) and size.isdecimal() else as_int(size)
     if number is not None and number >= 1:

@@ -1,7 +1,7 @@
 """KEY=VALUE changes of a spec, as --set gives them."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from di4c.config.kinds import NESTED, SECTIONS
@@ -14,7 +14,7 @@ PARTS = {**SECTIONS, "metrics": "metrics", **NESTED}
 """The keys whose value may be the bare name of a part (of `metrics`: every item of the list), with the part's kind."""
 
 
-def overridden(values: Mapping[str, Any], overrides: Iterable[str], sections: Iterable[str]) -> dict[str, Any]:
+def overridden(values: Mapping[str, Any], overrides: Iterable[str], sections: Collection[str]) -> dict[str, Any]:
     """Plain values with changes "a.b=VALUE" or "a.b[0]=VALUE", in turn; what is not there yet is added.
 
     VALUE is taken as it is written, unless it is null, a boolean or a number, or begins with a quote or a bracket: then it is
@@ -58,7 +58,7 @@ def _put(values: dict[str, Any], path: list[str | int], value: Any) -> None:
     holder: Any = values
     for depth, step in enumerate(path):
         told = _joined(path[:depth])
-        place = _place(holder, step, told)
+        place: Any = _place(holder, step, told)
         if depth == len(path) - 1:
             holder[place] = value
             return

@@ -46,7 +46,7 @@ def declared(plugin: str) -> dict[str, dict[str, str]]:
     for node in tree.body:
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
         if any(isinstance(t, ast.Name) and t.id == DECLARATION for t in targets):
-            return _literal(node.value, module, plugin)
+            return _literal(getattr(node, "value", None), module, plugin)
     raise RegistryError(
         f"plugins: {plugin} has no {DECLARATION}. "
         f'Add for example: {DECLARATION} = {{"teachers": {{"my-teacher": "MyTeacher"}}}}'
@@ -102,7 +102,7 @@ def _source_of(plugin: str) -> Path:
     return source
 
 
-def _literal(node: ast.expr, module: str, plugin: str) -> dict[str, dict[str, str]]:
+def _literal(node: ast.expr | None, module: str, plugin: str) -> dict[str, dict[str, str]]:
     """{kind: {name: reference}} of the declaration's dict display."""
     problem = f"plugins: {DECLARATION} in {plugin} must be a literal {{kind: {{name: Class or 'module:Class'}}}}"
     if not isinstance(node, ast.Dict):
@@ -115,7 +115,9 @@ def _literal(node: ast.expr, module: str, plugin: str) -> dict[str, dict[str, st
             reference = value.id if isinstance(value, ast.Name) else getattr(value, "value", None)
             if not isinstance(name, ast.Constant) or not isinstance(reference, str):
                 raise RegistryError(problem)
-            kinds.setdefault(kind.value, {})[name.value] = reference if ":" in reference else f"{module}:{reference}"
+            kinds.setdefault(str(kind.value), {})[str(name.value)] = (
+                reference if ":" in reference else f"{module}:{reference}"
+            )
     return kinds
 
 

@@ -177,10 +177,11 @@ def _normalised(spec: Spec, folder: Path) -> Spec:
     objective = spec.objective or {}
     if isinstance(objective, Mapping) and spec.task in DEFAULT_OBJECTIVE:
         objective = {"name": DEFAULT_OBJECTIVE[spec.task], **objective}
-    sections = {key: getattr(spec, key) for key in SECTIONS} | {"objective": objective}
+    given = {key: getattr(spec, key) for key in SECTIONS} | {"objective": objective}
+    sections: dict[str, Any] = {k: None if entry is None else full_entry(entry, k) for k, entry in given.items()}
     return dataclasses.replace(
         spec,
-        **{key: None if entry is None else full_entry(entry, key) for key, entry in sections.items()},
+        **sections,
         student=spec.student and dataclasses.replace(spec.student, head=full_entry(spec.student.head, "student.head")),
         eval=spec.eval and spec.eval.normalised(),
         plugins=[_absolute(plugin, folder) for plugin in spec.plugins],

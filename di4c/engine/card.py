@@ -90,7 +90,9 @@ def _told(entry: Any) -> str:
     plain = {
         key: value for key, value in entry.items() if isinstance(value, str | int | float | bool) and key != "name"
     }
-    options = ", ".join(f"{key} {PurePath(value).name if _is_path(value) else value}" for key, value in plain.items())
+    options = ", ".join(
+        f"{key} {PurePath(str(value)).name if _is_path(value) else value}" for key, value in plain.items()
+    )
     return f"{entry.get('name')}{f' ({options})' if options else ''}"
 
 

@@ -87,7 +87,7 @@ def read_carried(folder: Path) -> Carried | None:
         names, entry = values["label_names"], values["decoder"]
         if not isinstance(names, list | None) or not isinstance(entry, dict | None):
             raise ValueError(f"label_names {names!r}, decoder {entry!r}")
-        return Carried(*sizes, names, entry, folder)
+        return Carried(sizes[0], sizes[1], sizes[2], names, entry, folder)
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"{folder / 'config.json'}: what it says of the data cannot be read ({error!r})"

@@ -279,7 +279,7 @@ class Trainer:
 
     def _begin(self) -> None:
         """Opens the record of this session. Rank 0."""
-        facts = {"seed": self.run.seed, "world_size": ranks.world_size(), "from_step": self.step}
+        facts: dict[str, Any] = {"seed": self.run.seed, "world_size": ranks.world_size(), "from_step": self.step}
         facts["settings"] = self.settings
         facts["deterministic"] = torch.are_deterministic_algorithms_enabled()
         changed = self.record.record_start(

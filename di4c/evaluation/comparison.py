@@ -79,7 +79,8 @@ def compare(
     frontier: quality against entropy over temperatures too.
     """
     sweep = sweep_of(run, settings, out / "cells", ranks, say)
-    compared = entrants(run, settings.mixture_sizes, also, alone=alone)
+    sizes: Any = settings.mixture_sizes  # normalised when the spec was read
+    compared = entrants(run, sizes, also, alone=alone)
     measured = sweep.run(compared)
     curves = None if frontier is None else measured_frontier(sweep, compared, settings.top_p, frontier)
     if not ranks.first:

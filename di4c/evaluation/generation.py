@@ -30,7 +30,7 @@ class Samples:
         return mean_calls(self.rows, len(self.x_0))
 
 
-def mean_calls(rows: int, samples: int) -> float:
+def mean_calls(rows: float, samples: int) -> float:
     """Rows a sample, as an int where it is whole; 0 without samples."""
     mean = rows / max(samples, 1)
     return int(mean) if mean == int(mean) else mean

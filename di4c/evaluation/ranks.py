@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -13,6 +14,8 @@ from torch import Tensor
 from di4c.engine.launchers import rank_environment
 from di4c.engine.ranks import local_device, meeting
 from di4c.evaluation.arguments import device_of
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Ranks:
         """This rank's contiguous part of `count` batches; the first rank, which tells of the time they take, has one if any has."""
         return range(-(-self.rank * count // self.size), -(-(self.rank + 1) * count // self.size))
 
-    def broadcast(self, value: object) -> object:
+    def broadcast(self, value: T) -> T:
         """The first rank's value, on every rank."""
         if self.size == 1:
             return value

@@ -160,7 +160,7 @@ def _earlier_states(
     draws = draws.repeat(copies) if copies > 1 else draws
 
     asked = teacher.denoiser(draws.child("teacher"))
-    draws_nothing = asked == teacher.predict
+    draws_nothing, calls = asked == teacher.predict, 0
 
     def denoiser(x: Tensor, time: Tensor, labels: Tensor | None) -> Prediction:
         nonlocal calls

@@ -21,7 +21,7 @@ from di4c.losses.inputs import draw_inputs
 from di4c.losses.loss import Di4CLoss
 from di4c.losses.options import InputOptions
 from di4c.losses.proposal import ProposalOptions
-from di4c.losses.rollouts import Rollouts, load_or_roll_out
+from di4c.losses.rollouts import Pool, Rollouts, load_or_roll_out
 from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm, FullNoiseTerm, MarginalTerm, TeacherStep
 from di4c.mixture.student import MixtureStudent
 
@@ -80,7 +80,8 @@ class Di4C(Objective):
         if (reference == "teacher") != (rollouts is not None):
             raise SpecError("objective.reference: 'teacher' goes with objective.rollouts, 'data' without")
         self.bias_tolerance_nats = bias_tolerance_nats
-        self.rollouts, self.num_classes, self.pool = rollouts, num_classes, None
+        self.rollouts, self.num_classes = rollouts, num_classes
+        self.pool: Pool | None = None
         self.model = student
         self.posterior = None if proposal is None else proposal.posterior
         # In a tuple, so that the teacher never becomes a submodule even if a plugin makes it an nn.Module.

@@ -71,9 +71,8 @@ def load_or_roll_out(
     ]
     # of a rank without a share
     nothing = torch.empty(0, teacher.num_positions, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
-    x_0, cond = _gathered(
-        *(torch.cat([part.cpu() for part in column]) for column in zip(nothing, *parts, strict=True)), ranks
-    )
+    x_0, cond = (torch.cat([part.cpu() for part in column]) for column in zip(nothing, *parts, strict=True))
+    x_0, cond = _gathered(x_0, cond, ranks)
     pool = Pool(x_0, cond if num_classes else None)
     if options.cache is not None and rank == 0:
         _write(options.cache, pool, made_by)

@@ -42,9 +42,12 @@ def run(spec: Spec, *, device: torch.device, resume: bool) -> Result:
 
 def _run(spec: Spec, pipeline: Pipeline, runs: SpecRuns, folder: RunFolder | None) -> Result:
     """The pipeline from its beginning; folder: of the whole, on rank 0."""
-    ranks.on_rank_zero(
-        lambda: [refuse_edited(run, inner=True) for run in planned_specs(spec, pipeline).values()] and None
-    )
+
+    def refuse() -> None:
+        for run in planned_specs(spec, pipeline).values():
+            refuse_edited(run, inner=True)
+
+    ranks.on_rank_zero(refuse)
     changed = ranks.on_rank_zero(
         lambda: folder.record_start(spec.to_dict(), {"seed": spec.seed, "world_size": ranks.world_size()})
     )

@@ -1,5 +1,7 @@
 """A spec trained: its parts built, given to the engine."""
 
+from typing import Any
+
 from di4c.config.build import build, portable
 from di4c.config.registry import Registry
 from di4c.config.resuming import refuse_edited
@@ -18,12 +20,13 @@ def train_spec(spec: Spec, *, resume: bool) -> Result:
         ranks.on_rank_zero(lambda: refuse_edited(spec, inner=False))
     begun = resume and ranks.on_rank_zero(lambda: bool(candidates(spec.train.run / "checkpoints")))
     parts = build(spec, Registry.default(spec.plugins), start=not begun)
+    data: Any = parts.data
     run = Run(
         seed=spec.seed,
-        fingerprint=parts.data.fingerprint(),
+        fingerprint=data.fingerprint(),
         spec=spec.to_dict(),
         exported_spec=portable(spec, parts.teacher).to_dict(),
-        data=parts.data,
+        data=data,
     )
-    split = parts.data.checked_split("train", parts.process)
+    split = data.checked_split("train", parts.process)
     return train(parts.objective, split, run=run, options=spec.train, deepspeed=spec.deepspeed, resume=resume)

@@ -144,7 +144,7 @@ class Plan:
         """(m, traces at (B, M) = (1, m), (1, 2m), (2, 2m)), through which bytes are taken to be α + β B + γ B M."""
         first = 1 if self.at_a_time is None or self.components <= self.at_a_time else 2 * self.at_a_time
         second = 2 * first if self.networks.student is not None else first
-        return first, tuple(self._trace(b, m) for b, m in ((1, first), (1, second), (2, second)))
+        return first, (self._trace(1, first), self._trace(1, second), self._trace(2, second))
 
     def _fit(self, micro: int, components: int) -> Trace:
         m, traces = self._three

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from di4c_plugins.timm_models import timm_model
 from safetensors.torch import save_file
 
 from di4c.errors import CheckpointError, SpecError
+from di4c_plugins.timm_models import timm_model
 
 TINY = {"embed_dim": 16, "depth": 1, "num_heads": 2, "img_size": 32}
 NAME = "vit_tiny_patch16_224"

@@ -1,15 +1,15 @@
 import pytest
 import torch
-from di4c_plugins.backbones.timm_vit import PATCHES, TimmViT
-from di4c_plugins.parameterisations.subs import Subs
-from di4c_plugins.processes.absorbing import Absorbing
-from di4c_plugins.teachers.denoiser import DenoiserTeacher
-from di4c_plugins.timm_models import timm_model
 from einops import rearrange
 from torch import nn
 
 from di4c.errors import SpecError
 from di4c.testing import check_backbone, check_teacher
+from di4c_plugins.backbones.timm_vit import PATCHES, TimmViT
+from di4c_plugins.parameterisations.subs import Subs
+from di4c_plugins.processes.absorbing import Absorbing
+from di4c_plugins.teachers.denoiser import DenoiserTeacher
+from di4c_plugins.timm_models import timm_model
 
 TINY = {"embed_dim": 16, "depth": 2, "num_heads": 2}
 MODELS = [

@@ -2,14 +2,14 @@
 
 import pytest
 import torch
+
+from di4c.contracts import Draws
+from di4c.errors import CheckpointError, SpecError
 from di4c_plugins.datasets.digits import Digits
 from di4c_plugins.metrics.features import TimmFeatures
 from di4c_plugins.metrics.frechet import Frechet
 from di4c_plugins.metrics.precision_recall import PrecisionRecall
 from di4c_plugins.timm_models import timm_model
-
-from di4c.contracts import Draws
-from di4c.errors import CheckpointError, SpecError
 
 MODEL = "resnet10t"
 

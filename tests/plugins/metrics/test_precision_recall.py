@@ -1,10 +1,9 @@
 import pytest
-import torch
-from di4c_plugins.metrics.precision_recall import PrecisionRecall, covered
 
 from di4c.contracts import Draws
 from di4c.errors import SpecError
 from di4c.testing import check_metric
+from di4c_plugins.metrics.precision_recall import PrecisionRecall, covered
 
 
 def brute(points, centres, k):
