@@ -44,6 +44,16 @@ def test_a_step_is_that_of_the_plain_loss_and_says_where_its_time_goes():
     assert set(found["token"]["report"]["milliseconds"]) == set(found["plain"]["report"]["milliseconds"]) == parts
 
 
+def test_equal_inputs_are_compared_with_evaluating_each():
+    sizes = f"{NETWORK} --batch 6 --components 3 --rank 4"
+    found = run(f"step --enumerate --data-only --time 1 --only readout each {sizes}")
+    shared, each = (found[name]["report"] for name in ("readout", "each"))
+    assert shared["loss"] == pytest.approx(each["loss"], rel=1e-5)
+    assert shared["gradient_norms"] == pytest.approx(each["gradient_norms"], rel=1e-4, abs=1e-6)
+    with pytest.raises(SystemExit, match="--enumerate"):
+        bench.parse(["step", "--only", "readout", "each"])
+
+
 @pytest.mark.parametrize(
     ("head", "options"), [("token", ""), ("late", "--x-u shared --late-blocks 1"), ("readout", "--rank 4")]
 )

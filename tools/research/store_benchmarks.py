@@ -13,6 +13,7 @@ from pathlib import Path
 TOP = Path(__file__).resolve().parents[2]
 LOSS = "loss --components {m} --positions {d} --states 50258 --width 768"
 DIGITS = "step --batch 8 --width 64 --depth 3 --heads 4 --mlp-ratio 2 --positions 64 --states 18 --targets 16 --late-blocks 1 --only late"
+LETTERS = "step --width 64 --depth 3 --heads 4 --mlp-ratio 3 --states 29 --batch 512 --components 128 --enumerate --data-only --time 1"
 BENCHMARKS = {
     "loss": LOSS.format(m=16, d=256),
     "loss, 2M": LOSS.format(m=32, d=256) + " --only project",
@@ -23,6 +24,7 @@ BENCHMARKS = {
     "sample": "sample",
     "digits, M = 16": f"{DIGITS} --components 16",
     "digits, M = 64": f"{DIGITS} --components 64",
+    "equal inputs, D = 16": f"{LETTERS} --positions 16 --rank 32 --only readout each",
 }
 
 

@@ -79,7 +79,7 @@ def _predictions(arguments: argparse.Namespace) -> tuple[tuple[Prediction, Predi
 
 def _report(loss: Tensor, student: Prediction) -> dict:
     """Numbers by which the implementations can be compared; clears the gradients."""
-    leaves = {"feature": student.features, "weight": student.readout.weight, "bias": student.readout.bias}
+    leaves = {"feature": student.features, "weight": student.output_head.weight, "bias": student.output_head.bias}
     report = {"loss": float(loss)} | {f"{name}_gradient": float(leaf.grad.norm()) for name, leaf in leaves.items()}
     for leaf in leaves.values():
         leaf.grad = None

@@ -2,6 +2,7 @@
 
 import argparse
 import time
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -14,16 +15,17 @@ from di4c.engine.compiling import compile_backbones
 from di4c.losses.objective import Di4C
 from di4c.losses.terms import ConsistencyTerm, DataTerm, Gate, TeacherStep
 from di4c_plugins.estimators.control_variate import ControlVariate
+from di4c_plugins.latents.categorical import Categorical
 from di4c_plugins.latents.unit_cube import Uniform
 from di4c_plugins.times.samplers import TimeGrid
 
-NAMES = ["late", "token", "readout", "plain"]
+NAMES = ["late", "token", "readout", "plain", "each"]
 STEP = 1 / 1024
 SIZES: systems.Sizes = {"small": {"positions": 128, "states": 1025, "width": 256, "depth": 12}, "text": systems.TEXT}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The system, its sizes and the student's head; `plain` has the token head and the plain loss."""
+    """The system, its sizes and the student's head; `plain` has the token head and the plain loss, `each` shares no equal inputs."""
     systems.add_arguments(parser, SIZES)
     parser.add_argument(
         "--head", choices=systems.HEADS, help="measure this head only; `token` of the text system if none is named"
@@ -37,6 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--late-blocks", type=int, default=2)
     parser.add_argument("--rank", type=int, help="of the readout head; small: the width, text: 128")
     parser.add_argument("--time", type=float, default=0.5)
+    parser.add_argument("--enumerate", action="store_true", help="λ has as many atoms as components, all of them taken")
+    parser.add_argument("--data-only", action="store_true", help="no consistency term")
     parser.add_argument("--compile", action="store_true", help="torch.compile the networks")
     parser.add_argument(
         "--recompute", action="store_true", help="recompute the small trunk's blocks in the backward pass"
@@ -54,7 +58,12 @@ def settle(arguments: argparse.Namespace) -> None:
     arguments.x_u = arguments.x_u or ("each" if text else "shared")
     if not arguments.only and (arguments.head or text):
         arguments.only = [arguments.head or "token"]
-    if arguments.x_u == "each" and (not arguments.only or "plain" in arguments.only):
+    arguments.only = arguments.only or ["late", "token", "readout", "plain"]
+    if "each" in arguments.only and not (arguments.enumerate and len(arguments.only) == 2):
+        raise SystemExit(
+            "bench.py step: `each` is for --enumerate, beside the head that it is compared with: --only readout each"
+        )
+    if arguments.x_u == "each" and "plain" in arguments.only:
         raise SystemExit("bench.py step: the plain loss has one x_u for all targets: choose --x-u shared, or a --head")
 
 
@@ -72,6 +81,8 @@ def shapes(arguments: argparse.Namespace) -> dict:
         "late_blocks": arguments.late_blocks,
         "t": arguments.time,
         "x_u": arguments.x_u,
+        "enumerated": arguments.enumerate,
+        "data_only": arguments.data_only,
         "dtype": arguments.dtype,
         "recompute": arguments.recompute,
         "compile": arguments.compile,
@@ -85,19 +96,26 @@ def build(arguments: argparse.Namespace, name: str) -> Work:
         compile_backbones(objective, objective.teacher.network)
     optimizer = with_state(torch.optim.AdamW(objective.parameters(), lr=1e-5, fused=True))
     x_0 = torch.randint(arguments.states - 1, (arguments.batch, arguments.positions), device=arguments.device)
-    loss_of = _plain_loss if name == "plain" else _project_loss
+    loss_of = {"plain": _plain_loss, "each": _loss_of_each}.get(name, _project_loss)
 
     def work() -> dict:
         clock = Clock(arguments.device)
         loss = loss_of(objective, Batch(x_0), Draws(0, count=arguments.batch, device=arguments.device), clock)
         loss.mean().backward()
         clock.mark("trunk backward")
+        norms = gradient_norms(objective) if arguments.enumerate else {}
         optimizer.step()
         optimizer.zero_grad()
         clock.mark("optimizer")
-        return {"loss": float(loss.detach().mean()), "milliseconds": clock.found()}
+        found = {"loss": float(loss.detach().mean()), "milliseconds": clock.found()}
+        return found | ({"gradient_norms": norms} if norms else {})
 
     return work
+
+
+def gradient_norms(objective: Di4C) -> dict[str, float]:
+    """Of every parameter: what two ways of one step must share."""
+    return {name: float(p.grad.norm()) for name, p in objective.model.named_parameters() if p.grad is not None}
 
 
 def with_state(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
@@ -142,15 +160,18 @@ class Clock:
 def _objective(arguments: argparse.Namespace, name: str) -> Di4C:
     process = systems.make_process(arguments)
     teacher = systems.make_teacher(arguments, process).freeze()
-    student = systems.make_student(arguments, teacher, "token" if name == "plain" else name)
+    compared = {"plain": "token", "each": next((n for n in arguments.only if n != "each"), None)}
+    student = systems.make_student(
+        arguments, teacher, compared.get(name, name), arguments.components if arguments.enumerate else 1
+    )
     student.to(systems.DTYPES[arguments.dtype]), teacher.network.to(systems.DTYPES[arguments.dtype])
     estimator = ControlVariate()
     options = {} if arguments.chunk_megabytes is None else {"chunk_bytes": int(arguments.chunk_megabytes * 2**20)}
     return Di4C(
-        teacher, student, latent=Uniform(), sampler=systems.make_sampler(arguments, process), components=arguments.components,
+        teacher, student, latent=Categorical(atoms=arguments.components) if arguments.enumerate else Uniform(), sampler=systems.make_sampler(arguments, process), components=arguments.components,
         targets=arguments.targets, x_u=arguments.x_u, time=TimeGrid(points=[arguments.time]),
         teacher_step=TeacherStep("constant", size=STEP), data=DataTerm(1.0, estimator, Gate("constant", 1.0)),
-        consistency=ConsistencyTerm(1.0, estimator), **options,
+        consistency=None if arguments.data_only else ConsistencyTerm(1.0, estimator), **options,
     )  # fmt: skip
 
 
@@ -172,6 +193,12 @@ def _project_loss(objective: Di4C, batch: Batch, draws: Draws, clock: Clock) -> 
     loss = objective(batch, draws, 0)["loss"]
     clock.mark("output head forward")
     return loss
+
+
+def _loss_of_each(objective: Di4C, batch: Batch, draws: Draws, clock: Clock) -> Tensor:
+    """The same with every example evaluated, whatever its input."""
+    with mock.patch("di4c.losses.inputs.equal_inputs", lambda *_: None):
+        return _project_loss(objective, batch, draws, clock)
 
 
 @torch.no_grad()

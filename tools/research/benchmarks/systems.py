@@ -89,14 +89,18 @@ def make_teacher(arguments: argparse.Namespace, process: Absorbing) -> DenoiserT
     return DenoiserTeacher(process, arguments.positions, backbone=backbone, parameterisation=Subs(process))
 
 
-def make_student(arguments: argparse.Namespace, teacher: DenoiserTeacher, head: str) -> MixtureStudent:
+def make_student(
+    arguments: argparse.Namespace, teacher: DenoiserTeacher, head: str, latent_dim: int = 1
+) -> MixtureStudent:
     """A student of the (frozen) teacher with the named head, on the device, float32."""
     backbone = teacher.student_backbone()
     text = arguments.system == "text"
     heads: dict[str, Callable[[], StudentHead]] = {
-        "token": lambda: SinusoidalToken(1, backbone) if text else Token(1, backbone),
-        "late": lambda: Late(1, backbone, blocks=arguments.late_blocks),
-        "readout": lambda: Readout(1, backbone, rank=arguments.rank or (TEXT_RANK if text else arguments.width)),
+        "token": lambda: SinusoidalToken(latent_dim, backbone) if text else Token(latent_dim, backbone),
+        "late": lambda: Late(latent_dim, backbone, blocks=arguments.late_blocks),
+        "readout": lambda: Readout(
+            latent_dim, backbone, rank=arguments.rank or (TEXT_RANK if text else arguments.width)
+        ),
     }
     made = heads[head]().to(arguments.device)
     return MixtureStudent(
