@@ -9,6 +9,8 @@ from di4c.contracts import Draws, Split
 from di4c.errors import SpecError
 
 EXAMPLES_A_CLUSTER = 64
+EPOCHS = 10
+"""Passes of k-means over its sample: a start, no result."""
 LARGEST_SAMPLE = 2**25
 """Entries n·D·S of the one-hots that k-means is given, 128 MiB."""
 
@@ -60,5 +62,5 @@ def _centres(split: Split, number: int, num_states: int, draws: Draws) -> Tensor
     x = split.batch(whole.permutation(len(split))[0, :count]).x_0
     one_hots = torch.nn.functional.one_hot(x, num_states).flatten(1).float().numpy()
     seed = int(whole.child("k-means").scalar() * 2**31)
-    found = MiniBatchKMeans(number, batch_size=2048, n_init=3, random_state=seed).fit(one_hots)
+    found = MiniBatchKMeans(number, batch_size=2048, n_init=1, max_iter=EPOCHS, random_state=seed).fit(one_hots)
     return torch.from_numpy(found.cluster_centers_).float().unflatten(1, (positions, num_states))

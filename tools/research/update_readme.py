@@ -287,6 +287,7 @@ IMPLEMENTATIONS = {
     "token": "`token` head",
     "plain": "plain",
     "readout": "`readout` head",
+    "each": "evaluating each",
 }
 BENCHMARK_HEAD = [
     "",
@@ -320,8 +321,12 @@ def _bench_lines(name: str, found: dict) -> list[list[str]]:
     suffix = (
         "" if "time_ratio" in found else next(key for key in found if key.startswith("time_ratio"))[len("time_ratio") :]
     )
-    ratios = [f"{found[f'{kind}_ratio{suffix}']:.2f}" for kind in ("cpu_time", "time", "memory")]
+    ratios = [_ratio(found[f"{kind}_ratio{suffix}"]) for kind in ("cpu_time", "time", "memory")]
     return [[f"{name}: {IMPLEMENTATIONS[a]} over {IMPLEMENTATIONS[b]}", *ratios, *_bench_cells(found, [a, b])]]
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.2f}" if value >= 0.1 else f"{value:.3f}"
 
 
 def _bench_cells(found: dict, names: list[str]) -> list[str]:
