@@ -326,7 +326,7 @@ def _bench_lines(name: str, found: dict) -> list[list[str]]:
 
 
 def _ratio(value: float) -> str:
-    return f"{value:.2f}" if value >= 0.1 else f"{value:.3f}"
+    return f"{value:.2f}" if value >= 0.02 else f"{value:.3f}"
 
 
 def _bench_cells(found: dict, names: list[str]) -> list[str]:
