@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 import di4c
+from di4c.config.check import check
+from di4c.config.registry import Registry
 from di4c.config.spec import read_spec
 from tests.forked import run
 
@@ -88,3 +90,21 @@ def test_the_specs_agree():
     assert student.objective["components"] == student.latent["atoms"] and one.objective["components"] == 1
     assert {**student.objective, "components": 1} == one.objective and student.student == one.student
     assert {**vars(student.train), "run": one.train.run} == vars(one.train)
+
+
+@pytest.mark.parametrize("student, like", [
+    ("text-small-full-noise", "text-small-student"), ("letters64-student", "text-small-full-noise"),
+])  # fmt: skip
+def test_students_with_data_at_full_noise_differ_in_what_that_is_about(student, like):
+    """512 examples a step at t = 1 against every atom, before and beside terms of fewer of them."""
+    spec, other = read_spec(SPECS / f"{student}.yaml"), read_spec(SPECS / f"{like}.yaml")
+    teacher = read_spec(SPECS / f"{student.replace('full-noise', 'teacher').replace('student', 'teacher')}.yaml")
+    assert (
+        spec.teacher["run"] == str(teacher.train.run) and spec.data == teacher.data and spec.process == teacher.process
+    )
+    term = spec.objective["full_noise"]
+    assert term["ratio"] * spec.train.batch_size == 512 and 0 < term["alone"] < spec.train.steps
+    assert spec.objective["components"] < spec.latent["atoms"] == 128
+    for key in ("teacher_step", "sampler", "data", "consistency"):
+        assert spec.objective[key] == other.objective[key]
+    check(spec, Registry.default([]))
