@@ -24,7 +24,7 @@ def asks_for_gpu(arguments: Sequence[str]) -> bool:
     """Whether the marks select `gpu`; where they do not mention it, whether all paths lie in a folder named gpu."""
     marks = [
         argument.removeprefix("-m") or value
-        for argument, value in zip(arguments, [*arguments[1:], ""], strict=True)
+        for argument, value in zip(arguments, [*arguments[1:], ""], strict=False)
         if argument[:2] == "-m"
     ]
     mentions = re.findall(r"(\bnot\s+)?\bgpu\b", marks[-1]) if marks else []
