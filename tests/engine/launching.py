@@ -34,16 +34,20 @@ def start(jobs: list[dict], ranks: int = 1, module: str = "tests.engine.worker")
     shared = {"WORLD_SIZE": ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "OMP_NUM_THREADS": 1}
     processes = []
     for rank in range(ranks):
-        env = {key: str(value) for key, value in (shared | {"RANK": rank, "LOCAL_RANK": rank}).items()}
+        variables = {key: str(value) for key, value in (shared | {"RANK": rank, "LOCAL_RANK": rank}).items()}
         processes.append(
-            run_module([module, str(folder / "jobs.json"), str(out)], os.environ | env, folder / f"output-{rank}")
+            run_module([module, str(folder / "jobs.json"), str(out)], variables, folder / f"output-{rank}")
         )
     atexit.register(lambda: [process.kill() for process in processes if process.poll() is None])
     return processes, out
 
 
-def run_module(command: list[str], env: dict[str, str], output: Path) -> Process:
-    """`python -m COMMAND…` in this repository: forked, but for the tests of a GPU, since CUDA does not survive a fork."""
+def run_module(command: list[str], variables: dict[str, str], output: Path) -> Process:
+    """`python -m COMMAND…` in this repository, with these variables in the environment as well.
+
+    Forked, but for the tests of a GPU, since CUDA does not survive a fork.
+    """
+    env = os.environ | variables
     if env.get(CHOICE) == "cpu":
         return Forked(command, env=env, cwd=TOP, output=output)
     return subprocess.Popen(

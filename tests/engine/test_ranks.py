@@ -68,7 +68,7 @@ def test_trouble_28_a_leftover_variable_ends_a_command_with_one_message(environm
     clean = {k: v for k, v in environment.items() if k not in ALONE}
     command = [sys.executable, *f"{TOP}/tools/{tool} {tmp_path}/missing".split()]
     done = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, timeout=100, env=os.environ | clean | left
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=300, env=os.environ | clean | left
     )
     assert done.returncode == 1 and done.stdout == "" and not list(tmp_path.iterdir())
     (line,) = done.stderr.splitlines()
@@ -130,7 +130,7 @@ def test_trouble_27_nothing_is_compiled_to_start(environment, tmp_path):
         "DS_ACCELERATOR": "cpu",
     }
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=TOP, capture_output=True, text=True, timeout=100, env=os.environ | built
+        [sys.executable, "-c", code], cwd=TOP, capture_output=True, text=True, timeout=300, env=os.environ | built
     )
     assert done.returncode == 0 and done.stdout.splitlines()[-1] == "cpu 1", done.stderr
     assert not (tmp_path / "asked").exists() and not (tmp_path / "extensions").exists()
