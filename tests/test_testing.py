@@ -67,7 +67,7 @@ def test_posteriors(latent):
     teacher = tiny_teacher(num_classes=None)
     options = {"latent": latent, "num_positions": 6, "num_states": teacher.process.num_states}
     testing.check_posterior(Transformer(latent, teacher.process, 6, width=8, depth=1, heads=2), **options)
-    testing.check_posterior(Trunk(latent, teacher), **options)
+    testing.check_posterior(Trunk(latent, teacher, 6, width=8), **options)
 
 
 def test_a_posterior_that_mixes_its_samples_is_caught():

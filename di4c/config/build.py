@@ -22,6 +22,7 @@ from di4c.contracts import (
     LentTeacher,
     Metric,
     Objective,
+    Posterior,
     Sampler,
     Teacher,
 )
@@ -199,6 +200,17 @@ def load_start(
     if other.student.head != spec.student.head:
         raise SpecError(f"{where} has student.head {other.student.head}, but it is {spec.student.head} here")
     load_into(student, trained.folder)
+
+
+def build_posterior(
+    spec: Spec, registry: Registry, shape: "DataSource | DataShape | Carried", teacher: Teacher, latent: LambdaSampler
+) -> Posterior | None:
+    """The network of `objective.proposal.posterior` alone, without the objective around it; None where λ is not proposed."""
+    proposal = spec.objective.get("proposal")
+    if not isinstance(proposal, Mapping) or "posterior" not in proposal:
+        return None
+    provided = {"latent": latent, "process": teacher.process, "teacher": teacher, **vars(DataShape.of(shape))}
+    return _create(spec, registry, "posteriors", proposal["posterior"], "objective.proposal.posterior", provided)
 
 
 def build_objective(spec: Spec, registry: Registry, parts: Parts) -> Objective:

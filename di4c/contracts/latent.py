@@ -4,7 +4,7 @@ import math
 from abc import ABC, abstractmethod
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from di4c.contracts.proposal import Proposal
 from di4c.draws import Draws
@@ -42,4 +42,9 @@ class LambdaSampler(ABC):
 
     def proposal(self, parameters: Tensor) -> Proposal:
         """q of parameters [B, J, proposal_width], as a `Posterior` puts them out; of zeros it is the prior."""
+        raise NotImplementedError(f"{type(self).__name__} has no family of posteriors")
+
+    def start_proposal(self, layer: nn.Linear, *, spread: float, noise: float) -> None:
+        """Initialises the layer that puts the parameters out, its inputs of unit variance: how far apart q of different examples are,
+        in standard deviations of the prior, and how wide each is. spread → 0 and noise 1: the prior."""
         raise NotImplementedError(f"{type(self).__name__} has no family of posteriors")

@@ -9,8 +9,8 @@ class Posterior(nn.Module):
     """x, x_t → the parameters of q(λ | x, x_t). Trained with the student, of no use after training, and not exported.
 
     Constructed, by keyword, with what it asks for of `latent` (whose `proposal_width` is P), `process`, `teacher`, `num_positions`
-    and `num_classes`. It should start near 0, where q is the prior. Its parameters live in submodules that are called, or in
-    itself, as for a Backbone.
+    and `num_classes`. Its last layer starts as the λ sampler says (`start_proposal`). Its parameters live in submodules that are
+    called, or in itself, as for a Backbone.
     """
 
     @abstractmethod

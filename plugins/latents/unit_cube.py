@@ -4,11 +4,11 @@ Antithetic pairs (λ, 1 − λ) are left out: measured, they do not beat indepen
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from di4c.contracts import Draws, LambdaSampler, placed
 from di4c.errors import SpecError
-from di4c_plugins.latents.proposals import GaussianProposal
+from di4c_plugins.latents.proposals import GaussianProposal, start_gaussian
 
 
 def sobol_points(number: int, dim: int) -> Tensor:
@@ -41,6 +41,9 @@ class Uniform(LambdaSampler):
 
     def proposal(self, parameters: Tensor) -> GaussianProposal:
         return GaussianProposal(parameters, self.points, on_cube=True)
+
+    def start_proposal(self, layer: nn.Linear, *, spread: float, noise: float) -> None:
+        start_gaussian(layer, spread, noise)
 
 
 def shared_shift(dim: int, draws: Draws | None) -> Tensor:

@@ -12,9 +12,10 @@ from di4c_plugins.posteriors.parameters import parameter_network
 
 
 class Transformer(Posterior):
-    """Blocks of the backbone `dit` over the sum of the embeddings of x^d and x_t^d, conditioned on t and label; their mean over positions.
+    """Blocks of the backbone `dit` over the sum of the embeddings of x^d and x_t^d, conditioned on t and label; a hidden layer reads all positions.
 
-    It may be smaller than the student's network: all that it says is λ.
+    It may be smaller than the student's network: all that it says is λ. spread, noise: how far apart the q of different examples are
+    at the start, in standard deviations of the prior, and how wide each is.
     """
 
     def __init__(
@@ -29,6 +30,8 @@ class Transformer(Posterior):
         heads: int,
         mlp_ratio: float = 3.0,
         dropout: float = 0.0,
+        spread: float = 1.0,
+        noise: float = 0.2,
     ):
         if min(width, depth, heads) < 1 or width % heads or (width // heads) % 2:
             raise SpecError(
@@ -42,7 +45,7 @@ class Transformer(Posterior):
         self.rotary = Rotary(grid_angles([num_positions], width // heads), heads, "neighbours")
         self.blocks = nn.ModuleList(Block(width, mlp_ratio, dropout) for _ in range(depth))
         self.final = ModulatedNorm(width)
-        self.parameters_of = parameter_network(width, latent)
+        self.parameters_of = parameter_network(num_positions * width, width, latent, spread=spread, noise=noise)
 
     def forward(self, x: Tensor, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
         size, samples, positions = x.shape
@@ -52,4 +55,4 @@ class Transformer(Posterior):
         turns = self.rotary(positions, 0, h)
         for block in self.blocks:
             h = block(h, c, turns)
-        return self.parameters_of(self.final(h, c).mean(1)).unflatten(0, (size, samples))
+        return self.parameters_of(self.final(h, c).flatten(1)).unflatten(0, (size, samples))

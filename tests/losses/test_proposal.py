@@ -44,7 +44,7 @@ def make(latent, posterior=None, head="late", proposal=None, **options) -> Di4C:
     with torch.random.fork_rng():
         torch.manual_seed(5)
         posterior = posterior or Transformer(latent, teacher.process, 6, 3, width=8, depth=1, heads=2)
-        nn.init.normal_(posterior.parameters_of[-1].weight, std=0.5) if hasattr(posterior, "parameters_of") else None
+        nn.init.normal_(posterior.parameters_of[-1].weight, std=0.5)
     settings = {
         "components": 3,
         "targets": 2,
@@ -197,7 +197,8 @@ def test_what_depends_on_lambda_makes_the_posterior_learn_and_the_diagnostics_sa
         latent, head="adaln", components=8, targets=0, teacher_step=None, consistency=None, time=TimeGrid(points=[1.0])
     )
     with torch.no_grad():
-        objective.posterior.parameters_of[-1].weight.mul_(0.01)
+        objective.posterior.parameters_of[-1].weight.mul_(0.05)
+        objective.posterior.parameters_of[-1].bias.zero_()
         objective.model.head.project.weight.mul_(3.0)
     examples = Batch(torch.tensor([[0] * 6, [4] * 6]).repeat(8, 1), torch.zeros(16, dtype=torch.int64))
     before = objective.diagnostics(examples, Draws(0, count=16))
@@ -223,7 +224,7 @@ def test_diagnostics_count_the_dimensions_in_use():
 
 def test_the_teachers_trunk_serves_as_a_posterior():
     teacher = tiny_teacher()
-    posterior = Trunk(Gaussian(dim=3), teacher)
+    posterior = Trunk(Gaussian(dim=3), teacher, 6, width=8)
     objective = make(Gaussian(dim=3), posterior)
     objective(batch(), Draws(0, count=6), 0)["loss"].mean().backward()
     assert all(p.grad is not None for name, p in posterior.named_parameters() if "modulation" not in name)

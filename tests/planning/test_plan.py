@@ -204,3 +204,17 @@ OFFLOAD_3 = {"stage": 3, "offload_optimizer": {"device": "cpu"}, "offload_param"
 def test_plans_agree_with_trainings_of_100_million_parameters(tmp_path, zero):
     values = spec(tmp_path, width=768, vocabulary=30_522, layers=12, zero=zero)
     assert planned(values, 2) == pytest.approx(measured(values, 2), rel=TOLERANCE)
+
+
+def test_a_posterior_is_trained_too_and_gives_each_sample_components_of_its_own(tmp_path, plan):
+    """x_0 and two samples of the target, M each; the posterior's parameters are counted, and sharded, with the student's."""
+    values = spec(tmp_path, width=32, vocabulary=100)
+    values["objective"] |= {
+        "targets": 2, "teacher_step": {"distribution": "constant", "size": 0.1}, "consistency": {"weight": 1.0, "estimator": "monte-carlo"},
+        "proposal": {"posterior": {"name": "transformer", "width": 8, "depth": 1, "heads": 2}},
+    }  # fmt: skip
+    proposed = Plan(Spec.from_dict(values), gpus=2)
+    parameters = sum(p.numel() for p in proposed.networks.posterior.parameters())
+    assert proposed.sizes.trained == plan.sizes.trained + parameters and parameters > 1000
+    assert proposed.scored == 3
+    assert proposed._trace(2, 2).peak == plan._trace(2, 6).peak

@@ -83,6 +83,9 @@ def test_the_specs_agree():
     for other in (student, one, sdtt):
         assert other.data == teacher.data and other.process == teacher.process
         assert other.teacher["run"] == str(teacher.train.run)
+    proposed = read_spec(SPECS / f"{PROPOSED}.yaml")
+    assert (proposed.data, proposed.process, proposed.teacher) == (student.data, student.process, student.teacher)
+    assert {**proposed.objective, "components": 32} == student.objective | {"proposal": proposed.objective["proposal"]}
     rounds = read_spec(SPECS / "text-small-sdtt-di4c2.yaml")
     assert (rounds.data, rounds.process, rounds.objective) == (student.data, student.process, student.objective)
     assert rounds.student == student.student and rounds.teacher["run"] == str(sdtt.train.run)
