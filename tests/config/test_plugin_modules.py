@@ -69,6 +69,7 @@ def test_spawned_workers_can_unpickle_a_plugin(plugin):
             f"""
             import multiprocessing
             from operator import attrgetter
+            from di4c.config.construct import create
             from di4c.config.registry import Registry
 
             if __name__ == "__main__":
