@@ -62,9 +62,8 @@ class ImageFolder(PixelData):
 
     crops: training images are squares at random places, with sides of at least this share of the largest one's (1: central).
 
-    The held-out images are chosen by their names, so adding images
-    moves none. Split folders may be written in capitals. Raises DataError where it is unclear which images are held out,
-    or which class an image has.
+    The held-out images are chosen by their names, so adding images moves none. Split folders may be written in capitals.
+    Raises DataError where it is unclear which images are held out, or which class an image has.
     """
 
     def __init__(

@@ -18,9 +18,10 @@ class GenerativePerplexity(Metric):
     judge: a causal language model for transformers, a local folder or a hub name (the paper: gpt2-large); taken from
         `eval.judge` unless given here.
     wrap: "none" scores a sequence from its second token on, as published; "bos" puts the judge's first token before it
-    and
-        scores all. retokenize: decode the samples and encode them for the judge, needed where the vocabularies differ;
-        without it the tokens are handed over as they are. length: score the first so many tokens only (null: all).
+        and scores all.
+    retokenize: decode the samples and encode them for the judge, needed where the vocabularies differ; without it the
+        tokens are handed over as they are.
+    length: score the first so many tokens only (null: all).
 
     Low perplexity alone is no quality: repetition is likely. So `sequence_entropy_nats`, the mean entropy of a
     sequence's own token frequencies, always stands beside it, and how the scoring was done (`judge_wrap_bos` 0 or 1,

@@ -35,8 +35,7 @@ class Sdtt(Objective):
     Round r = ⌊step / steps_per_round⌋, at most rounds − 1, has δ = substeps^r·(1 − ε)/base_steps. When a round begins,
     the student's weights (the raw ones, as published by default) become the teacher. That copy is part of the
     objective's state, so a resumed run goes on with the right teacher. The published rounds: 7 of 10 000 steps,
-    base_steps 1024, substeps 2,
-    kl-bwd. ε is `earliest`.
+    base_steps 1024, substeps 2, kl-bwd. ε is `earliest`.
     """
 
     def __init__(

@@ -20,8 +20,7 @@ class ContinuousTimeChain(ForwardProcess):
 
     prior: the law of x_1 in generation, [S]; R's stationary law if None.
     ratio_floor: ε, added to probabilities that are divided by, so that a clean state from which x_t cannot be reached
-    does
-        not raise an overflow (tauLDR's `eps_ratio`); without effect where q(x_t|x_0) ≫ ε.
+        does not raise an overflow (tauLDR's `eps_ratio`); without effect where q(x_t|x_0) ≫ ε.
     min_time: where the reverse chain of the bound stops and x_0 is drawn.
     """
 

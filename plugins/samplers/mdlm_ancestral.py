@@ -21,8 +21,7 @@ class MdlmAncestral(Sampler):
         which positions are revealed does not depend on the prediction, so a λ that has revealed nothing is still fresh.
     final: how the last pass fills masks, by argmax (published) or by a draw.
     draw: "exact" draws by float64 inversion; "gumbel" is the published float32 form, which truncates small
-    probabilities
-        and so lowers the temperature (Zheng et al. 2024), for comparison with published figures only.
+        probabilities and so lowers the temperature (Zheng et al. 2024), for comparison with published figures only.
     """
 
     def __init__(
