@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from di4c.contracts import DataSource
 from di4c.errors import SpecError
+from di4c_plugins.metrics.ngram_features import ngram_features
 from di4c_plugins.metrics.reference import reference
 from di4c_plugins.timm_models import timm_model
 from di4c_plugins.tokenizers.pixels import images_of
@@ -20,12 +21,14 @@ TIMM = "timm:"
 
 def check_features(features: str, weights: str | None, dimensions: int, data: DataSource, metric: str) -> None:
     """Raises SpecError for what `feature_map` cannot make of these data, before anything is read."""
-    if features not in ("pca", "tokens") and ":" not in features:
-        allowed = "'pca', 'tokens', 'timm:MODEL' or 'pkg.module:function'"
+    if features not in ("pca", "tokens", "ngrams") and ":" not in features:
+        allowed = "'pca', 'tokens', 'ngrams', 'timm:MODEL' or 'pkg.module:function'"
         raise SpecError(f"{metric}: features is {features!r}; it must be {allowed}")
     if features == "pca" and not 1 <= dimensions <= min(64, data.num_positions):
         limit = min(64, data.num_positions)
         raise SpecError(f"{metric}: dimensions is {dimensions}; 'pca' needs 1 to {limit} for this data set")
+    if features == "ngrams" and dimensions < 1:
+        raise SpecError(f"{metric}: dimensions is {dimensions}; 'ngrams' needs at least 1")
     if not features.startswith(TIMM):
         if weights is not None:
             raise SpecError(f"{metric}: weights are those of a timm model; features is {features!r}")
@@ -48,13 +51,16 @@ def feature_map(
 ) -> FeatureMap:
     """What maps tokens to features.
 
-    features: "pca", the first `dimensions` principal components of at most `max_references` training examples; "tokens";
+    features: "pca", the first `dimensions` principal components of at most `max_references` training examples; "tokens"; "ngrams", see
+    `ngram_features`, of as many training examples;
     "timm:MODEL" with its `weights`, for data with a `shape` (C, H, W); or "pkg.module:function".
     """
     if features == "tokens":
         return lambda x: x.double()
     if features == "pca":
         return principal_components(reference(data, "train", max_references), dimensions)
+    if features == "ngrams":
+        return ngram_features(reference(data, "train", max_references), dimensions)
     if features.startswith(TIMM):
         network = TimmFeatures(features, weights, metric)
         return lambda x: network(images_of(x, data.shape, data.num_states))
