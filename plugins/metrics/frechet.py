@@ -14,8 +14,8 @@ class Frechet(Metric):
     """`frechet_distance`: |μ₁ − μ₂|² + tr(C₁ + C₂ − 2 (C₁ C₂)^½) of features of the samples and of the held-out data.
 
     features: "pca", the first `dimensions` principal components of the training tokens, taken as numbers and not rescaled
-        (for digits: of the pixels in grey levels 0–16); "tokens", the tokens themselves; "timm:MODEL", the pooled features of
-        a timm model, for images; or "pkg.module:function", a map of your own from tokens [n, D] to features [n, F].
+        (for digits: of the pixels in grey levels 0–16); "tokens", the tokens themselves; "ngrams", for text, `dimensions`
+        of a TF-IDF table of hashed n-grams; "timm:MODEL", the pooled features of a timm model, for images; or "pkg.module:function", a map of your own from tokens [n, D] to features [n, F].
     weights: of the timm model, a file, a folder, or "hub".
 
     Biased upwards by the finite sample (see the reference value). At most `max_references` real examples are used.
