@@ -58,6 +58,19 @@ def test_teacher_student_evaluation_and_verdict(here):
     assert all(part["wall"] > 0 and part["cpu"] > 0 for part in collected["seconds"].values())
 
 
+def test_matching_goes_on_from_the_student(here):
+    """A critic alone for a step, then both; what comes out is a student like any other, without its critic."""
+    settings = [word for override in TINY for word in ("--set", override)]
+    for name in ("text-small-teacher", "text-small-student"):
+        tool("train", "--spec", SPECS / f"{name}.yaml", *settings)
+    more = ["--set", "train.steps=3", "--set", "objective.critic.warmup=1"]
+    said = tool("train", "--spec", SPECS / "text-small-matching.yaml", *settings, *more)
+    assert "teacher_sample_entropy_nats" in said
+    model = di4c.load(here / "runs/text-small-matching")
+    assert not any("critic" in name for name in model.student.state_dict())
+    assert model.sample(3, steps=2, seed=0).shape == (3, 16)
+
+
 def test_sdtt_then_two_rounds_of_di4c(here):
     """MDLM teacher, SDTT over its three rounds, Di4C on its student, Di4C² on the mixture; what comes out samples text."""
 
