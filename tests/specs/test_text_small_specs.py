@@ -108,7 +108,7 @@ def test_the_specs_agree():
     assert {**vars(student.train), "run": one.train.run} == vars(one.train)
 
 
-@pytest.mark.parametrize("student, like", [
+@pytest.mark.parametrize(("student", "like"), [
     ("text-small-full-noise", "text-small-student"), ("letters64-student", "text-small-full-noise"),
 ])  # fmt: skip
 def test_students_with_data_at_full_noise_differ_in_what_that_is_about(student, like):
