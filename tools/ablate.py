@@ -39,7 +39,7 @@ def ablate(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace, chosen: Sequence, gather) -> int:
-    from tools.ablation.running import Children, Runner, carry_out, jobs_of
+    from tools.ablation.running import Children, Runner, jobs_of, run_jobs
 
     children = Children(niceness=arguments.nice, threads=arguments.threads)
     data = tuple(change for change in arguments.set if change.startswith("data."))
@@ -50,7 +50,7 @@ def _run(arguments: argparse.Namespace, chosen: Sequence, gather) -> int:
 
     before = {sig: signal.signal(sig, stop) for sig in (signal.SIGINT, signal.SIGTERM)}
     try:
-        failed = carry_out(jobs_of(chosen), runner, arguments.jobs)
+        failed = run_jobs(jobs_of(chosen), runner, arguments.jobs)
     finally:
         for sig, handler in before.items():
             signal.signal(sig, handler)

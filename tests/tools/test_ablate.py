@@ -13,7 +13,7 @@ import yaml
 from di4c.errors import DataError, SpecError
 from tools.ablation import collected
 from tools.ablation.grid import read_grid, trials
-from tools.ablation.running import Children, Job, Runner, carry_out, jobs_of
+from tools.ablation.running import Children, Job, Runner, jobs_of, run_jobs
 
 ROOT = Path(__file__).parents[2]
 GRIDS = ROOT / "tools/specs/grids"
@@ -101,7 +101,7 @@ def test_jobs_wait_for_what_they_need_and_a_failure_stops_only_its_own(tmp_path)
             done.append(job)
         return job != Job("train", ("di4c, rank 2", 1))
 
-    failed = carry_out(before, do, 3)
+    failed = run_jobs(before, do, 3)
     assert set(failed) == {
         Job(kind, (row, 1)) for kind in ("train", "eval") for row in ("di4c, rank 2", "more, rank 2")
     }

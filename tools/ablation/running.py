@@ -89,7 +89,7 @@ def jobs_of(trials: Iterable[Trial]) -> dict[Job, set[Job]]:
     return before
 
 
-def carry_out(before: dict[Job, set[Job]], do: Callable[[Job], bool], workers: int) -> list[Job]:
+def run_jobs(before: dict[Job, set[Job]], do: Callable[[Job], bool], workers: int) -> list[Job]:
     """Does every job, at most `workers` at a time; the jobs that failed, or that wait for one that did.
 
     A failure does not stop the others.
