@@ -23,16 +23,16 @@ DROPPED = ("attn_drop_rate", "drop_path_rate")
 
 
 class TimmViT(TwoPartBackbone):
-    """Blocks, norms, position embeddings and rotary angles of timm's ViT or EVA families, conditioned on time and class.
+    """Blocks, norms, positions and rotary angles of timm's ViT or EVA families, conditioned on time and class.
 
     model: a name of timm (vit_small_patch16_224, vit_base_patch16_rope_reg1_gap_256, eva02_small_patch14_224, …).
     grid: [rows, columns] of the image, in tokens or, with `patch`, in pixels.
-    patch: null where every position is a token of the grid; else the positions are the levels of the pixels of `channels`
+    patch: null where every position is a token of the grid; else positions are the levels of pixels of `channels`
         colours, as image data sets have them, and a square of so many pixels a side is one token.
     channels: the colours of a pixel, 1 or 3, where there is a `patch`.
     pixel_width: the width of a pixel's embedding and features, where there is a `patch`.
     time_conditioning: whether the network is told the time.
-    pretrained: weights of the model, a file, a folder, or "hub"; position embeddings and patches are resampled to the grid.
+    pretrained: weights of the model, a file, a folder, or "hub"; positions and patches are resampled to the grid.
     options: given to timm.create_model, e.g. {depth: 4, embed_dim: 96}.
 
     λ may enter by the conditioning, at any block, and, without `patch`, by extra tokens, which stand at the end. What timm
