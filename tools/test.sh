@@ -32,6 +32,12 @@ failed=0
 selection=() gpu_selection=(-m gpu)
 if [ ! "$slow" ]; then
     selection=(-m "not slow") gpu_selection=(-m "gpu and not slow")
+    # A process a core, at most four, each with files of its own; `-n 0` among the arguments: one process. The slow tests train large
+    # networks, which are to have the memory to themselves.
+    processes="$("$python" -c 'import os, xdist; print(min(4, os.cpu_count()))' 2>/dev/null || echo 0)"
+    if [ "$processes" -gt 1 ]; then
+        selection+=(-n "$processes" --dist loadfile --no-loadscope-reorder)
+    fi
 fi
 "$python" -m pytest "${selection[@]}" "$@" || failed=$?
 # The tests above hide a GPU from themselves (tests/devices.py), so those of a GPU need a process of their own.
