@@ -8,8 +8,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from tests.engine.launching import losses, relative
-from tests.engine.test_shared_base import SPEC, job, launch, names
+from tests.engine.launching import losses, relative, train_specs
+from tests.engine.test_shared_base import SPEC, job, names
 
 pytestmark = pytest.mark.slow
 OBJECTIVE = {
@@ -43,7 +43,7 @@ def folder(tmp_path_factory) -> Path:
     jobs += [matched(folder, "moved", 3, steps=3), matched(folder, "moved", 1, resume=True)]
     jobs += [matched(folder, f"lora-{s}", s, lora=True) for s in (0, 3)]
     jobs += [matched(folder, "lora-cut", 0, lora=True, steps=3), matched(folder, "lora-cut", 0, lora=True, resume=True)]
-    launch(folder, jobs)
+    train_specs(jobs)
     return folder
 
 
