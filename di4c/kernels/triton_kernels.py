@@ -2,7 +2,8 @@
 
 z [P, M, S] float32 lies in memory; a tile is BS states of one row, and a program loops over the row's components. There is no
 product here (a library makes the logits and multiplies their gradient) and no atomic: partial sums go to a place of their own.
-BIAS: 0 none, 1 for all rows, 2 a line of it a position. Offsets are 64-bit: M·S·P passes 2³¹.
+BIAS: 0 none, 1 for all rows, 2 a line of it a position. Offsets are 64-bit: M·S·P passes 2³¹. Nothing is compiled anew for another
+number of rows, which differs from chunk to chunk.
 """
 
 import triton
@@ -38,7 +39,7 @@ def _log_mean(base, b, lse, log_w, s, inside, M, S, BS: tl.constexpr):
     return top + tl.log(total)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["lines", "per_split"])
 def normalisers(z, bias, position, out, lines, M, S, stride, per_split, BIAS: tl.constexpr, BS: tl.constexpr):
     """out [splits, P·M]: log Σ_s exp z over the states of a split."""
     line, split = tl.program_id(0).to(tl.int64), tl.program_id(1)
@@ -59,7 +60,7 @@ def normalisers(z, bias, position, out, lines, M, S, stride, per_split, BIAS: tl
     tl.store(out + split.to(tl.int64) * lines + line, value)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["P"])
 def divergences(
     z, bias, position, lse, log_w, q, sums, pulled, P, M, S, J, stride,
     BIAS: tl.constexpr, KL: tl.constexpr, COMPONENTWISE: tl.constexpr, JP: tl.constexpr, BS: tl.constexpr,
@@ -99,7 +100,7 @@ def divergences(
         tl.store(place + 3 * J * P, tl.sum(tl.where(counts, marginal * mean_log[None, :], 0.0), axis=1), mask=j < J)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["P"])
 def gradient(
     z, bias, position, lse, log_w, row_sums, q, g_kl, g_componentwise, tokens, g_chosen, out, P, M, S, J, N, stride,
     BIAS: tl.constexpr, KL: tl.constexpr, COMPONENTWISE: tl.constexpr, CHOSEN: tl.constexpr,
@@ -149,7 +150,7 @@ def gradient(
         tl.store(out + (row * M + m) * S + s, value.to(out.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["per_split"])
 def masses(z, bias, position, lse, out, C, S, tiles, per_split, stride, BIAS: tl.constexpr, BS: tl.constexpr):
     """out [P·C, tiles] float64: Σ exp(z − lse) over each tile of a line."""
     line, split = tl.program_id(0).to(tl.int64), tl.program_id(1)
