@@ -25,6 +25,12 @@ def file_error(error: OSError) -> Di4CError:
     return Di4CError(f"{error.filename}: {error.strerror or error}")
 
 
+def describe_os_error(error: OSError) -> str:
+    """One sentence about a failed write."""
+    where = f" at {error.filename}" if error.filename else ""
+    return f"cannot write{where}: {error.strerror or error}; free some space or choose another folder, then --resume"
+
+
 class SpecError(Di4CError):
     """A spec, an option or a combination of parts that cannot work."""
 

@@ -9,11 +9,10 @@ import sys
 from pathlib import Path
 
 from di4c.config.spec import read_spec
-from di4c.engine import ranks
+from di4c.engine import process_group
 from di4c.evaluation.comparison import compare, settings_of
 from di4c.evaluation.loaded import load
-from di4c.evaluation.ranks import Ranks
-from di4c.pipeline.run import run
+from di4c.ranks import Ranks
 
 
 def perform(job: dict, device) -> bool:
@@ -30,9 +29,9 @@ def perform(job: dict, device) -> bool:
 
 def main() -> None:
     jobs, out = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2]).resolve()
-    device = ranks.start()
+    device = process_group.start()
     results = [perform(job, device) for job in jobs]
-    ranks.finish()
+    process_group.finish()
     out.write_text(json.dumps(results))
 
 

@@ -27,14 +27,16 @@ def main(arguments: list[str] | None = None, prog: str | None = None) -> None:
 
 def evaluate(options: argparse.Namespace) -> None:
     """Measures, writes everything to --out, and prints the table."""
+    from di4c.engine.process_group import launched_ranks
+    from di4c.evaluation.arguments import device_of
     from di4c.evaluation.comparison import compare, load_also, runs_in, settings_of
     from di4c.evaluation.finding import finding
     from di4c.evaluation.loaded import load
-    from di4c.evaluation.ranks import launched_ranks
     from di4c.evaluation.table import print_table, terminal_table
 
     curves = _frontier(options)
-    with launched_ranks(options.device) as ranks:
+    device = None if options.device in (None, "cuda") else device_of(options.device)
+    with launched_ranks(device) as ranks:
         run = load(options.run, device=ranks.device, overrides=options.set)
         settings = settings_of(
             run.spec, steps=options.steps, mixture_sizes=options.mixture_sizes, samples=options.samples,

@@ -42,7 +42,7 @@ def gpus() -> int:
     """How many GPUs this process sees and may use."""
     import torch
 
-    from di4c.engine.ranks import on_gpu
+    from di4c.engine.process_group import on_gpu
 
     return torch.cuda.device_count() if on_gpu() else 0
 

@@ -20,7 +20,7 @@ def main(arguments: list[str] | None = None, prog: str | None = None) -> None:
 
 def _train(spec: Spec, *, resume: bool) -> int:
     """Trains the spec, in one run or in those of its pipeline; the exit code. All that imports torch is imported here."""
-    from di4c.engine import ranks
+    from di4c.engine import process_group
     from di4c.engine.allocator import keep_freed_memory
     from di4c.engine.determinism import deterministic
     from di4c.engine.run_folder import refuse_used
@@ -30,9 +30,9 @@ def _train(spec: Spec, *, resume: bool) -> int:
         refuse_used(spec.train.run)
     keep_freed_memory()
     with deterministic(spec.train.deterministic):  # before CUDA starts
-        result = run(spec, device=ranks.start(), resume=resume)
-        ranks.finish()
-    return 0 if result.finished else ranks.STOPPED_BY_SIGNAL
+        result = run(spec, device=process_group.start(), resume=resume)
+        process_group.finish()
+    return 0 if result.finished else process_group.STOPPED_BY_SIGNAL
 
 
 def parser(prog: str | None = None) -> argparse.ArgumentParser:

@@ -23,13 +23,13 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from di4c import ranks
 from di4c.contracts.weight_files import read_mapping
-from di4c.engine import ranks
 from di4c.engine.archive import Entry, write_safetensors
 from di4c.engine.ema import MovingAverage
 from di4c.engine.files import replace_file, sha256_of, sync_folder, write_bytes
 from di4c.engine.shards import Shards
-from di4c.errors import CheckpointError, TrainingError
+from di4c.errors import CheckpointError, TrainingError, describe_os_error
 
 FORMAT = 1
 _MANIFEST = "manifest.json"
@@ -239,7 +239,7 @@ def _complete(temporary: Path, final: Path, state: dict, digests: dict, failures
         sync_folder(temporary)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise TrainingError(f"{final.name} was not saved: {ranks.describe_os_error(error)}") from error
+        raise TrainingError(f"{final.name} was not saved: {describe_os_error(error)}") from error
     if final.exists():
         os.replace(final, final.with_name(f".{final.name}.old"))
     os.replace(temporary, final)

@@ -4,8 +4,9 @@ import deepspeed
 import torch
 from torch import nn
 
+from di4c import ranks
 from di4c.contracts.objective import Objective
-from di4c.engine import ranks
+from di4c.engine import process_group
 from di4c.engine.compiling import compile_backbones
 from di4c.engine.deepspeed_config import deepspeed_config
 from di4c.engine.optimizer import build_optimizer, parameter_groups
@@ -22,7 +23,7 @@ def initialize(objective: Objective, options: TrainOptions, section: dict, devic
     if options.compile:
         compile_backbones(objective, *([] if objective.teacher is None else [objective.teacher.network]))
     optimizer = build_optimizer(groups, options.optimizer)
-    with ranks.told_when_slow("DeepSpeed is preparing its engine"):
+    with process_group.told_when_slow("DeepSpeed is preparing its engine"):
         engine, *_ = deepspeed.initialize(model=objective, optimizer=optimizer, config=config)
     if hasattr(engine.optimizer, "fp32_groups"):
         # This wrapper of stage 0 in bfloat16 has taken an empty step, which would shift the bias correction.

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
+from di4c import ranks
 from di4c.contracts.dataset import Batch, DataSource, Split
 from di4c.contracts.objective import Objective
 from di4c.draws import Draws
 from di4c.engine import checkpoint as checkpoints
-from di4c.engine import ranks
+from di4c.engine import process_group
 from di4c.engine.card import last_metrics
 from di4c.engine.determinism import deterministic
 from di4c.engine.dropout import insert_example_dropout
@@ -82,8 +82,8 @@ def train(
 def _train(
     objective: Objective, split: Split, run: Run, options: TrainOptions, deepspeed: dict[str, Any], resume: bool
 ) -> Result:
-    ranks.start()
-    stop = ranks.StopSignal()
+    process_group.start()
+    stop = process_group.StopSignal()
     held: list[RunFolder] = []
     try:
         ranks.on_rank_zero(lambda: held.append(RunFolder(options.run, resume=resume)))
@@ -105,7 +105,7 @@ class Trainer:
         self.step, self.lr = 0, 0.0
         self.rested = 0
         """Steps so far in which the model rested."""
-        self.device = ranks.start()
+        self.device = process_group.start()
         self.micro, self.accumulation = options.micro_batches(ranks.world_size())
         self.first = ranks.rank() * self.micro * self.accumulation
         self.aliases = tied_names(objective)
@@ -126,7 +126,7 @@ class Trainer:
         else:
             self.guard = StopOnNonFinite(self.shards)
 
-    def train(self, stop: ranks.StopSignal, *, resume: bool) -> Result:
+    def train(self, stop: process_group.StopSignal, *, resume: bool) -> Result:
         """Trains to the last step, or until SIGTERM."""
         restored = self._restore() if resume else None
         if restored is not None and self.step >= self.options.steps:
@@ -153,7 +153,7 @@ class Trainer:
         starts = range(self.first, self.first + self.micro * self.accumulation, self.micro)
         return ReadAhead(self.stream, ((k, start, start + self.micro) for k in steps for start in starts), self.device)
 
-    def _steps(self, batches: ReadAhead, stop: ranks.StopSignal) -> bool:
+    def _steps(self, batches: ReadAhead, stop: process_group.StopSignal) -> bool:
         """All steps; False if a signal ended them."""
         options = self.options
         while self.step < options.steps:
@@ -311,6 +311,5 @@ def _due(step: int, every: int, last: bool) -> bool:
 def _mean_over_ranks(values: dict[str, float], device: torch.device) -> dict[str, float]:
     if not values or ranks.world_size() == 1:
         return {k: float(v) for k, v in values.items()}
-    tensor = torch.tensor([float(v) for v in values.values()], dtype=torch.float64, device=device)
-    dist.all_reduce(tensor)
+    (tensor,) = ranks.combined(torch.tensor([float(v) for v in values.values()], dtype=torch.float64, device=device))
     return dict(zip(values, (tensor / ranks.world_size()).tolist(), strict=True))

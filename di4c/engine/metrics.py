@@ -5,10 +5,9 @@ import io
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
-from di4c.engine import ranks
+from di4c import ranks
 from di4c.engine.files import replace_file
 
 
@@ -60,9 +59,7 @@ class RunningMeans:
     def _totals(self) -> Tensor:
         """The sums over ranks, in the order of the terms."""
         totals = torch.stack(list(self._sums.values()))
-        if ranks.world_size() > 1:
-            dist.all_reduce(totals)
-        return totals
+        return ranks.combined(totals)[0]
 
 
 class MetricsFile:

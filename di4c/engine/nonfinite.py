@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from di4c.engine import ranks
+from di4c import ranks
 from di4c.engine.shards import Shards
 from di4c.engine.stream import ExampleStream
 from di4c.errors import TrainingError
@@ -33,7 +33,7 @@ class StopOnNonFinite:
 
     def check(self, stream: ExampleStream, folder: Path) -> None:
         """Raises TrainingError on all ranks if a loss so far was not finite; saves that step's batch. Collective."""
-        first = _over_ranks(self._first, dist.ReduceOp.MIN)
+        first = int(*ranks.combined(self._first, op=dist.ReduceOp.MIN))
         if first != _NEVER:
             file = ranks.on_rank_zero(lambda: save_batch(stream, first, folder))
             raise TrainingError(
@@ -49,7 +49,7 @@ class StopOnNonFinite:
     def check_weights(self, step: int) -> None:
         """Raises TrainingError on all ranks if a weight is not finite. Collective."""
         finite = torch.stack([m.detach().isfinite().all() for m in self.shards.masters()]).all()
-        if not _over_ranks(finite.to(self._first), dist.ReduceOp.MIN):
+        if not all(ranks.combined(finite.to(self._first), op=dist.ReduceOp.MIN)):
             raise TrainingError(
                 f"the weights after step {step} are not finite; they are not saved. Lower train.optimizer.lr"
             )
@@ -75,7 +75,7 @@ class SkipNonFinite(StopOnNonFinite):
 
     def should_skip(self, step: int) -> bool:
         """Whether some rank saw a non-finite value in this step; if so its gradients are zeroed and its batch saved."""
-        bad = bool(_over_ranks(self._bad.to(self._first), dist.ReduceOp.MAX))
+        bad = any(ranks.combined(self._bad.to(self._first), op=dist.ReduceOp.MAX))
         self._bad = torch.zeros_like(self._bad)
         self._in_a_row = self._in_a_row + 1 if bad else 0
         if not bad:
@@ -115,10 +115,3 @@ def save_batch(stream: ExampleStream, step: int, folder: Path) -> Path:
             f"the loss of step {step + 1} is not finite, and {file} cannot be written: {error}"
         ) from error
     return file
-
-
-def _over_ranks(value: Tensor, op) -> int:
-    if ranks.world_size() > 1:
-        value = value.clone()
-        dist.all_reduce(value, op=op)
-    return int(value)

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from di4c.contracts import Teacher
-from di4c.engine import ranks
+from di4c.engine import process_group
 from di4c.errors import SpecError
 
 Placement = Literal["replicated", "sharded", "offloaded"]
@@ -38,7 +38,7 @@ def place(teacher: Teacher, placement: Placement, device: torch.device, section:
     head = backbone.readout
     backbone.readout = nn.Identity()  # neither sharded nor hooked
     _untie(head, backbone)
-    with ranks.told_when_slow("DeepSpeed is sharding the teacher"):
+    with process_group.told_when_slow("DeepSpeed is sharding the teacher"):
         _shard(backbone, section, offloaded=placement == "offloaded")
     backbone.readout = head
     teacher.to(device)

@@ -5,11 +5,11 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from di4c.engine import ranks
+from di4c import ranks
 from di4c.engine.files import replace_file
 from di4c.engine.metrics import MetricsFile
 from di4c.engine.progress import Progress
-from di4c.errors import TrainingError
+from di4c.errors import TrainingError, describe_os_error
 
 
 class Reporter:
@@ -93,6 +93,6 @@ class Reporter:
         try:
             self.file.append(step, values)
         except OSError as error:
-            raise TrainingError(ranks.describe_os_error(error)) from error
+            raise TrainingError(describe_os_error(error)) from error
         if self.monitor.enabled:
             self.monitor.write_events([(f"train/{k}", v, step) for k, v in values.items()])

@@ -122,9 +122,9 @@ def environment() -> dict[str, Any]:
     import deepspeed
     import torch
 
-    from di4c.engine import ranks
+    from di4c.engine import process_group
 
-    device = torch.cuda.get_device_name() if ranks.on_gpu() else f"cpu ({platform.machine()})"
+    device = torch.cuda.get_device_name() if process_group.on_gpu() else f"cpu ({platform.machine()})"
     versions = {"di4c": di4c.__version__, "torch": torch.__version__, "deepspeed": deepspeed.__version__}
     return {"versions": versions | {"python": platform.python_version()}, "commit": code_commit(), "device": device}
 

@@ -21,12 +21,12 @@ from di4c.evaluation.frontier_plot import frontier_figure
 from di4c.evaluation.loaded import LoadedModel, inner_runs, load
 from di4c.evaluation.models import MixtureSize
 from di4c.evaluation.plots import metrics_figure, training_figure
-from di4c.evaluation.ranks import Ranks
 from di4c.evaluation.report import Report
 from di4c.evaluation.sweep import Entrant, Measurement, Sweep, grid_examples
 from di4c.evaluation.table import REFERENCE, Row, rows_of, spread, write_csv, write_json
 from di4c.fingerprint import fingerprint, lent_teachers
 from di4c.paths import is_plain_name
+from di4c.ranks import Ranks
 from di4c.yaml_text import dump
 
 Progress = Callable[[int, int, str], None]

@@ -15,7 +15,7 @@ from di4c.errors import SpecError
 from di4c.evaluation.cells import Cell, CellStore, writing
 from di4c.evaluation.generation import generate_batches, mean_calls, training_labels
 from di4c.evaluation.models import MixtureSize, Model
-from di4c.evaluation.ranks import Ranks
+from di4c.ranks import Ranks
 
 GRID_SAMPLES = 100
 

@@ -7,13 +7,13 @@ RUN/spec.yaml, run.json, export   of the whole: the export of the run that the p
 
 import torch
 
+from di4c import ranks
 from di4c.config.check import check
 from di4c.config.pipeline import build_pipeline, planned_specs
 from di4c.config.registry import Registry
 from di4c.config.resuming import refuse_edited
 from di4c.config.spec import Spec
 from di4c.contracts import Pipeline
-from di4c.engine import ranks
 from di4c.engine.export import copy_export
 from di4c.engine.loop import Result
 from di4c.engine.run_folder import RunFolder

@@ -9,23 +9,23 @@ from typing import Any, TypeVar
 
 import torch
 
+from di4c import ranks
 from di4c.config.build import build_data, build_process, build_teacher
 from di4c.config.pipeline import run_spec, shared_values
 from di4c.config.registry import Registry
 from di4c.config.resuming import is_trained, refuse_edited, refuse_orphans
 from di4c.config.spec import Spec
 from di4c.contracts import Measured, Runs
-from di4c.engine import ranks
 from di4c.engine.exported import exported_step
 from di4c.engine.files import replace_file
 from di4c.engine.run_folder import trained_seconds
 from di4c.errors import SpecError
 from di4c.evaluation.comparison import entrant, sweep_of
 from di4c.evaluation.loaded import LoadedModel, load
-from di4c.evaluation.ranks import Ranks
 from di4c.evaluation.sweep import Measurement
 from di4c.evaluation.table import REFERENCE, rows_of
 from di4c.pipeline.training import train_spec
+from di4c.ranks import Ranks
 
 T = TypeVar("T")
 

@@ -1,12 +1,11 @@
 """A spec trained: its parts built, given to the engine."""
 
 from typing import Any
-
+from di4c import ranks
 from di4c.config.build import build, portable
 from di4c.config.registry import Registry
 from di4c.config.resuming import refuse_edited
 from di4c.config.spec import Spec
-from di4c.engine import ranks
 from di4c.engine.checkpoint import candidates
 from di4c.engine.loop import Result, Run, train
 

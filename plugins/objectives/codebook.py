@@ -5,6 +5,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from di4c.contracts import Draws
+from di4c.ranks import combined, rank, world_size
 
 GOLDEN_RATIO = (5**0.5 - 1) / 2
 
@@ -30,7 +31,7 @@ class CodebookAverage(nn.Module):
         """The code vectors [K, e] after taking in latents [B, e, h, w] with their codes [B, h, w]."""
         z = rearrange(latents, "b e h w -> (b h w) e").to(self.total)
         assigned = one_hot(codes.flatten(), len(self.count)).to(self.total)
-        count, total, seeds = _over_ranks(assigned.sum(0), assigned.T @ z, self._candidates(z, draws))
+        count, total, seeds = combined(assigned.sum(0), assigned.T @ z, self._candidates(z, draws))
         self.count.lerp_(count, 1 - self.decay)
         self.total.lerp_(total, 1 - self.decay)
         dead = self.count < self.restart_below * self.count.mean()
@@ -46,10 +47,9 @@ class CodebookAverage(nn.Module):
         Code k takes row ⌊n·frac(u + k·φ)⌋ of all ranks' rows: spread evenly over the batch, and the same wherever it
         is computed.
         """
-        ranks, rank = _world()
         k = torch.arange(len(self.count), device=z.device)
         place = (draws.child("restart").scalar() + k.double() * GOLDEN_RATIO) % 1.0
-        row = (place * (len(z) * ranks)).long() - rank * len(z)
+        row = (place * (len(z) * world_size())).long() - rank() * len(z)
         own = (row >= 0) & (row < len(z))
         return torch.where(own[:, None], z[row.clamp(0, len(z) - 1)], 0.0)
 
@@ -57,18 +57,3 @@ class CodebookAverage(nn.Module):
 def one_hot(codes: Tensor, num_codes: int) -> Tensor:
     """[n, K] float32 indicators of codes [n]."""
     return nn.functional.one_hot(codes, num_codes).float()
-
-
-def _world() -> tuple[int, int]:
-    """(number of ranks, this rank)."""
-    distributed = torch.distributed
-    return (distributed.get_world_size(), distributed.get_rank()) if distributed.is_initialized() else (1, 0)
-
-
-def _over_ranks(*parts: Tensor) -> tuple[Tensor, ...]:
-    """The parts summed over all ranks, in one exchange."""
-    if _world()[0] == 1:
-        return parts
-    joined = torch.cat([part.flatten() for part in parts])
-    torch.distributed.all_reduce(joined)
-    return tuple(p.view_as(part) for p, part in zip(joined.split([q.numel() for q in parts]), parts, strict=True))

@@ -74,14 +74,15 @@ def train_specs(jobs: list[dict], ranks: int = 1, timeout: float = 600) -> None:
 
 def work(perform: Callable[[dict], dict]) -> None:
     """What a module of that kind does when it is run: performs the jobs on every rank; rank 0 writes the results."""
-    from di4c.engine import ranks
+    from di4c import ranks
+    from di4c.engine import process_group
 
     jobs, out = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
-    ranks.start()
+    process_group.start()
     results = [perform(job) for job in jobs]
     if ranks.rank() == 0:
         out.write_text(json.dumps(results))
-    ranks.finish()
+    process_group.finish()
 
 
 def free_port() -> int:

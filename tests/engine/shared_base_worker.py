@@ -10,12 +10,12 @@ from pathlib import Path
 from di4c.config.build import build, portable
 from di4c.config.registry import Registry
 from di4c.config.spec import Spec
-from di4c.engine import ranks
+from di4c.engine import process_group
 from di4c.engine.loop import Run, train
 
 
 def main() -> None:
-    ranks.start()
+    process_group.start()
     for job in json.loads(Path(sys.argv[1]).read_text()):
         spec = Spec.from_dict(job["spec"])
         parts = build(spec, Registry.default())
@@ -31,7 +31,7 @@ def main() -> None:
             deepspeed=spec.deepspeed,
             resume=job["resume"],
         )
-    ranks.finish()
+    process_group.finish()
 
 
 if __name__ == "__main__":

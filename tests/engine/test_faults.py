@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from di4c.engine import checkpoint, ranks
+from di4c.engine import checkpoint, process_group
 from di4c.engine.run_folder import RunFolder
 from di4c.errors import TrainingError
 from tests.engine.launching import exported, launch, losses, relative, start
@@ -205,7 +205,7 @@ def test_sigterm_to_one_rank_writes_a_checkpoint_and_ends_both(folder, undisturb
     processes[1].send_signal(signal.SIGTERM)
     text, _ = processes[0].communicate(timeout=120)
     processes[1].communicate(timeout=120)
-    assert [p.returncode for p in processes] == [ranks.STOPPED_BY_SIGNAL] * 2
+    assert [p.returncode for p in processes] == [process_group.STOPPED_BY_SIGNAL] * 2
     assert "stopped by SIGTERM after step" in text
     assert len(checkpoint.candidates(folder / "terminated" / "checkpoints")) == 1
     results, _ = launch([job | {"resume": True}])

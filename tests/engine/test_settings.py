@@ -4,7 +4,7 @@ import json
 
 import torch
 
-from di4c.engine import ranks
+from di4c import ranks
 from di4c.engine.run_folder import RunFolder
 from di4c.kernels.backend import CPU_BYTES
 from tests.losses.test_objective import make

@@ -12,7 +12,8 @@ import sys
 import threading
 from pathlib import Path
 
-from di4c.engine import ranks
+from di4c import ranks
+from di4c.engine import process_group
 from di4c.engine.loop import Run, train
 from di4c.errors import Di4CError
 from tests.engine.toy import ToyData, ToyObjective, options_of
@@ -53,16 +54,16 @@ def prepare(job: dict) -> None:
 
 def main() -> None:
     jobs, out = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
-    ranks.start()
+    process_group.start()
     results = []
     for job in jobs:
         ranks.on_rank_zero(lambda job=job: prepare(job))
         results.append(perform(job))
         if ranks.rank() == 0:
             out.write_text(json.dumps(results))
-    ranks.finish()
+    process_group.finish()
     if results and not results[-1].get("finished", True):
-        sys.exit(ranks.STOPPED_BY_SIGNAL)
+        sys.exit(process_group.STOPPED_BY_SIGNAL)
 
 
 if __name__ == "__main__":

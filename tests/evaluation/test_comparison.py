@@ -11,6 +11,7 @@ from di4c.evaluation.comparison import compare, entrants, load_also, settings_of
 from di4c.evaluation.loaded import load
 from di4c.evaluation.ranks import Ranks
 from tests.forked import run
+from di4c.ranks import Ranks
 
 TOOLS = Path(__file__).parents[2] / "tools"
 

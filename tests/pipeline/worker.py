@@ -11,7 +11,7 @@ import signal
 from unittest import mock
 
 from di4c.config.spec import Spec
-from di4c.engine import ranks
+from di4c.engine import process_group
 from di4c.engine.loop import Trainer
 from di4c.errors import Di4CError
 from di4c.pipeline import run, runs
@@ -58,7 +58,7 @@ def perform(job: dict) -> dict:
         mock.patch.object(Trainer, "_update", signalled(Trainer._update, die)),
     ):
         try:
-            result = run.run(Spec.from_dict(job["spec"]), device=ranks.start(), resume=job.get("resume", False))
+            result = run.run(Spec.from_dict(job["spec"]), device=process_group.start(), resume=job.get("resume", False))
             return {"step": result.step, "finished": result.finished}
         except Killed:
             return {"killed": True}

@@ -11,10 +11,11 @@ from pathlib import Path
 
 from torch import nn
 
+from di4c import ranks
 from di4c.config.build import build
 from di4c.config.registry import Registry
 from di4c.config.spec import Spec
-from di4c.engine import ranks
+from di4c.engine import process_group
 from di4c.engine.loop import Run, train
 from di4c.engine.options import OptimizerOptions, ScheduleOptions, TrainOptions
 from di4c.errors import Di4CError
@@ -84,7 +85,7 @@ def share_held(network: nn.Module) -> float:
 
 def main() -> None:
     jobs, out = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
-    ranks.start()
+    process_group.start()
     results = []
     for job in jobs:
         for path in job.get("remove", []):
@@ -92,7 +93,7 @@ def main() -> None:
         results.append(perform(job))
         if ranks.rank() == 0:
             out.write_text(json.dumps(results))
-    ranks.finish()
+    process_group.finish()
 
 
 if __name__ == "__main__":

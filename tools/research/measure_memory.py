@@ -50,12 +50,12 @@ def _train_here(job: Mapping) -> None:
     from di4c.config import build as building
     from di4c.config.registry import Registry
     from di4c.config.spec import Spec
-    from di4c.engine import ranks
+    from di4c.engine import process_group
     from di4c.engine.loop import Run, Trainer
     from di4c.torchvision_compat import declare_missing_operators
 
     declare_missing_operators()
-    ranks.start()
+    process_group.start()
     spec = Spec.from_dict(job["spec"])
     registry = Registry.default(spec.plugins)
     for name in ("transformers", "peft", "deepspeed.runtime.zero.stage3"):
@@ -72,7 +72,7 @@ def _train_here(job: Mapping) -> None:
             for _ in range(spec.train.steps):
                 trainer._update(batches)
     peak = _status("VmHWM")
-    ranks.finish()
+    process_group.finish()
     print(json.dumps({"idle_bytes": idle, "peak_bytes": peak, "above_idle_bytes": peak - idle}), flush=True)
 
 

@@ -97,7 +97,8 @@ def test_two_ranks_offer_the_candidates_that_one_would(monkeypatch):
     whole = average._candidates(z, Draws(3, count=4))
     parts = []
     for rank in range(2):
-        monkeypatch.setattr(codebook, "_world", lambda rank=rank: (2, rank))
+        monkeypatch.setattr(codebook, "world_size", lambda: 2)
+        monkeypatch.setattr(codebook, "rank", lambda rank=rank: rank)
         parts.append(average._candidates(z[rank * 10 : rank * 10 + 10], Draws(3, first=2 * rank, count=2)))
     assert torch.equal(parts[0] + parts[1], whole)
 

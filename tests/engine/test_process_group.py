@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from di4c.engine import ranks
+from di4c.engine import process_group
 from di4c.errors import LaunchError, TrainingError
 from tests.engine.launching import TOP
 
@@ -40,14 +40,14 @@ def test_trouble_28_a_port_in_use_is_told_by_its_variable(environment):
         holder.listen()
         port = holder.getsockname()[1]
         environment.update(ALONE | {"MASTER_PORT": str(port)})
-        with pytest.raises(LaunchError, match=f"MASTER_PORT={port} is in use") as raised, ranks.meeting():
+        with pytest.raises(LaunchError, match=f"MASTER_PORT={port} is in use") as raised, process_group.meeting():
             dist.TCPStore("127.0.0.1", port, 1, is_master=True, use_libuv=True)
     assert "\n" not in str(raised.value)
 
 
 def test_trouble_28_what_a_rank_waits_for_is_told_by_every_rank(environment, capsys):
     environment.update({"RANK": "1", "WORLD_SIZE": "2"})
-    with ranks.told_when_slow("waiting", first=0.001, every=60.0, by_all=True):
+    with process_group.told_when_slow("waiting", first=0.001, every=60.0, by_all=True):
         for _ in range(2000):
             torch.zeros(1000).sum()
             if capsys.readouterr().out.startswith("waiting: "):
@@ -78,28 +78,31 @@ def test_trouble_28_a_leftover_variable_ends_a_command_with_one_message(environm
 
 def test_a_rank_takes_the_gpu_of_its_number(environment, monkeypatch):
     environment["LOCAL_RANK"] = "1"
-    assert ranks.local_device() == torch.device("cpu")
+    assert process_group.local_device() == torch.device("cpu")
     current = gpus(monkeypatch, 2)
-    assert ranks.local_device() == torch.device("cuda", 1) and current == [1]
+    assert process_group.local_device() == torch.device("cuda", 1) and current == [1]
     environment["LOCAL_RANK"] = "2"
     with pytest.raises(LaunchError, match="LOCAL_RANK=2, but this process sees 2 GPUs"):
-        ranks.local_device()
+        process_group.local_device()
     environment["DS_ACCELERATOR"] = "cpu"
-    assert ranks.local_device() == torch.device("cpu")
+    assert process_group.local_device() == torch.device("cpu")
 
 
 def test_a_rank_that_sees_its_own_gpu_alone_takes_it_and_deepspeed_too(environment, monkeypatch):
     current = gpus(monkeypatch, 1)
     environment["LOCAL_RANK"] = "3"
-    assert ranks.local_device() == torch.device("cuda", 0)
+    assert process_group.local_device() == torch.device("cuda", 0)
     assert current == [0] and environment["LOCAL_RANK"] == "0"
 
 
 def test_a_gpu_that_nccl_finds_twice_is_one_message(environment):
     environment.update(ALONE | {"MASTER_PORT": "1"})
-    with pytest.raises(LaunchError, match="another rank has the same GPU; start one rank a GPU"), ranks.meeting():
+    with (
+        pytest.raises(LaunchError, match="another rank has the same GPU; start one rank a GPU"),
+        process_group.meeting(),
+    ):
         raise dist.DistBackendError("NCCL error\nDuplicate GPU detected : rank 1 and rank 0 both on CUDA device 7000")
-    with pytest.raises(dist.DistBackendError), ranks.meeting():
+    with pytest.raises(dist.DistBackendError), process_group.meeting():
         raise dist.DistBackendError("another")
 
 
@@ -111,10 +114,10 @@ def test_ranks_that_share_a_gpu_are_refused(environment, monkeypatch, uuids, sha
     monkeypatch.setattr(dist.distributed_c10d, "_get_default_store", lambda: store)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="a"))
     if shared is None:
-        ranks._refuse_shared_gpus(torch.device("cuda", 0))
+        process_group._refuse_shared_gpus(torch.device("cuda", 0))
         return
     with pytest.raises(TrainingError) as raised:
-        ranks._refuse_shared_gpus(torch.device("cuda", 0))
+        process_group._refuse_shared_gpus(torch.device("cuda", 0))
     assert shared in str(raised.value)
 
 
@@ -123,7 +126,7 @@ def test_trouble_27_nothing_is_compiled_to_start(environment, tmp_path):
     for name in ("ninja", "c++", "g++", "gcc", "cc", "nvcc"):
         (tmp_path / name).write_text(f"#!/bin/sh\necho {name} >> {tmp_path}/asked\nexit 1\n")
         (tmp_path / name).chmod(0o755)
-    code = "from di4c.engine import ranks; print(ranks.start(), ranks.world_size()); ranks.finish()"
+    code = "from di4c import ranks; from di4c.engine import process_group as g; print(g.start(), ranks.world_size()); g.finish()"
     built = {
         "TORCH_EXTENSIONS_DIR": str(tmp_path / "extensions"),
         "PATH": f"{tmp_path}:{environment['PATH']}",

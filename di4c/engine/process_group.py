@@ -1,37 +1,27 @@
-"""What the ranks do together: start, agree on failures, stop."""
+"""How the processes of a launch meet, part, and stop together."""
 
 import logging
 import os
-import pickle
 import signal
 import socket
 import threading
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from di4c.engine.launchers import rank_environment
-from di4c.errors import Di4CError, LaunchError, TrainingError
+from di4c.errors import LaunchError, TrainingError
+from di4c.ranks import Ranks, rank, world_size
 
-T = TypeVar("T")
 STOPPED_BY_SIGNAL = 75
 """Exit code of a run that wrote a checkpoint and stopped because it received SIGTERM (EX_TEMPFAIL: run it again)."""
-
-
-def rank() -> int:
-    """This process's rank; 0 without a process group, or the launcher's number before there is one."""
-    return dist.get_rank() if dist.is_initialized() else int(os.environ.get("RANK", 0))
-
-
-def world_size() -> int:
-    """Number of processes."""
-    return dist.get_world_size() if dist.is_initialized() else int(os.environ.get("WORLD_SIZE", 1))
 
 
 def start() -> torch.device:
@@ -123,35 +113,6 @@ def finish() -> None:
         dist.destroy_process_group()
 
 
-def least(values: dict[str, int], device: torch.device) -> dict[str, int]:
-    """The least of all ranks' values, by name. Collective; the ranks name the same."""
-    if not values or world_size() == 1:
-        return values
-    found = torch.tensor([values[name] for name in sorted(values)], device=device)
-    dist.all_reduce(found, op=dist.ReduceOp.MIN)
-    return dict(zip(sorted(values), found.tolist(), strict=True))
-
-
-def on_rank_zero(action: Callable[[], T]) -> T:
-    """`action()` of rank 0, its result given to all ranks; a Di4CError or OSError there is raised on all."""
-    result: Any = None
-    if rank() == 0:
-        try:
-            result = (True, action())
-        except Di4CError as error:
-            result = (False, error)
-        except OSError as error:
-            result = (False, TrainingError(describe_os_error(error)))
-    if world_size() > 1:
-        box = [pickle.dumps(result) if rank() == 0 else None]
-        dist.broadcast_object_list(box, src=0)
-        result = pickle.loads(box[0])
-    good, value = result
-    if good:
-        return value
-    raise value
-
-
 @contextmanager
 def told_when_slow(what: str, first: float = 4.0, every: float = 15.0, by_all: bool = False) -> Iterator[None]:
     """Prints `what` if the body takes longer than `first` seconds, and again every `every`. By rank 0, or by all."""
@@ -171,10 +132,34 @@ def told_when_slow(what: str, first: float = 4.0, every: float = 15.0, by_all: b
         done.set()
 
 
-def describe_os_error(error: OSError) -> str:
-    """One sentence about a failed write."""
-    where = f" at {error.filename}" if error.filename else ""
-    return f"cannot write{where}: {error.strerror or error}; free some space or choose another folder, then --resume"
+@contextmanager
+def launched_ranks(
+    device: torch.device | str | None = None, timeout: timedelta = timedelta(hours=2)
+) -> Iterator[Ranks]:
+    """The ranks that a launcher (deepspeed, torchrun, srun) started; one rank without a launcher.
+
+    device: None for this process's GPU, if there is one.
+
+    The ranks wait for one another as long as the slowest cell takes, hence the long timeout. Raises LaunchError for an environment
+    that cannot be right.
+    """
+    place = rank_environment(os.environ)
+    if int((os.environ | place)["WORLD_SIZE"]) > 1:
+        os.environ |= place
+    chosen = str(device or local_device())
+    if chosen.startswith("cuda"):
+        torch.cuda.set_device(chosen)
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        yield Ranks(device=chosen)
+        return
+    started_here = not dist.is_initialized()
+    if started_here:
+        with meeting():
+            dist.init_process_group("nccl" if chosen.startswith("cuda") else "gloo", timeout=timeout)
+    yield Ranks(dist.get_rank(), dist.get_world_size(), chosen)
+    if started_here:  # not in a `finally`: after an error the others never reach the barrier
+        dist.barrier()
+        dist.destroy_process_group()
 
 
 class StopSignal:

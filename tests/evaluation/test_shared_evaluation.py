@@ -5,9 +5,10 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from di4c.engine.process_group import launched_ranks
 from di4c.evaluation.cells import CellStore
-from di4c.evaluation.ranks import Ranks, launched_ranks
 from di4c.evaluation.sweep import Sweep
+from di4c.ranks import Ranks
 from tests.evaluation.systems import Data, Mean, Steps, entrant
 
 
