@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-CONTRACTS = ("di4c.contracts", "di4c.errors", "di4c.draws", "di4c.paths", "di4c.ranks")
+CONTRACTS = ("di4c.contracts", "di4c.errors", "di4c.draws", "di4c.files", "di4c.paths", "di4c.ranks")
 """All that a plugin may import of di4c."""
 
 MADE_OF_TERMS = {

@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 from di4c.command_line import command as reported
 from di4c.command_line import number, path_argument
-from di4c.engine.files import read_json
 from di4c.errors import DataError
+from di4c.files import read_json
 
 TOOLS = Path(__file__).resolve().parent
 CONTROL = "one-component"

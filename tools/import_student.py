@@ -6,12 +6,10 @@ kept. The folder can be sampled from and evaluated as if it had been trained her
 
 import argparse
 import dataclasses
-import os
-import shutil
 from pathlib import Path
 
-from di4c.command_line import path_argument
-from di4c.engine.reporting import reporting
+from di4c.command_line import path_argument, reporting
+from di4c.files import replacing_folder
 
 
 def main() -> None:
@@ -42,15 +40,13 @@ def import_student(spec_file: Path, overrides: list[str], out: Path) -> Path:
     teacher = build_teacher(spec, registry, data, build_process(spec, registry, data))
     student = build_student(spec, registry, teacher, build_latent(spec, registry))
     _check_same(spec_file, teacher, student)
-    temporary = out.with_name(f".{out.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
     facts = {"step": 0, "weights": "published", "commit": None}
     exported = portable(spec, teacher).to_dict()
-    write_export(
-        temporary / "export", exported, facts, lambda folder: _write(folder, student), data=data, told=spec.to_dict()
-    )
-    save_spec(spec, temporary / "spec.yaml")
-    os.replace(temporary, out)
+    with replacing_folder(out) as run:
+        write_export(
+            run / "export", exported, facts, lambda folder: _write(folder, student), data=data, told=spec.to_dict()
+        )
+        save_spec(spec, run / "spec.yaml")
     return out
 
 

@@ -11,10 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from di4c.command_line import amount_argument, numbers, path_argument
-from di4c.engine.files import read_json
-from di4c.engine.reporting import reporting
+from di4c.command_line import amount_argument, numbers, path_argument, reporting
 from di4c.errors import DataError
+from di4c.files import read_json
 
 
 def main() -> None:

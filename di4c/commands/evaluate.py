@@ -9,9 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from di4c.command_line import number, numbers, path_argument, positive, positives
+from di4c.command_line import number, numbers, path_argument, positive, positives, reporting
 from di4c.engine.launchers import rank_environment
-from di4c.engine.reporting import reporting
 from di4c.errors import SpecError
 
 SECONDS_BETWEEN_LINES = 5

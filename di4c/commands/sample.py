@@ -2,8 +2,7 @@
 
 import argparse
 
-from di4c.command_line import number, path_argument, positive
-from di4c.engine.reporting import reporting
+from di4c.command_line import number, path_argument, positive, reporting
 
 
 def main(arguments: list[str] | None = None, prog: str | None = None) -> None:

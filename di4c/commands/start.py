@@ -4,11 +4,10 @@ import os
 import sys
 from collections.abc import Mapping
 
-from di4c.command_line import number
+from di4c.command_line import number, reporting
 from di4c.commands import train
 from di4c.config.spec import read_spec
 from di4c.engine.launchers import free_port
-from di4c.engine.reporting import reporting
 
 
 def main(arguments: list[str] | None = None, prog: str | None = None) -> None:

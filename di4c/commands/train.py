@@ -3,19 +3,19 @@
 import argparse
 import os
 
+from di4c import command_line
 from di4c.config.spec import Spec, read_spec
-from di4c.engine import reporting
 from di4c.engine.launchers import rank_environment
 
 
 def main(arguments: list[str] | None = None, prog: str | None = None) -> None:
     options = parser(prog).parse_args(arguments)
-    with reporting.reporting():
+    with command_line.reporting():
         os.environ |= rank_environment(os.environ)
         spec = read_spec(options.spec, options.set)
         code = _train(spec, resume=options.resume)
     if code:
-        reporting.leave(code)
+        command_line.leave(code)
 
 
 def _train(spec: Spec, *, resume: bool) -> int:

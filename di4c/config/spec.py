@@ -5,7 +5,6 @@ folder.
 """
 
 import dataclasses
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from di4c.config.shipped import spec_path
 from di4c.engine.deepspeed_config import check_section
 from di4c.engine.options import TrainOptions
 from di4c.errors import RegistryError, SpecError, located
+from di4c.files import replace_file
 from di4c.old_keys import renamed
 from di4c.paths import real_path, user_path
 from di4c.yaml_text import dump, escaped, plain, read_yaml, resolved
@@ -147,14 +147,7 @@ def changed(spec: Spec, overrides: Iterable[str]) -> Spec:
 
 def save_spec(spec: Spec, path: str | Path) -> None:
     """Writes the resolved spec, atomically; `read_spec` gives it back."""
-    path = Path(path)
-    text = dump(spec.to_dict())
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_text(text, encoding="utf-8")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    replace_file(Path(path), dump(spec.to_dict()))
 
 
 def entries(spec: Spec) -> list[tuple[str, str, Entry]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from di4c.engine.files import write_bytes
+from di4c.files import write_bytes
 
 CARD = "README.md"
 NO_METRICS = {"step", "lr", "grad_norm", "examples_per_second"}

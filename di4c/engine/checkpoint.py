@@ -27,9 +27,9 @@ from di4c import ranks
 from di4c.contracts.weight_files import read_mapping
 from di4c.engine.archive import Entry, write_safetensors
 from di4c.engine.ema import MovingAverage
-from di4c.engine.files import replace_file, sha256_of, sync_folder, write_bytes
 from di4c.engine.shards import Shards
 from di4c.errors import CheckpointError, TrainingError, describe_os_error
+from di4c.files import replace_file, replace_folder, sha256_of, sync_folder, write_bytes
 
 FORMAT = 1
 _MANIFEST = "manifest.json"
@@ -240,9 +240,7 @@ def _complete(temporary: Path, final: Path, state: dict, digests: dict, failures
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise TrainingError(f"{final.name} was not saved: {describe_os_error(error)}") from error
-    if final.exists():
-        os.replace(final, final.with_name(f".{final.name}.old"))
-    os.replace(temporary, final)
+    replace_folder(final, temporary)
     sync_folder(final.parent)
     replace_file(final.parent / "latest", final.name + "\n")
     _prune(final, keep)

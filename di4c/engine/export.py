@@ -16,7 +16,7 @@ from di4c.engine.archive import write_safetensors
 from di4c.engine.card import write_card
 from di4c.engine.carried import write_carried
 from di4c.engine.checkpoint import Checkpoint
-from di4c.engine.files import replace_folder, sync_folder, write_bytes
+from di4c.files import replacing_folder, sync_folder, write_bytes
 
 PREFIX = "model."
 """Of an objective only this submodule is exported, without what is trained beside the model inside it."""
@@ -58,25 +58,20 @@ def write_export(
     metrics: Mapping[str, float] | None = None,
 ) -> None:
     """Writes an export whose weights `write_model` puts into a folder, in one move; see `export`. facts: step, weights, commit."""
-    temporary = out.with_name(f".{out.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
     config = {"format": "di4c-export", "version": 1, "task": spec.get("task"), "spec": spec, **facts}
-    if data is not None:
-        config["data"] = write_carried(data, temporary)
-    write_model(temporary)
-    write_bytes(temporary / "config.json", (json.dumps(config, indent=1) + "\n").encode())
-    write_card(temporary, config if told is None else {**config, "spec": told}, metrics or {})
-    sync_folder(temporary)
-    replace_folder(out, temporary)
+    with replacing_folder(out) as folder:
+        if data is not None:
+            config["data"] = write_carried(data, folder)
+        write_model(folder)
+        write_bytes(folder / "config.json", (json.dumps(config, indent=1) + "\n").encode())
+        write_card(folder, config if told is None else {**config, "spec": told}, metrics or {})
+        sync_folder(folder)
 
 
 def copy_export(source: Path, out: Path) -> None:
     """The export in another folder; its large files are shared where the file system can."""
-    temporary = out.with_name(f".{out.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    shutil.copytree(source, temporary, copy_function=_linked)
-    replace_folder(out, temporary)
+    with replacing_folder(out) as folder:
+        shutil.copytree(source, folder, copy_function=_linked, dirs_exist_ok=True)
 
 
 def _linked(source: str, target: str) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from di4c import ranks
-from di4c.engine.files import replace_file
+from di4c.files import replace_file
 
 
 class RunningMeans:

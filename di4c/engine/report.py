@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from di4c import ranks
-from di4c.engine.files import replace_file
 from di4c.engine.metrics import MetricsFile
 from di4c.engine.progress import Progress
 from di4c.errors import TrainingError, describe_os_error
+from di4c.files import replace_file
 
 
 class Reporter:

@@ -15,9 +15,9 @@ from typing import Any
 
 import di4c
 from di4c.contracts.weight_files import read_mapping
-from di4c.engine.files import replace_file
 from di4c.engine.locks import LOCK, OWNER, FolderLock
 from di4c.errors import CheckpointError, SpecError, TrainingError
+from di4c.files import replace_file
 from di4c.old_keys import renamed
 from di4c.yaml_text import dump, plain, read_yaml, resolved
 

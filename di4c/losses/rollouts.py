@@ -1,6 +1,5 @@
 """Data-free distillation: the reference law r_t is the teacher's own samples, noised, instead of the data."""
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from torch import Tensor
 from di4c.contracts import Batch, Draws, Sampler, Teacher, placed
 from di4c.errors import DataError, SpecError
 from di4c.fingerprint import fingerprint
+from di4c.files import replacing
 
 
 @dataclass(frozen=True)
@@ -116,12 +116,9 @@ def _read(path: Path, made_by: str) -> Pool:
 
 
 def _write(path: Path, pool: Pool, made_by: str) -> None:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save({"x_0": pool.x_0, "cond": pool.cond, "made_by": made_by}, unfinished)
-        os.replace(unfinished, path)
+        with replacing(path) as unfinished:
+            torch.save({"x_0": pool.x_0, "cond": pool.cond, "made_by": made_by}, unfinished)
     except (OSError, RuntimeError) as error:  # torch's own error, where its file cannot be opened or written
         raise DataError(f"{path}: the rollouts cannot be kept there ({error}); name another cache, or none") from error
-    finally:
-        unfinished.unlink(missing_ok=True)

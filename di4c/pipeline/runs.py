@@ -17,7 +17,6 @@ from di4c.config.resuming import is_trained, refuse_edited, refuse_orphans
 from di4c.config.spec import Spec
 from di4c.contracts import Measured, Runs
 from di4c.engine.exported import exported_step
-from di4c.engine.files import replace_file
 from di4c.engine.run_folder import trained_seconds
 from di4c.errors import SpecError
 from di4c.evaluation.comparison import entrant, sweep_of
@@ -25,6 +24,7 @@ from di4c.evaluation.loaded import LoadedModel, load
 from di4c.evaluation.sweep import Measurement
 from di4c.evaluation.table import REFERENCE, rows_of
 from di4c.pipeline.training import train_spec
+from di4c.files import replace_file
 from di4c.ranks import Ranks
 
 T = TypeVar("T")

@@ -4,17 +4,17 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-
-from di4c.errors import DataError
 from di4c_plugins.datasets.reading import check_plain, open_plain, reading, reason
 from di4c_plugins.datasets.text_documents import Piece
 from di4c_plugins.datasets.text_encoding import Encoding, UnreadableText
+
+from di4c.errors import DataError
+from di4c.files import replace_file, replacing_folder
 
 PIECES_AT_A_TIME = 64
 CHARACTERS_AT_A_TIME = 2**22
@@ -72,9 +72,7 @@ def cached_text(file: Path, make: Callable[[], str]) -> str:
     """The text that a JSON file of the cache holds, made and written first if it is not there."""
     with _written_once(file, file) as absent:
         if absent:
-            unfinished = file.with_suffix(".unfinished")
-            unfinished.write_text(json.dumps(make()))
-            os.replace(unfinished, file)
+            replace_file(file, json.dumps(make()))
     with reading(file, "a cached alphabet", "remove it, it will be written again"), open_plain(file) as opened:
         text = json.loads(opened.read())
         if not isinstance(text, str) or not text:
@@ -99,10 +97,7 @@ def _written_once(path: Path, sign: Path) -> Iterator[bool]:
 
 
 def _write(folder: Path, arrays: Iterable[np.ndarray], num_states: int, about: dict) -> None:
-    unfinished = folder.with_suffix(".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir()
-    try:
+    with replacing_folder(folder) as unfinished:
         dtype = "uint8" if num_states <= 2**8 else "uint16" if num_states <= 2**16 else "uint32"
         length, digest = 0, hashlib.sha256()
         with open(unfinished / "tokens.bin", "wb") as file:
@@ -113,9 +108,6 @@ def _write(folder: Path, arrays: Iterable[np.ndarray], num_states: int, about: d
                 length += len(array)
         kept = {**about, "dtype": dtype, "length": length, "digest": digest.hexdigest()[:DIGEST]}
         (unfinished / "about.json").write_text(json.dumps(kept))
-        os.replace(unfinished, folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def encoded(pieces: Iterable[Piece], encoding: Encoding, most: int | None, source: str) -> Iterator[np.ndarray]:

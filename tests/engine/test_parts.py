@@ -19,6 +19,7 @@ from di4c.engine.run_folder import RunFolder, changed_keys
 from di4c.engine.schedule import lr_factor
 from di4c.engine.stream import ExampleStream
 from di4c.errors import SpecError, TrainingError
+from di4c.files import sha256_of
 from tests.engine.toy import options_of
 
 ADAMW = {"lr": 1e-3, "betas": (0.9, 0.999), "weight_decay": 0.0}

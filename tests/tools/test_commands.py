@@ -5,11 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from di4c.engine import reporting
 from tests.config.specs import DISTILL, changed, written
 from tests.evaluation.conftest import PRETRAIN, write_run
-
+from di4c import command_line
 ROOT = Path(__file__).parents[2]
 
 
@@ -21,7 +20,7 @@ def run_tool(monkeypatch, capfd):
     def leave(code):
         sys.exit(code)
 
-    monkeypatch.setattr(reporting, "leave", leave)
+    monkeypatch.setattr(command_line, "leave", leave)
 
     def run(name, *arguments):
         module = importlib.import_module("di4c.__main__" if name == "di4c" else f"tools.{name}")

@@ -22,7 +22,7 @@ SHORT, LONG = 5, 45
 
 
 def main() -> None:
-    from di4c.engine.reporting import reporting
+    from di4c.command_line import reporting
 
     with reporting():
         compare(_arguments())

@@ -4,7 +4,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,34 @@ def write_bytes(path: Path, content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def replace_file(path: Path, content: str) -> None:
-    """Writes a text file so that a reader, or a crash, finds the old content or the new one whole."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    write_bytes(temporary, content.encode())
-    os.replace(temporary, path)
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write a file to, which takes its place at the end: a reader, or a crash, finds the old or the new one whole."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield unfinished
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def replace_file(path: Path, content: str | bytes) -> None:
+    """Writes and syncs a file as `replacing` does."""
+    with replacing(path) as unfinished:
+        write_bytes(unfinished, content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """An empty folder beside `path`, which takes its place at the end; what a killed process left of an earlier one is removed."""
+    made = path.with_name(f".{path.name}.tmp")
+    shutil.rmtree(made, ignore_errors=True)
+    made.mkdir(parents=True)
+    try:
+        yield made
+        replace_folder(path, made)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
 
 
 def read_json(path: Path, expected: Mapping[str, Any]) -> dict[str, Any]:
