@@ -4,15 +4,14 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from di4c.contracts import Backbone, ForwardProcess, Parameterisation, Raw, Teacher
-from di4c.errors import CheckpointError, SpecError
+from di4c.contracts import Backbone, ForwardProcess, Parameterisation, Raw
+from di4c.errors import CheckpointError
 from di4c_plugins.backbones.maskgit import MaskGITBackbone, with_tied_output_head
-from di4c_plugins.heads.sinusoidal_token import SinusoidalToken
-from di4c_plugins.teachers.averaged import PUBLISHED_LAW, AveragedStudent, Steps
-from di4c_plugins.teachers.containers import PARALLEL, below, not_found, read_file, strict_load, tensors_at, without
+from di4c_plugins.teachers.averaged import PUBLISHED_LAW, Steps
+from di4c_plugins.teachers.containers import PARALLEL, not_found, read_file, tensors_at, without
 from di4c_plugins.teachers.hub import locate_file
+from di4c_plugins.teachers.published import PROJECTION, Found, PublishedStudent, PublishedTeacher, required_path
 
-PROJECTION = "latent_projection."
 HEADS = 16
 """Attention heads of the published model: the one size that its tensors do not show."""
 
@@ -23,7 +22,7 @@ REASONS = {
 }
 
 
-class MaskGITTeacher(Teacher):
+class MaskGITTeacher(PublishedTeacher):
     """MaskGIT (Chang et al. 2022; the code bases of Besnier et al.) with the weights at `path`.
 
     path: a .pth file with `model_state_dict`, local or inside a hub repository as hub:owner/name/path/in/it; a plain
@@ -32,6 +31,7 @@ class MaskGITTeacher(Teacher):
     network disagree.
     """
 
+    backbone_name, backbone_class = "maskgit", MaskGITBackbone
     reasons: Mapping[str, str] = REASONS
 
     def __init__(
@@ -46,33 +46,20 @@ class MaskGITTeacher(Teacher):
         parameterisation: Parameterisation | None = None,
         weights: bool = True,
     ):
-        self.process, self.num_positions = process, num_positions
-        self.parameterisation = parameterisation or Raw()
-        self.sizes: dict | None = None
-        state, source = {}, path or ""
+        found = None
         if weights:
-            if path is None:
-                raise SpecError("teacher: `path` is missing: a .pth file, or hub:owner/name/path/in/it")
-            state = network_state(read_file(locate_file(path, revision)), source)
-        if backbone is None:
-            if not weights:
-                raise SpecError("teacher: without weights to read, the entry must name its backbone")
-            self.sizes = sizes_of(state, source)
-            backbone = MaskGITBackbone(num_positions, process.num_states, num_classes=num_classes, **self.sizes)
-        self.backbone = backbone
-        self._load(state, source, weights)
+            path = required_path(path, "a .pth file, or hub:owner/name/path/in/it")
+            found = Found(network_state(read_file(locate_file(path, revision)), path), {}, path)
+        self.set_up(process, num_positions, parameterisation or Raw(), backbone, found, num_classes=num_classes)
 
-    def portable_entry(self, entry: dict) -> dict:
-        """The entry with the network's sizes instead of its file: an export carries the weights itself."""
-        kept = {key: value for key, value in entry.items() if key not in ("path", "revision")}
-        return kept if self.sizes is None else {**kept, "backbone": {"name": "maskgit", **self.sizes}}
+    def sizes_of(self, found: Found) -> dict:
+        return sizes_of(found.state, found.source)
 
-    def _load(self, state: dict[str, Tensor], source: str, weights: bool) -> None:
-        if weights:
-            strict_load(self.backbone, with_tied_output_head(state), source, self.reasons)
+    def renamed(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return with_tied_output_head(state)
 
 
-class Di4CMaskGIT(MaskGITTeacher, AveragedStudent):
+class Di4CMaskGIT(PublishedStudent, MaskGITTeacher):
     """A Di4C student of MaskGIT as teacher, its marginals averaged over K = `atoms` values of λ."""
 
     reasons = {**REASONS, PROJECTION: "no λ projection: MaskGIT itself (teacher maskgit), not a Di4C student of it"}
@@ -102,16 +89,6 @@ class Di4CMaskGIT(MaskGITTeacher, AveragedStudent):
             parameterisation=parameterisation,
             weights=weights,
         )
-
-    def _load(self, state: dict[str, Tensor], source: str, weights: bool) -> None:
-        self.head = SinusoidalToken(1, self.backbone)
-        projection = below(state, PROJECTION)
-        if weights and not projection:
-            raise CheckpointError(f"{source}: {self.reasons[PROJECTION]}")
-        if weights:
-            strict_load(self.head.projection, projection, source, self.reasons)
-        network = {name: value for name, value in state.items() if not name.startswith(PROJECTION)}
-        super()._load(network, source, weights)
 
 
 def network_state(content: Mapping, source: str) -> dict[str, Tensor]:

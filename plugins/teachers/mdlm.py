@@ -4,24 +4,15 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from di4c.contracts import Backbone, ForwardProcess, Parameterisation, Teacher
-from di4c.errors import CheckpointError, SpecError
+from di4c.contracts import Backbone, ForwardProcess, Parameterisation
+from di4c.errors import CheckpointError
 from di4c_plugins.backbones.mdlm_dit import PUBLISHED_NAMES, MdlmDiT
 from di4c_plugins.parameterisations.subs import Subs
-from di4c_plugins.teachers.containers import (
-    PARALLEL,
-    below,
-    not_found,
-    read_file,
-    strict_load,
-    tensors_at,
-    with_shadows,
-    without,
-)
+from di4c_plugins.teachers.containers import PARALLEL, below, not_found, read_file, tensors_at, with_shadows, without
 from di4c_plugins.teachers.hub import locate
+from di4c_plugins.teachers.published import PROJECTION, Found, PublishedTeacher, required_path
 
 BUFFERS = ("rotary_emb.inv_freq",)
-PROJECTION = "latent_projection."
 HEAD_WIDTH = 64  # of every published model, in case the file has no configuration beside it
 REASONS = {
     PROJECTION: "a λ projection belongs to a Di4C student (teacher di4c-text), never to MDLM or SDTT",
@@ -29,7 +20,7 @@ REASONS = {
 }
 
 
-class Mdlm(Teacher):
+class Mdlm(PublishedTeacher):
     """MDLM (Sahoo et al. 2024) with the weights at `path`.
 
     path: a Lightning .ckpt, a file of the network's state dict, a folder with model.safetensors, or a hub name such as
@@ -40,6 +31,8 @@ class Mdlm(Teacher):
     Raises CheckpointError where file and network disagree.
     """
 
+    backbone_name, backbone_class = "mdlm-dit", MdlmDiT
+    file_keys = ("path", "revision", "ema")
     reasons: Mapping[str, str] = REASONS
     ema_by_default = True
 
@@ -55,34 +48,20 @@ class Mdlm(Teacher):
         parameterisation: Parameterisation | None = None,
         weights: bool = True,
     ):
-        self.process, self.num_positions = process, num_positions
-        self.parameterisation = parameterisation or Subs(process)
-        self.sizes: dict | None = None
-        state, source = {}, path or ""
+        found = None
         if weights:
-            if path is None:
-                raise SpecError(
-                    "teacher: `path` is missing: a checkpoint file, a folder, or a hub name such as owner/name"
-                )
+            path = required_path(path, "a checkpoint file, a folder, or a hub name such as owner/name")
             located = locate(path, revision)
             averaged = self.ema_by_default if ema is None else ema
-            state = network_state(read_file(located.weights), source, ema=averaged, required=bool(ema))
-        if backbone is None:
-            if not weights:
-                raise SpecError("teacher: without weights to read, the entry must name its backbone")
-            self.sizes = sizes_of(state, located.config, source)
-            backbone = MdlmDiT(num_positions, process.num_states, **self.sizes)
-        self.backbone = backbone
-        self._load(state, source, weights)
+            state = network_state(read_file(located.weights), path, ema=averaged, required=bool(ema))
+            found = Found(state, located.config, path)
+        self.set_up(process, num_positions, parameterisation or Subs(process), backbone, found)
 
-    def portable_entry(self, entry: dict) -> dict:
-        """The entry with the network's sizes instead of its file: an export carries the weights itself."""
-        kept = {key: value for key, value in entry.items() if key not in ("path", "revision", "ema")}
-        return kept if self.sizes is None else {**kept, "backbone": {"name": "mdlm-dit", **self.sizes}}
+    def sizes_of(self, found: Found) -> dict:
+        return sizes_of(*found)
 
-    def _load(self, state: dict[str, Tensor], source: str, weights: bool) -> None:
-        if weights:
-            strict_load(self.backbone, published_backbone(state), source, self.reasons)
+    def renamed(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return published_backbone(state)
 
 
 def network_state(content: Mapping, source: str, *, ema: bool, required: bool = False) -> dict[str, Tensor]:

@@ -2,14 +2,12 @@
 
 from typing import Literal
 
-from torch import Tensor
 
 from di4c.contracts import Backbone, ForwardProcess, Parameterisation
-from di4c.errors import CheckpointError, SpecError
-from di4c_plugins.heads.sinusoidal_token import SinusoidalToken
-from di4c_plugins.teachers.averaged import PUBLISHED_LAW, AveragedStudent, Steps
-from di4c_plugins.teachers.containers import below, strict_load
-from di4c_plugins.teachers.mdlm import PROJECTION, REASONS, Mdlm
+from di4c.errors import SpecError
+from di4c_plugins.teachers.averaged import PUBLISHED_LAW, Steps
+from di4c_plugins.teachers.mdlm import REASONS, Mdlm
+from di4c_plugins.teachers.published import PROJECTION, PublishedStudent
 
 HUB = "jdeschena/sdtt"
 ROUNDS = range(1, 8)
@@ -21,6 +19,8 @@ class Sdtt(Mdlm):
     From the hub by `round` (revision "baselines_{divergence}_step_{round}0000", or "scaling_400k_{size}_step_…" with
     `size`), or from `path`: a file, a folder, or a hub name with `revision`. Otherwise as MDLM's.
     """
+
+    file_keys = (*Mdlm.file_keys, "round", "divergence", "size")
 
     def __init__(
         self,
@@ -52,10 +52,6 @@ class Sdtt(Mdlm):
             weights=weights,
         )
 
-    def portable_entry(self, entry: dict) -> dict:
-        own = ("round", "divergence", "size")
-        return super().portable_entry({key: value for key, value in entry.items() if key not in own})
-
 
 def hub_revision(round: int, divergence: str, size: str | None) -> str:
     """The hub revision of a round; SpecError for a round that was not published."""
@@ -65,7 +61,7 @@ def hub_revision(round: int, divergence: str, size: str | None) -> str:
     return f"scaling_400k_{size}_step_{step}" if size else f"baselines_{divergence}_step_{step}"
 
 
-class Di4CText(Mdlm, AveragedStudent):
+class Di4CText(PublishedStudent, Mdlm):
     """A Di4C language student as teacher, its marginals averaged over K = `atoms` values of λ.
 
     Weights are the raw ones unless `ema` is true, as in the published evaluation.
@@ -102,12 +98,3 @@ class Di4CText(Mdlm, AveragedStudent):
             parameterisation=parameterisation,
             weights=weights,
         )
-
-    def _load(self, state: dict[str, Tensor], source: str, weights: bool) -> None:
-        self.head = SinusoidalToken(1, self.backbone)
-        projection = below(state, PROJECTION)
-        if weights and not projection:
-            raise CheckpointError(f"{source}: {self.reasons[PROJECTION]}")
-        if weights:
-            strict_load(self.head.projection, projection, source, self.reasons)
-        super()._load({key: value for key, value in state.items() if not key.startswith(PROJECTION)}, source, weights)

@@ -5,13 +5,14 @@ from typing import Literal
 
 from torch import Tensor
 
-from di4c.contracts import Backbone, ForwardProcess, Parameterisation, Raw, Teacher
+from di4c.contracts import Backbone, ForwardProcess, Parameterisation, Raw
 from di4c.contracts.weights import require_finite
-from di4c.errors import CheckpointError, SpecError
+from di4c.errors import CheckpointError
 from di4c_plugins.backbones.tauldr_unet import TauLDRUNet
 from di4c_plugins.heads.sinusoidal_embedding import SinusoidalEmbedding
 from di4c_plugins.teachers.averaged import PUBLISHED_LAW, AveragedStudent, Steps
-from di4c_plugins.teachers.containers import PARALLEL, below, read_file, strict_load, tensors_at, with_shadows, without
+from di4c_plugins.teachers.containers import PARALLEL, below, read_file, tensors_at, with_shadows, without
+from di4c_plugins.teachers.published import Found, PublishedTeacher, required_path
 
 CIFAR10 = {
     "shape": [3, 32, 32],
@@ -29,7 +30,7 @@ REASONS = {
 }
 
 
-class TauLDR(Teacher):
+class TauLDR(PublishedTeacher):
     """tauLDR (Campbell et al. 2022) with the weights of the .pt file at `path`.
 
     ema: run on the averaged weights, as in the published evaluation. student_from: the weights that a student starts
@@ -37,6 +38,7 @@ class TauLDR(Teacher):
     Raises CheckpointError where file and network disagree.
     """
 
+    file_keys = ("path", "ema", "student_from")
     reasons: Mapping[str, str] = REASONS
     lam_embed_dim = 0
 
@@ -52,19 +54,17 @@ class TauLDR(Teacher):
         parameterisation: Parameterisation | None = None,
         weights: bool = True,
     ):
-        self.process, self.num_positions = process, num_positions
-        self.parameterisation = parameterisation or Raw()
-        self.backbone = backbone or TauLDRUNet(
+        backbone = backbone or TauLDRUNet(
             num_positions, process.num_states, **CIFAR10, lam_embed_dim=self.lam_embed_dim, lam_scale=0.0
         )
         self._student_state: dict[str, Tensor] | None = None
-        if not weights:
-            return
-        if path is None:
-            raise SpecError("teacher: `path` is missing: a tauLDR checkpoint, a .pt file")
-        content = read_file(path)
-        strict_load(self.backbone, network_state(content, path, ema=ema), path, self.reasons)
-        if ema != (student_from == "ema"):
+        found, content = None, {}
+        if weights:
+            path = required_path(path, "a tauLDR checkpoint, a .pt file")
+            content = read_file(path)
+            found = Found(network_state(content, path, ema=ema), {}, path)
+        self.set_up(process, num_positions, parameterisation or Raw(), backbone, found)
+        if found is not None and ema != (student_from == "ema"):
             self._student_state = network_state(content, path, ema=not ema)
             require_finite(self._student_state, path)
 
@@ -74,10 +74,6 @@ class TauLDR(Teacher):
         if self._student_state is not None:
             student.load_state_dict(student.state_dict() | self._student_state)
         return student
-
-    def portable_entry(self, entry: dict) -> dict:
-        """The entry without its file: an export carries the weights itself."""
-        return {key: value for key, value in entry.items() if key not in ("path", "ema", "student_from")}
 
 
 class Di4CPixels(AveragedStudent, TauLDR):
