@@ -6,6 +6,7 @@ process → x_t → backbone → features ┐
 
 from di4c.contracts.backbone import (
     AffineOutputHead,
+    AffineRows,
     Backbone,
     Context,
     IdentityOutputHead,
@@ -36,7 +37,7 @@ from di4c.contracts.weights import strict_load
 from di4c.draws import Draws, categorical, cumulated, placed
 
 __all__ = [
-    "CHUNK_BYTES", "LOG_ZERO", "AffineOutputHead", "Backbone", "Batch", "Context", "DataSource", "Decoder", "Denoiser",
+    "CHUNK_BYTES", "LOG_ZERO", "AffineOutputHead", "AffineRows", "Backbone", "Batch", "Context", "DataSource", "Decoder", "Denoiser",
     "Draws", "ForwardProcess", "Generation", "IdentityOutputHead", "ImageTokenizer", "IntervalTimeSampler", "LambdaSampler",
     "LentTeacher", "LossEstimator", "Measured", "Metric", "Modulation", "Objective", "Parameterisation", "Pipeline",
     "Posterior", "Prediction", "ProbeBatch", "Proposal", "Proposed", "Raw", "Reduction", "Runs", "Sampler", "Split", "Statistics",

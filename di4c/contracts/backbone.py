@@ -135,11 +135,11 @@ Reduction = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, ...]]
 states (and D positions) count."""
 
 
-class AffineOutputHead(nn.Linear):
-    """logits = h·Wᵀ + b; called with a `reduction`, it returns reduction(h, W, b) instead.
+class AffineRows(nn.Module):
+    """logits = h·Wᵀ + b of `weight` and `bias`; called with a `reduction`, it returns reduction(h, W, b) instead.
 
     A loss can so go over all rows, with gradients written by hand, within one call: under ZeRO-3 that is one gathering of W.
-    Any other head that is affine may do the same, with parameters of its own; `reduction` is always given by keyword.
+    A subclass has the two, and other `logits` where b depends on positions or not all rows of W count.
     """
 
     affine = True
@@ -154,4 +154,12 @@ class AffineOutputHead(nn.Linear):
     ) -> Tensor | tuple[Tensor, ...]:
         if reduction is not None:
             return reduction(h, self.weight, self.bias)
+        return self.logits(h, positions)
+
+    def logits(self, h: Tensor, positions: Tensor | None) -> Tensor:
+        """Logits [P, M, S] of features [P, M, H] at positions [P]."""
         return nn.functional.linear(h, self.weight, self.bias)
+
+
+class AffineOutputHead(AffineRows, nn.Linear):
+    """AffineRows with parameters of its own."""

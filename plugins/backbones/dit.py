@@ -3,6 +3,7 @@
 import math
 
 import torch
+from di4c_plugins.backbones.rotary import Rotary, Turns
 from einops import rearrange, repeat
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -10,7 +11,6 @@ from torch.utils.checkpoint import checkpoint
 
 from di4c.contracts import AffineOutputHead, Context, Reduction, TwoPartBackbone
 from di4c.errors import SpecError
-from di4c_plugins.backbones.rotary import Rotary, Turns
 
 
 class DiT(TwoPartBackbone):
@@ -184,12 +184,5 @@ class LinearOutputHead(nn.Module):
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
-    def forward(
-        self,
-        h: Tensor,
-        positions: Tensor | None = None,
-        x_t: Tensor | None = None,
-        *,
-        reduction: Reduction | None = None,
-    ) -> Tensor | tuple[Tensor, ...]:
-        return self.linear(h, reduction=reduction)
+    def forward(self, h: Tensor, *rows: Tensor, reduction: Reduction | None = None) -> Tensor | tuple[Tensor, ...]:
+        return self.linear(h, *rows, reduction=reduction)

@@ -7,10 +7,11 @@ x_t ─ [before] x_t [after] ─ input embeddings ─┐
 from collections.abc import Callable, Sequence
 
 import torch
+from di4c_plugins.backbones.hf_attention import with_dropout_modules
 from einops import repeat
 from torch import Tensor, nn
 
-from di4c.contracts import AffineOutputHead, Backbone, Context, IdentityOutputHead, Reduction
+from di4c.contracts import AffineOutputHead, Backbone, Context, IdentityOutputHead
 from di4c.errors import SpecError
 from di4c_plugins.backbones.hf_attention import with_dropout_modules
 
@@ -133,16 +134,8 @@ class VocabularyOutputHead(AffineOutputHead):
         self.num_states = num_states
         self.weight, self.bias = layer.weight, layer.bias
 
-    def forward(
-        self,
-        h: Tensor,
-        positions: Tensor | None = None,
-        x_t: Tensor | None = None,
-        *,
-        reduction: Reduction | None = None,
-    ) -> Tensor | tuple[Tensor, ...]:
-        found = super().forward(h, positions, x_t, reduction=reduction)
-        return found if reduction is not None else found[..., : self.num_states]
+    def logits(self, h: Tensor, positions: Tensor | None) -> Tensor:
+        return super().logits(h, positions)[..., : self.num_states]
 
 
 class WholeLogits(IdentityOutputHead):

@@ -13,7 +13,7 @@ import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from di4c.contracts import Context, Reduction, TwoPartBackbone
+from di4c.contracts import AffineRows, Context, TwoPartBackbone
 from di4c.errors import SpecError
 
 _WIDE_EPS = 1e-12  # LayerNorm eps around the blocks; inside them it is torch's 1e-5
@@ -74,13 +74,11 @@ def _block(width: int, heads: int, mlp_width: int, dropout: float) -> nn.Module:
     )
 
 
-class TiedOutputHead(nn.Module):
+class TiedOutputHead(AffineRows):
     """Logits h·wᵀ + b_d from the embedding's weight w and a bias per position, cut to the process's S states.
 
     Holds the very Parameters of the backbone, so that a call of the output head alone gathers them.
     """
-
-    affine = True
 
     def __init__(self, weight: nn.Parameter, bias: nn.Parameter, *, num_states: int):
         super().__init__()
@@ -88,17 +86,7 @@ class TiedOutputHead(nn.Module):
         self.bias = bias
         self.num_states = num_states
 
-    def forward(
-        self,
-        h: Tensor,
-        positions: Tensor | None = None,
-        x_t: Tensor | None = None,
-        *,
-        reduction: Reduction | None = None,
-    ) -> Tensor | tuple[Tensor, ...]:
-        """Logits [P, M, S] of features [P, M, H] at positions [P]; x_t is not used."""
-        if reduction is not None:
-            return reduction(h, self.weight, self.bias)
+    def logits(self, h: Tensor, positions: Tensor) -> Tensor:
         states = slice(0, self.num_states)
         return nn.functional.linear(h, self.weight[states]) + self.bias[positions, states].unsqueeze(1)
 

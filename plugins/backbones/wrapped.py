@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from di4c.contracts import Backbone, Context, IdentityOutputHead, Reduction
+from di4c.contracts import AffineRows, Backbone, Context, IdentityOutputHead
 from di4c.errors import SpecError
 
 TIME_CONVENTIONS: dict[str, Callable[[Tensor], Tensor] | None] = {
@@ -54,7 +54,7 @@ class WrappedModule(Backbone):
         return torch.autocast(device, dtype=dtype) if dtype.itemsize == 2 else contextlib.nullcontext()
 
 
-class RowOutputHead(nn.Module):
+class RowOutputHead(AffineRows):
     """A user's output layer, called on rows."""
 
     def __init__(self, layer: nn.Module):
@@ -62,16 +62,15 @@ class RowOutputHead(nn.Module):
         self.layer = layer
         self.affine = type(layer) is nn.Linear
 
-    def forward(
-        self,
-        h: Tensor,
-        positions: Tensor | None = None,
-        x_t: Tensor | None = None,
-        *,
-        reduction: Reduction | None = None,
-    ) -> Tensor | tuple[Tensor, ...]:
-        if reduction is not None:
-            return reduction(h, self.layer.weight, self.layer.bias)
+    @property
+    def weight(self) -> Tensor:
+        return self.layer.weight
+
+    @property
+    def bias(self) -> Tensor | None:
+        return self.layer.bias
+
+    def logits(self, h: Tensor, positions: Tensor | None) -> Tensor:
         dtype = next((p.dtype for p in self.layer.parameters() if p.is_floating_point()), h.dtype)
         return self.layer(h.to(dtype))
 
