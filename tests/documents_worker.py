@@ -12,6 +12,7 @@ from di4c.config.spec import read_spec
 from di4c.engine import process_group
 from di4c.evaluation.comparison import compare, settings_of
 from di4c.evaluation.loaded import load
+from di4c.pipeline.run import run
 from di4c.ranks import Ranks
 
 

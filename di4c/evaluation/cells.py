@@ -4,12 +4,12 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from di4c.errors import Di4CError
-from di4c.evaluation.models import MixtureSize
+from di4c.evaluation.rows import MixtureSize
 from di4c.files import replace_file
 
 
@@ -35,6 +35,27 @@ class Cell:
         digest = hashlib.sha256(text.encode()).hexdigest()[:12]
         mixture = "" if self.mixture_size is None else f"-{self.mixture_size}"
         return f"{self.model.replace('.', '_')}{mixture}-{self.steps}steps-seed{self.seed}-{self.kind}-{digest}"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one cell gave; seconds: a sequence's share of each batch's sampling time; grid: a picture of its samples."""
+
+    model: str
+    mixture_size: MixtureSize
+    steps: int
+    seed: int
+    nfe: float
+    seconds: list[float]
+    metrics: dict[str, float]
+    higher_is_better: dict[str, bool | None] = field(default_factory=dict)
+    grid: Path | None = None
+
+
+def mean_calls(rows: float, samples: int) -> float:
+    """Rows a sample, as an int where it is whole; 0 without samples."""
+    mean = rows / max(samples, 1)
+    return int(mean) if mean == int(mean) else mean
 
 
 class CellStore:

@@ -3,8 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from di4c.evaluation.sweep import told_steps
-from di4c.evaluation.table import REFERENCE, Row, metric_names, number, plain
+from di4c.evaluation.rows import REFERENCE, Row, metric_names, number, plain, told_steps
 
 Directions = Mapping[str, bool | None]
 

@@ -10,6 +10,7 @@ from di4c.contracts import DataSource, Draws, ForwardProcess, Sampler, Tempering
 from di4c.contracts.lent import observed, sampling
 from di4c.errors import TrainingError
 from di4c.evaluation.arguments import known_tokens
+from di4c.evaluation.cells import mean_calls
 from di4c.evaluation.models import Model
 
 
@@ -28,12 +29,6 @@ class Samples:
     def nfe(self) -> float:
         """Calls of networks for a sequence, in the mean."""
         return mean_calls(self.rows, len(self.x_0))
-
-
-def mean_calls(rows: float, samples: int) -> float:
-    """Rows a sample, as an int where it is whole; 0 without samples."""
-    mean = rows / max(samples, 1)
-    return int(mean) if mean == int(mean) else mean
 
 
 @torch.inference_mode()

@@ -24,7 +24,8 @@ from di4c.errors import CheckpointError, DataError, SpecError, located
 from di4c.evaluation.arguments import device_of, draws_of, known_tokens, labels_of, override_list, path_of, tokens_of
 from di4c.evaluation.cells import writing
 from di4c.evaluation.generation import generate_batches, labels_at_random, training_labels
-from di4c.evaluation.models import MixtureSize, Model, ProductModel, student_model
+from di4c.evaluation.models import Model, ProductModel, student_model
+from di4c.evaluation.rows import MixtureSize
 from di4c.mixture.student import MixtureStudent
 from di4c.paths import user_path
 from di4c.whole import whole_number

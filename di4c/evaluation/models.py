@@ -1,15 +1,12 @@
 """What is sampled and measured: a teacher, or a student under one prior of λ."""
 
 from abc import ABC, abstractmethod
-from typing import Literal
 
 from torch import Tensor
 
 from di4c.contracts import Denoiser, Draws, LambdaSampler, Prediction, Teacher
+from di4c.evaluation.rows import MixtureSize
 from di4c.mixture.student import PRODUCT_COMPONENTS, MixtureStudent, atoms_denoiser, mixture_denoiser, product_denoiser
-
-MixtureSize = int | Literal["inf", "product"] | None
-"""K atoms of λ, the whole prior, the product of the λ-averaged marginals, or None: a product model without λ."""
 
 
 class Model(ABC):

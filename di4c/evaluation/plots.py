@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from di4c.evaluation.rows import Row, metric_names, model_label
 from di4c.evaluation.style import FAINT, INK, REFERENCE_LINE, looks, quiet_axes
-from di4c.evaluation.table import Row, metric_names, model_label
 
 COLUMNS = 3
 DPI = 160

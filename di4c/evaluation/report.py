@@ -12,8 +12,7 @@ from di4c.evaluation.cells import write_atomically
 from di4c.evaluation.finding import finding
 from di4c.evaluation.frontier import Frontier
 from di4c.evaluation.page import facts, folded, image, page, sample_figure, section
-from di4c.evaluation.sweep import told_steps
-from di4c.evaluation.table import REFERENCE, Row, is_better, metric_names, model_label, number, plain, ratio
+from di4c.evaluation.rows import REFERENCE, Row, is_better, metric_names, model_label, number, plain, ratio, told_steps
 
 SHOWN_STEPS = 3
 """Samples are shown for so many of the smallest numbers of steps."""

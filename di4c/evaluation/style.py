@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from di4c.evaluation.table import REFERENCE
+from di4c.evaluation.rows import REFERENCE
 
 INK = "#2b2f38"
 FAINT = "#8a909c"

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,9 +11,10 @@ from torch import Tensor
 from di4c.contracts import DataSource, Draws, Generation, Metric, Sampler, Tempering
 from di4c.contracts.lent import sampling
 from di4c.errors import SpecError
-from di4c.evaluation.cells import Cell, CellStore, writing
-from di4c.evaluation.generation import generate_batches, mean_calls, training_labels
-from di4c.evaluation.models import MixtureSize, Model
+from di4c.evaluation.cells import Cell, CellStore, Measurement, mean_calls, writing
+from di4c.evaluation.generation import generate_batches, training_labels
+from di4c.evaluation.models import Model
+from di4c.evaluation.rows import MixtureSize, told_steps
 from di4c.ranks import Ranks
 
 GRID_SAMPLES = 100
@@ -32,21 +32,6 @@ class Entrant:
     model: Callable[[Draws], Model]
     sampler: Sampler
     identity: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """What one cell gave; seconds: a sequence's share of each batch's sampling time; grid: a picture of its samples."""
-
-    model: str
-    mixture_size: MixtureSize
-    steps: int
-    seed: int
-    nfe: float
-    seconds: list[float]
-    metrics: dict[str, float]
-    higher_is_better: dict[str, bool | None] = field(default_factory=dict)
-    grid: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -231,8 +216,3 @@ def _merged(parts: Any) -> dict[str, float]:
 def _told(cell: Cell) -> str:
     mixture = "" if cell.mixture_size is None else f" (λ: {cell.mixture_size})"
     return f"{cell.model}{mixture}, {told_steps(cell.steps)}, seed {cell.seed}, {cell.kind}"
-
-
-def told_steps(steps: int) -> str:
-    """As people say it: 1 step, 4 steps."""
-    return "1 step" if steps == 1 else f"{steps} steps"

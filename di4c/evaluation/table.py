@@ -13,15 +13,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from di4c.evaluation.cells import write_atomically
-from di4c.evaluation.generation import mean_calls
-from di4c.evaluation.sweep import Measurement
-
-Row = dict[str, Any]
-"""{"model", "steps", "mixture_size", "nfe", "latency_ms_per_sample", "metrics": {name: {"mean", "std"}}}"""
-
-REFERENCE = "teacher"
-"""The model whose value at the same number of steps the others are divided by."""
+from di4c.evaluation.cells import Measurement, mean_calls, write_atomically
+from di4c.evaluation.rows import Row, is_better, metric_names, model_label, number, plain, ratio
 
 
 def rows_of(measurements: Iterable[Measurement]) -> list[Row]:
@@ -55,15 +48,6 @@ def spread(values: Iterable[float]) -> dict[str, float]:
     return {"mean": statistics.fmean(values), "std": statistics.stdev(values) if len(values) > 1 else 0.0}
 
 
-def ratio(rows: Sequence[Row], row: Row, metric: str) -> float | None:
-    """The row's mean divided by the teacher's at the same number of steps; None where that says nothing."""
-    for other in rows:
-        if other["model"] == REFERENCE != row["model"] and other["steps"] == row["steps"]:
-            reference = other["metrics"].get(metric, {"mean": 0.0})["mean"]
-            return row["metrics"][metric]["mean"] / reference if reference else None
-    return None
-
-
 def write_json(path: Path, rows: Sequence[Row], **more: Any) -> Path:
     """Writes {"rows": …, **more}; NaN becomes null, since JSON has none."""
     text = json.dumps(_finite({"rows": list(rows), **more}), indent=1, ensure_ascii=False, allow_nan=False)
@@ -81,32 +65,6 @@ def write_csv(path: Path, rows: Sequence[Row]) -> Path:
         values = [row["metrics"].get(name, {}).get(key, "") for name in names for key in ("mean", "std")]
         writer.writerow([*("" if row[key] is None else row[key] for key in plain), *values])
     return write_atomically(path, text.getvalue())
-
-
-def metric_names(rows: Iterable[Row]) -> list[str]:
-    """All metrics of the rows, in order of appearance."""
-    return list(dict.fromkeys(name for row in rows for name in row["metrics"]))
-
-
-def model_label(model: str, mixture_size: Any) -> str:
-    """How a model is named in tables and plots, e.g. "student, 4 atoms"."""
-    if mixture_size in (None, "inf"):
-        return model
-    return (
-        f"{model}, product" if mixture_size == "product" else f"{model}, {mixture_size} atom{'s' * (mixture_size > 1)}"
-    )
-
-
-def plain(name: str) -> str:
-    """A metric's name for people."""
-    return name.replace("_", " ")
-
-
-def number(value: float, like: float | None = None) -> str:
-    """Three or four significant digits, without an exponent; as many decimals as `like` would have, if given."""
-    size = abs(value if like is None else like)
-    decimals = 0 if size >= 1000 else 1 if size >= 100 else 2 if size >= 10 else 3 if size >= 0.1 else 4
-    return f"{value:.{decimals}f}"
 
 
 def terminal_table(
@@ -143,11 +101,6 @@ def print_table(table: Table, console: Console | None = None) -> None:
     if not console.is_terminal:
         console = Console(file=console.file, width=200)
     console.print(table)
-
-
-def is_better(share: float, higher_is_better: bool | None) -> bool:
-    """Whether a ratio to the teacher is an improvement of at least half a percent."""
-    return higher_is_better is not None and (share > 1.005 if higher_is_better else share < 0.995)
 
 
 def _cell(rows: Sequence[Row], row: Row, name: str, higher_is_better: bool | None) -> str:

@@ -1,6 +1,6 @@
 """The continuous-time bound of a Markov chain's reverse."""
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,16 +9,14 @@ from torch.utils.checkpoint import checkpoint
 from di4c.contracts import Prediction
 from di4c_plugins.processes.chain import Tables
 
-if TYPE_CHECKING:
-    from di4c_plugins.processes.ctmc import ContinuousTimeChain
-
 SMALLEST = 1e-30
 """Stands for 0 under a logarithm."""
 
+Chain = Any
+"""A ContinuousTimeChain, whose module imports this one."""
 
-def continuous_time_bound(
-    process: "ContinuousTimeChain", x_0: Tensor, x_t: Tensor, t: Tensor, prediction: Prediction
-) -> Tensor:
+
+def continuous_time_bound(process: Chain, x_0: Tensor, x_t: Tensor, t: Tensor, prediction: Prediction) -> Tensor:
     """A bound on −log p(x_0), unbiased for t ~ U[0, 1] and x_t ~ q(·|x_0): [B] nats.
 
     The reverse chain runs from the prior to a time τ, where x_0 ~ ∏_d p^d(x_0^d|x_τ) is drawn. For each τ
@@ -40,9 +38,7 @@ def continuous_time_bound(
     return bound.to(torch.float64 if prediction.features.dtype == torch.float64 else torch.float32)
 
 
-def _sums(
-    process: "ContinuousTimeChain", x_0: Tensor, x_t: Tensor, t: Tensor, prediction: Prediction
-) -> tuple[Tensor, Tensor]:
+def _sums(process: Chain, x_0: Tensor, x_t: Tensor, t: Tensor, prediction: Prediction) -> tuple[Tensor, Tensor]:
     """ℓ_t and −log p(x_0|x_t): [B] float64 each, by blocks of positions that are recomputed in the backward pass."""
     q = process.tables(t)
 
@@ -61,7 +57,7 @@ def _sums(
     return process.time.rate(t) * running, drawn
 
 
-def _relative_entropy_rate(process: "ContinuousTimeChain", q: Tables, x_0: Tensor, x_t: Tensor, p_0: Tensor) -> Tensor:
+def _relative_entropy_rate(process: Chain, q: Tables, x_0: Tensor, x_t: Tensor, p_0: Tensor) -> Tensor:
     """ℓ_t/β(t) summed over a block of positions: [B] float64."""
     given_x_0 = q.rows(x_0)
     truth = given_x_0 / given_x_0.gather(-1, x_t[..., None]).clamp_min(SMALLEST)
@@ -70,7 +66,7 @@ def _relative_entropy_rate(process: "ContinuousTimeChain", q: Tables, x_0: Tenso
     return (process.chain.jumps(x_t.device).mT[x_t] * cost).sum((1, 2))
 
 
-def _prior_gap(process: "ContinuousTimeChain", x_0: Tensor) -> Tensor:
+def _prior_gap(process: Chain, x_0: Tensor) -> Tensor:
     """Σ_d KL(q_1(·|x_0^d) ‖ prior): [B] float64."""
     q = process.transition(torch.ones(1, device=x_0.device))[0]
     log_prior = process.prior_probs.to(q).clamp_min(SMALLEST).log()

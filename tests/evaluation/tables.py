@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from di4c.evaluation.sweep import Measurement
+from di4c.evaluation.cells import Measurement
 
 REFERENCE_VALUES = {"frechet_distance": {"mean": 11.0, "std": 0.5}}
 HIGHER_IS_BETTER = {"frechet_distance": False, "unique_fraction": None}

@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from di4c.evaluation.table import number, print_table, ratio, rows_of, spread, terminal_table, write_csv, write_json
+from di4c.evaluation.rows import number, ratio
 from tests.evaluation.tables import HIGHER_IS_BETTER, REFERENCE_VALUES, measurements
 
 ROWS = rows_of(measurements())

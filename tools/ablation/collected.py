@@ -11,7 +11,8 @@ from di4c.engine.run_folder import code_commit, trained_seconds
 from di4c.errors import DataError
 from di4c.evaluation.cells import write_atomically
 from di4c.evaluation.plots import metrics_figure
-from di4c.evaluation.table import Row, model_label, number, spread, write_json
+from di4c.evaluation.rows import Row, model_label, number
+from di4c.evaluation.table import spread, write_json
 from di4c.files import read_json
 from di4c.old_keys import reference_values
 from tools.ablation.grid import Grid, Trial, row_name

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from gpu_checks.table import FILE, gpu_table
 
-from di4c.evaluation.table import Row, model_label, number, ratio
+from di4c.evaluation.rows import Row, model_label, number, ratio
 from di4c.old_keys import reference_values
 
 ROOT = Path(__file__).resolve().parents[2]

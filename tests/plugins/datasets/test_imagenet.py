@@ -7,7 +7,7 @@ from PIL import Image
 
 from di4c.errors import DataError
 from di4c.testing import check_dataset
-from di4c_plugins.datasets.imagenet import ImageNet
+from di4c_plugins.datasets.image_folder import ImageNet
 
 CLASSES = ("n02", "n01", "n03")
 
