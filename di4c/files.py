@@ -1,10 +1,12 @@
 """Files that are whole or absent, and durable; needs no torch."""
 
+import csv
 import hashlib
+import io
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,18 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         replace_folder(path, made)
     finally:
         shutil.rmtree(made, ignore_errors=True)
+
+
+def csv_text(rows: Iterable[Mapping[str, Any]], columns: Sequence[str] = (), *, header: bool = True) -> str:
+    """The rows as comma-separated values: `columns`, then other keys in order of appearance; what a row lacks is empty."""
+    rows = list(rows)
+    names = list(dict.fromkeys([*columns, *(name for row in rows for name in row)]))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
+    if header:
+        writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def read_json(path: Path, expected: Mapping[str, Any]) -> dict[str, Any]:

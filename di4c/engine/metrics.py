@@ -1,14 +1,13 @@
 """Means of the loss terms since the last report, kept on the device; and metrics.csv."""
 
 import csv
-import io
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from di4c import ranks
-from di4c.files import replace_file
+from di4c.files import csv_text, replace_file
 
 
 class RunningMeans:
@@ -73,7 +72,7 @@ class MetricsFile:
         """Drops the rows after `step`, which a resumed run writes again, and a row that was cut off."""
         rows = [r for r in self.rows() if r["step"].isdigit() and int(r["step"]) <= step]
         self.columns = list(rows[0]) if rows else ["step"]
-        replace_file(self.path, self._text(rows, header=True))
+        replace_file(self.path, csv_text(rows, self.columns))
 
     def append(self, step: int, values: dict[str, float]) -> None:
         """Adds one row and flushes it."""
@@ -82,10 +81,10 @@ class MetricsFile:
         if new or not self.path.exists():
             rows = self.rows()
             self.columns += new
-            replace_file(self.path, self._text([*rows, row], header=True))
+            replace_file(self.path, csv_text([*rows, row], self.columns))
             return
         with open(self.path, "a", newline="") as file:
-            file.write(self._text([row], header=False))
+            file.write(csv_text([row], self.columns, header=False))
 
     def rows(self) -> list[dict[str, str]]:
         """All complete rows as text."""
@@ -93,11 +92,3 @@ class MetricsFile:
             return []
         with open(self.path, newline="") as file:
             return [r for r in csv.DictReader(file) if None not in r.values() and None not in r]
-
-    def _text(self, rows: list[dict[str, str]], header: bool) -> str:
-        buffer = io.StringIO()
-        writer = csv.DictWriter(buffer, self.columns, restval="", lineterminator="\n")
-        if header:
-            writer.writeheader()
-        writer.writerows(rows)
-        return buffer.getvalue()

@@ -1,7 +1,5 @@
 """Measurements → rows, and the rows as eval.json, eval.csv and a table in the terminal."""
 
-import csv
-import io
 import json
 import math
 import statistics
@@ -15,6 +13,10 @@ from rich.table import Table
 
 from di4c.evaluation.cells import Measurement, mean_calls, write_atomically
 from di4c.evaluation.rows import Row, is_better, metric_names, model_label, number, plain, ratio
+from di4c.files import csv_text
+
+ENDS = (("", "mean"), ("_std", "std"))
+"""What is written of a value over seeds: endings of columns, and keys."""
 
 
 def rows_of(measurements: Iterable[Measurement]) -> list[Row]:
@@ -56,15 +58,17 @@ def write_json(path: Path, rows: Sequence[Row], **more: Any) -> Path:
 
 def write_csv(path: Path, rows: Sequence[Row]) -> Path:
     """Writes a line a row; each metric has the columns NAME and NAME_std."""
-    names = metric_names(rows)
-    plain = ["model", "steps", "mixture_size", "nfe", "latency_ms_per_sample"]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*plain, *(f"{name}{end}" for name in names for end in ("", "_std"))])
-    for row in rows:
-        values = [row["metrics"].get(name, {}).get(key, "") for name in names for key in ("mean", "std")]
-        writer.writerow([*("" if row[key] is None else row[key] for key in plain), *values])
-    return write_atomically(path, text.getvalue())
+    columns = ["model", "steps", "mixture_size", "nfe", "latency_ms_per_sample"]
+    lines = [
+        {name: "" if row[name] is None else row[name] for name in columns}
+        | {
+            f"{name}{end}": row["metrics"].get(name, {}).get(key, "")
+            for name in metric_names(rows)
+            for end, key in ENDS
+        }
+        for row in rows
+    ]
+    return write_atomically(path, csv_text(lines, columns))
 
 
 def terminal_table(

@@ -1,15 +1,99 @@
-"""What the rounds gave, written down: rounds.json and rounds.csv."""
+"""When rounds of distillation are over, which one's student is the result, and what is written down of them."""
 
-import csv
-import io
 import json
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
-from di4c.contracts import Runs
-from di4c_plugins.pipelines.stop_rule import Round, StopRule, Verdict, verdict
+from di4c.contracts import Measured, Runs
+from di4c.errors import SpecError
+from di4c.files import csv_text
 
-FILE = "rounds.json"
+
+@dataclass(frozen=True)
+class StopRule:
+    """Rounds end when one gains less than `min_gain`, relative to the value of the round before.
+
+    metric: a value that one of eval.metrics reports, measured with `steps` sampling steps and the eval section's samples and
+    seeds, of the first teacher too; without `steps`, a column of the round's metrics.csv (a loss or a diagnostic), its last
+    value. higher_is_better: which way is good; by default as the metric says, and a column of metrics.csv the lower the better.
+    """
+
+    metric: str
+    min_gain: float
+    steps: int | None = None
+    higher_is_better: bool | None = None
+
+    def __post_init__(self):
+        if self.steps is not None and self.steps < 1:
+            raise SpecError(f"pipeline.stop.steps: expected a number of sampling steps ≥ 1, found {self.steps}.")
+
+    def direction(self, values: Mapping[str, Measured]) -> bool:
+        """Whether higher is better of `metric`. Raises SpecError where it is not among the values, or that is not known."""
+        if self.metric not in values:
+            source = "eval.metrics report" if self.steps else "metrics.csv (no pipeline.stop.steps is given) has"
+            raise SpecError(f"pipeline.stop.metric: no {self.metric!r}; {source} {', '.join(values)}.")
+        known = values[self.metric].higher_is_better
+        better = known if self.higher_is_better is None else self.higher_is_better
+        if better is None:
+            told = f"which way {self.metric!r} is good is not known; set pipeline.stop.higher_is_better"
+            raise SpecError(f"pipeline.stop: {told}.")
+        return better
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round: 0 is the teacher that the first round began from, which has neither run nor training.
+
+    values: what was measured of its student, {name: {"mean", "std"}}; std over sampling seeds (0 of a training value).
+    """
+
+    number: int
+    run: str | None = None
+    steps: int = 0
+    seconds: float = 0.0
+    values: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether the rounds are over and why; chosen: the round whose student is the result so far (0: none yet)."""
+
+    over: bool
+    reason: str
+    chosen: int
+    gains: dict[int, float]
+
+
+def verdict(rounds: list[Round], most: int, stop: StopRule | None, higher_is_better: bool) -> Verdict:
+    """What the finished rounds say, by the limit of `most` rounds and the rule.
+
+    The gain of round r is (v_{r−1} − v_r)/|v_{r−1}|, with the other sign where higher is better; the first round's is
+    against the teacher, if that was measured. A value that is not finite gains nothing. With a rule the best of several rounds
+    is chosen, without one the last.
+    """
+    students = [entry for entry in rounds if entry.number]
+    if not students:
+        return Verdict(False, "no round is finished yet", 0, {})
+    last = students[-1].number
+    over = last >= most
+    reason = f"pipeline.max: {most} rounds are done" if over else f"round {last} of {most} is done"
+    if stop is None:
+        return Verdict(over, reason, last, {})
+    sign = -1.0 if higher_is_better else 1.0
+    cost = {entry.number: sign * entry.values[stop.metric]["mean"] for entry in rounds}
+    gains = {n: _gain(cost[n - 1], cost[n]) for n in cost if n - 1 in cost}
+    chosen = min((entry.number for entry in students), key=lambda n: cost[n] if math.isfinite(cost[n]) else math.inf)
+    if last in gains and not gains[last] >= stop.min_gain:
+        told = f"round {last} gains {gains[last]:.2%} in {stop.metric}, less than {stop.min_gain:.2%} (pipeline.stop.min_gain)"
+        return Verdict(True, told, chosen, gains)
+    return Verdict(over, reason, chosen, gains)
+
+
+def _gain(before: float, after: float) -> float:
+    if not (math.isfinite(before) and math.isfinite(after)):
+        return -math.inf
+    return (before - after) / abs(before) if before else math.copysign(math.inf, before - after) if after else 0.0
 
 
 @dataclass(frozen=True)
@@ -31,35 +115,22 @@ class Record:
         return verdict(self.rounds, self.most, self.stop, self.higher_is_better)
 
     def write(self, runs: Runs) -> None:
-        """Writes rounds.json and rounds.csv."""
+        """Writes rounds.json and rounds.csv: a row a round with its gain, whether it is chosen, and every value with its spread."""
         found = self.verdict()
         content = {
             "over": found.over, "reason": found.reason, "chosen": found.chosen,
             "stop": None if self.stop is None else asdict(self.stop), "max": self.most, "higher_is_better": self.higher_is_better,
             "rounds": [asdict(entry) for entry in self.rounds],
         }  # fmt: skip
-        runs.write(FILE, json.dumps(content, indent=1) + "\n")
-        runs.write("rounds.csv", self._table(found))
-
-    def _table(self, found: Verdict) -> str:
-        """A row a round: number, run, steps, seconds, gain, whether chosen, and every value with its spread."""
-        names = list(dict.fromkeys(name for entry in self.rounds for name in entry.values))
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        spreads = [f"{name}{end}" for name in names for end in ("", "_std")]
-        writer.writerow(["round", "run", "steps", "seconds", "gain", "chosen", *spreads])
-        for entry in self.rounds:
-            values: list[Any] = [entry.values.get(name, {}).get(key, "") for name in names for key in ("mean", "std")]
-            gain = found.gains.get(entry.number, "")
-            writer.writerow(
-                [
-                    entry.number,
-                    entry.run or "",
-                    entry.steps,
-                    entry.seconds,
-                    gain,
-                    int(entry.number == found.chosen),
-                    *values,
-                ]
-            )
-        return text.getvalue()
+        runs.write("rounds.json", json.dumps(content, indent=1) + "\n")
+        rows = [
+            {"round": entry.number, "run": entry.run or "", "steps": entry.steps, "seconds": entry.seconds}
+            | {"gain": found.gains.get(entry.number, ""), "chosen": int(entry.number == found.chosen)}
+            | {
+                f"{name}{end}": value[key]
+                for name, value in entry.values.items()
+                for end, key in (("", "mean"), ("_std", "std"))
+            }
+            for entry in self.rounds
+        ]
+        runs.write("rounds.csv", csv_text(rows))

@@ -1,7 +1,5 @@
 """The same spec over several training seeds: what of a result is chance."""
 
-import csv
-import io
 import json
 import statistics
 from collections.abc import Mapping, Sequence
@@ -9,6 +7,7 @@ from typing import Any
 
 from di4c.contracts import Measured, Pipeline, Runs
 from di4c.errors import SpecError
+from di4c.files import csv_text
 
 COLUMNS = ("steps", "metric", "mean", "low", "high")
 
@@ -43,14 +42,9 @@ class Seeds(Pipeline):
         """What is known so far."""
         columns = [*COLUMNS, *found]
         rows = [dict(zip(columns, row, strict=True)) for row in _rows(list(found.values()))]
-        text = io.StringIO()
-        writer = csv.DictWriter(text, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        runs.write("seeds.csv", text.getvalue())
-        runs.write(
-            "seeds.json", json.dumps({"seeds": [self.names[name] for name in found], "rows": rows}, indent=1) + "\n"
-        )
+        runs.write("seeds.csv", csv_text(rows, columns))
+        content = {"seeds": [self.names[name] for name in found], "rows": rows}
+        runs.write("seeds.json", json.dumps(content, indent=1) + "\n")
 
 
 def _rows(runs: Sequence[Mapping[int, Mapping[str, Measured]]]) -> list[tuple]:

@@ -5,9 +5,7 @@ import json
 import math
 
 import pytest
-
-from di4c_plugins.pipelines.round_record import Record
-from di4c_plugins.pipelines.stop_rule import Round, StopRule, Verdict, verdict
+from di4c_plugins.pipelines.round_record import Record, Round, StopRule, Verdict, verdict
 
 
 def rounds(*values: float, teacher: float | None = None) -> list[Round]:
