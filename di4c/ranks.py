@@ -79,7 +79,7 @@ class Ranks:
         """This rank's contiguous part of `count` batches; the first rank, which tells of the time they take, has one if any has."""
         return range(-(-self.rank * count // self.size), -(-(self.rank + 1) * count // self.size))
 
-    def broadcast(self, value: object) -> object:
+    def broadcast(self, value: T) -> T:
         """The first rank's value, on every rank."""
         if self.size == 1:
             return value

@@ -60,7 +60,7 @@ def evaluate(options: argparse.Namespace) -> None:
 
 def _frontier(options: argparse.Namespace) -> Any:
     """What --temperatures, --quality and --entropy ask for, or None. Raises SpecError."""
-    from di4c.evaluation.frontier import FrontierOptions
+    from di4c.evaluation.tempered import FrontierOptions
 
     if options.temperatures is None:
         if options.quality or options.entropy:

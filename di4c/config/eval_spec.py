@@ -9,6 +9,9 @@ from di4c.config.kinds import full_entry
 from di4c.errors import SpecError
 from di4c.whole import as_int, positive_number, whole_number
 
+MixtureSize = int | Literal["inf", "product"] | None
+"""K atoms of λ, the whole prior, the product of the λ-averaged marginals, or None: a product model without λ."""
+
 
 @dataclass(frozen=True)
 class EvalSpec:

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from di4c.config.eval_spec import MixtureSize
 from di4c.errors import Di4CError
-from di4c.evaluation.rows import MixtureSize
 from di4c.files import replace_file
 
 
@@ -50,12 +50,6 @@ class Measurement:
     metrics: dict[str, float]
     higher_is_better: dict[str, bool | None] = field(default_factory=dict)
     grid: Path | None = None
-
-
-def mean_calls(rows: float, samples: int) -> float:
-    """Rows a sample, as an int where it is whole; 0 without samples."""
-    mean = rows / max(samples, 1)
-    return int(mean) if mean == int(mean) else mean
 
 
 class CellStore:

@@ -10,20 +10,21 @@ from typing import Any
 import torch
 
 from di4c.config.build import build_metrics
-from di4c.config.eval_spec import EvalSpec, mixture_size
+from di4c.config.eval_spec import EvalSpec, MixtureSize, mixture_size
 from di4c.config.spec import Spec
 from di4c.contracts import DataSource, Metric, Tempering
 from di4c.engine.run_folder import code_commit, environment
 from di4c.errors import DataError, SpecError
 from di4c.evaluation.cells import CellStore, Measurement, write_atomically, writing
-from di4c.evaluation.frontier import Frontier, FrontierOptions, measured_frontier
+from di4c.evaluation.frontier import Frontier
 from di4c.evaluation.frontier_plot import frontier_figure
 from di4c.evaluation.loaded import LoadedModel, inner_runs, load
 from di4c.evaluation.plots import metrics_figure, training_figure
 from di4c.evaluation.report import Report
-from di4c.evaluation.rows import REFERENCE, MixtureSize, Row
+from di4c.evaluation.rows import REFERENCE, Row
 from di4c.evaluation.sweep import Entrant, Sweep, grid_examples
 from di4c.evaluation.table import rows_of, spread, write_csv, write_json
+from di4c.evaluation.tempered import FrontierOptions, measured_frontier
 from di4c.fingerprint import fingerprint, lent_teachers
 from di4c.paths import is_plain_name
 from di4c.ranks import Ranks

@@ -5,9 +5,8 @@ from typing import Any
 
 from di4c.evaluation.frontier import Curve, Frontier
 from di4c.evaluation.plots import legend_above, panels_of, png
+from di4c.evaluation.rows import REFERENCE, Row, model_label, plain, told_steps
 from di4c.evaluation.style import FAINT, INK, REFERENCE_LINE, looks, quiet_axes
-from di4c.evaluation.sweep import told_steps
-from di4c.evaluation.table import REFERENCE, Row, model_label, plain
 
 GREYS = ("#c4c8d0", "#9aa0ac", "#6f7683", "#2b2f38")
 

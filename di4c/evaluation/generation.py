@@ -10,8 +10,8 @@ from di4c.contracts import DataSource, Draws, ForwardProcess, Sampler, Tempering
 from di4c.contracts.lent import observed, sampling
 from di4c.errors import TrainingError
 from di4c.evaluation.arguments import known_tokens
-from di4c.evaluation.cells import mean_calls
 from di4c.evaluation.models import Model
+from di4c.evaluation.rows import mean_calls
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from di4c.config.build import DataShape, build, build_data, build_sampler, build_teacher, teacher_needs_data
+from di4c.config.eval_spec import MixtureSize
 from di4c.config.eval_spec import mixture_size as checked_mixture_size
 from di4c.config.fitting import check_keeps_predictions
 from di4c.config.registry import Registry
@@ -25,7 +26,6 @@ from di4c.evaluation.arguments import device_of, draws_of, known_tokens, labels_
 from di4c.evaluation.cells import writing
 from di4c.evaluation.generation import generate_batches, labels_at_random, training_labels
 from di4c.evaluation.models import Model, ProductModel, student_model
-from di4c.evaluation.rows import MixtureSize
 from di4c.mixture.student import MixtureStudent
 from di4c.paths import user_path
 from di4c.whole import whole_number

@@ -4,8 +4,8 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor
 
+from di4c.config.eval_spec import MixtureSize
 from di4c.contracts import Denoiser, Draws, LambdaSampler, Prediction, Teacher
-from di4c.evaluation.rows import MixtureSize
 from di4c.mixture.student import PRODUCT_COMPONENTS, MixtureStudent, atoms_denoiser, mixture_denoiser, product_denoiser
 
 

@@ -1,16 +1,13 @@
 """A row of an evaluation, and how its models, metrics and values are called."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 Row = dict[str, Any]
 """{"model", "steps", "mixture_size", "nfe", "latency_ms_per_sample", "metrics": {name: {"mean", "std"}}}"""
 
 REFERENCE = "teacher"
 """The model whose value at the same number of steps the others are divided by."""
-
-MixtureSize = int | Literal["inf", "product"] | None
-"""K atoms of λ, the whole prior, the product of the λ-averaged marginals, or None: a product model without λ."""
 
 
 def ratio(rows: Sequence[Row], row: Row, metric: str) -> float | None:
@@ -56,3 +53,9 @@ def number(value: float, like: float | None = None) -> str:
 def told_steps(steps: int) -> str:
     """As people say it: 1 step, 4 steps."""
     return "1 step" if steps == 1 else f"{steps} steps"
+
+
+def mean_calls(rows: float, samples: int) -> float:
+    """Rows a sample, as an int where it is whole; 0 without samples."""
+    mean = rows / max(samples, 1)
+    return int(mean) if mean == int(mean) else mean

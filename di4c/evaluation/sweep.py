@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from di4c.config.eval_spec import MixtureSize
 from di4c.contracts import DataSource, Draws, Generation, Metric, Sampler, Tempering
 from di4c.contracts.lent import sampling
 from di4c.errors import SpecError
-from di4c.evaluation.cells import Cell, CellStore, Measurement, mean_calls, writing
+from di4c.evaluation.cells import Cell, CellStore, Measurement, writing
 from di4c.evaluation.generation import generate_batches, training_labels
 from di4c.evaluation.models import Model
-from di4c.evaluation.rows import MixtureSize, told_steps
+from di4c.evaluation.rows import mean_calls, told_steps
 from di4c.ranks import Ranks
 
 GRID_SAMPLES = 100

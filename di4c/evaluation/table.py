@@ -11,8 +11,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from di4c.evaluation.cells import Measurement, mean_calls, write_atomically
-from di4c.evaluation.rows import Row, is_better, metric_names, model_label, number, plain, ratio
+from di4c.evaluation.cells import Measurement, write_atomically
+from di4c.evaluation.rows import Row, is_better, mean_calls, metric_names, model_label, number, plain, ratio
 from di4c.files import csv_text
 
 ENDS = (("", "mean"), ("_std", "std"))

@@ -8,10 +8,11 @@ from di4c.commands.evaluate import main
 from di4c.errors import SpecError
 from di4c.evaluation import sweep
 from di4c.evaluation.comparison import compare, settings_of
-from di4c.evaluation.frontier import Frontier, FrontierOptions, comparisons
+from di4c.evaluation.frontier import Frontier, comparisons
 from di4c.evaluation.frontier_plot import frontier_figure
 from di4c.evaluation.loaded import load
-from di4c.evaluation.ranks import Ranks
+from di4c.evaluation.tempered import FrontierOptions
+from di4c.ranks import Ranks
 from tests.evaluation.conftest import PRETRAIN, distill, write_run
 
 TEMPERATURES = (0.7, 0.8, 0.9, 1.0)
