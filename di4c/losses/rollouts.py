@@ -8,8 +8,8 @@ from torch import Tensor
 
 from di4c.contracts import Batch, Draws, Sampler, Teacher, placed
 from di4c.errors import DataError, SpecError
-from di4c.fingerprint import fingerprint
 from di4c.files import replacing
+from di4c.fingerprint import fingerprint
 
 
 @dataclass(frozen=True)

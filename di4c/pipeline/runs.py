@@ -22,11 +22,10 @@ from di4c.errors import SpecError
 from di4c.evaluation.cells import Measurement
 from di4c.evaluation.comparison import entrant, sweep_of
 from di4c.evaluation.loaded import LoadedModel, load
-from di4c.evaluation.sweep import Measurement
-from di4c.evaluation.table import REFERENCE, rows_of
-from di4c.pipeline.training import train_spec
 from di4c.evaluation.rows import REFERENCE
+from di4c.evaluation.table import rows_of
 from di4c.files import replace_file
+from di4c.pipeline.training import train_spec
 from di4c.ranks import Ranks
 
 T = TypeVar("T")

@@ -3,7 +3,6 @@
 import math
 
 import torch
-from di4c_plugins.backbones.rotary import Rotary, Turns
 from einops import rearrange, repeat
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -11,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from di4c.contracts import AffineOutputHead, Context, Reduction, TwoPartBackbone
 from di4c.errors import SpecError
+from di4c_plugins.backbones.rotary import Rotary, Turns
 
 
 class DiT(TwoPartBackbone):

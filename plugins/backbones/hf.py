@@ -7,7 +7,6 @@ x_t ─ [before] x_t [after] ─ input embeddings ─┐
 from collections.abc import Callable, Sequence
 
 import torch
-from di4c_plugins.backbones.hf_attention import with_dropout_modules
 from einops import repeat
 from torch import Tensor, nn
 

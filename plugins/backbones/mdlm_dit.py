@@ -10,16 +10,16 @@ here.
 import math
 
 import torch
-from di4c_plugins.backbones.dit import LinearOutputHead, enter
-from di4c_plugins.backbones.rotary import Rotary, Turns
-from di4c_plugins.backbones.sinusoid import sinusoid
-from di4c_plugins.processes.noise import discretised, noise_schedule
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from di4c.contracts import Context, TwoPartBackbone
 from di4c.errors import SpecError
+from di4c_plugins.backbones.dit import LinearOutputHead, enter
+from di4c_plugins.backbones.rotary import Rotary, Turns
+from di4c_plugins.backbones.sinusoid import sinusoid
+from di4c_plugins.processes.noise import discretised, noise_schedule
 
 PUBLISHED_NAMES = {"output_layer.linear.": "readout.linear."}
 """Published prefix → prefix here; `rotary_emb.inv_freq` of published files is not read: the angles follow from `rotary_base`."""

@@ -11,15 +11,15 @@ Parameter names are those of the public checkpoints after their prefix `net.`.
 import math
 
 import torch
-from di4c_plugins.backbones.sinusoid import sinusoid
-from di4c_plugins.backbones.truncated_logistic import TruncatedLogistic
-from di4c_plugins.backbones.unet_blocks import ResidualBlock, group_norm
-from di4c_plugins.backbones.unet_plan import Plan, Step, Walk
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from di4c.contracts import Backbone, Context, TwoPartBackbone
 from di4c.errors import SpecError
+from di4c_plugins.backbones.sinusoid import sinusoid
+from di4c_plugins.backbones.truncated_logistic import TruncatedLogistic
+from di4c_plugins.backbones.unet_blocks import ResidualBlock, group_norm
+from di4c_plugins.backbones.unet_plan import Plan, Step, Walk
 
 TIME_SCALE = 1000.0
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
-from di4c_plugins.backbones.unet_blocks import Downsample, ResidualBlock, SelfAttention, Upsample
 from torch import Tensor, nn
+
+from di4c_plugins.backbones.unet_blocks import Downsample, ResidualBlock, SelfAttention, Upsample
 
 
 class Step(NamedTuple):

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from di4c_plugins.datasets.reading import check_plain, open_plain, reading, reason
-from di4c_plugins.datasets.text_documents import Piece
-from di4c_plugins.datasets.text_encoding import Encoding, UnreadableText
 
 from di4c.errors import DataError
 from di4c.files import replace_file, replacing_folder
+from di4c_plugins.datasets.reading import check_plain, open_plain, reading, reason
+from di4c_plugins.datasets.text_documents import Piece
+from di4c_plugins.datasets.text_encoding import Encoding, UnreadableText
 
 PIECES_AT_A_TIME = 64
 CHARACTERS_AT_A_TIME = 2**22

@@ -1,13 +1,13 @@
 """Training an image tokenizer: a VQ-VAE with an averaged codebook."""
 
 import torch
-from di4c_plugins.objectives.codebook import CodebookAverage, one_hot
-from di4c_plugins.tokenizers.pixels import images_of
-from di4c_plugins.tokenizers.vqgan import VQGAN
 from torch import Tensor
 
 from di4c.contracts import Batch, Draws, Objective, ProbeBatch
 from di4c.errors import SpecError
+from di4c_plugins.objectives.codebook import CodebookAverage, one_hot
+from di4c_plugins.tokenizers.pixels import images_of
+from di4c_plugins.tokenizers.vqgan import VQGAN
 
 
 class VQTokenizer(Objective):

@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from di4c_plugins.pipelines.round_record import Record, Round, StopRule
-
 from di4c.contracts import Measured, Pipeline, Runs, merged
 from di4c.errors import SpecError
+from di4c_plugins.pipelines.round_record import Record, Round, StopRule
 
 SEEDS_APART = 1000
 """Rounds draw anew: each has a seed of its own, the first one the spec's."""

@@ -4,11 +4,11 @@ from dataclasses import replace
 from typing import Literal
 
 import torch
-from di4c_plugins.latents.unit_cube import Uniform
 from torch import Tensor, nn
 
 from di4c.contracts import Denoiser, Draws, ForwardProcess, LambdaSampler, Prediction, StudentHead, Teacher
 from di4c.errors import SpecError
+from di4c_plugins.latents.unit_cube import Uniform
 
 INFINITE = 16
 """The values of λ that stand for an infinite prior, if a spec does not say how many."""

@@ -4,13 +4,13 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
-from di4c_plugins.datasets.text_file import vocabulary_lines
-from di4c_plugins.teachers.hub import HUB_NAME, local_path, read_config
 from torch import Tensor, nn
 
 from di4c.contracts.weight_files import first_line, read_mapping, require_whole
 from di4c.contracts.weights import require_finite
 from di4c.errors import CheckpointError, SpecError
+from di4c_plugins.datasets.text_file import vocabulary_lines
+from di4c_plugins.teachers.hub import HUB_NAME, local_path, read_config
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 WEIGHT_FILES = (SINGLE, INDEX, "pytorch_model.bin", "pytorch_model.bin.index.json")

@@ -6,6 +6,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import nn
+
+from di4c.contracts import ForwardProcess, Parameterisation, Teacher
+from di4c.contracts.weight_files import first_line, require_whole
+from di4c.contracts.weights import require_finite
+from di4c.errors import CheckpointError, Di4CError, SpecError
 from di4c_plugins.backbones.hf import MaskedLM, split_output_head
 from di4c_plugins.backbones.hf_families import FAMILIES, check_rotation, family_network
 from di4c_plugins.parameterisations.subs import Subs
@@ -18,12 +24,6 @@ from di4c_plugins.teachers.hf_files import (
     token_id,
     token_ids,
 )
-from torch import nn
-
-from di4c.contracts import ForwardProcess, Parameterisation, Teacher
-from di4c.contracts.weight_files import first_line, require_whole
-from di4c.contracts.weights import require_finite
-from di4c.errors import CheckpointError, Di4CError, SpecError
 
 
 class HFMaskedLM(Teacher):

@@ -2,15 +2,15 @@
 
 from collections.abc import Mapping
 
+from torch import Tensor
+
+from di4c.contracts import Backbone, ForwardProcess, Parameterisation, Raw
+from di4c.errors import CheckpointError
 from di4c_plugins.backbones.maskgit import MaskGITBackbone, with_tied_output_head
 from di4c_plugins.teachers.averaged import PUBLISHED_LAW, Steps
 from di4c_plugins.teachers.containers import PARALLEL, not_found, read_file, tensors_at, without
 from di4c_plugins.teachers.hub import locate_file
 from di4c_plugins.teachers.published import PROJECTION, Found, PublishedStudent, PublishedTeacher, required_path
-from torch import Tensor
-
-from di4c.contracts import Backbone, ForwardProcess, Parameterisation, Raw
-from di4c.errors import CheckpointError
 
 HEADS = 16
 """Attention heads of the published model: the one size that its tensors do not show."""

@@ -2,15 +2,15 @@
 
 from collections.abc import Mapping
 
+from torch import Tensor
+
+from di4c.contracts import Backbone, ForwardProcess, Parameterisation
+from di4c.errors import CheckpointError
 from di4c_plugins.backbones.mdlm_dit import PUBLISHED_NAMES, MdlmDiT
 from di4c_plugins.parameterisations.subs import Subs
 from di4c_plugins.teachers.containers import PARALLEL, below, not_found, read_file, tensors_at, with_shadows, without
 from di4c_plugins.teachers.hub import locate
 from di4c_plugins.teachers.published import PROJECTION, Found, PublishedTeacher, required_path
-from torch import Tensor
-
-from di4c.contracts import Backbone, ForwardProcess, Parameterisation
-from di4c.errors import CheckpointError
 
 BUFFERS = ("rotary_emb.inv_freq",)
 HEAD_WIDTH = 64  # of every published model, in case the file has no configuration beside it

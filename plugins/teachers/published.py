@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from di4c_plugins.heads.sinusoidal_token import SinusoidalToken
-from di4c_plugins.teachers.averaged import AveragedStudent
-from di4c_plugins.teachers.containers import below, strict_load
 from torch import Tensor
 
 from di4c.contracts import Backbone, ForwardProcess, Parameterisation, Teacher
 from di4c.errors import CheckpointError, SpecError
+from di4c_plugins.heads.sinusoidal_token import SinusoidalToken
+from di4c_plugins.teachers.averaged import AveragedStudent
+from di4c_plugins.teachers.containers import below, strict_load
 
 PROJECTION = "latent_projection."
 

@@ -2,12 +2,11 @@
 
 from typing import Literal
 
+from di4c.contracts import Backbone, ForwardProcess, Parameterisation
+from di4c.errors import SpecError
 from di4c_plugins.teachers.averaged import PUBLISHED_LAW, Steps
 from di4c_plugins.teachers.mdlm import REASONS, Mdlm
 from di4c_plugins.teachers.published import PROJECTION, PublishedStudent
-
-from di4c.contracts import Backbone, ForwardProcess, Parameterisation
-from di4c.errors import SpecError
 
 HUB = "jdeschena/sdtt"
 ROUNDS = range(1, 8)

@@ -3,16 +3,16 @@
 from collections.abc import Mapping
 from typing import Literal
 
-from di4c_plugins.backbones.tauldr_unet import TauLDRUNet
-from di4c_plugins.heads.sinusoidal_embedding import SinusoidalEmbedding
-from di4c_plugins.teachers.averaged import PUBLISHED_LAW, AveragedStudent, Steps
-from di4c_plugins.teachers.containers import PARALLEL, below, read_file, tensors_at, with_shadows, without
-from di4c_plugins.teachers.published import Found, PublishedTeacher, required_path
 from torch import Tensor
 
 from di4c.contracts import Backbone, ForwardProcess, Parameterisation, Raw
 from di4c.contracts.weights import require_finite
 from di4c.errors import CheckpointError
+from di4c_plugins.backbones.tauldr_unet import TauLDRUNet
+from di4c_plugins.heads.sinusoidal_embedding import SinusoidalEmbedding
+from di4c_plugins.teachers.averaged import PUBLISHED_LAW, AveragedStudent, Steps
+from di4c_plugins.teachers.containers import PARALLEL, below, read_file, tensors_at, with_shadows, without
+from di4c_plugins.teachers.published import Found, PublishedTeacher, required_path
 
 CIFAR10 = {
     "shape": [3, 32, 32],

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 
 import torch
-from di4c_plugins.backbones.unet_blocks import Downsample, Upsample
-from di4c_plugins.tokenizers.blocks import Level, Middle, group_norm
-from di4c_plugins.tokenizers.checkpoints import published_state, recorded_options, tokenizer_state
 from einops import rearrange
 from torch import Tensor, nn
 
 from di4c.contracts import ImageTokenizer
 from di4c.errors import SpecError
+from di4c_plugins.backbones.unet_blocks import Downsample, Upsample
+from di4c_plugins.tokenizers.blocks import Level, Middle, group_norm
+from di4c_plugins.tokenizers.checkpoints import published_state, recorded_options, tokenizer_state
 
 
 class Encoder(nn.Module):

@@ -11,7 +11,6 @@ from torch import nn
 from di4c.contracts import Batch, Objective, Split
 from di4c.engine.archive import write_safetensors
 from di4c.engine.deepspeed_config import deepspeed_config
-from di4c.engine.files import sha256_of
 from di4c.engine.metrics import MetricsFile, RunningMeans
 from di4c.engine.optimizer import parameter_groups
 from di4c.engine.options import OptimizerOptions, ScheduleOptions

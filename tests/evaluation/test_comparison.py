@@ -9,9 +9,8 @@ from di4c.errors import DataError, SpecError
 from di4c.evaluation import sweep
 from di4c.evaluation.comparison import compare, entrants, load_also, settings_of
 from di4c.evaluation.loaded import load
-from di4c.evaluation.ranks import Ranks
-from tests.forked import run
 from di4c.ranks import Ranks
+from tests.forked import run
 
 TOOLS = Path(__file__).parents[2] / "tools"
 

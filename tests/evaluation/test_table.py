@@ -6,8 +6,8 @@ import math
 import pytest
 from rich.console import Console
 
-from di4c.evaluation.table import number, print_table, ratio, rows_of, spread, terminal_table, write_csv, write_json
 from di4c.evaluation.rows import number, ratio
+from di4c.evaluation.table import print_table, rows_of, spread, terminal_table, write_csv, write_json
 from tests.evaluation.tables import HIGHER_IS_BETTER, REFERENCE_VALUES, measurements
 
 ROWS = rows_of(measurements())

@@ -5,10 +5,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from di4c.engine import reporting
+
+from di4c import command_line
 from tests.config.specs import DISTILL, changed, written
 from tests.evaluation.conftest import PRETRAIN, write_run
-from di4c import command_line
+
 ROOT = Path(__file__).parents[2]
 
 

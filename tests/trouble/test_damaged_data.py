@@ -18,8 +18,7 @@ from di4c.errors import DataError, Di4CError
 from di4c.testing import check_dataset
 from di4c_plugins.datasets.cifar10 import CIFAR10
 from di4c_plugins.datasets.fashion_mnist import FashionMNIST
-from di4c_plugins.datasets.image_folder import ImageFolder
-from di4c_plugins.datasets.image_folder import ImageNet
+from di4c_plugins.datasets.image_folder import ImageFolder, ImageNet
 from di4c_plugins.datasets.text import Text
 from di4c_plugins.datasets.text_encoding import Subwords, load_tokenizer
 from di4c_plugins.datasets.text_file import vocabulary_lines

@@ -9,8 +9,7 @@ from PIL import Image
 
 from di4c.errors import DataError, SpecError
 from di4c_plugins.datasets.folders import files_below
-from di4c_plugins.datasets.image_folder import ImageFolder
-from di4c_plugins.datasets.image_folder import ImageNet
+from di4c_plugins.datasets.image_folder import ImageFolder, ImageNet
 from di4c_plugins.datasets.text import Text
 from di4c_plugins.datasets.text_documents import Documents
 

@@ -5,6 +5,7 @@ import json
 import math
 
 import pytest
+
 from di4c_plugins.pipelines.round_record import Record, Round, StopRule, Verdict, verdict
 
 

@@ -5,8 +5,6 @@ import shutil
 
 import pytest
 import torch
-from di4c_plugins.pipelines.round_record import StopRule
-from di4c_plugins.pipelines.rounds import Rounds
 
 import di4c
 from di4c.config.check import check
@@ -16,6 +14,8 @@ from di4c.config.spec import Spec
 from di4c.errors import CheckpointError, RegistryError, SpecError
 from di4c.evaluation.comparison import runs_in
 from di4c.testing import check_pipeline
+from di4c_plugins.pipelines.round_record import StopRule
+from di4c_plugins.pipelines.rounds import Rounds
 from tests.config.specs import DISTILL, changed
 from tests.engine.launching import exported, launch, losses, relative
 from tests.evaluation.conftest import EVAL, PRETRAIN, write_run
