@@ -10,11 +10,10 @@ import os
 import time
 from pathlib import Path
 
-from di4c.command_line import number, path_argument
+from di4c.command_line import leave, number, path_argument, reporting
 from di4c.commands import evaluate
 from di4c.config.spec import read_spec
 from di4c.engine.launchers import rank_environment
-from di4c.engine.reporting import leave, reporting
 
 SPECS = {"teacher": "digits-teacher", "student": "digits-student", "one-component": "digits-one-component"}
 TOLD = {
@@ -37,7 +36,8 @@ def main() -> None:
 
 def _shown(specs: dict, options: argparse.Namespace) -> int:
     """Everything in turn; the exit code. All that imports torch is imported here."""
-    from di4c.engine import ranks
+    from di4c import ranks
+    from di4c.engine import process_group
     from di4c.engine.allocator import keep_freed_memory
     from di4c.pipeline.run import run
 
@@ -50,11 +50,11 @@ def _shown(specs: dict, options: argparse.Namespace) -> int:
             print(f"\n[{minutes}:{seconds:02d}] {text}", flush=True)
 
     keep_freed_memory()
-    device = ranks.start()
+    device = process_group.start()
     for name, spec in specs.items():
         say(f"{name}: {TOLD[name]}, {ranks.world_size()} processes under DeepSpeed")
         if not run(spec, device=device, resume=True).finished:
-            return ranks.STOPPED_BY_SIGNAL
+            return process_group.STOPPED_BY_SIGNAL
     folder = options.folder
     also = ["--also", f"one-component={folder / 'one-component'}"] if options.control else []
     say(f"evaluation at {', '.join(map(str, specs['student'].eval.steps))} steps")
@@ -69,7 +69,7 @@ def _shown(specs: dict, options: argparse.Namespace) -> int:
     ]
     evaluate.evaluate(evaluate.parser().parse_args(arguments))
     say(f"done: {folder}/report/report.html")
-    ranks.finish()
+    process_group.finish()
     return 0
 
 

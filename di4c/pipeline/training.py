@@ -1,6 +1,7 @@
 """A spec trained: its parts built, given to the engine."""
 
 from typing import Any
+
 from di4c import ranks
 from di4c.config.build import build, portable
 from di4c.config.registry import Registry

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from di4c.commands import evaluate
-from di4c.engine import ranks
+from di4c.engine import process_group
 from tests.documents import ROOT
 from tools import demo
 
@@ -37,8 +37,8 @@ def called(monkeypatch):
             return SimpleNamespace(finished=finished)
 
         monkeypatch.setattr(sys, "argv", ["demo.py", *arguments])
-        monkeypatch.setattr(ranks, "start", lambda: torch.device("cpu"))
-        monkeypatch.setattr(ranks, "finish", lambda: None)
+        monkeypatch.setattr(process_group, "start", lambda: torch.device("cpu"))
+        monkeypatch.setattr(process_group, "finish", lambda: None)
         monkeypatch.setattr("di4c.engine.allocator.keep_freed_memory", lambda: None)
         monkeypatch.setattr("di4c.pipeline.run.run", run)
         monkeypatch.setattr(evaluate, "evaluate", asked.append)
@@ -67,7 +67,7 @@ def test_the_control_is_behind_a_flag(called):
 
 def test_a_stopped_training_ends_the_demo(called):
     specs, asked, codes = called("out", finished=False)
-    assert len(specs) == 1 and not asked and codes == [ranks.STOPPED_BY_SIGNAL]
+    assert len(specs) == 1 and not asked and codes == [process_group.STOPPED_BY_SIGNAL]
 
 
 @pytest.mark.slow
