@@ -9,7 +9,6 @@ from torch import nn
 
 from di4c.errors import CheckpointError, SpecError
 from di4c.paths import user_path
-from di4c.torchvision_compat import declare_missing_operators
 from di4c_plugins.teachers.containers import PARALLEL, read_file, strict_load, tensors_at, without
 
 HUB = "hub"
@@ -26,10 +25,10 @@ def timm_model(name: str, pretrained: str | None, where: str, **options: Any) ->
     """The model `name` without its classifier, in eval mode; pretrained: a file, a folder, "hub", or None for random weights.
 
     A file may be of a model with other sizes of image or patch, of colours where the images are grey, or with another
-    classifier: it is resampled, summed over the colours, or left out; everything else must fit. where: what messages begin with. Raises SpecError for a name
-    or options that timm does not know, CheckpointError for weights that cannot be had or do not fit.
+    classifier: it is resampled, summed over the colours, or left out; everything else must fit. where: what messages begin
+    with. Raises SpecError for a name or options that timm does not know, CheckpointError for weights that cannot be had or do
+    not fit.
     """
-    declare_missing_operators()
     import timm
 
     plain = name.partition(".")[0]
