@@ -36,7 +36,7 @@ def dying(action, moment, die: str | None):
 def signalled(update, die: str | None):
     def wrapped(trainer, *arguments):
         update(trainer, *arguments)
-        if die == f"signal {trainer.run.folder.name}":
+        if die == f"signal {trainer.options.run.name}":
             os.kill(os.getpid(), signal.SIGTERM)
 
     return wrapped
