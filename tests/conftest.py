@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from tests.claims import run_claimed
 from tests.devices import choose
 
 choose(sys.argv[1:], os.environ)
@@ -14,6 +15,11 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 from di4c.torchvision_compat import declare_missing_operators
 
 declare_missing_operators()  # as the registry does, for tests that import a plugin directly
+
+
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    """Shares the run with other processes where tools/test.sh says so."""
+    return run_claimed(session)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -28,18 +28,32 @@ else
 fi
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" # tests are small, and some start two ranks on two cores
 
-failed=0
+failed=0 processes=1
 selection=() gpu_selection=(-m gpu)
 if [ ! "$slow" ]; then
     selection=(-m "not slow") gpu_selection=(-m "gpu and not slow")
-    # A process a core, at most four, each with files of its own; `-n 0` among the arguments: one process. The slow tests train large
-    # networks, which are to have the memory to themselves.
-    processes="$("$python" -c 'import os, xdist; print(min(4, os.cpu_count()))' 2>/dev/null || echo 0)"
-    if [ "$processes" -gt 1 ]; then
-        selection+=(-n "$processes" --dist loadfile --no-loadscope-reorder)
-    fi
+    # A process a core, at most four, each with the files that it claims (tests/claims.py). The slow tests train large networks, which
+    # are to have the memory to themselves.
+    processes="$("$python" -c 'import os; print(min(4, len(os.sched_getaffinity(0))))')"
+fi
+claims="$(mktemp -d)"
+trap 'rm -rf "$claims"' EXIT
+others=()
+for ((place = 1; place < processes; place++)); do # their output follows when they end
+    mkdir -p "$claims/of"
+    TEST_CLAIMS="$claims/of" TEST_PLACE="$place/$processes" "$python" -m pytest "${selection[@]}" "$@" >"$claims/$place.log" 2>&1 &
+    others+=($!)
+done
+if [ "$processes" -gt 1 ]; then
+    mkdir -p "$claims/of"
+    export TEST_CLAIMS="$claims/of" TEST_PLACE="0/$processes"
 fi
 "$python" -m pytest "${selection[@]}" "$@" || failed=$?
+unset TEST_CLAIMS TEST_PLACE
+for ((place = 1; place < processes; place++)); do
+    wait "${others[place - 1]}" || { status=$? && [ $status -eq 5 ] || failed=$status; } # 5: the other processes took all
+    cat "$claims/$place.log"
+done
 # The tests above hide a GPU from themselves (tests/devices.py), so those of a GPU need a process of their own.
 if "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
     "$python" -m pytest "${gpu_selection[@]}" "$@" || { status=$? && [ $status -eq 5 ] || failed=$status; } # 5: none selected
