@@ -108,18 +108,18 @@ def test_the_specs_agree():
     assert {**vars(student.train), "run": one.train.run} == vars(one.train)
 
 
-@pytest.mark.parametrize(("student", "like"), [
-    ("text-small-full-noise", "text-small-student"), ("letters64-student", "text-small-full-noise"),
+@pytest.mark.parametrize(("student", "like", "examples"), [
+    ("text-small-full-noise", "text-small-student", 512), ("letters64-student", "text-small-full-noise", 4096),
 ])  # fmt: skip
-def test_students_with_data_at_full_noise_differ_in_what_that_is_about(student, like):
-    """512 examples a step at t = 1 against every atom, before and beside terms of fewer of them."""
+def test_students_with_data_at_full_noise_differ_in_what_that_is_about(student, like, examples):
+    """Many examples a step at t = 1 against every atom, before and beside terms of fewer of them."""
     spec, other = read_spec(SPECS / f"{student}.yaml"), read_spec(SPECS / f"{like}.yaml")
     teacher = read_spec(SPECS / f"{student.replace('full-noise', 'teacher').replace('student', 'teacher')}.yaml")
     assert (
         spec.teacher["run"] == str(teacher.train.run) and spec.data == teacher.data and spec.process == teacher.process
     )
     term = spec.objective["full_noise"]
-    assert term["ratio"] * spec.train.batch_size == 512 and 0 < term["alone"] < spec.train.steps
+    assert term["ratio"] * spec.train.batch_size == examples and 0 < term["alone"] < spec.train.steps
     assert spec.objective["components"] < spec.latent["atoms"] == 128
     for key in ("teacher_step", "sampler", "data", "consistency"):
         assert spec.objective[key] == other.objective[key]
