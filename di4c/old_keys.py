@@ -6,8 +6,18 @@ from typing import Any
 
 from di4c.errors import SpecError
 
-RENAMED = {("", "procedure"): "pipeline"}
-"""{(the key above it, "" for none; the old key): the new key}."""
+RENAMED = {
+    ("", "procedure"): "pipeline",
+    ("objective", "near_time"): "distillation_time",
+    ("objective", "near_copies"): "distillation_copies",
+    ("time", "law"): "name",
+    ("distillation_time", "law"): "name",
+    ("teacher_step", "law"): "distribution",
+    ("consistency", "above"): "min_time",
+    ("distillation", "below"): "max_time",
+    ("distillation", "below_inclusive"): "max_time_inclusive",
+}
+"""{(the key above it, by its name of today, "" for none; the old key): the new key}."""
 
 UNUSED = {("objective", "fused"): "the kernels are used wherever CUDA and Triton are"}
 """Keys without use any more, and why."""

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from di4c.command import INTERRUPTED, number, numbers, path_argument
-from di4c.command import command as reported
+from di4c.command_line import INTERRUPTED, number, numbers, path_argument
+from di4c.command_line import command as reported
 from di4c.errors import SpecError
 
 

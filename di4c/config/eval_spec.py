@@ -68,9 +68,9 @@ class EvalSpec:
 
 def mixture_size(size: int | float | str, where: str) -> int | Literal["inf", "product"]:
     """A number of atoms ≥ 1, "inf" or "product", from its YAML or command-line spelling or a library's integer."""
-    if size == "product":
+    if isinstance(size, str) and size == "product":
         return "product"
-    if size == "inf" or (isinstance(size, float) and math.isinf(size) and size > 0):
+    if (isinstance(size, str) and size == "inf") or (isinstance(size, float) and math.isinf(size) and size > 0):
         return "inf"
     number = int(size) if isinstance(size, str) and size.isdecimal() else as_int(size)
     if number is not None and number >= 1:

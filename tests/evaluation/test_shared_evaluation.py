@@ -80,7 +80,8 @@ def test_trouble_b18_srun_gives_an_evaluation_its_ranks(monkeypatch):
         "SLURM_JOB_ID": "4711",
         "SLURM_STEP_NODELIST": "n1",
     }
-    monkeypatch.setattr(os, "environ", {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE")} | step)
+    of_a_launcher = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+    monkeypatch.setattr(os, "environ", {k: v for k, v in os.environ.items() if k not in of_a_launcher} | step)
     monkeypatch.setattr(dist, "init_process_group", lambda backend, timeout: joined.update(os.environ, backend=backend))
     monkeypatch.setattr(dist, "get_rank", lambda: int(os.environ["RANK"]))
     monkeypatch.setattr(dist, "get_world_size", lambda: int(os.environ["WORLD_SIZE"]))

@@ -159,6 +159,7 @@ def tiny(name: str, corpus: Path, cache: str, checkpoints: dict[str, str], out: 
         ROOT / "tools" / "specs" / f"{name}.yaml", [f"{key}={json.dumps(value)}" for key, value in sets.items()]
     ).to_dict()
     teacher, objective = values["teacher"], values["objective"]
+    (values.get("student") or {}).pop("start", None)
     if teacher["name"] == "denoiser":
         values["teacher"] = {"name": "denoiser", "parameterisation": "subs", "backbone": {"name": "mdlm-dit", **SIZES}}
     else:

@@ -58,7 +58,6 @@ def spec_of(job: dict) -> Spec:
 
 
 def perform(job: dict) -> dict:
-    spec = spec_of(job)
     options = TrainOptions(
         run=Path(job["folder"]), steps=job.get("steps", STEPS), batch_size=8, micro_batch_size=4, clip=10.0, ema=0.9,
         log_every=1, checkpoint_every=10, keep=5, diagnostics_every=0,
@@ -66,6 +65,7 @@ def perform(job: dict) -> dict:
         schedule=ScheduleOptions(warmup=0, decay="constant"), precision=job["precision"], teacher_placement=job.get("teacher", "replicated"),
     )  # fmt: skip
     try:
+        spec = spec_of(job)
         parts = build(spec, Registry.default())
         run = Run(fingerprint=parts.data.fingerprint(), spec=spec.to_dict())
         result = train(

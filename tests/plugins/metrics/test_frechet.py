@@ -74,7 +74,7 @@ def test_feature_map_of_the_users_own(source, generation, correlated):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"features": "inception"}, "'pca', 'tokens', 'timm:MODEL' or"),
+        ({"features": "inception"}, "'pca', 'tokens', 'ngrams', 'timm:MODEL' or"),
         ({"dimensions": 7}, "1 to 6"),
         ({"dimensions": 0}, "1 to 6"),
     ],
