@@ -7,6 +7,7 @@ from torch import Tensor
 
 from di4c.contracts import Draws, Split
 from di4c.errors import SpecError
+from di4c.ranks import on_rank_zero
 
 EXAMPLES_A_CLUSTER = 64
 EPOCHS = 10
@@ -28,14 +29,7 @@ class Clusters:
 
         SpecError where the one-hots of enough examples are too large.
         """
-        ranks = torch.distributed
-        several = ranks.is_available() and ranks.is_initialized() and ranks.get_world_size() > 1
-        found = [_centres(split, number, num_states, draws) if not several or ranks.get_rank() == 0 else None]
-        if several:
-            ranks.broadcast_object_list(found, src=0)
-        if isinstance(found[0], str):
-            raise SpecError(found[0])
-        centres = found[0].to(draws.device)  # [K, D, S]
+        centres = on_rank_zero(lambda: _centres(split, number, num_states, draws)).to(draws.device)  # [K, D, S]
         return cls(centres.permute(1, 2, 0).contiguous(), centres.square().sum((1, 2)))
 
     def nearest(self, x: Tensor) -> Tensor:
@@ -46,15 +40,15 @@ class Clusters:
         return (self.offset - 2 * inner).argmin(-1)
 
 
-def _centres(split: Split, number: int, num_states: int, draws: Draws) -> Tensor | str:
-    """[K, D, S], or what is wrong."""
+def _centres(split: Split, number: int, num_states: int, draws: Draws) -> Tensor:
+    """[K, D, S] float32."""
     from sklearn.cluster import MiniBatchKMeans
 
     positions = split.batch(torch.zeros(1, dtype=torch.int64)).x_0.shape[1]
     most = LARGEST_SAMPLE // (positions * num_states)
     count = min(len(split), EXAMPLES_A_CLUSTER * number, most)
     if count < number:
-        return (
+        raise SpecError(
             f"objective.full_noise.clustered: {number} clusters need as many examples; there are {len(split)}, and the one-hots of "
             f"{most} are as many as k-means is given; leave it out"
         )

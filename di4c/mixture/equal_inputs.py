@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from di4c.contracts import Denoiser, Prediction
 from di4c.contracts.sharing import Sharing
+from di4c.ranks import combined
 
 
 def equal_inputs(x_t: Tensor, t: Tensor, cond: Tensor | None) -> Sharing | None:
@@ -37,9 +38,5 @@ def once(predict: Denoiser, sharing: Sharing | None, x_t: Tensor, t: Tensor, con
 
 def _largest_of_ranks(number: int, device: torch.device) -> int:
     """The largest of all ranks' numbers."""
-    ranks = torch.distributed
-    if not (ranks.is_available() and ranks.is_initialized() and ranks.get_world_size() > 1):
-        return number
-    largest = torch.tensor(number, device=device)
-    ranks.all_reduce(largest, op=ranks.ReduceOp.MAX)
+    (largest,) = combined(torch.tensor([number], device=device), op=torch.distributed.ReduceOp.MAX)
     return int(largest)
