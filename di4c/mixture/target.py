@@ -78,67 +78,60 @@ def draw_target(
         if joint is not None:
             joint.add_(sum_by_example(scores.transpose(1, 2), number[chunk], positions, size, chunk_bytes // 2))
 
-    read = _read_affine if is_affine(stacked) else _read_log_probs
-    read(marginals, stacked, number, lines, table, chunk_bytes, take, score)
+    rows = _TargetRows(marginals, stacked, number, lines, table, chunk_bytes, score)
+    (rows.read_affine if is_affine(stacked) else rows.read_log_probs)(take)
     return TargetDraw(x, marginals if table is None else _with_table(marginals, table, number), joint)
 
 
 Take = Callable[[slice, Tensor, Tensor | None], None]
 
 
-@run_eagerly
-def _read_affine(
-    marginals: Marginals,
-    stacked: Prediction,
-    number: Tensor,
-    lines: Lines,
-    table: Tensor | None,
-    chunk_bytes: int,
-    take: Take,
-    score: bool,
-) -> None:
-    """take(chunk, drawn [P, N], scores [P, M, N]) for every chunk of the rows, all within one call of the output head."""
-    rows = Rows.at(stacked, number, chunk_bytes)
-    at_a_time = rows_at_a_time(stacked, chunk_bytes)
+@dataclass(frozen=True)
+class _TargetRows:
+    """The rows `number` [R] of a target that are uncertain, and what is read of them; table [R, S]: their marginals, to be filled."""
 
-    def read(features: Tensor, affine: Affine) -> tuple[Tensor, ...]:
-        with as_given(features):
-            buffers = Buffers.empty(min(at_a_time, len(rows)), stacked.components, affine.num_states, features)
-            place = replace(rows, features=features)
-            for chunk in rows.chunks(at_a_time):
-                here = buffers.view(len(number[chunk]), stacked.components)
-                mean = None if table is None else table[chunk]
-                take(chunk, *read_lines(stacked, place, chunk, affine, lines, here, mean=mean, score=score))
-        return ()
+    marginals: Marginals
+    stacked: Prediction
+    number: Tensor
+    lines: Lines
+    table: Tensor | None
+    chunk_bytes: int
+    score: bool
 
-    within_output_head(stacked, rows.features, read)
+    @run_eagerly
+    def read_affine(self, take: Take) -> None:
+        """take(chunk, drawn [P, N], scores [P, M, N]) for every chunk of the rows, all within one call of the output head."""
+        rows = Rows.at(self.stacked, self.number, self.chunk_bytes)
+        at_a_time = rows_at_a_time(self.stacked, self.chunk_bytes)
+        components = self.stacked.components
 
+        def read(features: Tensor, affine: Affine) -> tuple[Tensor, ...]:
+            with as_given(features):
+                buffers = Buffers.empty(min(at_a_time, len(rows)), components, affine.num_states, features)
+                place = replace(rows, features=features)
+                for chunk in rows.chunks(at_a_time):
+                    here = buffers.view(len(self.number[chunk]), components)
+                    told = {"mean": self._marginals_of(chunk), "score": self.score}
+                    take(chunk, *read_lines(self.stacked, place, chunk, affine, self.lines, here, **told))
+            return ()
 
-def _read_log_probs(
-    marginals: Marginals,
-    stacked: Prediction,
-    number: Tensor,
-    lines: Lines,
-    table: Tensor | None,
-    chunk_bytes: int,
-    take: Take,
-    score: bool,
-) -> None:
-    """The same for any other output head, whose number of calls depends on the shapes alone (ZeRO-3)."""
-    at_a_time = max(1, rows_at_a_time(stacked, chunk_bytes))
-    start = 0
-    for some in number.tensor_split(max(1, -(-stacked.x_t.numel() // at_a_time))):
-        chunk = slice(start, start := start + len(some))
-        log_p = marginals.prediction.log_probs(marginals.rows_of_copies(some)).reshape(
-            len(some), stacked.shape[1], stacked.num_states
-        )
-        log_p = log_p.contiguous()  # as kernels take it
-        with as_given(log_p):
-            scratch = torch.empty_like(log_p)
-            take(
-                chunk,
-                *draw_from(Logits(log_p), cut(lines, chunk), scratch, None if table is None else table[chunk], score),
-            )
+        within_output_head(self.stacked, rows.features, read)
+
+    def read_log_probs(self, take: Take) -> None:
+        """The same for any other output head, whose number of calls depends on the shapes alone (ZeRO-3)."""
+        at_a_time = max(1, rows_at_a_time(self.stacked, self.chunk_bytes))
+        start = 0
+        for some in self.number.tensor_split(max(1, -(-self.stacked.x_t.numel() // at_a_time))):
+            chunk = slice(start, start := start + len(some))
+            log_p = self.marginals.prediction.log_probs(self.marginals.rows_of_copies(some))
+            log_p = log_p.reshape(len(some), self.stacked.shape[1], self.stacked.num_states).contiguous()
+            with as_given(log_p):
+                scratch = torch.empty_like(log_p)
+                lines = cut(self.lines, chunk)
+                take(chunk, *draw_from(Logits(log_p), lines, scratch, self._marginals_of(chunk), self.score))
+
+    def _marginals_of(self, chunk: slice) -> Tensor | None:
+        return None if self.table is None else self.table[chunk]
 
 
 def _empty_table(stacked: Prediction, number: Tensor, keep_bytes: int) -> Tensor | None:
