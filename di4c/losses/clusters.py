@@ -1,60 +1,88 @@
-"""Clusters of data, as a start for λ: k-means of one-hots."""
+"""Clusters of data, as a start for λ: a mixture of products fitted by EM, without a network.
+
+    log p(x) = log Σ_k w_k ∏_d θ_k^d(x^d),   w of λ's prior; it is also what K atoms can bind at most, found in a minute.
+"""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from di4c.contracts import Draws, Split
+from di4c.contracts import Draws, Split, placed
 from di4c.errors import SpecError
 from di4c.ranks import on_rank_zero
 
-EXAMPLES_A_CLUSTER = 64
-EPOCHS = 10
-"""Passes of k-means over its sample: a start, no result."""
-LARGEST_SAMPLE = 2**25
-"""Entries n·D·S of the one-hots that k-means is given, 128 MiB."""
+EXAMPLES_A_CLUSTER = 256
+ITERATIONS = 20
+"""Of EM over its sample: a start, no result."""
+LARGEST_SAMPLE = 2**31
+"""Numbers n·D·K that an iteration looks up."""
+PRIOR_EXAMPLES = 4.0
+"""Examples of the whole sample's marginals that every cluster is given beside its own."""
 
 
 @dataclass(frozen=True)
 class Clusters:
-    """K centres [D, S, K] float32: the mean one-hots of their members. offset [K]: their squared norms."""
+    """log θ [D, S, K] and log w [K], float32."""
 
-    centres: Tensor
-    offset: Tensor
+    log_theta: Tensor
+    log_weights: Tensor
 
     @classmethod
-    def of(cls, split: Split, number: int, num_states: int, draws: Draws) -> "Clusters":
+    def of(cls, split: Split, log_weights: Tensor, num_states: int, draws: Draws) -> "Clusters":
         """The clusters of a sample of the data, found by rank 0. They depend on the key of `draws` alone. Collective.
 
-        SpecError where the one-hots of enough examples are too large.
+        SpecError where there are fewer examples than clusters.
         """
-        centres = on_rank_zero(lambda: _centres(split, number, num_states, draws)).to(draws.device)  # [K, D, S]
-        return cls(centres.permute(1, 2, 0).contiguous(), centres.square().sum((1, 2)))
+        log_weights = log_weights.float().cpu()
+        found = on_rank_zero(lambda: _fitted(_sample(split, len(log_weights), draws), log_weights, num_states, draws))
+        return cls(placed(found, draws.device), placed(log_weights, draws.device))
 
-    def nearest(self, x: Tensor) -> Tensor:
-        """The cluster whose centre is nearest to the one-hots of x [B, D]: [B] int64."""
-        inner = torch.zeros(len(x), len(self.offset), device=x.device)
-        for centre, token in zip(self.centres, x.T, strict=True):
-            inner += centre[token]
-        return (self.offset - 2 * inner).argmin(-1)
+    def log_joint(self, x: Tensor) -> Tensor:
+        """log w_k + Σ_d log θ_k^d(x^d): x [B, D] → [B, K]."""
+        scores = self.log_weights.expand(len(x), -1).clone()
+        for log_theta, token in zip(self.log_theta, x.T, strict=True):
+            scores += log_theta[token]
+        return scores
+
+    def of_examples(self, x: Tensor) -> Tensor:
+        """How far each cluster explains each example, p(k given x): x [B, D] → [B, K], rows that sum to 1."""
+        return self.log_joint(x).softmax(-1)
 
 
-def _centres(split: Split, number: int, num_states: int, draws: Draws) -> Tensor:
-    """[K, D, S] float32."""
-    from sklearn.cluster import MiniBatchKMeans
-
+def _sample(split: Split, number: int, draws: Draws) -> Tensor:
+    """Examples in an order drawn: [n, D] int64."""
     positions = split.batch(torch.zeros(1, dtype=torch.int64)).x_0.shape[1]
-    most = LARGEST_SAMPLE // (positions * num_states)
-    count = min(len(split), EXAMPLES_A_CLUSTER * number, most)
+    count = min(len(split), EXAMPLES_A_CLUSTER * number, LARGEST_SAMPLE // (positions * number))
     if count < number:
         raise SpecError(
-            f"objective.full_noise.clustered: {number} clusters need as many examples; there are {len(split)}, and the one-hots of "
-            f"{most} are as many as k-means is given; leave it out"
+            f"objective.full_noise.clustered: {number} clusters need as many examples; there are {len(split)}, of which "
+            f"{count} are clustered; leave it out"
         )
-    whole = Draws(draws.seed, path=draws.path).child("clusters")
-    x = split.batch(whole.permutation(len(split))[0, :count]).x_0
-    one_hots = torch.nn.functional.one_hot(x, num_states).flatten(1).float().numpy()
-    seed = int(whole.child("k-means").scalar() * 2**31)
-    found = MiniBatchKMeans(number, batch_size=2048, n_init=1, max_iter=EPOCHS, random_state=seed).fit(one_hots)
-    return torch.from_numpy(found.cluster_centers_).float().unflatten(1, (positions, num_states))
+    order = Draws(draws.seed, path=draws.path).child("clusters").permutation(len(split))
+    return split.batch(order[0, :count]).x_0
+
+
+def _fitted(x: Tensor, log_weights: Tensor, num_states: int, draws: Draws) -> Tensor:
+    """log θ [D, S, K] after EM from K of the examples, each blurred by the marginals."""
+    count, positions = x.shape
+    number = len(log_weights)
+    marginals = _counts(x, torch.ones(count, 1), num_states) / count  # [D, S, 1]
+    theta = 0.3 * _counts(x[:number], torch.eye(number), num_states) + 0.7 * marginals
+    for _ in range(ITERATIONS):
+        clusters = Clusters(theta.clamp_min(1e-9).log(), log_weights)
+        counts, sizes = torch.zeros_like(theta), torch.zeros(number)
+        for some in x.split(4096):
+            explained = clusters.of_examples(some)
+            counts += _counts(some, explained, num_states)
+            sizes += explained.sum(0)
+        theta = (counts + PRIOR_EXAMPLES * marginals) / (sizes + PRIOR_EXAMPLES)
+    return theta.clamp_min(1e-9).log()
+
+
+def _counts(x: Tensor, weights: Tensor, num_states: int) -> Tensor:
+    """Σ_n weights_nk [x_n^d = s]: x [n, D], weights [n, K] → [D, S, K]."""
+    counts = torch.zeros(x.shape[1], num_states, weights.shape[1])
+    for found, token in zip(counts, x.T, strict=True):
+        found.index_add_(0, token, weights)
+    return counts

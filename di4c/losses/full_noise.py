@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from di4c.contracts import Batch, Draws, Prediction, Split, Teacher, placed
+from di4c.contracts import Batch, Draws, LambdaSampler, Prediction, Split, Teacher, placed
 from di4c.losses.clusters import Clusters
 from di4c.losses.inputs import dropped_labels
 from di4c.losses.options import InputOptions
@@ -39,10 +39,10 @@ class FullNoise:
             self._split = self.open_split()
         return self._split
 
-    def begin_step(self, step: int, draws: Draws, num_states: int) -> None:
+    def begin_step(self, step: int, draws: Draws, latent: LambdaSampler, num_states: int) -> None:
         """Finds the clusters where this step has a use for them. Collective; a resumed run finds the same."""
         if step < self.term.clustered and self.clusters is None:
-            self.clusters = Clusters.of(self.split, self.number, num_states, draws)
+            self.clusters = Clusters.of(self.split, latent.log_weights(self.number), num_states, draws)
 
     def draw(self, draws: Draws) -> Batch:
         """`ratio` examples of the data for each of the draws': [B·ratio], on their device."""
@@ -56,7 +56,7 @@ class FullNoise:
     ) -> dict[str, Tensor]:
         """{"full_noise": [B] nats, weighted, "full_noise_correlation": [B], what the mixture gains on its product of marginals}.
 
-        batch: [B·ratio] examples, b major. While λ is told the term is −log w_k p^θ(x_0 | x_1; λ_k), k the cluster of x_0.
+        batch: [B·ratio] examples, b major. While λ is told the term is −Σ_k p(k | x_0) log w_k p^θ(x_0 | x_1; λ_k), k the cluster.
         """
         x_0, size = batch.x_0, draws.count
         several = draws.repeat(self.term.ratio)
@@ -78,7 +78,7 @@ class FullNoise:
         weighted = found.joint[:, 0] + found.log_weights.to(found.joint)
         log_p = weighted.logsumexp(-1)
         told = step < self.term.clustered
-        scored = weighted.gather(-1, self.clusters.nearest(x_0)[:, None])[:, 0] if told else log_p
+        scored = (self.clusters.of_examples(x_0).to(weighted) * weighted).sum(-1) if told else log_p
         values = {
             "full_noise": -self.term.weight * scored,
             "full_noise_correlation": (log_p - found.marginal[:, 0]).detach(),

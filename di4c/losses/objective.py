@@ -131,7 +131,7 @@ class Di4C(Objective):
 
     def begin_step(self, step: int) -> None:
         if self.full_noise is not None and self.draws is not None:
-            self.full_noise.begin_step(step, self.draws, self.teacher.process.num_states)
+            self.full_noise.begin_step(step, self.draws, self.options.latent, self.teacher.process.num_states)
 
     def forward(self, batch: Batch, draws: Draws, step: int) -> dict[str, Tensor]:
         """{"loss": [B] nats, its parts: [B]}."""

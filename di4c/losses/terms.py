@@ -115,7 +115,7 @@ class FullNoiseTerm:
     """weight·( data term at t = 1 ), on data of its own.
 
     ratio: how many of them for each example of the batch. alone: for so many steps from the first it is the whole loss. clustered: in
-    so many steps from the first λ is told, as the number of x_0's cluster (k-means of one-hots, an atom each): components start apart.
+    so many steps from the first λ is told, as x_0's cluster (a mixture of products fitted by EM, an atom each): components start apart.
     components: how many λ, the same for all examples; all atoms of a finite prior if not said.
     """
 

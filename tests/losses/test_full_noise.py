@@ -93,14 +93,25 @@ def test_dropout_draws_a_mask_for_every_example():
 
 def test_clusters_are_those_of_the_data_and_of_the_seed():
     words = Words()
-    found, again, other = (Clusters.of(words, 3, 5, Draws(seed)) for seed in (0, 0, 1))
-    which = found.nearest(words.x_0)
-    assert torch.equal(which, again.nearest(words.x_0))
-    names = [which[words.cond == stem].unique().tolist() for stem in range(3)]
+    log_w = torch.tensor([0.5, 0.3, 0.2]).log()
+    found, again, other = (Clusters.of(words, log_w, 5, Draws(seed)) for seed in (3, 3, 1))
+    explained = found.of_examples(words.x_0)
+    assert torch.equal(explained, again.of_examples(words.x_0))
+    names = [explained[words.cond == stem].argmax(-1).unique().tolist() for stem in range(3)]
     assert all(len(name) == 1 for name in names) and len({name[0] for name in names}) == 3
-    one_hot = nn.functional.one_hot(words.x_0, 5).float().flatten(1)
-    distance = torch.cdist(one_hot, found.centres.permute(2, 0, 1).flatten(1))
-    assert torch.equal(which, distance.argmin(-1)) and not torch.equal(found.centres, other.centres)
+    torch.testing.assert_close(found.log_theta.exp().sum(1), torch.ones(6, 3))
+    each = nn.functional.one_hot(words.x_0, 5).float().flatten(1) @ found.log_theta.flatten(0, 1) + log_w
+    torch.testing.assert_close(found.log_joint(words.x_0), each)
+    torch.testing.assert_close(explained, each.softmax(-1))
+    assert not torch.equal(found.log_theta, other.log_theta)
+
+
+def test_clusters_bind_more_than_marginals():
+    """EM's likelihood beats the product's by about what the stems tell, log 3 nats and more."""
+    words = Words()
+    log_p = Clusters.of(words, torch.full((3,), 1 / 3).log(), 5, Draws(3)).log_joint(words.x_0).logsumexp(-1)
+    one = Clusters.of(words, torch.zeros(1), 5, Draws(3)).log_joint(words.x_0).logsumexp(-1)
+    assert (log_p - one).mean() > 2
 
 
 def test_a_clustered_start_makes_components_of_clusters():
@@ -116,7 +127,7 @@ def test_a_clustered_start_makes_components_of_clusters():
     words = Words()
     x_1 = torch.full_like(words.x_0, made.teacher.process.mask_index)
     predicted = made.model.predict(x_1, torch.ones(90), None, torch.eye(3).expand(90, -1, -1)).log_prob_of(words.x_0)
-    assert (predicted.argmax(-1) == made.full_noise.clusters.nearest(words.x_0)).float().mean() > 0.9
+    assert (predicted.argmax(-1) == made.full_noise.clusters.of_examples(words.x_0).argmax(-1)).float().mean() > 0.9
 
 
 @pytest.mark.parametrize(("term", "latent", "told"), [
@@ -132,7 +143,7 @@ def test_what_cannot_be_is_told(term, latent, told):
 
 def test_more_clusters_than_examples_are_refused():
     with pytest.raises(SpecError, match="there are 90"):
-        Clusters.of(Words(), 91, 5, Draws(0))
+        Clusters.of(Words(), torch.zeros(91), 5, Draws(0))
 
 
 def test_without_a_mask_examples_share_nothing():
