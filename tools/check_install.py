@@ -10,8 +10,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def main() -> int:
     wrong = [line for line in (_wrong(pin) for pin in _pins()) if line]
-    if not _is_this_checkout("di4c", ROOT / "di4c") or not _is_this_checkout("di4c_plugins", ROOT / "plugins"):
-        wrong.append(f"di4c is not installed from {ROOT}")
+    found = _folder("di4c")
+    if found != ROOT / "di4c" or _folder("di4c_plugins") != ROOT / "plugins":
+        other = f"; this environment's now comes from {found.parent}, and will come from here" if found else ""
+        wrong.append(f"di4c is not installed from {ROOT}{other}")
     print("\n".join(wrong))
     return 1 if wrong else 0
 
@@ -30,10 +32,11 @@ def _wrong(pin: str) -> str | None:
     return None if found == version else f"{name} is {found}, not {version}"
 
 
-def _is_this_checkout(package: str, folder: Path) -> bool:
+def _folder(package: str) -> Path | None:
+    """Where the installed package lies; None if there is none."""
     sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() not in (ROOT, ROOT / "tools")]
     spec = importlib.util.find_spec(package)
-    return spec is not None and spec.origin is not None and Path(spec.origin).resolve().parent == folder
+    return None if spec is None or spec.origin is None else Path(spec.origin).resolve().parent
 
 
 if __name__ == "__main__":
