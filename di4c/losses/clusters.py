@@ -1,6 +1,6 @@
 """Clusters of data, as a start for λ: a mixture of products fitted by EM, without a network.
 
-    log p(x) = log Σ_k w_k ∏_d θ_k^d(x^d),   w of λ's prior; it is also what K atoms can bind at most, found in a minute.
+log p(x) = log Σ_k w_k ∏_d θ_k^d(x^d),   w of λ's prior; it is also what K atoms can bind at most, found in a minute.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,8 @@ from di4c.contracts import Draws, Split, placed
 from di4c.errors import SpecError
 from di4c.ranks import on_rank_zero
 
-EXAMPLES_A_CLUSTER = 256
+EXAMPLES_A_CLUSTER = 512
+SMALLEST_SAMPLE = 2**15
 ITERATIONS = 20
 """Of EM over its sample: a start, no result."""
 LARGEST_SAMPLE = 2**31
@@ -53,7 +54,8 @@ class Clusters:
 def _sample(split: Split, number: int, draws: Draws) -> Tensor:
     """Examples in an order drawn: [n, D] int64."""
     positions = split.batch(torch.zeros(1, dtype=torch.int64)).x_0.shape[1]
-    count = min(len(split), EXAMPLES_A_CLUSTER * number, LARGEST_SAMPLE // (positions * number))
+    wanted = max(EXAMPLES_A_CLUSTER * number, SMALLEST_SAMPLE)
+    count = min(len(split), wanted, LARGEST_SAMPLE // (positions * number))
     if count < number:
         raise SpecError(
             f"objective.full_noise.clustered: {number} clusters need as many examples; there are {len(split)}, of which "
