@@ -1,11 +1,12 @@
 """What is measured of generated samples, or of the sampler itself."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from di4c.contracts.prediction import Denoiser
+from di4c.contracts.prediction import Denoiser, Prediction
 from di4c.contracts.sampler import Sampler
 from di4c.draws import Draws
 
@@ -24,7 +25,7 @@ class Generation:
     steps: int
     sampler: Sampler
     denoiser: Denoiser
-    components: object
+    components: Callable[..., Prediction] | None
     draws: Draws
 
 

@@ -36,7 +36,7 @@ class Clusters:
         SpecError where there are fewer examples than clusters.
         """
         log_weights = log_weights.float().cpu()
-        found = on_rank_zero(lambda: _fitted(_sample(split, len(log_weights), draws), log_weights, num_states, draws))
+        found = on_rank_zero(lambda: _fitted(_sample(split, len(log_weights), draws), log_weights, num_states))
         return cls(placed(found, draws.device), placed(log_weights, draws.device))
 
     def log_joint(self, x: Tensor) -> Tensor:
@@ -65,10 +65,9 @@ def _sample(split: Split, number: int, draws: Draws) -> Tensor:
     return split.batch(order[0, :count]).x_0
 
 
-def _fitted(x: Tensor, log_weights: Tensor, num_states: int, draws: Draws) -> Tensor:
+def _fitted(x: Tensor, log_weights: Tensor, num_states: int) -> Tensor:
     """log θ [D, S, K] after EM from K of the examples, each blurred by the marginals."""
-    count, positions = x.shape
-    number = len(log_weights)
+    count, number = len(x), len(log_weights)
     marginals = _counts(x, torch.ones(count, 1), num_states) / count  # [D, S, 1]
     theta = 0.3 * _counts(x[:number], torch.eye(number), num_states) + 0.7 * marginals
     for _ in range(ITERATIONS):

@@ -16,6 +16,8 @@ class Rotary(nn.Module):
     published language models). The tables are float32 whatever the weights are cast to, and not part of the state dict.
     """
 
+    tables: Tensor
+
     def __init__(self, angles: Tensor, heads: int, pairs: Literal["neighbours", "halves"]):
         super().__init__()
         self.heads = heads
@@ -59,7 +61,7 @@ class Turns(NamedTuple):
         """Queries, keys and values [B, heads, D, head width] of a projection [B, D, 3·H], the first two turned."""
         width = qkv.shape[-1] // 3
         both, values = qkv.split([2 * width, width], dim=-1)
-        turn = _turn if torch.compiler.is_compiling() else _Turn.apply
+        turn: Callable[..., Tensor] = _turn if torch.compiler.is_compiling() else _Turn.apply
         queries, keys = turn(both, self.tables.to(qkv.dtype), self.distance).chunk(2, dim=-1)
         queries, keys, values = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (queries, keys, values))
         return queries, keys, values
@@ -81,7 +83,8 @@ class _Turn(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return _turn(gradient, *ctx.saved_tensors, ctx.distance, -1), None, None
+        (tables,) = ctx.saved_tensors
+        return _turn(gradient, tables, ctx.distance, -1), None, None
 
 
 def _turn(x: Tensor, tables: Tensor, distance: int, sign: int = 1) -> Tensor:

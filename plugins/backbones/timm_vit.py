@@ -147,6 +147,8 @@ class PatchEmbedding(nn.Module):
 class RopeTable(nn.Module):
     """timm's [sin, cos] of every token, and a row that does not turn for the tokens behind them; float32 whatever weights are."""
 
+    table: Tensor
+
     def __init__(self, table: Tensor):
         super().__init__()
         if table.dim() != 2:

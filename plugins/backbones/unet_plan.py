@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from di4c_plugins.backbones.unet_blocks import Downsample, ResidualBlock, SelfAttention, Upsample
 
+Kind = Literal["block", "layer", "keep", "join"]
+
 
 class Step(NamedTuple):
     """A part of the pass: a residual block, another layer, or a skip that is kept, or joined again.
@@ -16,7 +18,7 @@ class Step(NamedTuple):
     number: of the residual block that it is or follows, −1 before the first.
     """
 
-    kind: Literal["block", "layer", "keep", "join"]
+    kind: Kind
     module: nn.Module | None
     number: int
 
@@ -90,7 +92,8 @@ class Plan:
     def up(self, middle: nn.ModuleList, modules: nn.ModuleList) -> list[Step]:
         """The middle (block, attention, block) and the way up, each block given a skip."""
         blocks, steps = iter(modules), Steps(self.depth_down - 1)
-        for kind, module in zip(("block", "layer", "block"), middle, strict=True):
+        kinds: tuple[Kind, ...] = ("block", "layer", "block")
+        for kind, module in zip(kinds, middle, strict=True):
             steps.add(kind, module)
         for scale in reversed(range(len(self.multipliers))):
             for _ in range(self.res_blocks + 1):
@@ -112,7 +115,7 @@ class Steps:
     def __init__(self, last: int):
         self.last, self.made = last, []
 
-    def add(self, kind: str, module: nn.Module | None = None) -> None:
+    def add(self, kind: Kind, module: nn.Module | None = None) -> None:
         self.last += kind == "block"
         self.made.append(Step(kind, module, self.last))
 

@@ -129,7 +129,9 @@ class Texts(Decoder):
         path.write_text("".join(f"[{i}]\n{text}\n\n" for i, text in enumerate(texts, 1)), encoding="utf-8")
         return path
 
-    def prompt(self, prefix: str = "", suffix: str = "", infill: str = "", blank: str = "_") -> Tensor:
+    def prompt(  # type: ignore[override]  # what texts have of the options that the contract leaves open
+        self, prefix: str = "", suffix: str = "", infill: str = "", blank: str = "_"
+    ) -> Tensor:
         """Known tokens for prompted sampling, −1 where the sampler is free: [D] int64.
 
         prefix stands at the beginning, suffix at the end, inside the separators of sequences that are wrapped; in

@@ -93,7 +93,7 @@ class ImageFolder(PixelData):
         )
         self.label_names = self._classes if conditional else None
 
-    def split(self, name: str) -> FileSplit:
+    def split(self, name: str) -> FileSplit:  # type: ignore[override]  # of files, not of images in memory
         if name not in SPLITS:
             raise DataError(f"data: no split {name!r}; the splits are 'train' and 'test'")
         if name not in self._files_of:

@@ -33,9 +33,9 @@ def image_grid(pixels: np.ndarray, labels: np.ndarray | None = None, scale: int 
     return sheet
 
 
-def _rows(num: int) -> list[tuple[str, range]]:
+def _rows(num: int) -> list[tuple[str, np.ndarray]]:
     columns = math.ceil(math.sqrt(num))
-    return [("", range(start, min(start + columns, num))) for start in range(0, num, max(columns, 1))]
+    return [("", np.arange(start, min(start + columns, num))) for start in range(0, num, max(columns, 1))]
 
 
 def _rows_by_class(labels: np.ndarray) -> list[tuple[str, np.ndarray]]:

@@ -4,8 +4,8 @@ import contextlib
 import os
 import stat
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from di4c.errors import DataError, Di4CError
 
@@ -63,7 +63,7 @@ def check_plain(file: Path) -> None:
             raise DataError(f"{file}: {kind}, not a file")
 
 
-def open_plain(file: Path) -> BinaryIO:
+def open_plain(file: Path) -> BufferedReader:
     """The plain file, open for reading. DataError for anything else, and for a git-lfs pointer in the place of the data."""
     check_plain(file)
     with reading(file, "a file"):

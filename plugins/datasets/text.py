@@ -4,7 +4,7 @@ import hashlib
 import json
 from dataclasses import replace
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -29,10 +29,14 @@ READING = 2
 """Rises where the same source is read as other tokens, so that no cache of an earlier reading is used."""
 
 
+Part = Literal["train", "test", "all"]
+Normalise = Literal["none", "lowercase", "letters"]
+
+
 class PackedSplit(Split):
     """Sequences of a token cache."""
 
-    def __init__(self, cache: TokenCache, packing: Packing, part: Literal["train", "test", "all"], wrapper: int | None):
+    def __init__(self, cache: TokenCache, packing: Packing, part: Part, wrapper: int | None):
         self.cache, self.packing, self.part, self.wrapper = cache, packing, part, wrapper
 
     def __len__(self) -> int:
@@ -101,7 +105,7 @@ class Text(DataSource):
         self.most_tokens, self.cache = most_tokens, cache_root(cache)
         self.sources = {"train": Documents(path, dataset, configuration, train_split, column, documents)}
         if test_path is not None or test_split is not None:
-            changes = {"path": test_path} if test_path is not None else {"split": test_split}
+            changes: dict[str, Any] = {"path": test_path} if test_path is not None else {"split": test_split}
             self.sources["test"] = replace(self.sources["train"], **changes)
         else:
             _refuse_mixed(self.sources["train"])
@@ -114,7 +118,8 @@ class Text(DataSource):
         wrapper = self.encoding.separator if self.wrap else None
         if "test" in self.sources:
             return PackedSplit(self._caches[name], self._packing(self._caches[name]), "all", wrapper)
-        return PackedSplit(self._caches["train"], self._packing(self._caches["train"]), name, wrapper)
+        part: Part = "train" if name == "train" else "test"
+        return PackedSplit(self._caches["train"], self._packing(self._caches["train"]), part, wrapper)
 
     def fingerprint(self) -> str:
         parts = [
@@ -138,7 +143,7 @@ class Text(DataSource):
         return Texts(self.encoding, self.num_positions, wrap=self.wrap)
 
     def _encoding(
-        self, tokenizer: str, separator: str | None, normalise: str, alphabet: str | None, most_characters: int
+        self, tokenizer: str, separator: str | None, normalise: Normalise, alphabet: str | None, most_characters: int
     ) -> Encoding:
         if tokenizer != "characters":
             if normalise != "none" or alphabet is not None:
@@ -153,7 +158,7 @@ class Text(DataSource):
             alphabet = separator + alphabet
         return Characters(alphabet, separator=separator, normalise=normalise)
 
-    def _counted_alphabet(self, separator: str, normalise: str, most: int) -> str:
+    def _counted_alphabet(self, separator: str, normalise: Normalise, most: int) -> str:
         """The alphabet of the training text, counted once and kept with the caches."""
         if normalise == "letters":
             return alphabet_of([], separator, normalise, most)

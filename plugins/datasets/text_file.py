@@ -5,9 +5,9 @@ import codecs
 import gzip
 import io
 import lzma
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import Any, TextIO
 
 from di4c.errors import DataError
 from di4c_plugins.datasets.reading import open_plain, reading
@@ -123,7 +123,7 @@ def _unfinished(line: str, most: int) -> bool:
     return len(line) == most and not line.endswith("\n")
 
 
-def _unpacked(raw: BinaryIO, file: Path) -> BinaryIO:
+def _unpacked(raw: io.BufferedReader, file: Path) -> io.BufferedReader:
     """The bytes of a file, unpacked if they are compressed."""
     head = raw.peek(8)
     kind = next((suffix for suffix, magic in COMPRESSED.items() if head.startswith(magic)), None)
@@ -137,4 +137,5 @@ def _unpacked(raw: BinaryIO, file: Path) -> BinaryIO:
         import pyarrow
 
         return io.BufferedReader(pyarrow.input_stream(str(file), compression="zstd"))
-    return {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}[kind](file)
+    opened: dict[str, Callable[[Path], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+    return opened[kind](file)

@@ -152,4 +152,4 @@ def _batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
 
 
 def _digest(tokens: np.ndarray) -> str:
-    return hashlib.sha256(tokens).hexdigest()[:DIGEST]
+    return hashlib.sha256(tokens.data).hexdigest()[:DIGEST]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,7 +46,8 @@ class DecodedImages(Metric):
     ):
         if not hasattr(data, "pixels") or not hasattr(data, "dataset"):
             raise SpecError(f"metric decoded: needs data that decode to images; found {type(data).__name__}")
-        self.data, self.max_references, self.batch_size = data, max_references, batch_size
+        self.data: Any = data
+        self.max_references, self.batch_size = max_references, batch_size
         by_timm = features is not None and features.startswith(TIMM)
         if by_timm:
             need_weights(features, weights, "metric decoded")

@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +48,7 @@ def need_weights(features: str, weights: str | None, metric: str) -> None:
 
 
 def feature_map(
-    features: str, weights: str | None, dimensions: int, data: DataSource, max_references: int, metric: str
+    features: str, weights: str | None, dimensions: int, data: Any, max_references: int, metric: str
 ) -> FeatureMap:
     """What maps tokens to features.
 

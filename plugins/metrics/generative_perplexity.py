@@ -2,7 +2,7 @@
 
 import math
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -48,7 +48,8 @@ class GenerativePerplexity(Metric):
             raise SpecError(
                 f"metric generative-perplexity: retokenize needs text data, and {type(data).__name__} cannot decode"
             )
-        self.data, self.judge, self.wrap, self.retokenize = data, judge, wrap, retokenize
+        self.data: Any = data
+        self.judge, self.wrap, self.retokenize = judge, wrap, retokenize
         self.length, self.batch_size, self.device = length, batch_size, device
 
     def __call__(self, generation: Generation) -> dict[str, float]:

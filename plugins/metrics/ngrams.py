@@ -1,7 +1,7 @@
 """Text statistics: distances between samples and held-out text in n-grams, and in pairs of tokens at a distance."""
 
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -66,7 +66,7 @@ class NGrams(Frequencies):
         self.order = order
 
     def tables(self) -> dict[str, Callable[[Tensor], Tensor]]:
-        return {f"ngram{n}_tv": lambda x, n=n: ngram_cells(x, n) for n in range(1, self.order + 1)}
+        return {f"ngram{n}_tv": partial(ngram_cells, n=n) for n in range(1, self.order + 1)}
 
     def distances(self, x: Tensor) -> dict[str, float]:
         each = super().distances(x)
@@ -85,7 +85,7 @@ class LaggedPairs(Frequencies):
         self.lags = [2**k for k in range(longest.bit_length()) if 2**k <= longest and 2**k < data.num_positions]
 
     def tables(self) -> dict[str, Callable[[Tensor], Tensor]]:
-        return {f"lag{k}": lambda x, k=k: pair_cells(x, k, self.data.num_states) for k in self.lags}
+        return {f"lag{k}": partial(pair_cells, lag=k, num_states=self.data.num_states) for k in self.lags}
 
     def distances(self, x: Tensor) -> dict[str, float]:
         each = super().distances(x)

@@ -30,12 +30,14 @@ EVEN = UniformTime(0.05, 1.0)
 def extending(base: type) -> Callable[[Callable], Callable]:
     """Lets an __init__ that hands its **options to the class that it extends show these options by name, to specs and their checks."""
 
-    def extended(init: Callable) -> Callable:
-        own, inherited = (inspect.signature(f).parameters for f in (init, base.__init__))
+    inherits: Any = base.__init__  # type: ignore[misc]
+
+    def extended(init: Any) -> Callable:
+        own, inherited = (inspect.signature(f).parameters for f in (init, inherits))
         shown = {name: p for name, p in own.items() if p.kind is not p.VAR_KEYWORD}
         added = [p for name, p in inherited.items() if name not in shown]
         init.__signature__ = inspect.Signature([*shown.values(), *added])
-        init.__annotations__ = base.__init__.__annotations__ | init.__annotations__
+        init.__annotations__ = inherits.__annotations__ | init.__annotations__
         return init
 
     return extended

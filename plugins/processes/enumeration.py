@@ -5,6 +5,7 @@ States stand in raster order (the last position changes fastest), so that a law 
 """
 
 import itertools
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,13 +38,13 @@ def product_law(p: Tensor, states: Tensor) -> Tensor:
     return law
 
 
-def noised_law(process: ForwardProcess, law: Tensor, states: Tensor, t: float) -> Tensor:
+def noised_law(process: Any, law: Tensor, states: Tensor, t: float) -> Tensor:
     """q_t = Σ_{x_0} law(x_0) ∏_d q(x_t^d | x_0^d): [S^D], from the law [K] of the clean `states` [K, D]."""
     kernel = process.transition(torch.tensor([t], dtype=torch.float64))[0]
     return law @ product_law(kernel[states], every_state(process.num_states, states.shape[1]))
 
 
-def prior_law(process: ForwardProcess, num_positions: int) -> Tensor:
+def prior_law(process: Any, num_positions: int) -> Tensor:
     """The law of x_1 in generation: [S^D]; all masks, or the product of the process's `prior_probs`."""
     states = every_state(process.num_states, num_positions)
     if process.mask_index is not None:

@@ -8,7 +8,7 @@ from torch import Tensor
 from di4c.contracts import Draws
 from di4c.errors import SpecError
 from di4c_plugins.processes.absorbing import Absorbing
-from di4c_plugins.processes.noise import discretised, noise_schedule
+from di4c_plugins.processes.noise import Noise, discretised, noise_schedule
 
 
 class Mdlm(Absorbing):
@@ -33,7 +33,7 @@ class Mdlm(Absorbing):
         super().__init__(data_states, mask_index=mask_index)
         if corrupt_grid < 0:
             raise SpecError(f"process.corrupt_grid: {corrupt_grid}; it is a number of times, or 0 for none")
-        self.schedule = noise_schedule(noise, epsilon=epsilon, sigma_min=sigma_min, sigma_max=sigma_max)
+        self.schedule: Noise = noise_schedule(noise, epsilon=epsilon, sigma_min=sigma_min, sigma_max=sigma_max)
         self.corrupt_grid = corrupt_grid
 
     def corrupt(self, x_0: Tensor, t: Tensor, draws: Draws) -> Tensor:

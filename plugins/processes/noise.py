@@ -13,6 +13,7 @@ some at t = 0.
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -121,7 +122,11 @@ class Geometric(Linear):
         return self.sigma(t) * math.log(self.sigma_max / self.sigma_min)
 
 
-INTERPOLATED = {"log-linear": LogLinear, "cosine": Cosine, "cosine-squared": CosineSquared}
+INTERPOLATED: dict[str, Callable[[float], Noise]] = {
+    "log-linear": LogLinear,
+    "cosine": Cosine,
+    "cosine-squared": CosineSquared,
+}
 RANGED = {"linear": (Linear, 0.0, 10.0), "geometric": (Geometric, 1e-3, 1.0)}
 
 

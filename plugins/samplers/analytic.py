@@ -18,6 +18,8 @@ class Analytic(Sampler):
     the network σ = 0, i.e. uses it with networks that ignore t. The mask is no clean state, and none is left at s = 0.
     """
 
+    process: Absorbing
+
     def __init__(self, process: Absorbing):
         need_mask(process, "analytic")
         self.process = process

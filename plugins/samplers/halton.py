@@ -46,6 +46,8 @@ class HaltonSampler(Sampler):
     sequence.
     """
 
+    process: Absorbing
+
     def __init__(
         self,
         process: Absorbing,

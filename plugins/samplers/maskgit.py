@@ -39,6 +39,8 @@ class MaskGITSampler(Sampler):
     scale, for r > (n − 1)/n), and ⌊(1 − γ(s))·D⌋ tokens are visible after it, as in Hayakawa et al. 2025's code.
     """
 
+    process: Absorbing
+
     def __init__(
         self,
         process: Absorbing,

@@ -24,6 +24,8 @@ class MdlmAncestral(Sampler):
         probabilities and so lowers the temperature (Zheng et al. 2024), for comparison with published figures only.
     """
 
+    process: Absorbing
+
     def __init__(
         self,
         process: Absorbing,

@@ -1,5 +1,7 @@
 """The exact teacher of a data law that is a table: what a perfectly trained product model would be."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -43,7 +45,8 @@ class PosteriorMarginals(Backbone):
 
     def __init__(self, process: ForwardProcess, states: Tensor, probs: Tensor):
         super().__init__()
-        self.process, self.width, self.readout = process, process.num_states, IdentityOutputHead()
+        self.process: Any = process  # one with a `transition`
+        self.width, self.readout = process.num_states, IdentityOutputHead()
         self.register_buffer("states", states)
         # Half of LOG_ZERO: states outside the table are unlikely, transitions that cannot be are more so.
         self.register_buffer("log_probs", torch.where(probs > 0, probs.log(), LOG_ZERO / 2))

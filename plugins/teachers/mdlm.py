@@ -32,7 +32,7 @@ class Mdlm(PublishedTeacher):
     """
 
     backbone_name, backbone_class = "mdlm-dit", MdlmDiT
-    file_keys = ("path", "revision", "ema")
+    file_keys: tuple[str, ...] = ("path", "revision", "ema")
     reasons: Mapping[str, str] = REASONS
     ema_by_default = True
 

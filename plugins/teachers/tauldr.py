@@ -1,7 +1,7 @@
 """tauLDR's pixel models and Di4C's pixel students from published checkpoints."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -14,7 +14,7 @@ from di4c_plugins.teachers.averaged import PUBLISHED_LAW, AveragedStudent, Steps
 from di4c_plugins.teachers.containers import PARALLEL, below, read_file, tensors_at, with_shadows, without
 from di4c_plugins.teachers.published import Found, PublishedTeacher, required_path
 
-CIFAR10 = {
+CIFAR10: dict[str, Any] = {
     "shape": [3, 32, 32],
     "channels": 128,
     "multipliers": [1, 2, 2, 2],
@@ -80,7 +80,7 @@ class Di4CPixels(AveragedStudent, TauLDR):
     """A published Di4C pixel student as teacher, its marginals averaged over K = `atoms` values of λ."""
 
     reasons = {"lam_mix": "no λ layers: a tauLDR checkpoint (teacher tauldr), not a Di4C student"}
-    lam_embed_dim = CIFAR10["channels"]
+    lam_embed_dim: int = CIFAR10["channels"]
 
     def __init__(
         self,

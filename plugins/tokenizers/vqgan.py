@@ -1,6 +1,7 @@
 """VQGAN's encoder, codebook and decoder (Esser et al. 2021), and where their weights come from."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -143,7 +144,7 @@ class VQGAN(ImageTokenizer):
         self.image_shape = (channels, image_size, image_size)
         self.side = image_size // factor
         self.num_codes, self.num_positions = num_codes, self.side**2
-        options = dict(
+        options: dict[str, Any] = dict(
             ch=ch,
             ch_mult=ch_mult,
             num_res_blocks=num_res_blocks,
