@@ -1,13 +1,13 @@
 """Distribution matching with λ: a critic learns the student's own samples, and the student is drawn to the teacher's law."""
 
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from di4c.contracts import Backbone, Batch, Draws, LambdaSampler, Prediction, Teacher, placed
+from di4c.contracts.extending import extending
 from di4c.contracts.objective import ProbeBatch
 from di4c.errors import SpecError
 from di4c.losses.inputs import dropped_labels
@@ -25,22 +25,6 @@ ALSO = (*TERMS, "full_noise")
 
 EVEN = UniformTime(0.05, 1.0)
 """s, or s/t, where a spec does not say: the least noise is left out, where c(s) is largest and the critic learns least."""
-
-
-def extending(base: type) -> Callable[[Callable], Callable]:
-    """Lets an __init__ that hands its **options to the class that it extends show these options by name, to specs and their checks."""
-
-    inherits: Any = base.__init__  # type: ignore[misc]
-
-    def extended(init: Any) -> Callable:
-        own, inherited = (inspect.signature(f).parameters for f in (init, inherits))
-        shown = {name: p for name, p in own.items() if p.kind is not p.VAR_KEYWORD}
-        added = [p for name, p in inherited.items() if name not in shown]
-        init.__signature__ = inspect.Signature([*shown.values(), *added])
-        init.__annotations__ = inherits.__annotations__ | init.__annotations__
-        return init
-
-    return extended
 
 
 def fresh_critic(teacher: Teacher) -> Backbone:

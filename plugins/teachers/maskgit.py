@@ -1,10 +1,12 @@
 """MaskGIT, and Di4C's student of it, from published checkpoints."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
 from di4c.contracts import Backbone, ForwardProcess, Parameterisation, Raw
+from di4c.contracts.extending import extending
 from di4c.errors import CheckpointError
 from di4c_plugins.backbones.maskgit import MaskGITBackbone, with_tied_output_head
 from di4c_plugins.teachers.averaged import PUBLISHED_LAW, Steps
@@ -64,31 +66,18 @@ class Di4CMaskGIT(PublishedStudent, MaskGITTeacher):
 
     reasons = {**REASONS, PROJECTION: "no λ projection: MaskGIT itself (teacher maskgit), not a Di4C student of it"}
 
+    @extending(MaskGITTeacher)
     def __init__(
         self,
         process: ForwardProcess,
         num_positions: int,
         *,
-        num_classes: int | None = None,
-        path: str | None = None,
         atoms: int = 16,
         steps: Steps = "mixture",
-        revision: str | None = None,
-        backbone: Backbone | None = None,
-        parameterisation: Parameterisation | None = None,
-        weights: bool = True,
+        **of_maskgit: Any,
     ):
         self.set_law(PUBLISHED_LAW, atoms, steps)
-        super().__init__(
-            process,
-            num_positions,
-            num_classes=num_classes,
-            path=path,
-            revision=revision,
-            backbone=backbone,
-            parameterisation=parameterisation,
-            weights=weights,
-        )
+        super().__init__(process, num_positions, **of_maskgit)
 
 
 def network_state(content: Mapping, source: str) -> dict[str, Tensor]:

@@ -1,8 +1,9 @@
 """SDTT's students and Di4C's language students from published checkpoints."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from di4c.contracts import Backbone, ForwardProcess, Parameterisation
+from di4c.contracts import ForwardProcess
+from di4c.contracts.extending import extending
 from di4c.errors import SpecError
 from di4c_plugins.teachers.averaged import PUBLISHED_LAW, Steps
 from di4c_plugins.teachers.mdlm import REASONS, Mdlm
@@ -21,6 +22,7 @@ class Sdtt(Mdlm):
 
     file_keys = (*Mdlm.file_keys, "round", "divergence", "size")
 
+    @extending(Mdlm)
     def __init__(
         self,
         process: ForwardProcess,
@@ -31,25 +33,14 @@ class Sdtt(Mdlm):
         round: int | None = None,
         divergence: Literal["kld", "mse", "tvd"] = "kld",
         size: Literal["sm", "md", "large"] | None = None,
-        ema: bool | None = None,
-        backbone: Backbone | None = None,
-        parameterisation: Parameterisation | None = None,
         weights: bool = True,
+        **of_mdlm: Any,
     ):
         if weights and (path is None) == (round is None):
             raise SpecError("teacher sdtt: name either `path` (a file, a folder or a hub name) or `round` (1 to 7)")
         if round is not None:
             path, revision = HUB, hub_revision(round, divergence, size)
-        super().__init__(
-            process,
-            num_positions,
-            path=path,
-            revision=revision,
-            ema=ema,
-            backbone=backbone,
-            parameterisation=parameterisation,
-            weights=weights,
-        )
+        super().__init__(process, num_positions, path=path, revision=revision, weights=weights, **of_mdlm)
 
 
 def hub_revision(round: int, divergence: str, size: str | None) -> str:
@@ -72,28 +63,9 @@ class Di4CText(PublishedStudent, Mdlm):
     }
     ema_by_default = False
 
+    @extending(Mdlm)
     def __init__(
-        self,
-        process: ForwardProcess,
-        num_positions: int,
-        *,
-        path: str | None = None,
-        atoms: int = 16,
-        steps: Steps = "mixture",
-        revision: str | None = None,
-        ema: bool | None = None,
-        backbone: Backbone | None = None,
-        parameterisation: Parameterisation | None = None,
-        weights: bool = True,
+        self, process: ForwardProcess, num_positions: int, *, atoms: int = 16, steps: Steps = "mixture", **of_mdlm: Any
     ):
         self.set_law(PUBLISHED_LAW, atoms, steps)
-        super().__init__(
-            process,
-            num_positions,
-            path=path,
-            revision=revision,
-            ema=ema,
-            backbone=backbone,
-            parameterisation=parameterisation,
-            weights=weights,
-        )
+        super().__init__(process, num_positions, **of_mdlm)

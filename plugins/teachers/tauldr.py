@@ -6,6 +6,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from di4c.contracts import Backbone, ForwardProcess, Parameterisation, Raw
+from di4c.contracts.extending import extending
 from di4c.contracts.weights import require_finite
 from di4c.errors import CheckpointError
 from di4c_plugins.backbones.tauldr_unet import TauLDRUNet
@@ -82,31 +83,19 @@ class Di4CPixels(AveragedStudent, TauLDR):
     reasons = {"lam_mix": "no λ layers: a tauLDR checkpoint (teacher tauldr), not a Di4C student"}
     lam_embed_dim: int = CIFAR10["channels"]
 
+    @extending(TauLDR)
     def __init__(
         self,
         process: ForwardProcess,
         num_positions: int,
         *,
-        path: str | None = None,
         atoms: int = 16,
         steps: Steps = "mixture",
-        ema: bool = True,
         student_from: Literal["raw", "ema"] = "ema",
-        backbone: Backbone | None = None,
-        parameterisation: Parameterisation | None = None,
-        weights: bool = True,
+        **of_tauldr: Any,
     ):
         self.set_law(PUBLISHED_LAW, atoms, steps)
-        super().__init__(
-            process,
-            num_positions,
-            path=path,
-            ema=ema,
-            student_from=student_from,
-            backbone=backbone,
-            parameterisation=parameterisation,
-            weights=weights,
-        )
+        super().__init__(process, num_positions, student_from=student_from, **of_tauldr)
         self.head = SinusoidalEmbedding(1, self.backbone)
 
 
