@@ -7,19 +7,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from di4c.contracts import DataSource, Draws, Generation, Metric
+from di4c.contracts import DataSource
 from di4c.errors import SpecError
 from di4c_plugins.metrics.features import TIMM, TimmFeatures, imported, need_weights
 from di4c_plugins.metrics.frechet import Frechet, gaussian_distance
 from di4c_plugins.metrics.pairwise import Pairwise
-from di4c_plugins.metrics.reference import reference, subset
+from di4c_plugins.metrics.reference import OfTokens
 from di4c_plugins.tokenizers.pixels import images_of
 
 ImageFeatures = Callable[[Tensor], Tensor]
 """Images [n, C, H, W] float32 in [−1, 1] → features [n, F]."""
 
 
-class DecodedImages(Metric):
+class DecodedImages(OfTokens):
     """`decoded_frechet_distance`, `decoded_covariance_error`, `decoded_pair_tv`: as `frechet` and `pairwise`.
 
     The samples' codes are decoded to levels of the images' data set and compared with its held-out images themselves,
@@ -58,20 +58,12 @@ class DecodedImages(Metric):
             data=data.dataset, levels=levels, max_positions=max_positions, max_references=max_references
         )
 
-    def __call__(self, generation: Generation) -> dict[str, float]:
-        return self.errors(generation.x_0)
-
-    def reference_values(self, num_samples: int, draws: Draws) -> dict[str, float]:
-        train = reference(self.data, "train", max(num_samples, self.max_references))
-        return self.errors(subset(train, num_samples, draws))
-
-    def errors(self, codes: Tensor) -> dict[str, float]:
-        """The figures of codes [n, D]."""
+    def of(self, codes: Tensor) -> dict[str, float]:
         if self._named is not None:
             decoded = (self._images(self.data.pixels(part)) for part in codes.split(self.batch_size))
             return {"decoded_frechet_distance": gaussian_distance(*self._moments(decoded), *self._held_out)}
         pixels = self.data.pixels(codes)
-        measured = {"frechet_distance": self.frechet.distance(pixels), **self.pairwise.errors(pixels)}
+        measured = self.frechet.of(pixels) | self.pairwise.of(pixels)
         return {f"decoded_{name}": value for name, value in measured.items()}
 
     @cached_property

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from di4c.contracts import DataSource, Draws, Generation, Metric
+from di4c.contracts import DataSource
 from di4c.errors import SpecError
 from di4c_plugins.metrics.ngrams import ngram_cells
-from di4c_plugins.metrics.reference import reference, subset
+from di4c_plugins.metrics.reference import OfTokens
 
 
-class DistinctNGrams(Metric):
+class DistinctNGrams(OfTokens):
     """`distinct{n}`, of all n-grams of the samples the share of different ones (Li et al. 2016), and `repeated{n}`, the share of
     n-grams that stood earlier in their own sequence (Welleck et al. 2020), for every n of `orders`.
 
@@ -26,12 +26,6 @@ class DistinctNGrams(Metric):
             allowed = f"different numbers in 1, …, {data.num_positions} (the data's positions)"
             raise SpecError(f"metric distinct: orders is {list(orders)}; expected {allowed}")
         self.data, self.orders = data, tuple(orders)
-
-    def __call__(self, generation: Generation) -> dict[str, float]:
-        return self.of(generation.x_0.cpu())
-
-    def reference_values(self, num_samples: int, draws: Draws) -> dict[str, float]:
-        return self.of(subset(reference(self.data, "train", num_samples), num_samples, draws))
 
     def of(self, x: Tensor) -> dict[str, float]:
         """{"distinct{n}", "repeated{n}"} of x [n, D]."""

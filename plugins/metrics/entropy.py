@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from di4c.contracts import DataSource, Draws, Generation, Metric
-from di4c_plugins.metrics.reference import reference, subset
+from di4c.contracts import DataSource
+from di4c_plugins.metrics.reference import OfTokens
 
 
-class Entropy(Metric):
+class Entropy(OfTokens):
     """`position_entropy_nats`, the mean over positions of the samples' marginal entropy, and `unique_fraction`.
 
     Neither is good because it is high: they should be near the reference value, which is the data's own. A model that has collapsed
@@ -19,13 +19,7 @@ class Entropy(Metric):
     def __init__(self, *, data: DataSource):
         self.data = data
 
-    def __call__(self, generation: Generation) -> dict[str, float]:
-        return self._of(generation.x_0.cpu())
-
-    def reference_values(self, num_samples: int, draws: Draws) -> dict[str, float]:
-        return self._of(subset(reference(self.data, "train", num_samples), num_samples, draws))
-
-    def _of(self, x: Tensor) -> dict[str, float]:
+    def of(self, x: Tensor) -> dict[str, float]:
         return {
             "position_entropy_nats": position_entropy(x, self.data.num_states),
             "unique_fraction": len(torch.unique(x, dim=0)) / len(x),

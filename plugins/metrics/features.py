@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Callable
-from typing import Any
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from di4c.contracts import DataSource
 from di4c.errors import SpecError
 from di4c_plugins.metrics.ngram_features import ngram_features
-from di4c_plugins.metrics.reference import reference
+from di4c_plugins.metrics.reference import OfTokens, reference
 from di4c_plugins.timm_models import timm_model
 from di4c_plugins.tokenizers.pixels import images_of
 
@@ -20,52 +20,68 @@ FeatureMap = Callable[[Tensor], Tensor]
 TIMM = "timm:"
 
 
-def check_features(features: str, weights: str | None, dimensions: int, data: DataSource, metric: str) -> None:
-    """Raises SpecError for what `feature_map` cannot make of these data, before anything is read."""
-    if features not in ("pca", "tokens", "ngrams") and ":" not in features:
-        allowed = "'pca', 'tokens', 'ngrams', 'timm:MODEL' or 'pkg.module:function'"
-        raise SpecError(f"{metric}: features is {features!r}; it must be {allowed}")
-    if features == "pca" and not 1 <= dimensions <= min(64, data.num_positions):
-        limit = min(64, data.num_positions)
-        raise SpecError(f"{metric}: dimensions is {dimensions}; 'pca' needs 1 to {limit} for this data set")
-    if features == "ngrams" and dimensions < 1:
-        raise SpecError(f"{metric}: dimensions is {dimensions}; 'ngrams' needs at least 1")
-    if not features.startswith(TIMM):
-        if weights is not None:
-            raise SpecError(f"{metric}: weights are those of a timm model; features is {features!r}")
-        return
-    if not hasattr(data, "shape"):
-        raise SpecError(
-            f"{metric}: {features!r} needs data that are images; for codes of images there is metric decoded"
-        )
-    need_weights(features, weights, metric)
+class OfFeatures(OfTokens):
+    """Base of metrics in a space of features. called: the metric's name, for messages.
+
+    features: "pca", the first `dimensions` principal components of at most `max_references` training examples; "tokens"; "ngrams", see
+    `ngram_features`, of as many training examples;
+    "timm:MODEL" with its `weights`, for data with a `shape` (C, H, W); or "pkg.module:function".
+    """
+
+    called: str
+
+    def __init__(
+        self,
+        *,
+        data: DataSource,
+        features: str = "pca",
+        weights: str | None = None,
+        dimensions: int = 16,
+        max_references: int = 10_000,
+    ):
+        self.data, self.features, self.weights = data, features, weights
+        self.dimensions, self.max_references = dimensions, max_references
+        self._check()
+
+    def _check(self) -> None:
+        """SpecError for what no features can be made of, before anything is read."""
+        features, limit = self.features, min(64, self.data.num_positions)
+        if features not in ("pca", "tokens", "ngrams") and ":" not in features:
+            allowed = "'pca', 'tokens', 'ngrams', 'timm:MODEL' or 'pkg.module:function'"
+            raise SpecError(f"{self.called}: features is {features!r}; it must be {allowed}")
+        if features == "pca" and not 1 <= self.dimensions <= limit:
+            raise SpecError(
+                f"{self.called}: dimensions is {self.dimensions}; 'pca' needs 1 to {limit} for this data set"
+            )
+        if features == "ngrams" and self.dimensions < 1:
+            raise SpecError(f"{self.called}: dimensions is {self.dimensions}; 'ngrams' needs at least 1")
+        if not features.startswith(TIMM):
+            if self.weights is not None:
+                raise SpecError(f"{self.called}: weights are those of a timm model; features is {features!r}")
+            return
+        if not hasattr(self.data, "shape"):
+            raise SpecError(
+                f"{self.called}: {features!r} needs data that are images; for codes of images there is metric decoded"
+            )
+        need_weights(features, self.weights, self.called)
+
+    @cached_property
+    def _map(self) -> FeatureMap:
+        """What maps tokens to features."""
+        if self.features == "tokens":
+            return lambda x: x.double()
+        if self.features in TABLES:
+            return TABLES[self.features](reference(self.data, "train", self.max_references), self.dimensions)
+        if self.features.startswith(TIMM):
+            network = TimmFeatures(self.features, self.weights, self.called)
+            return lambda x: network(images_of(x, self.data.shape, self.data.num_states))
+        return imported(self.features, self.called)
 
 
 def need_weights(features: str, weights: str | None, metric: str) -> None:
     """SpecError without weights: features of a random network say little."""
     if weights is None:
         raise SpecError(f"{metric}: {features!r} needs weights: a file, a folder, or hub")
-
-
-def feature_map(
-    features: str, weights: str | None, dimensions: int, data: Any, max_references: int, metric: str
-) -> FeatureMap:
-    """What maps tokens to features.
-
-    features: "pca", the first `dimensions` principal components of at most `max_references` training examples; "tokens"; "ngrams", see
-    `ngram_features`, of as many training examples;
-    "timm:MODEL" with its `weights`, for data with a `shape` (C, H, W); or "pkg.module:function".
-    """
-    if features == "tokens":
-        return lambda x: x.double()
-    if features == "pca":
-        return principal_components(reference(data, "train", max_references), dimensions)
-    if features == "ngrams":
-        return ngram_features(reference(data, "train", max_references), dimensions)
-    if features.startswith(TIMM):
-        network = TimmFeatures(features, weights, metric)
-        return lambda x: network(images_of(x, data.shape, data.num_states))
-    return imported(features, metric)
 
 
 class TimmFeatures:
@@ -102,6 +118,10 @@ def principal_components(x: Tensor, dimensions: int) -> FeatureMap:
     covariance = (x.double() - mean).T @ (x.double() - mean) / len(x)
     basis = torch.linalg.eigh(covariance).eigenvectors[:, -dimensions:].flip(1)
     return lambda y: (y.double() - mean) @ basis
+
+
+TABLES = {"pca": principal_components, "ngrams": ngram_features}
+"""Features that are fitted to training data."""
 
 
 def imported(path: str, metric: str) -> FeatureMap:

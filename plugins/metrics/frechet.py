@@ -5,12 +5,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from di4c.contracts import DataSource, Draws, Generation, Metric
-from di4c_plugins.metrics.features import FeatureMap, check_features, feature_map
-from di4c_plugins.metrics.reference import reference, subset
+from di4c_plugins.metrics.features import OfFeatures
+from di4c_plugins.metrics.reference import reference
 
 
-class Frechet(Metric):
+class Frechet(OfFeatures):
     """`frechet_distance`: |μ₁ − μ₂|² + tr(C₁ + C₂ − 2 (C₁ C₂)^½) of features of the samples and of the held-out data.
 
     features: "pca", the first `dimensions` principal components of the training tokens, taken as numbers and not rescaled
@@ -21,39 +20,14 @@ class Frechet(Metric):
     Biased upwards by the finite sample (see the reference value). At most `max_references` real examples are used.
     """
 
-    def __init__(
-        self,
-        *,
-        data: DataSource,
-        features: str = "pca",
-        weights: str | None = None,
-        dimensions: int = 16,
-        max_references: int = 10_000,
-    ):
-        check_features(features, weights, dimensions, data, "frechet")
-        self.data = data
-        self.features, self.weights = features, weights
-        self.dimensions = dimensions
-        self.max_references = max_references
+    called = "frechet"
 
-    def __call__(self, generation: Generation) -> dict[str, float]:
-        return {"frechet_distance": self.distance(generation.x_0.cpu())}
-
-    def reference_values(self, num_samples: int, draws: Draws) -> dict[str, float]:
-        train = reference(self.data, "train", max(num_samples, self.max_references))
-        return {"frechet_distance": self.distance(subset(train, num_samples, draws))}
-
-    def distance(self, x: Tensor) -> float:
-        """The distance of x [n, D] from the held-out data."""
-        return gaussian_distance(*_moments(self._map(x)), *self._held_out)
+    def of(self, x: Tensor) -> dict[str, float]:
+        return {"frechet_distance": gaussian_distance(*_moments(self._map(x)), *self._held_out)}
 
     @cached_property
     def _held_out(self) -> tuple[Tensor, Tensor]:
         return _moments(self._map(reference(self.data, "test", self.max_references)))
-
-    @cached_property
-    def _map(self) -> FeatureMap:
-        return feature_map(self.features, self.weights, self.dimensions, self.data, self.max_references, "frechet")
 
 
 def gaussian_distance(mean_1: Tensor, cov_1: Tensor, mean_2: Tensor, cov_2: Tensor) -> float:

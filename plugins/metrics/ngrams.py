@@ -6,14 +6,14 @@ from functools import cached_property, partial
 import torch
 from torch import Tensor
 
-from di4c.contracts import DataSource, Draws, Generation, Metric
+from di4c.contracts import DataSource
 from di4c.errors import SpecError
-from di4c_plugins.metrics.reference import reference, subset
+from di4c_plugins.metrics.reference import OfTokens, reference
 
 FACTOR = 0x9E3779B97F4A7C15 - 2**64  # an odd 64-bit number: hashes of n-grams by wrapped multiplication
 
 
-class Frequencies(Metric):
+class Frequencies(OfTokens):
     """Total variation distances between tables of frequencies: the held-out text's commonest cells and the rest.
 
     All are biased upwards by the finite sample; the reference value (training text at the same sample size) shows by how much.
@@ -26,14 +26,7 @@ class Frequencies(Metric):
         """Name → function from sequences [n, D] to the cell (int64) of every place counted."""
         raise NotImplementedError
 
-    def __call__(self, generation: Generation) -> dict[str, float]:
-        return self.distances(generation.x_0.cpu())
-
-    def reference_values(self, num_samples: int, draws: Draws) -> dict[str, float]:
-        train = reference(self.data, "train", max(num_samples, self.max_references))
-        return self.distances(subset(train, num_samples, draws))
-
-    def distances(self, x: Tensor) -> dict[str, float]:
+    def of(self, x: Tensor) -> dict[str, float]:
         """½ Σ_c |P_samples(c) − P_data(c)| of every table: {name: value in [0, 1]}."""
         found = {}
         for name, cell_of in self.tables().items():
@@ -68,8 +61,8 @@ class NGrams(Frequencies):
     def tables(self) -> dict[str, Callable[[Tensor], Tensor]]:
         return {f"ngram{n}_tv": partial(ngram_cells, n=n) for n in range(1, self.order + 1)}
 
-    def distances(self, x: Tensor) -> dict[str, float]:
-        each = super().distances(x)
+    def of(self, x: Tensor) -> dict[str, float]:
+        each = super().of(x)
         return {"ngram_tv": sum(each.values()) / len(each), **each}
 
 
@@ -87,8 +80,8 @@ class LaggedPairs(Frequencies):
     def tables(self) -> dict[str, Callable[[Tensor], Tensor]]:
         return {f"lag{k}": partial(pair_cells, lag=k, num_states=self.data.num_states) for k in self.lags}
 
-    def distances(self, x: Tensor) -> dict[str, float]:
-        each = super().distances(x)
+    def of(self, x: Tensor) -> dict[str, float]:
+        each = super().of(x)
         return {"lagged_pair_tv": sum(each.values()) / len(each)}
 
 

@@ -5,11 +5,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from di4c.contracts import DataSource, Draws, Generation, Metric
-from di4c_plugins.metrics.reference import reference, subset
+from di4c.contracts import DataSource
+from di4c_plugins.metrics.reference import OfTokens, reference
 
 
-class Pairwise(Metric):
+class Pairwise(OfTokens):
     """Errors of all pairs of positions against held-out data: `covariance_error` and `pair_tv`.
 
     covariance_error: mean over pairs d < e of |cov_samples(x^d, x^e) − cov_data(x^d, x^e)|, in squared states (the states
@@ -35,14 +35,7 @@ class Pairwise(Metric):
         count = min(data.num_positions, max_positions)
         self.positions = (torch.arange(count) * (data.num_positions / count)).long()
 
-    def __call__(self, generation: Generation) -> dict[str, float]:
-        return self.errors(generation.x_0.cpu())
-
-    def reference_values(self, num_samples: int, draws: Draws) -> dict[str, float]:
-        train = reference(self.data, "train", max(num_samples, self.max_references))
-        return self.errors(subset(train, num_samples, draws))
-
-    def errors(self, x: Tensor) -> dict[str, float]:
+    def of(self, x: Tensor) -> dict[str, float]:
         """{"covariance_error" if it is measured, "pair_tv"} of x [n, D]."""
         covariance, table = self._statistics(x)
         covariance_0, table_0 = self._held_out

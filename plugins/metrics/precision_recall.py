@@ -1,17 +1,18 @@
 """Precision and recall of samples: how many lie among real data, and how many real data lie among them."""
 
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from di4c.contracts import DataSource, Draws, Generation, Metric
+from di4c.contracts.extending import extending
 from di4c.errors import SpecError
-from di4c_plugins.metrics.features import FeatureMap, check_features, feature_map
-from di4c_plugins.metrics.reference import reference, subset
+from di4c_plugins.metrics.features import OfFeatures
+from di4c_plugins.metrics.reference import reference
 
 
-class PrecisionRecall(Metric):
+class PrecisionRecall(OfFeatures):
     """`precision` and `recall` in a space of features (Kynkäänniemi et al. 2019).
 
     A set's support is made of balls about its points, each of them as wide as the distance to the k-th nearest other point.
@@ -25,28 +26,14 @@ class PrecisionRecall(Metric):
 
     higher_is_better = True
 
-    def __init__(
-        self,
-        *,
-        data: DataSource,
-        features: str = "pca",
-        weights: str | None = None,
-        dimensions: int = 16,
-        neighbours: int = 3,
-        max_references: int = 10_000,
-    ):
-        check_features(features, weights, dimensions, data, "precision-recall")
+    called = "precision-recall"
+
+    @extending(OfFeatures)
+    def __init__(self, *, neighbours: int = 3, **of_features: Any):
+        super().__init__(**of_features)
         if neighbours < 1:
             raise SpecError(f"precision-recall: neighbours is {neighbours}; at least 1")
-        self.data, self.neighbours, self.max_references = data, neighbours, max_references
-        self.features, self.weights, self.dimensions = features, weights, dimensions
-
-    def __call__(self, generation: Generation) -> dict[str, float]:
-        return self.of(generation.x_0.cpu())
-
-    def reference_values(self, num_samples: int, draws: Draws) -> dict[str, float]:
-        train = reference(self.data, "train", max(num_samples, self.max_references))
-        return self.of(subset(train, num_samples, draws))
+        self.neighbours = neighbours
 
     def of(self, x: Tensor) -> dict[str, float]:
         """The figures of samples x [n, D]. SpecError for too few of them."""
@@ -59,12 +46,6 @@ class PrecisionRecall(Metric):
     @cached_property
     def _held_out(self) -> Tensor:
         return self._map(reference(self.data, "test", self.max_references)).double()
-
-    @cached_property
-    def _map(self) -> FeatureMap:
-        return feature_map(
-            self.features, self.weights, self.dimensions, self.data, self.max_references, "precision-recall"
-        )
 
 
 def evenly(x: Tensor, count: int) -> Tensor:

@@ -1,9 +1,32 @@
 """The real data that metrics compare with, in memory."""
 
+from abc import abstractmethod
+
 import torch
 from torch import Tensor
 
-from di4c.contracts import DataSource, Draws
+from di4c.contracts import DataSource, Draws, Generation, Metric
+
+
+class OfTokens(Metric):
+    """Base of metrics that look at tokens alone: a reference value is the same figure of as many training examples.
+
+    Those are drawn from `max_references` examples, if more than are asked for.
+    """
+
+    data: DataSource
+    max_references = 0
+
+    @abstractmethod
+    def of(self, x: Tensor) -> dict[str, float]:
+        """The figures of tokens x [n, D], on the CPU."""
+
+    def __call__(self, generation: Generation) -> dict[str, float]:
+        return self.of(generation.x_0.cpu())
+
+    def reference_values(self, num_samples: int, draws: Draws) -> dict[str, float]:
+        train = reference(self.data, "train", max(num_samples, self.max_references))
+        return self.of(subset(train, num_samples, draws))
 
 
 def reference(data: DataSource, split: str, at_most: int) -> Tensor:

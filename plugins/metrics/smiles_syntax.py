@@ -5,16 +5,16 @@ from collections import Counter
 
 from torch import Tensor
 
-from di4c.contracts import DataSource, Draws, Generation, Metric
+from di4c.contracts import DataSource
 from di4c.errors import SpecError
-from di4c_plugins.metrics.reference import reference, subset
+from di4c_plugins.metrics.reference import OfTokens
 
 TOKEN = re.compile(r"\[[^\]]+\]|Br|Cl|%\d\d|>>|.")
 BRACKET = re.compile(r"\[\d*([A-Z][a-z]?|[bcnops]|se|as)@{0,2}(H\d?)?([+-]\d?|\++|-+)?(:\d+)?\]")
 BONDS = set("-=#$:/\\~")
 
 
-class SmilesSyntax(Metric):
+class SmilesSyntax(OfTokens):
     """`well_formed_share`: of the molecules between two separators, those whose parentheses and ring closures pair up.
 
     Only syntax is judged, not valence. Molecules that begin or end outside of the sequence do not count; where a sample holds
@@ -28,15 +28,7 @@ class SmilesSyntax(Metric):
             raise SpecError("metric smiles-syntax needs text data (data: {name: text, …})")
         self.data, self.separator, self.max_references = data, separator, max_references
 
-    def __call__(self, generation: Generation) -> dict[str, float]:
-        return self._share(generation.x_0.cpu())
-
-    def reference_values(self, num_samples: int, draws: Draws) -> dict[str, float]:
-        return self._share(
-            subset(reference(self.data, "train", max(num_samples, self.max_references)), num_samples, draws)
-        )
-
-    def _share(self, x: Tensor) -> dict[str, float]:
+    def of(self, x: Tensor) -> dict[str, float]:
         molecules = [piece for text in self.data.decode(x) for piece in text.split(self.separator)[1:-1]]
         good = sum(well_formed(molecule) for molecule in molecules)
         return {"well_formed_share": good / max(len(molecules), 1)}

@@ -37,18 +37,18 @@ def test_codes_are_measured_as_what_they_decode_to():
     data = Uncoded()
     metric = DecodedImages(data=data, dimensions=8)
     codes = data.split("train").batch(torch.arange(300)).x_0
-    values = metric.errors(codes)
+    values = metric.of(codes)
     assert set(values) == {"decoded_frechet_distance", "decoded_covariance_error", "decoded_pair_tv"}
-    direct = Frechet(data=data.dataset, dimensions=8).distance(codes * 2)
+    direct = Frechet(data=data.dataset, dimensions=8).of(codes * 2)["frechet_distance"]
     assert values["decoded_frechet_distance"] == pytest.approx(direct)
     noise = torch.randint(9, (300, 64), generator=torch.Generator().manual_seed(0))
-    assert all(metric.errors(noise)[name] > value for name, value in values.items())
+    assert all(metric.of(noise)[name] > value for name, value in values.items())
 
 
 def test_the_reference_is_that_of_decoded_training_codes():
     metric = DecodedImages(data=Uncoded(), dimensions=8)
     known = metric.reference_values(200, Draws(0, count=200))
-    assert known.keys() == metric.errors(torch.zeros(3, 64, dtype=torch.int64)).keys()
+    assert known.keys() == metric.of(torch.zeros(3, 64, dtype=torch.int64)).keys()
     assert 0 < known["decoded_pair_tv"] < 0.3
 
 
@@ -66,9 +66,7 @@ def test_features_of_ones_own_go_batch_by_batch():
     data = Uncoded()
     codes = data.split("train").batch(torch.arange(300)).x_0
     values = [
-        DecodedImages(data=data, features=f"{__name__}:quarters", batch_size=size).errors(codes)[
-            "decoded_frechet_distance"
-        ]
+        DecodedImages(data=data, features=f"{__name__}:quarters", batch_size=size).of(codes)["decoded_frechet_distance"]
         for size in (7, 300)
     ]
     assert values[0] == pytest.approx(values[1], rel=1e-6) and 0 < values[0] < 0.1
