@@ -13,7 +13,7 @@ import torch
 from di4c.command_line import amount_argument, command, number, numbers, path_argument
 from di4c.config.build import Parts, build_objective
 from di4c.contracts import Batch, Draws
-from di4c.diagnostics.advice import TOLERANCE_NATS, mixture_nll, size_curve, suggested_components
+from di4c.diagnostics.advice import TOLERANCE_NATS, Noised, suggested_components
 from di4c.errors import SpecError
 from di4c.evaluation.loaded import load
 from di4c.evaluation.repeated import gradients, standard_deviation
@@ -34,15 +34,14 @@ def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
     batch = batch_on(split.batch(draws.child("example").integers(len(split)).cpu()), model.device)
     t, _ = trained.time.sample(draws.child("t"))
     x_t = model.process.corrupt(batch.x_0, t, draws.child("x_t"))
-    curve = size_curve(model.student, model.latent, batch.x_0, x_t, t, batch.cond, sizes, draws.child("sizes"))
+    noised = Noised(model.student, model.latent, batch, x_t, t)
+    curve = noised.curve(sizes, draws.child("sizes"))
     model.student.requires_grad_(True)
-    between_examples = _between_examples(model, batch, x_t, t, max(sizes), draws.child("examples"))
+    between_examples = _between_examples(noised, max(sizes), draws.child("examples"))
     print(f"{'M':>5} {'−log p (nats)':>14} {'sd over λ':>10} {'gradient sd':>12} {'CPU s':>7}")
     for size in curve:
         begin = time.process_time()
-        over_lambda = _over_lambda(
-            model, batch, x_t, t, size.components, options.repeats, draws.child("gradient", size.components)
-        )
+        over_lambda = _over_lambda(noised, size.components, options.repeats, draws.child("gradient", size.components))
         seconds = (time.process_time() - begin) / options.repeats
         print(
             f"{size.components:>5} {size.nll:>14.3f} {size.sd:>10.3f} {over_lambda / between_examples:>12.3f} {seconds:>7.2f}"
@@ -61,22 +60,16 @@ def batch_on(batch: Batch, device: torch.device | str) -> Batch:
     return Batch(batch.x_0.to(device), None if batch.cond is None else batch.cond.to(device))
 
 
-def _nll(model, batch: Batch, x_t: torch.Tensor, t: torch.Tensor, components: int, draws: Draws) -> torch.Tensor:
-    return mixture_nll(model.student, model.latent, batch.x_0, x_t, t, batch.cond, components, draws)
-
-
-def _over_lambda(
-    model, batch: Batch, x_t: torch.Tensor, t: torch.Tensor, components: int, repeats: int, draws: Draws
-) -> float:
+def _over_lambda(noised: Noised, components: int, repeats: int, draws: Draws) -> float:
     """Standard deviation over λ of the gradient of one example: that of the batch's mean times √B."""
-    loss = lambda k: _nll(model, batch, x_t, t, components, draws.child(k)).mean()
-    return standard_deviation(gradients(loss, model.student.parameters(), repeats)[1]) * len(x_t) ** 0.5
+    loss = lambda k: noised.nll(components, draws.child(k)).mean()
+    return standard_deviation(gradients(loss, noised.student.parameters(), repeats)[1]) * len(noised.x_t) ** 0.5
 
 
-def _between_examples(model, batch: Batch, x_t: torch.Tensor, t: torch.Tensor, components: int, draws: Draws) -> float:
+def _between_examples(noised: Noised, components: int, draws: Draws) -> float:
     """Standard deviation of the gradient over the examples, λ as exact as the largest M makes it."""
-    nll = _nll(model, batch, x_t, t, components, draws)
-    return standard_deviation(gradients(lambda k: nll[k], model.student.parameters(), len(nll), retain_graph=True)[1])
+    nll = noised.nll(components, draws)
+    return standard_deviation(gradients(lambda k: nll[k], noised.student.parameters(), len(nll), retain_graph=True)[1])
 
 
 def _parser(prog: str | None) -> argparse.ArgumentParser:

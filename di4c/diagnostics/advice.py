@@ -26,6 +26,39 @@ class Size:
     sd: float
 
 
+@dataclass(frozen=True)
+class Noised:
+    """A batch, and the student that sees it noised: x_t [B, D] at t [B]. at_a_time: the components of a forward pass (None: all)."""
+
+    student: MixtureStudent
+    latent: LambdaSampler
+    batch: Batch
+    x_t: Tensor
+    t: Tensor
+    at_a_time: int | None = None
+
+    @torch.no_grad()
+    def curve(self, sizes: Iterable[int], draws: Draws, *, sets: int = 2) -> list[Size]:
+        """A Size for each M of `sizes`, from `sets` (at least 2) or more sets of λ an example: as many as the largest M allows."""
+        sizes = sorted(set(sizes))
+        found = []
+        for components in sizes:
+            number = sets * max(sizes) // components
+            nll = torch.stack([self.nll(components, draws.child("size", components, k)) for k in range(number)])
+            found.append(Size(components, float(nll.mean()), float(nll.var(0).mean().sqrt())))
+        return found
+
+    def nll(self, components: int, draws: Draws) -> Tensor:
+        """−log Σ_m w_m ∏_d p^d(x_0^d | x_t; λ_m): [B] nats, λ and weights by the λ sampler; biased upwards unless it is enumerated (Jensen)."""
+        lam = self.latent.sample(components, draws).to(self.x_t.device)
+        log_weights = self.latent.log_weights(components).to(self.x_t.device)
+        query = Query(frozenset({"joint"}), self.batch.x_0[:, None])
+        groups = lam.split(self.at_a_time or components, 1)
+        predictions = (self.student.predict(self.x_t, self.t, self.batch.cond, some) for some in groups)
+        joint = torch.cat([statistics(prediction, [query])[0].joint[:, 0] for prediction in predictions], -1)
+        return -(joint + log_weights.to(joint)).logsumexp(-1)
+
+
 @torch.no_grad()
 def advice(
     student: MixtureStudent,
@@ -41,73 +74,16 @@ def advice(
 ) -> dict[str, float]:
     """What 4M components would gain over M = `components` on noised data, and the M that this suggests.
 
-    {"gain_by_4m_nats", "suggested_components"}, from the first ADVICE_EXAMPLES examples of `batch`. at_a_time: as in mixture_nll.
+    {"gain_by_4m_nats", "suggested_components"}, from the first ADVICE_EXAMPLES examples of `batch`. at_a_time: as in Noised.
     """
     few = draws.rows(0, min(len(batch.x_0), ADVICE_EXAMPLES))
-    x_0, cond = batch.x_0[: few.count], None if batch.cond is None else batch.cond[: few.count]
+    batch = Batch(batch.x_0[: few.count], None if batch.cond is None else batch.cond[: few.count])
     t, _ = time.sample(few.child("t"))
-    x_t = process.corrupt(x_0, t, few.child("x_t"))
+    x_t = process.corrupt(batch.x_0, t, few.child("x_t"))
     sizes = {max(1, components // 2), *(components * k for k in (1, 2, 4))}
-    curve = size_curve(student, latent, x_0, x_t, t, cond, sizes, few.child("sizes"), at_a_time=at_a_time or components)
+    curve = Noised(student, latent, batch, x_t, t, at_a_time or components).curve(sizes, few.child("sizes"))
     gain = next(size.nll for size in curve if size.components == components) - curve[-1].nll
     return {"gain_by_4m_nats": gain, "suggested_components": float(suggested_components(curve, tolerance))}
-
-
-@torch.no_grad()
-def size_curve(
-    student: MixtureStudent,
-    latent: LambdaSampler,
-    x_0: Tensor,
-    x_t: Tensor,
-    t: Tensor,
-    cond: Tensor | None,
-    sizes: Iterable[int],
-    draws: Draws,
-    *,
-    sets: int = 2,
-    at_a_time: int | None = None,
-) -> list[Size]:
-    """A Size for each M of `sizes`, from `sets` (at least 2) or more sets of λ an example: as many as the largest M allows.
-
-    at_a_time: as in mixture_nll.
-    """
-    sizes = sorted(set(sizes))
-    found = []
-    for components in sizes:
-        number = sets * max(sizes) // components
-        nll = torch.stack([
-            mixture_nll(
-                student, latent, x_0, x_t, t, cond, components, draws.child("size", components, k), at_a_time=at_a_time
-            )
-            for k in range(number)
-        ])  # fmt: skip
-        found.append(Size(components, float(nll.mean()), float(nll.var(0).mean().sqrt())))
-    return found
-
-
-def mixture_nll(
-    student: MixtureStudent,
-    latent: LambdaSampler,
-    x_0: Tensor,
-    x_t: Tensor,
-    t: Tensor,
-    cond: Tensor | None,
-    components: int,
-    draws: Draws,
-    *,
-    at_a_time: int | None = None,
-) -> Tensor:
-    """−log Σ_m w_m ∏_d p^d(x_0^d | x_t; λ_m): [B] nats, λ and weights by the λ sampler; biased upwards unless it is enumerated (Jensen).
-
-    at_a_time: the components of a forward pass (None: all).
-    """
-    lam = latent.sample(components, draws).to(x_t.device)
-    log_weights = latent.log_weights(components).to(x_t.device)
-    query = Query(frozenset({"joint"}), x_0[:, None])
-    groups = lam.split(at_a_time or components, 1)
-    parts = [statistics(student.predict(x_t, t, cond, some), [query])[0].joint[:, 0] for some in groups]
-    joint = torch.cat(parts, -1)
-    return -(joint + log_weights.to(joint)).logsumexp(-1)
 
 
 def suggested_components(curve: list[Size], tolerance: float = TOLERANCE_NATS) -> int:

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from di4c.contracts import Batch, Draws, LambdaSampler, Objective, ProbeBatch, Sampler, Split, Teacher, TimeSampler
+from di4c.contracts import Batch, Draws, LambdaSampler, Objective, ProbeBatch, Split, Teacher
+from di4c.contracts.extending import extending
 from di4c.diagnostics.advice import TOLERANCE_NATS, advice
 from di4c.diagnostics.atom_use import probe_examples, unused_atoms
 from di4c.diagnostics.mixture import mixture_diagnostics
@@ -20,9 +21,8 @@ from di4c.losses.full_noise import FullNoise
 from di4c.losses.inputs import draw_inputs
 from di4c.losses.loss import Di4CLoss
 from di4c.losses.options import InputOptions
-from di4c.losses.proposal import ProposalOptions
 from di4c.losses.rollouts import Pool, Rollouts, load_or_roll_out
-from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm, FullNoiseTerm, MarginalTerm, TeacherStep
+from di4c.losses.terms import FullNoiseTerm
 from di4c.mixture.student import MixtureStudent
 
 
@@ -46,35 +46,21 @@ class Di4C(Objective):
     has_other_terms = False
     """Whether a subclass has a loss of its own beside these terms."""
 
+    @extending(InputOptions, before="reference")
     def __init__(
         self,
         teacher: Teacher,
         student: MixtureStudent,
         *,
         latent: LambdaSampler,
-        sampler: Sampler,
         components: int | Literal["all"],
-        time: TimeSampler,
-        targets: int = 0,
-        teacher_step: TeacherStep | None = None,
-        proposal: ProposalOptions | None = None,
-        data: DataTerm | None = None,
-        consistency: ConsistencyTerm | None = None,
-        distillation: DistillationTerm | None = None,
-        marginal: MarginalTerm | None = None,
-        distillation_time: TimeSampler | None = None,
-        distillation_copies: int = 1,
-        target_mode: str = "eval",
-        x_u: Literal["shared", "each"] = "shared",
-        label_dropout: float = 0.0,
         reference: Literal["data", "teacher"] = "data",
         rollouts: Rollouts | None = None,
         full_noise: FullNoiseTerm | None = None,
         num_classes: int | None = None,
         open_split: Callable[[], Split] | None = None,
-        components_at_a_time: int | None = None,
         bias_tolerance_nats: float = TOLERANCE_NATS,
-        chunk_bytes: int | None = None,
+        **of_inputs: Any,
     ):
         super().__init__()
         if (reference == "teacher") != (rollouts is not None):
@@ -83,17 +69,14 @@ class Di4C(Objective):
         self.rollouts, self.num_classes = rollouts, num_classes
         self.pool: Pool | None = None
         self.model = student
-        self.posterior = None if proposal is None else proposal.posterior
+        self.options = told = InputOptions(
+            latent=latent, components=number_of_components(components, latent), **of_inputs
+        )
+        self.posterior = None if told.proposal is None else told.proposal.posterior
         # In a tuple, so that the teacher never becomes a submodule even if a plugin makes it an nn.Module.
         self._frozen = (teacher,)
-        self.loss = Di4CLoss(data, consistency, distillation, marginal, chunk_bytes)
-        self.options = InputOptions(
-            latent=latent, sampler=sampler, components=number_of_components(components, latent), targets=targets, time=time,
-            teacher_step=teacher_step, proposal=proposal, data=data, consistency=consistency, distillation=distillation, marginal=marginal,
-            distillation_time=distillation_time, distillation_copies=distillation_copies, target_mode=target_mode, x_u=x_u, label_dropout=label_dropout,
-            components_at_a_time=components_at_a_time, chunk_bytes=chunk_bytes,
-        )  # fmt: skip
-        check_terms(self.options, full_noise, teacher.process, others=self.has_other_terms)
+        self.loss = Di4CLoss(told.data, told.consistency, told.distillation, told.marginal, told.chunk_bytes)
+        check_terms(told, full_noise, teacher.process, others=self.has_other_terms)
         self.full_noise = None
         if full_noise is not None:
             self.full_noise = FullNoise(full_noise, number_of_components(full_noise.components, latent), open_split)
