@@ -1,13 +1,13 @@
 """What the losses look at in one step: times, noised data, the student at t, the target drawn at u."""
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from einops import repeat
 from torch import Tensor
 
-from di4c.contracts import Batch, Draws, LambdaSampler, Prediction, Teacher, placed
+from di4c.contracts import Batch, Denoiser, Draws, LambdaSampler, Prediction, Teacher, placed
 from di4c.contracts.sharing import Sharing
 from di4c.kernels.backend import chunk_budget
 from di4c.losses.options import InputOptions
@@ -43,6 +43,23 @@ class LossInputs:
     distilled_teacher: Prediction | None = None
 
 
+@dataclass(frozen=True)
+class Noised:
+    """Examples at t, as teacher and student are asked about them: once for equal ones, where `sharing` says which are.
+
+    teacher: its prediction, if it has been asked already.
+    """
+
+    x_t: Tensor
+    t: Tensor
+    cond: Tensor | None
+    sharing: Sharing | None
+    teacher: Prediction | None = None
+
+    def seen_by(self, predict: Denoiser) -> Prediction:
+        return once(predict, self.sharing, self.x_t, self.t, self.cond)
+
+
 def draw_inputs(
     options: InputOptions, teacher: Teacher, student: MixtureStudent, batch: Batch, draws: Draws, step: int = 0
 ) -> LossInputs:
@@ -54,27 +71,24 @@ def draw_inputs(
     size = options.teacher_step.draw(draws.child("step size")) if options.teacher_step is not None else 0.0
     t, interval = options.time.sample(draws.child("t"), size)
     x_t = teacher.process.corrupt(batch.x_0, t, draws.child("x_t"))
-    consistency, distillation, own_times = (
-        options.consistency,
-        options.distillation,
-        options.distillation_time is not None,
-    )
+    consistency, distillation = options.consistency, options.distillation
+    own_times = options.distillation_time is not None
     targets = (
         consistency is not None and consistency.due(interval) and draws.child("far").scalar() < consistency.probability
     )
     distils = distillation is not None and (own_times or distillation.due(interval))
     found = {"t": t, "x_0": batch.x_0, "distils": distils}
     sharing = equal_inputs(x_t, t, cond) if options.same_lambda and not draws_masks(student) else None
+    noised = Noised(x_t, t, cond, sharing)
     compared = options.marginal is not None or (options.data is not None and "kl" in options.data.estimator.needs)
     if compared or (distils and not own_times):
-        found["teacher"] = once(teacher.predict, sharing, x_t, t, cond)
+        found["teacher"] = noised.seen_by(teacher.predict)
+        noised = replace(noised, teacher=found["teacher"])
     if options.proposal is None:
         lam, log_weights = _components(options.latent, options.components, draws.child("lambda"))
     if targets:
         u, shared = options.teacher_step.earlier(t, size), lam if options.needs_target_joint else None
-        found |= _target(
-            options, teacher, student, x_t, t, u, cond, draws.child("target"), shared, found.get("teacher"), sharing
-        )
+        found |= _target(options, teacher, student, noised, u, draws.child("target"), shared)
     if distils and own_times:
         found |= _distilled_pair(options, teacher, student, batch.x_0, cond, draws.child("near"))
     if options.proposal is not None:
@@ -91,7 +105,7 @@ def draw_inputs(
         )  # the same λ for all, where there are fewer inputs than examples
 
     # Last, so that the student's graph is not yet held while the target is read.
-    return LossInputs(student=once(components_at, sharing, x_t, t, cond), **found)
+    return LossInputs(student=noised.seen_by(components_at), **found)
 
 
 @torch.no_grad()
@@ -99,34 +113,30 @@ def _target(
     options: InputOptions,
     teacher: Teacher,
     student: MixtureStudent,
-    x_t: Tensor,
-    t: Tensor,
+    noised: Noised,
     u: Tensor,
-    cond: Tensor | None,
     draws: Draws,
     shared: Tensor | None,
-    known: Prediction | None,
-    sharing: Sharing | None,
 ) -> dict:
     """x_u ~ p^ψ_{u|t}, then the student's N components at x_u and a sample x_0 of each: no gradient reaches the target.
 
-    shared: λ [B, M, L] of the student at t, which stand in for draws of the target's own. known: the teacher at x_t, if it has been asked.
+    shared: λ [B, M, L] of the student at t, which stand in for draws of the target's own.
     """
     copies = options.targets if options.x_u == "each" else 1
-    x_u = _earlier_states(options, teacher, x_t, t, u, cond, draws, copies, known, sharing)
+    x_u = _earlier_states(options, teacher, noised, u, draws, copies)
     lam, log_weights = _components(options.latent, options.targets, draws.child("lambda"))
     lam = (lam if shared is None else shared).reshape(len(x_u), -1, lam.shape[-1])
     training = student.training
     student.train(training and options.target_mode == "train")
     target = student.predict(
-        x_u, u.repeat_interleave(copies), _copied(cond, copies), lam, log_weights if copies == 1 else None,
+        x_u, u.repeat_interleave(copies), _copied(noised.cond, copies), lam, log_weights if copies == 1 else None,
         at_a_time=options.components_at_a_time,
     )  # fmt: skip
     found = draw_target(
         target,
         (draws.repeat(copies) if copies > 1 else draws).child("x_0"),
         chunk_bytes=options.chunk_bytes,
-        keep_bytes=KEPT_CHUNKS * (options.chunk_bytes or chunk_budget(x_t.device))
+        keep_bytes=KEPT_CHUNKS * (options.chunk_bytes or chunk_budget(x_u.device))
         if "kl" in options.consistency.estimator.needs
         else 0,
         copies=copies,
@@ -141,22 +151,16 @@ def _target(
 
 
 def _earlier_states(
-    options: InputOptions,
-    teacher: Teacher,
-    x_t: Tensor,
-    t: Tensor,
-    u: Tensor,
-    cond: Tensor | None,
-    draws: Draws,
-    copies: int,
-    known: Prediction | None,
-    sharing: Sharing | None,
+    options: InputOptions, teacher: Teacher, noised: Noised, u: Tensor, draws: Draws, copies: int
 ) -> Tensor:
     """x_u by the teacher's sampler in `substeps` steps from x_t, `copies` of them an example, b major: [B·copies, D]."""
-    start = x_u = x_t.repeat_interleave(copies, 0)
+    start = x_u = noised.x_t.repeat_interleave(copies, 0)
     written = start._version  # a sampler may write into x_t: then its prediction is another
-    given_t = t
-    t, u, labels_of_copies = t.repeat_interleave(copies), u.repeat_interleave(copies), _copied(cond, copies)
+    t, u, labels_of_copies = (
+        noised.t.repeat_interleave(copies),
+        u.repeat_interleave(copies),
+        _copied(noised.cond, copies),
+    )
     draws = draws.repeat(copies) if copies > 1 else draws
 
     asked = teacher.denoiser(draws.child("teacher"))
@@ -169,9 +173,9 @@ def _earlier_states(
             return asked(x, time, labels)
         # All copies are still x_t: the teacher need be asked once at most.
         if time is t and labels is labels_of_copies:
-            found = known or once(teacher.predict, sharing, x_t, given_t, cond)
+            found = noised.teacher or noised.seen_by(teacher.predict)
         else:
-            found = teacher.predict(x_t, time[::copies], None if labels is None else labels[::copies])
+            found = teacher.predict(noised.x_t, time[::copies], None if labels is None else labels[::copies])
         found = found.for_examples()
         return found if copies == 1 else found.repeated(copies)
 

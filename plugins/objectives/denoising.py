@@ -1,13 +1,13 @@
 """Training a teacher by cross-entropy at all noise levels alike, with or without its process's bound."""
 
-import torch
 from torch import Tensor
 
-from di4c.contracts import Batch, Draws, Objective, Prediction, Teacher
+from di4c.contracts import Batch, Draws, Teacher
 from di4c.errors import SpecError
+from di4c.losses.pretraining import Pretraining
 
 
-class Denoising(Objective):
+class Denoising(Pretraining):
     """bound·NELBO + cross_entropy·Σ_d −log p^d(x_0^d | x_t), t ~ U[low, 1]: [B] nats.
 
     Both terms have the same optimum; they differ in what a network that has not reached it gets right. A chain's bound
@@ -25,7 +25,7 @@ class Denoising(Objective):
         low: float = 0.0,
         label_dropout: float = 0.0,
     ):
-        super().__init__()
+        super().__init__(teacher, label_dropout=label_dropout)
         if (
             min(cross_entropy, bound) < 0
             or cross_entropy + bound == 0
@@ -37,24 +37,15 @@ class Denoising(Objective):
                 f"bound {bound}); "
                 f"low is {low}, in [0, 1); label_dropout is {label_dropout}, in [0, 1]"
             )
-        self.model = teacher.backbone.requires_grad_(True)
-        self.process, self.parameterisation = teacher.process, teacher.parameterisation
-        self.cross_entropy, self.bound, self.low, self.label_dropout = cross_entropy, bound, low, label_dropout
+        self.cross_entropy, self.bound, self.low = cross_entropy, bound, low
 
     def forward(self, batch: Batch, draws: Draws, step: int) -> dict[str, Tensor]:
         """{"loss": [B] nats, "cross_entropy": [B], and "bound": [B] if it counts}, the parts unweighted."""
         t = self.low + (1 - self.low) * draws.child("t").uniform()
-        x_t = self.process.corrupt(batch.x_0, t, draws.child("x_t"))
-        features = self.model(x_t, t, self._labels(batch.cond, draws))
-        prediction = Prediction(features, x_t, self.model.readout, self.parameterisation, self.process.num_states)
+        prediction = self.predicted(batch, t, draws)
         cross_entropy = -prediction.log_prob_of(batch.x_0)[:, 0]
         parts, loss = {"cross_entropy": cross_entropy}, self.cross_entropy * cross_entropy
         if self.bound:
-            parts["bound"] = self.process.nelbo(batch.x_0, x_t, t, prediction)
+            parts["bound"] = self.process.nelbo(batch.x_0, prediction.x_t, t, prediction)
             loss = loss + self.bound * parts["bound"]
         return {"loss": loss, **parts}
-
-    def _labels(self, cond: Tensor | None, draws: Draws) -> Tensor | None:
-        if cond is None or not self.label_dropout:
-            return cond
-        return torch.where(draws.child("label dropout").uniform() < self.label_dropout, -1, cond)

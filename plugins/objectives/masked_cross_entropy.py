@@ -1,13 +1,13 @@
 """MaskGIT's own training loss."""
 
-import torch
 from torch import Tensor
 
-from di4c.contracts import Batch, Draws, Objective, Prediction, Teacher
+from di4c.contracts import Batch, Draws, Teacher
 from di4c.errors import SpecError
+from di4c.losses.pretraining import Pretraining
 
 
-class MaskedCrossEntropy(Objective):
+class MaskedCrossEntropy(Pretraining):
     """Σ_d [ −(1 − ε)·log p^d(x_0^d | x_t) − ε·(1/S)·Σ_s log p^d(s | x_t) ], t ~ U[0, 1]: [B] nats (Chang et al. 2022).
 
     ε is `label_smoothing`. `visible: true` sums over all positions, as the published code does: its network learns to
@@ -18,31 +18,19 @@ class MaskedCrossEntropy(Objective):
     def __init__(
         self, teacher: Teacher, *, label_smoothing: float = 0.1, label_dropout: float = 0.1, visible: bool = True
     ):
-        super().__init__()
+        super().__init__(teacher, label_dropout=label_dropout)
         if not 0 <= label_smoothing < 1 or not 0 <= label_dropout <= 1:
             raise SpecError(
                 f"objective: label_smoothing {label_smoothing} lies in [0, 1), label_dropout {label_dropout} in [0, 1]"
             )
-        self.model = teacher.backbone.requires_grad_(True)
-        self.process = teacher.process
-        self.parameterisation = teacher.parameterisation
-        self.label_smoothing = label_smoothing
-        self.label_dropout = label_dropout
-        self.visible = visible
+        self.label_smoothing, self.visible = label_smoothing, visible
 
     def forward(self, batch: Batch, draws: Draws, step: int) -> dict[str, Tensor]:
         """{"loss": [B] nats, "masked": [B] the masked positions' −log p, their mean in nats a token}."""
-        t = draws.child("t").uniform()
-        x_t = self.process.corrupt(batch.x_0, t, draws.child("x_t"))
-        features = self.model(x_t, t, self._labels(batch.cond, draws))
-        log_p = Prediction(features, x_t, self.model.readout, self.parameterisation, self.process.num_states).log_p0()
+        prediction = self.predicted(batch, draws.child("t").uniform(), draws)
+        log_p = prediction.log_p0()
         nll = -log_p.gather(-1, batch.x_0.unsqueeze(-1)).squeeze(-1)
         smoothed = (1 - self.label_smoothing) * nll - self.label_smoothing * log_p.mean(-1)
-        masked = x_t == self.process.mask_index
+        masked = prediction.x_t == self.process.mask_index
         counted = smoothed if self.visible else smoothed * masked
         return {"loss": counted.sum(1), "masked": (nll * masked).sum(1).detach() / masked.sum(1).clamp_min(1)}
-
-    def _labels(self, cond: Tensor | None, draws: Draws) -> Tensor | None:
-        if cond is None:
-            return None
-        return torch.where(draws.child("label dropout").uniform() < self.label_dropout, -1, cond)

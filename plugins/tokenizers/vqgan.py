@@ -1,7 +1,6 @@
 """VQGAN's encoder, codebook and decoder (Esser et al. 2021), and where their weights come from."""
 
-from collections.abc import Sequence
-from typing import Any
+from dataclasses import asdict, dataclass
 
 import torch
 from einops import rearrange
@@ -14,34 +13,43 @@ from di4c_plugins.tokenizers.blocks import Level, Middle, group_norm
 from di4c_plugins.tokenizers.checkpoints import published_state, recorded_options, tokenizer_state
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """The network's, by their names in ddconfig: what encoder and decoder share."""
+
+    ch: int
+    ch_mult: list[int]
+    num_res_blocks: int
+    attn_resolutions: list[int]
+    z_channels: int
+    dropout: float
+
+    def level(self, width: int, factor: int, side: int, more_blocks: int = 0) -> Level:
+        """The blocks at a scale of images with that side, `ch`·factor wide at their end."""
+        return Level(
+            width, self.ch * factor, self.num_res_blocks + more_blocks,
+            attend=side in self.attn_resolutions, dropout=self.dropout,
+        )  # fmt: skip
+
+
 class Encoder(nn.Module):
     """Images [B, C, H, W] → latents [B, z, H/2^(n−1), W/2^(n−1)] for n = len(ch_mult) scales."""
 
-    def __init__(
-        self,
-        image_shape: tuple[int, int, int],
-        *,
-        ch: int,
-        ch_mult: Sequence[int],
-        num_res_blocks: int,
-        attn_resolutions: Sequence[int],
-        z_channels: int,
-        dropout: float,
-    ):
+    def __init__(self, image_shape: tuple[int, int, int], sizes: Sizes):
         super().__init__()
-        self.conv_in = nn.Conv2d(image_shape[0], ch, 3, padding=1)
+        self.conv_in = nn.Conv2d(image_shape[0], sizes.ch, 3, padding=1)
         self.down = nn.ModuleList()
-        width, side = ch, image_shape[1]
-        for i, factor in enumerate(ch_mult):
-            level = Level(width, ch * factor, num_res_blocks, attend=side in attn_resolutions, dropout=dropout)
-            width = ch * factor
-            if i < len(ch_mult) - 1:
+        width, side = sizes.ch, image_shape[1]
+        for i, factor in enumerate(sizes.ch_mult):
+            level = sizes.level(width, factor, side)
+            width = sizes.ch * factor
+            if i < len(sizes.ch_mult) - 1:
                 level.downsample = Downsample(width)
                 side //= 2
             self.down.append(level)
-        self.mid = Middle(width, dropout=dropout)
+        self.mid = Middle(width, dropout=sizes.dropout)
         self.norm_out = group_norm(width)
-        self.conv_out = nn.Conv2d(width, z_channels, 3, padding=1)
+        self.conv_out = nn.Conv2d(width, sizes.z_channels, 3, padding=1)
 
     def forward(self, images: Tensor) -> Tensor:
         h = self.conv_in(images)
@@ -53,25 +61,15 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Latents → images, each scale with one block more than in the encoder; `up` counts from the finest scale."""
 
-    def __init__(
-        self,
-        image_shape: tuple[int, int, int],
-        *,
-        ch: int,
-        ch_mult: Sequence[int],
-        num_res_blocks: int,
-        attn_resolutions: Sequence[int],
-        z_channels: int,
-        dropout: float,
-    ):
+    def __init__(self, image_shape: tuple[int, int, int], sizes: Sizes):
         super().__init__()
-        width, side = ch * ch_mult[-1], image_shape[1] // 2 ** (len(ch_mult) - 1)
-        self.conv_in = nn.Conv2d(z_channels, width, 3, padding=1)
-        self.mid = Middle(width, dropout=dropout)
+        width, side = sizes.ch * sizes.ch_mult[-1], image_shape[1] // 2 ** (len(sizes.ch_mult) - 1)
+        self.conv_in = nn.Conv2d(sizes.z_channels, width, 3, padding=1)
+        self.mid = Middle(width, dropout=sizes.dropout)
         levels = []
-        for i, factor in reversed(list(enumerate(ch_mult))):
-            level = Level(width, ch * factor, num_res_blocks + 1, attend=side in attn_resolutions, dropout=dropout)
-            width = ch * factor
+        for i, factor in reversed(list(enumerate(sizes.ch_mult))):
+            level = sizes.level(width, factor, side, more_blocks=1)
+            width = sizes.ch * factor
             if i > 0:
                 level.upsample = Upsample(width)
                 side *= 2
@@ -144,20 +142,11 @@ class VQGAN(ImageTokenizer):
         self.image_shape = (channels, image_size, image_size)
         self.side = image_size // factor
         self.num_codes, self.num_positions = num_codes, self.side**2
-        options: dict[str, Any] = dict(
-            ch=ch,
-            ch_mult=ch_mult,
-            num_res_blocks=num_res_blocks,
-            attn_resolutions=attn_resolutions or [],
-            z_channels=z_channels,
-            dropout=dropout,
-        )
-        self.options = {
-            **options, "ch_mult": list(ch_mult), "image_size": image_size, "channels": channels,
-            "num_codes": num_codes, "embed_dim": embed_dim,
+        sizes = Sizes(ch, list(ch_mult), num_res_blocks, attn_resolutions or [], z_channels, dropout)
+        self.options = asdict(sizes) | {
+            "image_size": image_size, "channels": channels, "num_codes": num_codes, "embed_dim": embed_dim,
         }  # fmt: skip
-        self.encoder = Encoder(self.image_shape, **options)
-        self.decoder = Decoder(self.image_shape, **options)
+        self.encoder, self.decoder = Encoder(self.image_shape, sizes), Decoder(self.image_shape, sizes)
         self.quantize = Quantiser(num_codes, embed_dim)
         self.quant_conv = nn.Conv2d(z_channels, embed_dim, 1)
         self.post_quant_conv = nn.Conv2d(embed_dim, z_channels, 1)
