@@ -1,5 +1,6 @@
 """Sampling that stops at a least time, where x_0 is taken from the denoiser."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -7,6 +8,9 @@ from torch import Tensor
 
 from di4c.contracts import Denoiser, Draws, ForwardProcess, Prediction, Sampler
 from di4c.errors import SpecError
+
+Look = Callable[[Tensor, Tensor], Prediction]
+"""(x [B, D], t [B]) → the prediction there, labels as given."""
 
 
 class MinTimeSampler(Sampler):
@@ -17,7 +21,7 @@ class MinTimeSampler(Sampler):
     What becomes of an example does not depend on the rest of its batch.
     """
 
-    def __init__(self, process: ForwardProcess, *, min_time: float, final: Literal["argmax", "draw"]):
+    def __init__(self, process: ForwardProcess, *, min_time: float = 0.01, final: Literal["argmax", "draw"] = "argmax"):
         if not 0 < min_time < 1:
             raise SpecError(f"sampler: min_time is {min_time}; it lies between 0 and 1")
         self.process, self.min_time, self.final = process, min_time, final
@@ -32,14 +36,12 @@ class MinTimeSampler(Sampler):
         ending = int(ends.sum())
         if ending == len(s):
             return self.clean(prediction, x_t, t, draws)
-        x_s = self.noisy(prediction, denoiser, x_t, t, torch.where(ends, t, s) if ending else s, cond, draws)
+        look = lambda x, time: denoiser(x, time, cond)
+        x_s = self.noisy(prediction, look, x_t, t, torch.where(ends, t, s) if ending else s, draws)
         return torch.where(ends[:, None], self.clean(prediction, x_t, t, draws), x_s) if ending else x_s
 
-    def noisy(
-        self, prediction: Prediction, denoiser: Denoiser, x_t: Tensor, t: Tensor, s: Tensor, cond: Tensor | None,
-        draws: Draws,
-    ) -> Tensor:  # fmt: skip
-        """x_s for s > 0, from the prediction at (x_t, t): [B, D]. Examples with s = t only keep others company."""
+    def noisy(self, prediction: Prediction, look: Look, x_t: Tensor, t: Tensor, s: Tensor, draws: Draws) -> Tensor:
+        """x_s for s > 0, from the prediction at (x_t, t): [B, D]; look: for further ones. Examples with s = t only keep others company."""
         raise NotImplementedError
 
     def clean(self, prediction: Prediction, x_t: Tensor, t: Tensor, draws: Draws) -> Tensor:

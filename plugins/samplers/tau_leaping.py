@@ -1,14 +1,15 @@
 """Tau-leaping, with and without corrector steps (Campbell et al. 2022)."""
 
-from typing import Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from di4c.contracts import Denoiser, Draws, Prediction
+from di4c.contracts import Draws, Prediction
+from di4c.contracts.extending import extending
 from di4c.errors import SpecError
 from di4c_plugins.processes.ctmc import ContinuousTimeChain
-from di4c_plugins.samplers.min_time import MinTimeSampler
+from di4c_plugins.samplers.min_time import Look, MinTimeSampler
 from di4c_plugins.samplers.poisson import poisson
 
 POSITIONS_AT_A_TIME = 64
@@ -26,25 +27,16 @@ class TauLeaping(MinTimeSampler):
 
     process: ContinuousTimeChain
 
-    def __init__(
-        self,
-        process: ContinuousTimeChain,
-        *,
-        min_time: float = 0.01,
-        final: Literal["argmax", "draw"] = "argmax",
-        ordered: bool = True,
-    ):
+    @extending(MinTimeSampler, before="ordered")
+    def __init__(self, process: ContinuousTimeChain, *, ordered: bool = True, **of_min_time: Any):
         if not isinstance(process, ContinuousTimeChain):
             raise SpecError(
                 f"sampler: tau-leaping needs a process with jump rates, and {type(process).__name__} has none"
             )
-        super().__init__(process, min_time=min_time, final=final)
+        super().__init__(process, **of_min_time)
         self.ordered = ordered
 
-    def noisy(
-        self, prediction: Prediction, denoiser: Denoiser, x_t: Tensor, t: Tensor, s: Tensor, cond: Tensor | None,
-        draws: Draws,
-    ) -> Tensor:  # fmt: skip
+    def noisy(self, prediction: Prediction, look: Look, x_t: Tensor, t: Tensor, s: Tensor, draws: Draws) -> Tensor:
         return self.leap(prediction, x_t, t, t - s, draws)
 
     def leap(
@@ -77,6 +69,7 @@ class PredictorCorrector(TauLeaping):
     law at s as it is. n steps cost n evaluations and those of the correctors.
     """
 
+    @extending(TauLeaping)
     def __init__(
         self,
         process: ContinuousTimeChain,
@@ -84,23 +77,18 @@ class PredictorCorrector(TauLeaping):
         corrector_steps: int,
         corrector_scale: float,
         corrector_entry_time: float,
-        min_time: float = 0.01,
-        final: Literal["argmax", "draw"] = "argmax",
-        ordered: bool = True,
+        **of_tau_leaping: Any,
     ):
-        super().__init__(process, min_time=min_time, final=final, ordered=ordered)
+        super().__init__(process, **of_tau_leaping)
         self.corrector_steps, self.corrector_scale = corrector_steps, corrector_scale
         self.corrector_entry_time = corrector_entry_time
         self.evaluations = 1 + corrector_steps
 
-    def noisy(
-        self, prediction: Prediction, denoiser: Denoiser, x_t: Tensor, t: Tensor, s: Tensor, cond: Tensor | None,
-        draws: Draws,
-    ) -> Tensor:  # fmt: skip
-        x = super().noisy(prediction, denoiser, x_t, t, s, cond, draws.child("predictor"))
+    def noisy(self, prediction: Prediction, look: Look, x_t: Tensor, t: Tensor, s: Tensor, draws: Draws) -> Tensor:
+        x = super().noisy(prediction, look, x_t, t, s, draws.child("predictor"))
         late = t <= self.corrector_entry_time
         for k in range(self.corrector_steps if bool(late.any()) else 0):
             duration = self.corrector_scale * (t - s)
-            corrected = self.leap(denoiser(x, s, cond), x, s, duration, draws.child("corrector", k), forward=True)
+            corrected = self.leap(look(x, s), x, s, duration, draws.child("corrector", k), forward=True)
             x = torch.where(late[:, None], corrected, x)
         return x

@@ -38,5 +38,5 @@ def test_only_molecules_between_separators_count():
 
     # ")C.C1C1.C(" has one whole molecule, ".C(C.C." another two, of which one is broken
     rows = [[3, 0, 4, 0, 1, 0, 1, 4, 0, 2], [4, 0, 2, 0, 4, 0, 4, 5, 5, 5]]
-    share = SmilesSyntax(data=Letters())._share(torch.tensor(rows))
+    share = SmilesSyntax(data=Letters()).of(torch.tensor(rows))
     assert share == {"well_formed_share": pytest.approx(2 / 3)}
