@@ -43,11 +43,15 @@ class DataShape:
     num_classes: int | None = None
 
     @classmethod
-    def of(cls, data: "DataSource | DataShape | Carried") -> "DataShape":
+    def of(cls, data: "Data") -> "DataShape":
         return cls(data.num_positions, data.num_states, data.num_classes)
 
     def __str__(self) -> str:
         return f"{self.num_positions} positions, {self.num_states} states, {self.num_classes or 'no'} classes"
+
+
+Data = DataSource | DataShape | Carried
+"""A data set, its sizes, or what an export keeps of it."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ class Parts:
     A tokenizer is trained with neither process nor teacher.
     """
 
-    data: DataSource | DataShape | Carried
+    data: Data
     process: ForwardProcess | None
     teacher: Teacher | None
     student: MixtureStudent | None
@@ -66,12 +70,7 @@ class Parts:
 
 
 def build(
-    spec: Spec,
-    registry: Registry,
-    *,
-    weights: bool = True,
-    data: DataSource | DataShape | Carried | None = None,
-    start: bool = True,
+    spec: Spec, registry: Registry, *, weights: bool = True, data: Data | None = None, start: bool = True
 ) -> Parts:
     """Every part of a run, on the CPU.
 
@@ -97,21 +96,16 @@ def build(
 
 def build_data(spec: Spec, registry: Registry) -> DataSource:
     """The data set of `data:`."""
-    return _create(spec, registry, "datasets", spec.data, "data", {})
+    return _create(spec, registry, "datasets", spec.data, {}, "data")
 
 
-def build_process(spec: Spec, registry: Registry, data: DataSource | DataShape | Carried) -> ForwardProcess:
+def build_process(spec: Spec, registry: Registry, data: Data) -> ForwardProcess:
     """The forward process of `process:` on the data's states."""
-    return _create(spec, registry, "processes", spec.process, "process", {"data_states": data.num_states})
+    return _create(spec, registry, "processes", spec.process, {"data_states": data.num_states}, "process")
 
 
 def build_teacher(
-    spec: Spec,
-    registry: Registry,
-    data: DataSource | DataShape | Carried,
-    process: ForwardProcess,
-    *,
-    weights: bool = True,
+    spec: Spec, registry: Registry, data: Data, process: ForwardProcess, *, weights: bool = True
 ) -> Teacher:
     """The teacher of `teacher:`; in training mode of its own when it is pretrained, frozen when it is distilled.
 
@@ -132,7 +126,7 @@ def build_teacher(
             if trained is not None and trained.is_student:
                 check_takes_student(registry, entry, trained)
                 provided |= _student_of(trained, data)
-        teacher = _create(spec, registry, "teachers", entry, "teacher", provided)
+        teacher = _create(spec, registry, "teachers", entry, provided, "teacher")
     if trained is not None and weights and not trained.is_student:
         load_into(teacher.backbone, trained.folder)
     return teacher.freeze() if spec.task == "distill" else teacher
@@ -150,7 +144,7 @@ def teacher_needs_data(spec: Spec, registry: Registry) -> bool:
 
 def build_latent(spec: Spec, registry: Registry) -> LambdaSampler:
     """The λ sampler of `latent:`."""
-    return _create(spec, registry, "lambda_samplers", spec.latent, "latent", {})
+    return _create(spec, registry, "lambda_samplers", spec.latent, {}, "latent")
 
 
 def build_student(spec: Spec, registry: Registry, teacher: Teacher, latent: LambdaSampler) -> MixtureStudent:
@@ -162,7 +156,7 @@ def build_student(spec: Spec, registry: Registry, teacher: Teacher, latent: Lamb
                 share_base(teacher, **dataclasses.asdict(lora)) if lora is not None else teacher.student_backbone()
             )
         provided = {"latent_dim": latent.dim, "backbone": backbone, "num_positions": teacher.num_positions}
-        head = _create(spec, registry, "student_heads", spec.student.head, "student.head", provided)
+        head = _create(spec, registry, "student_heads", spec.student.head, provided, "student.head")
     teacher.warm_start(head)
     with located(spec.source):
         check_head(registry, spec.student.head["name"], head.needs, type(backbone), backbone.accepts)
@@ -203,14 +197,14 @@ def load_start(
 
 
 def build_posterior(
-    spec: Spec, registry: Registry, shape: "DataSource | DataShape | Carried", teacher: Teacher, latent: LambdaSampler
+    spec: Spec, registry: Registry, shape: "Data", teacher: Teacher, latent: LambdaSampler
 ) -> Posterior | None:
     """The network of `objective.proposal.posterior` alone, without the objective around it; None where λ is not proposed."""
     proposal = spec.objective.get("proposal")
     if not isinstance(proposal, Mapping) or "posterior" not in proposal:
         return None
     provided = {"latent": latent, "process": teacher.process, "teacher": teacher, **vars(DataShape.of(shape))}
-    return _create(spec, registry, "posteriors", proposal["posterior"], "objective.proposal.posterior", provided)
+    return _create(spec, registry, "posteriors", proposal["posterior"], provided, "objective.proposal.posterior")
 
 
 def build_objective(spec: Spec, registry: Registry, parts: Parts) -> Objective:
@@ -220,10 +214,10 @@ def build_objective(spec: Spec, registry: Registry, parts: Parts) -> Objective:
     provided = {key: value for key, value in vars(parts).items() if value is not None and key != "data"} | vars(shape)
     provided["open_split"] = lambda: data.checked_split("train", parts.process)
     if parts.process is None:
-        return _create(spec, registry, "objectives", spec.objective, "objective", provided)
+        return _create(spec, registry, "objectives", spec.objective, provided, "objective")
     inside = provided | {"num_states": parts.process.num_states}  # of the networks that it has of its own
     with _seeded(spec.seed, "objective"):
-        return _create(spec, registry, "objectives", spec.objective, "objective", provided, inside)
+        return _create(spec, registry, "objectives", spec.objective, provided, "objective", inside)
 
 
 def build_sampler(
@@ -231,7 +225,7 @@ def build_sampler(
     registry: Registry,
     process: ForwardProcess,
     teacher: Teacher | None = None,
-    data: DataSource | DataShape | Carried | None = None,
+    data: Data | None = None,
     device: torch.device | str = "cpu",
 ) -> Sampler:
     """The sampler of `eval.sampler`; one that guides or finishes with a teacher is given it, if it is at hand.
@@ -244,7 +238,7 @@ def build_sampler(
         other = dataclasses.replace(spec, teacher=named, task="distill")
         teacher = build_teacher(other, registry, data or build_data(spec, registry), process).to(device)
     provided = {"process": process, "teacher": None if teacher is None else LentTeacher.of(teacher)}
-    return _create(spec, registry, "samplers", entry, "eval.sampler", provided)
+    return _create(spec, registry, "samplers", entry, provided, "eval.sampler")
 
 
 def build_metrics(spec: Spec, registry: Registry, data: DataSource, process: ForwardProcess) -> dict[str, Metric]:
@@ -252,7 +246,7 @@ def build_metrics(spec: Spec, registry: Registry, data: DataSource, process: For
     _need_eval(spec)
     provided = {"data": data, "process": process, "judge": spec.eval.judge}
     return {
-        entry["name"]: _create(spec, registry, "metrics", entry, f"eval.metrics[{i}]", provided)
+        entry["name"]: _create(spec, registry, "metrics", entry, provided, f"eval.metrics[{i}]")
         for i, entry in enumerate(spec.eval.metrics)
     }
 
@@ -275,20 +269,13 @@ def portable(spec: Spec, teacher: Teacher | None) -> Spec:
     return dataclasses.replace(spec, teacher=teacher.portable_entry(teacher.resolved_entry(entry)))
 
 
-def _create(
-    spec: Spec,
-    registry: Registry,
-    kind: str,
-    entry: Mapping,
-    where: str,
-    provided: dict[str, Any],
-    inside: dict[str, Any] | None = None,
-) -> Any:
+def _create(spec: Spec, registry: Registry, *given: Any) -> Any:
+    """As `create`; errors name the spec's file."""
     with located(spec.source):
-        return create(registry, kind, entry, provided, where, inside)
+        return create(registry, *given)
 
 
-def _student_of(trained: TrainedRun, data: DataSource | DataShape | Carried) -> dict[str, Any]:
+def _student_of(trained: TrainedRun, data: Data) -> dict[str, Any]:
     """{"student": the run's student with its weights, "latent": its λ sampler}."""
     carried = Spec.from_dict(trained.spec, source=str(trained.folder / "config.json"))
     if shares_base(carried):
