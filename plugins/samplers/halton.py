@@ -69,7 +69,8 @@ class HaltonSampler(Sampler):
     def step(self, denoiser: Denoiser, x_t: Tensor, t: Tensor, s: Tensor, cond: Tensor | None, draws: Draws) -> Tensor:
         """x_s; with `redraw` of all visible tokens, since a step alone cannot tell a prompt."""
         prompt = torch.zeros_like(x_t, dtype=torch.bool)
-        return self._step(denoiser, x_t, t, s, cond, draws, self._rank(x_t, draws.child("order")), prompt)
+        log_p = self._log_probs(denoiser, x_t, t, cond)
+        return self._revealed(log_p, x_t, s, self._rank(x_t, draws.child("order")), prompt, draws)
 
     @torch.no_grad()
     def sample(self, denoiser: Denoiser, x_1: Tensor, steps: int, cond: Tensor | None, draws: Draws) -> Tensor:
@@ -79,27 +80,19 @@ class HaltonSampler(Sampler):
         x = x_1
         for n in range(steps):
             t, s = grid[n].expand(len(x)), grid[n + 1].expand(len(x))
-            x = self._step(denoiser, x, t, s, cond, draws.child("step", n), rank, prompt)
+            x = self._revealed(self._log_probs(denoiser, x, t, cond), x, s, rank, prompt, draws.child("step", n))
         return x
 
-    def _step(
-        self,
-        denoiser: Denoiser,
-        x_t: Tensor,
-        t: Tensor,
-        s: Tensor,
-        cond: Tensor | None,
-        draws: Draws,
-        rank: Tensor,
-        prompt: Tensor,
-    ) -> Tensor:
+    def _log_probs(self, denoiser: Denoiser, x_t: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
         weight = torch.full_like(t, self.weight) if self.weight else None
-        log_p = self.guidance.log_probs(denoiser, x_t, t, cond, weight)
-        x_0 = categorical(log_p.exp(), draws.child("token").uniform(x_t.shape[1]))
-        revealed = self._revealed(x_t, s, rank) & ~prompt
-        return torch.where(revealed, x_0, x_t)
+        return self.guidance.log_probs(denoiser, x_t, t, cond, weight)
 
-    def _revealed(self, x_t: Tensor, s: Tensor, rank: Tensor) -> Tensor:
+    def _revealed(self, log_p: Tensor, x_t: Tensor, s: Tensor, rank: Tensor, prompt: Tensor, draws: Draws) -> Tensor:
+        """x_t with draws of log p [B, D, S] at the positions whose turn it is, but for the prompt's: [B, D]."""
+        x_0 = categorical(log_p.exp(), draws.child("token").uniform(x_t.shape[1]))
+        return torch.where(self._turns(x_t, s, rank) & ~prompt, x_0, x_t)
+
+    def _turns(self, x_t: Tensor, s: Tensor, rank: Tensor) -> Tensor:
         """The positions that get a drawn token: bool [B, D]."""
         masked = x_t == self.process.mask_index
         visible = (~masked).sum(1)

@@ -70,7 +70,8 @@ class MaskGITSampler(Sampler):
         visible = (x_t != self.process.mask_index).sum(1)
         wanted = ((1 - self.process.schedule.masked(s)) * x_t.shape[1]).long()
         progress = _progress(1 - t, self.horizon)
-        return self._reveal(denoiser, x_t, t, cond, (wanted - visible).clamp_min(0), progress, draws)
+        log_p = self._log_probs(denoiser, x_t, t, cond, progress)
+        return self._reveal(log_p, x_t, (wanted - visible).clamp_min(0), progress, draws)
 
     @torch.no_grad()
     def sample(self, denoiser: Denoiser, x_1: Tensor, steps: int, cond: Tensor | None, draws: Draws) -> Tensor:
@@ -83,22 +84,16 @@ class MaskGITSampler(Sampler):
                 break
             t = torch.full((len(x),), time, dtype=torch.float64, device=x.device)
             revealed = masked if i == steps - 1 else masked.clamp_max(count)
-            x = self._reveal(denoiser, x, t, cond, revealed, _progress(1 - t, steps), draws.child("step", i))
+            progress = _progress(1 - t, steps)
+            log_p = self._log_probs(denoiser, x, t, cond, progress)
+            x = self._reveal(log_p, x, revealed, progress, draws.child("step", i))
         return x
 
-    def _reveal(
-        self,
-        denoiser: Denoiser,
-        x_t: Tensor,
-        t: Tensor,
-        cond: Tensor | None,
-        count: Tensor,
-        progress: Tensor,
-        draws: Draws,
-    ) -> Tensor:
-        """x_t with its `count` [B] most confident draws in place of masks: [B, D]."""
-        weight = self.weight * progress if self.weight else None
-        log_p = self.guidance.log_probs(denoiser, x_t, t, cond, weight)
+    def _log_probs(self, denoiser: Denoiser, x_t: Tensor, t: Tensor, cond: Tensor | None, progress: Tensor) -> Tensor:
+        return self.guidance.log_probs(denoiser, x_t, t, cond, self.weight * progress if self.weight else None)
+
+    def _reveal(self, log_p: Tensor, x_t: Tensor, count: Tensor, progress: Tensor, draws: Draws) -> Tensor:
+        """x_t with its `count` [B] most confident draws of log p [B, D, S] in place of masks: [B, D]."""
         x_0 = categorical(log_p.exp(), draws.child("token").uniform(x_t.shape[1]))
         likely = log_p.gather(-1, x_0.unsqueeze(-1)).squeeze(-1).double()
         confidence = self._confidence(likely, progress, draws.child("order"))
