@@ -194,46 +194,18 @@ def whole(changed: nn.Parameter, read: nn.Parameter) -> Iterator[None]:
         yield
 
 
-def kl_forward(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """KL(q ‖ p) of the teacher's q and the student's p, log-probabilities [P, S]: [P] nats."""
-    return (log_q.exp() * (log_q - log_p)).sum(-1)
-
-
-def kl_backward(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """KL(p ‖ q): [P] nats."""
-    return kl_forward(log_q, log_p)
-
-
-def squared(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """Σ_s (p − q)²: [P]."""
-    return (log_p.exp() - log_q.exp()).square().sum(-1)
-
-
-def total_variation(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """½ Σ_s |p − q|: [P]."""
-    return (log_p.exp() - log_q.exp()).abs().sum(-1) / 2
-
-
-def squared_logarithms(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """(1/S) Σ_s (log p − log q)², S the states of the tables, forbidden ones counting 0: [P]."""
-    return _difference(log_p, log_q).square().mean(-1)
-
-
-def absolute_logarithms(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """Σ_s |log p − log q| over permitted states: [P]."""
-    return _difference(log_p, log_q).abs().sum(-1)
-
-
 def _difference(log_p: Tensor, log_q: Tensor) -> Tensor:
     """log p − log q, 0 at states that both forbid: there it would be rounding noise of LOG_ZERO."""
     return torch.where(log_q > LOG_ZERO / 2, log_p - log_q, torch.zeros_like(log_p))
 
 
 DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "kl-fwd": kl_forward,
-    "kl-bwd": kl_backward,
-    "mse": squared,
-    "tv": total_variation,
-    "mse-log": squared_logarithms,
-    "tv-log": absolute_logarithms,
+    "kl-fwd": lambda log_p, log_q: (log_q.exp() * (log_q - log_p)).sum(-1),
+    "kl-bwd": lambda log_p, log_q: (log_p.exp() * (log_p - log_q)).sum(-1),
+    "mse": lambda log_p, log_q: (log_p.exp() - log_q.exp()).square().sum(-1),
+    "tv": lambda log_p, log_q: (log_p.exp() - log_q.exp()).abs().sum(-1) / 2,
+    # of the tables' states, forbidden ones counting 0
+    "mse-log": lambda log_p, log_q: _difference(log_p, log_q).square().mean(-1),
+    "tv-log": lambda log_p, log_q: _difference(log_p, log_q).abs().sum(-1),
 }
+"""By name, of the student's log-probabilities log p and the teacher's log q, both [P, S]: [P]; see Sdtt."""
