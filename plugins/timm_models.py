@@ -7,9 +7,10 @@ from typing import Any
 
 from torch import nn
 
+from di4c.contracts import strict_load
 from di4c.errors import CheckpointError, SpecError
 from di4c.paths import user_path
-from di4c_plugins.teachers.containers import PARALLEL, read_file, strict_load, tensors_at, without
+from di4c_plugins.teachers.containers import PARALLEL, read_file, tensors_at, without
 
 HUB = "hub"
 """Instead of a path: timm's own weights of the model, downloaded once."""

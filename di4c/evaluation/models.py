@@ -1,12 +1,13 @@
 """What is sampled and measured: a teacher, or a student under one prior of λ."""
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from di4c.config.eval_spec import MixtureSize
 from di4c.contracts import Denoiser, Draws, LambdaSampler, Prediction, Teacher
-from di4c.mixture.student import PRODUCT_COMPONENTS, MixtureStudent, atoms_denoiser, mixture_denoiser, product_denoiser
+from di4c.mixture.student import MixtureStudent, atoms_denoiser, mixture_denoiser, product_denoiser
 
 
 class Model(ABC):
@@ -21,11 +22,11 @@ class Model(ABC):
         """Components at x_t whose weighted mean is p: `num` draws of λ, or exactly the atoms of a finite prior."""
 
 
+@dataclass(frozen=True)
 class ProductModel(Model):
     """A model without a λ of its own: a teacher as it is."""
 
-    def __init__(self, teacher: Teacher):
-        self.teacher = teacher
+    teacher: Teacher
 
     def denoiser(self, draws: Draws) -> Denoiser:
         return self.teacher.denoiser(draws)
@@ -34,12 +35,12 @@ class ProductModel(Model):
         return self.teacher.components(x_t, t, cond)
 
 
+@dataclass(frozen=True)
 class MixtureModel(Model):
     """A student with the whole prior."""
 
-    def __init__(self, student: MixtureStudent, latent: LambdaSampler):
-        self.student = student
-        self.latent = latent
+    student: MixtureStudent
+    latent: LambdaSampler
 
     def denoiser(self, draws: Draws) -> Denoiser:
         return mixture_denoiser(self.student, self.latent, draws)
@@ -50,13 +51,13 @@ class MixtureModel(Model):
         return self.student.predict(x_t, t, cond, lam, self.latent.log_weights(number).to(x_t.device))
 
 
+@dataclass(frozen=True)
 class AtomsModel(Model):
     """A student with λ restricted to K atoms [K, L] of weights [K]."""
 
-    def __init__(self, student: MixtureStudent, atoms: Tensor, weights: Tensor):
-        self.student = student
-        self.atoms = atoms
-        self.weights = weights
+    student: MixtureStudent
+    atoms: Tensor
+    weights: Tensor
 
     def denoiser(self, draws: Draws) -> Denoiser:
         return atoms_denoiser(self.student, self.atoms, self.weights, draws)
@@ -66,18 +67,14 @@ class AtomsModel(Model):
         return self.student.predict(x_t, t, cond, lam, self.weights.log().to(x_t.device))
 
 
-class MarginalsModel(Model):
+class MarginalsModel(MixtureModel):
     """The product of a student's λ-averaged marginals: what is left of it without correlation."""
 
-    def __init__(self, student: MixtureStudent, latent: LambdaSampler, components: int = PRODUCT_COMPONENTS):
-        self.mixture = MixtureModel(student, latent)
-        self.number = components
-
     def denoiser(self, draws: Draws) -> Denoiser:
-        return product_denoiser(self.mixture.student, self.mixture.latent, draws, self.number)
+        return product_denoiser(self.student, self.latent, draws)
 
     def components(self, x_t: Tensor, t: Tensor, cond: Tensor | None, draws: Draws, num: int) -> Prediction:
-        return self.mixture.components(x_t, t, cond, draws, num).average()
+        return super().components(x_t, t, cond, draws, num).average()
 
 
 def student_model(student: MixtureStudent, latent: LambdaSampler, mixture_size: MixtureSize, draws: Draws) -> Model:

@@ -6,22 +6,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from di4c.contracts import strict_load
 from di4c.contracts.weight_files import first_line, read_tensors, require_whole
 from di4c.errors import CheckpointError
 from di4c.paths import user_path
-
-__all__ = [
-    "Inert",
-    "below",
-    "named_as",
-    "not_found",
-    "read_file",
-    "strict_load",
-    "tensors_at",
-    "with_shadows",
-    "without",
-]
 
 MAX_SHOWN = 4
 WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})

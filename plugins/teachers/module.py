@@ -2,10 +2,10 @@
 
 import importlib
 
-from di4c.contracts import ForwardProcess, Parameterisation, Teacher
+from di4c.contracts import ForwardProcess, Parameterisation, Teacher, strict_load
 from di4c.errors import SpecError
 from di4c_plugins.backbones.wrapped import WrappedModule
-from di4c_plugins.teachers.containers import named_as, read_file, strict_load, tensors_at
+from di4c_plugins.teachers.containers import named_as, read_file, tensors_at
 
 
 class ModuleTeacher(Teacher):

@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from di4c.contracts import Backbone, ForwardProcess, Parameterisation, Teacher
+from di4c.contracts import Backbone, ForwardProcess, Parameterisation, Teacher, strict_load
 from di4c.errors import CheckpointError, SpecError
 from di4c_plugins.heads.sinusoidal_token import SinusoidalToken
 from di4c_plugins.teachers.averaged import AveragedStudent
-from di4c_plugins.teachers.containers import below, strict_load
+from di4c_plugins.teachers.containers import below
 
 PROJECTION = "latent_projection."
 

@@ -10,10 +10,11 @@ from typing import Any
 import yaml
 from torch import Tensor, nn
 
+from di4c.contracts import strict_load
 from di4c.contracts.weight_files import first_line, read_mapping, require_whole
 from di4c.errors import CheckpointError
 from di4c.paths import user_path
-from di4c_plugins.teachers.containers import read_file, strict_load, tensors_at
+from di4c_plugins.teachers.containers import read_file, tensors_at
 from di4c_plugins.teachers.hub import INSIDE_HUB, locate_file
 
 PUBLISHED = ("last.ckpt", "model.yaml")

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from di4c.contracts import Context, Prediction
+from di4c.contracts import Context, Prediction, strict_load
 from di4c_plugins.backbones.mdlm_dit import MdlmDiT
 from di4c_plugins.heads.sinusoidal_token import SinusoidalToken
 from di4c_plugins.metrics.self_bleu import self_bleu
@@ -12,7 +12,7 @@ from di4c_plugins.processes.mdlm import Mdlm
 from di4c_plugins.processes.noise import discretised
 from di4c_plugins.samplers.analytic import analytic_probs
 from di4c_plugins.samplers.mdlm_ancestral import MdlmAncestral, gumbel_argmax, most_likely, reverse_probs
-from di4c_plugins.teachers.containers import below, strict_load
+from di4c_plugins.teachers.containers import below
 from di4c_plugins.teachers.mdlm import published_backbone
 from golden_cases.checks import Check, Kind, close, exact
 
