@@ -1,7 +1,7 @@
 """An export's model card: what it is, for people and for the hub."""
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -45,13 +45,13 @@ def write_card(folder: Path, config: Mapping[str, Any], metrics: Mapping[str, fl
     write_bytes(folder / CARD, "\n".join(lines).encode())
 
 
-def last_metrics(file: Path) -> dict[str, float]:
-    """The newest value of every column of a run's metrics.csv; {} where there is none."""
+def last_metrics(file: Path, without: Collection[str] = NO_METRICS) -> dict[str, float]:
+    """The newest value of every column of a run's metrics.csv but some; {} where there is none."""
     values: dict[str, float] = {}
     if file.is_file():
         with open(file, newline="", encoding="utf-8") as opened:
             for row in csv.DictReader(opened):
-                values |= {name: float(text) for name, text in row.items() if name and text and name not in NO_METRICS}
+                values |= {name: float(text) for name, text in row.items() if name and text and name not in without}
     return values
 
 

@@ -1,10 +1,8 @@
 """The runs of one spec, trained by the engine and measured by the evaluation."""
 
-import csv
 import dataclasses
 import gc
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -16,6 +14,7 @@ from di4c.config.registry import Registry
 from di4c.config.resuming import is_trained, refuse_edited, refuse_orphans
 from di4c.config.spec import Spec
 from di4c.contracts import Measured, Runs
+from di4c.engine.card import last_metrics
 from di4c.engine.exported import exported_step
 from di4c.engine.run_folder import trained_seconds
 from di4c.errors import SpecError
@@ -67,7 +66,7 @@ class SpecRuns(Runs):
         return self._ranks.broadcast(_measured(found) if self._ranks.first else None)
 
     def training_values(self, name: str) -> dict[str, float]:
-        return ranks.on_rank_zero(lambda: _last_values(self.folder / name / "metrics.csv"))
+        return ranks.on_rank_zero(lambda: last_metrics(self.folder / name / "metrics.csv", without={"step"}))
 
     def seconds(self, name: str) -> float:
         return ranks.on_rank_zero(lambda: trained_seconds(self.folder / name) or 0.0)
@@ -110,11 +109,3 @@ def _measured(found: list[Measurement]) -> dict[str, Measured]:
     directions = {name: better for m in found for name, better in m.higher_is_better.items()}
     values = rows_of(found)[0]["metrics"]
     return {name: Measured(value["mean"], value["std"], directions[name]) for name, value in values.items()}
-
-
-def _last_values(file: Path) -> dict[str, float]:
-    values: dict[str, float] = {}
-    with open(file, newline="", encoding="utf-8") as opened:
-        for row in csv.DictReader(opened):
-            values |= {name: float(text) for name, text in row.items() if text and name != "step"}
-    return values

@@ -65,37 +65,6 @@ class Verdict:
     gains: dict[int, float]
 
 
-def verdict(rounds: list[Round], most: int, stop: StopRule | None, higher_is_better: bool) -> Verdict:
-    """What the finished rounds say, by the limit of `most` rounds and the rule.
-
-    The gain of round r is (v_{r−1} − v_r)/|v_{r−1}|, with the other sign where higher is better; the first round's is
-    against the teacher, if that was measured. A value that is not finite gains nothing. With a rule the best of several rounds
-    is chosen, without one the last.
-    """
-    students = [entry for entry in rounds if entry.number]
-    if not students:
-        return Verdict(False, "no round is finished yet", 0, {})
-    last = students[-1].number
-    over = last >= most
-    reason = f"pipeline.max: {most} rounds are done" if over else f"round {last} of {most} is done"
-    if stop is None:
-        return Verdict(over, reason, last, {})
-    sign = -1.0 if higher_is_better else 1.0
-    cost = {entry.number: sign * entry.values[stop.metric]["mean"] for entry in rounds}
-    gains = {n: _gain(cost[n - 1], cost[n]) for n in cost if n - 1 in cost}
-    chosen = min((entry.number for entry in students), key=lambda n: cost[n] if math.isfinite(cost[n]) else math.inf)
-    if last in gains and not gains[last] >= stop.min_gain:
-        told = f"round {last} gains {gains[last]:.2%} in {stop.metric}, less than {stop.min_gain:.2%} (pipeline.stop.min_gain)"
-        return Verdict(True, told, chosen, gains)
-    return Verdict(over, reason, chosen, gains)
-
-
-def _gain(before: float, after: float) -> float:
-    if not (math.isfinite(before) and math.isfinite(after)):
-        return -math.inf
-    return (before - after) / abs(before) if before else math.copysign(math.inf, before - after) if after else 0.0
-
-
 @dataclass(frozen=True)
 class Record:
     """The rounds so far of at most `most`, and the rule. higher_is_better: of the rule's metric."""
@@ -108,11 +77,30 @@ class Record:
     @property
     def last(self) -> int:
         """The number of the last finished round."""
-        return max((entry.number for entry in self.rounds), default=0)
+        return self.rounds[-1].number if self.rounds else 0
 
     def verdict(self) -> Verdict:
-        """What follows from the rounds."""
-        return verdict(self.rounds, self.most, self.stop, self.higher_is_better)
+        """What the finished rounds say, by the limit of `most` rounds and the rule.
+
+        The gain of round r is (v_{r−1} − v_r)/|v_{r−1}|, with the other sign where higher is better; the first round's is
+        against the teacher, if that was measured. A value that is not finite gains nothing. With a rule the best of several rounds
+        is chosen, without one the last.
+        """
+        last, stop = self.last, self.stop
+        if not last:
+            return Verdict(False, "no round is finished yet", 0, {})
+        over = last >= self.most
+        reason = f"pipeline.max: {self.most} rounds are done" if over else f"round {last} of {self.most} is done"
+        if stop is None:
+            return Verdict(over, reason, last, {})
+        sign = -1.0 if self.higher_is_better else 1.0
+        cost = {entry.number: sign * entry.values[stop.metric]["mean"] for entry in self.rounds}
+        gains = {n: _gain(cost[n - 1], cost[n]) for n in cost if n - 1 in cost}
+        chosen = min((n for n in cost if n), key=lambda n: cost[n] if math.isfinite(cost[n]) else math.inf)
+        if last in gains and not gains[last] >= stop.min_gain:
+            over, gain = True, f"round {last} gains {gains[last]:.2%} in {stop.metric}"
+            reason = f"{gain}, less than {stop.min_gain:.2%} (pipeline.stop.min_gain)"
+        return Verdict(over, reason, chosen, gains)
 
     def write(self, runs: Runs) -> None:
         """Writes rounds.json and rounds.csv: a row a round with its gain, whether it is chosen, and every value with its spread."""
@@ -134,3 +122,9 @@ class Record:
             for entry in self.rounds
         ]
         runs.write("rounds.csv", csv_text(rows))
+
+
+def _gain(before: float, after: float) -> float:
+    if not (math.isfinite(before) and math.isfinite(after)):
+        return -math.inf
+    return (before - after) / abs(before) if before else math.copysign(math.inf, before - after) if after else 0.0

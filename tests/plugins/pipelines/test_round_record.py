@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from di4c_plugins.pipelines.round_record import Record, Round, StopRule, Verdict, verdict
+from di4c_plugins.pipelines.round_record import Record, Round, StopRule, Verdict
 
 
 def rounds(*values: float, teacher: float | None = None) -> list[Round]:
@@ -16,7 +16,7 @@ def rounds(*values: float, teacher: float | None = None) -> list[Round]:
 
 def found(entries: list[Round], most: int = 5, gain: float | None = 0.1, higher_is_better: bool = False) -> Verdict:
     stop = None if gain is None else StopRule("fd", gain, steps=2)
-    return verdict(entries, most, stop, higher_is_better)
+    return Record(most, stop, entries, higher_is_better).verdict()
 
 
 class Folder:
