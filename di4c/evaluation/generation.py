@@ -31,61 +31,52 @@ class Samples:
         return mean_calls(self.rows, len(self.x_0))
 
 
-@torch.inference_mode()
-def generate(
-    model: Model,
-    sampler: Sampler,
-    num_positions: int,
-    steps: int,
-    cond: Tensor | None,
-    draws: Draws,
-    known: Tensor | None = None,
-    tempering: Tempering | None = None,
-) -> tuple[Tensor, int]:
-    """(x_0 [B, D] on the draws' device, rows of all calls of networks): `steps` steps of the sampler from its process's prior.
+@dataclass(frozen=True)
+class Recipe:
+    """How samples are made: `steps` steps of the sampler from its process's prior.
 
-    known: see `prompted`. tempering: of every prediction, the sampler's own teacher's too. Raises TrainingError where a mask is left: the network's probabilities are no numbers, or the
-    sampler breaks its contract.
+    known: see `prompted`. tempering: of every prediction, the sampler's own teacher's too.
     """
-    x_1 = prompted(sampler.process, sampler.process.prior(num_positions, draws.child("prior")), known)
-    with sampling(tempering) as rows:
-        x_0 = sampler.sample(observed(model.denoiser(draws.child("lambda"))), x_1, steps, cond, draws.child("sampler"))
-    masks = 0 if sampler.process.mask_index is None else int((x_0 == sampler.process.mask_index).sum())
-    if masks:
-        told = f"{masks} of {x_0.numel()} positions are masks after {steps} steps"
-        raise TrainingError(f"sampler {type(sampler).__name__}: {told}; are the network's outputs finite numbers?")
-    return x_0, sum(rows)
 
+    model: Model
+    sampler: Sampler
+    num_positions: int
+    steps: int
+    known: Tensor | None = None
+    tempering: Tempering | None = None
 
-def generate_batches(
-    model: Model,
-    sampler: Sampler,
-    num_positions: int,
-    steps: int,
-    cond: Tensor | None,
-    draws: Draws,
-    *,
-    batch_size: int,
-    batches: range | None = None,
-    known: Tensor | None = None,
-    tempering: Tempering | None = None,
-) -> Samples:
-    """The samples of some batches (all, if `batches` is not given) of the draws' n examples, in order; cond [n] or None.
+    @torch.inference_mode()
+    def batch(self, cond: Tensor | None, draws: Draws) -> tuple[Tensor, int]:
+        """(x_0 [B, D] on the draws' device, rows of all calls of networks); cond [B] or None.
 
-    Batch i holds the examples i·batch_size, …; its samples depend on the draws and on i alone, so that ranks can share them.
-    """
-    parts, seconds, total = [torch.empty(0, num_positions, dtype=torch.int64)], [], 0
-    for i in range(-(-draws.count // batch_size)) if batches is None else batches:
-        rows = slice(i * batch_size, min((i + 1) * batch_size, draws.count))
-        part = draws.rows(rows.start, rows.stop)
-        start = _now(draws.device)
-        x_0, rows_called = generate(
-            model, sampler, num_positions, steps, None if cond is None else cond[rows], part, known, tempering
-        )
-        seconds.append((_now(draws.device) - start) / part.count)
-        total += rows_called
-        parts.append(x_0.cpu())
-    return Samples(torch.cat(parts), total, seconds)
+        Raises TrainingError where a mask is left: the network's probabilities are no numbers, or the sampler breaks its contract.
+        """
+        sampler, process = self.sampler, self.sampler.process
+        x_1 = prompted(process, process.prior(self.num_positions, draws.child("prior")), self.known)
+        denoiser = observed(self.model.denoiser(draws.child("lambda")))
+        with sampling(self.tempering) as rows:
+            x_0 = sampler.sample(denoiser, x_1, self.steps, cond, draws.child("sampler"))
+        masks = 0 if process.mask_index is None else int((x_0 == process.mask_index).sum())
+        if masks:
+            told = f"{masks} of {x_0.numel()} positions are masks after {self.steps} steps"
+            raise TrainingError(f"sampler {type(sampler).__name__}: {told}; are the network's outputs finite numbers?")
+        return x_0, sum(rows)
+
+    def batches(self, cond: Tensor | None, draws: Draws, batch_size: int, some: range | None = None) -> Samples:
+        """The samples of some batches (all, if not told) of the draws' n examples, in order; cond [n] or None.
+
+        Batch i holds the examples i·batch_size, …; its samples depend on the draws and on i alone, so that ranks can share them.
+        """
+        parts, seconds, total = [torch.empty(0, self.num_positions, dtype=torch.int64)], [], 0
+        for i in range(-(-draws.count // batch_size)) if some is None else some:
+            rows = slice(i * batch_size, min((i + 1) * batch_size, draws.count))
+            part = draws.rows(rows.start, rows.stop)
+            start = _now(draws.device)
+            x_0, rows_called = self.batch(None if cond is None else cond[rows], part)
+            seconds.append((_now(draws.device) - start) / part.count)
+            total += rows_called
+            parts.append(x_0.cpu())
+        return Samples(torch.cat(parts), total, seconds)
 
 
 def prompted(process: ForwardProcess, x_1: Tensor, known: Tensor | None) -> Tensor:

@@ -24,7 +24,7 @@ from di4c.engine.run_folder import trained_seconds
 from di4c.errors import CheckpointError, DataError, SpecError, located
 from di4c.evaluation.arguments import device_of, draws_of, known_tokens, labels_of, override_list, path_of, tokens_of
 from di4c.evaluation.cells import writing
-from di4c.evaluation.generation import generate_batches, labels_at_random, training_labels
+from di4c.evaluation.generation import Recipe, labels_at_random, training_labels
 from di4c.evaluation.models import Model, ProductModel, student_model
 from di4c.mixture.student import MixtureStudent
 from di4c.paths import user_path
@@ -163,10 +163,8 @@ class LoadedModel:
             else labels_of(cond, num, self.sizes.num_classes).to(self.device)
         )
         model = self.model(mixture_size, draws.child("model"))
-        return generate_batches(
-            model, self.sampler, self.sizes.num_positions, steps, labels, draws, batch_size=batch_size, known=known,
-            tempering=tempering,
-        ).x_0  # fmt: skip
+        recipe = Recipe(model, self.sampler, self.sizes.num_positions, steps, known, tempering)
+        return recipe.batches(labels, draws, batch_size).x_0
 
     def _tempering(self, temperature: float | None, top_p: float | None) -> Tempering | None:
         """What is asked for, or else the spec's eval section says."""

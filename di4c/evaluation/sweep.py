@@ -13,7 +13,7 @@ from di4c.contracts import DataSource, Draws, Generation, Metric, Sampler, Tempe
 from di4c.contracts.lent import sampling
 from di4c.errors import SpecError
 from di4c.evaluation.cells import Cell, CellStore, Measurement, writing
-from di4c.evaluation.generation import generate_batches, training_labels
+from di4c.evaluation.generation import Recipe, training_labels
 from di4c.evaluation.models import Model
 from di4c.evaluation.rows import mean_calls, told_steps
 from di4c.ranks import Ranks
@@ -89,10 +89,8 @@ class Sweep:
         cond = training_labels(self.data, draws)
         model = entrant.model(draws.child("model"))
         number = -(-self.samples // self.batch_size)
-        made = generate_batches(
-            model, entrant.sampler, self.data.num_positions, steps, cond, draws,
-            batch_size=self.batch_size, batches=self.ranks.share(number), tempering=self.tempering,
-        )  # fmt: skip
+        recipe = Recipe(model, entrant.sampler, self.data.num_positions, steps, tempering=self.tempering)
+        made = recipe.batches(cond, draws, self.batch_size, self.ranks.share(number))
         x_0, rows = self.ranks.gather_rows(made.x_0, self._shares(number)), self.ranks.total(made.rows)
         if not self.ranks.first:
             return

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -14,6 +15,7 @@ MAX_REFERENCES = 2000
 LARGE_TABLE = 2**22
 
 
+@dataclass(eq=False, kw_only=True)
 class LikelihoodBound(Metric):
     """`nll_nats_per_token`: the n-step bound on held-out data, n the generation's steps.
 
@@ -33,22 +35,12 @@ class LikelihoodBound(Metric):
 
     needs_samples = False
 
-    def __init__(
-        self,
-        *,
-        data: DataSource,
-        process: ForwardProcess,
-        num_examples: int = 256,
-        lambda_draws: int = 64,
-        terms: int = 1,
-        batch_size: int = 64,
-    ):
-        self.data = data
-        self.process = process
-        self.num_examples = num_examples
-        self.lambda_draws = lambda_draws
-        self.terms = terms
-        self.batch_size = batch_size
+    data: DataSource
+    process: ForwardProcess
+    num_examples: int = 256
+    lambda_draws: int = 64
+    terms: int = 1
+    batch_size: int = 64
 
     @torch.no_grad()
     def __call__(self, generation: Generation) -> dict[str, float]:

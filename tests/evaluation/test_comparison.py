@@ -45,7 +45,7 @@ def test_a_run_is_compared_with_its_teacher_and_the_result_is_complete(runs, tmp
     def nothing_left(*arguments, **options):
         raise AssertionError("sampled again")
 
-    monkeypatch.setattr(sweep, "generate_batches", nothing_left)
+    monkeypatch.setattr(sweep.Recipe, "batches", nothing_left)
     assert go().rows == outcome.rows
 
 

@@ -127,7 +127,7 @@ def test_a_run_and_its_teacher_over_temperatures_cell_by_cell(tmp_path, monkeypa
     def nothing_left(*arguments, **options):
         raise AssertionError("sampled again")
 
-    monkeypatch.setattr(sweep, "generate_batches", nothing_left)
+    monkeypatch.setattr(sweep.Recipe, "batches", nothing_left)
     assert go(FrontierOptions((0.5, 1.0))).frontier == found
     with pytest.raises(
         SpecError, match="--quality: expected a value of eval.metrics of which the good way is known, found 'x'"

@@ -1,17 +1,15 @@
 import torch
 
 from di4c.contracts import Draws
-from di4c.evaluation.generation import generate_batches, training_labels
+from di4c.evaluation.generation import Recipe, training_labels
 from di4c_plugins.samplers.ancestral import Ancestral
 from tests.evaluation.systems import CLASSES, POSITIONS, PROCESS, STATES, Data, Fixed
 
 
 def samples(count=50, steps=3, batch_size=8, batches=None):
     draws = Draws(4, count=count)
-    return generate_batches(
-        Fixed(), Ancestral(PROCESS), POSITIONS, steps, training_labels(Data(), draws), draws,
-        batch_size=batch_size, batches=batches,
-    )  # fmt: skip
+    recipe = Recipe(Fixed(), Ancestral(PROCESS), POSITIONS, steps)
+    return recipe.batches(training_labels(Data(), draws), draws, batch_size, batches)
 
 
 def test_batches_put_together_are_the_whole():

@@ -13,7 +13,7 @@ from di4c.contracts import Draws, Prediction, Tempering
 from di4c.contracts.lent import observed, sampling
 from di4c.contracts.parameterisation import LOG_ZERO
 from di4c.errors import SpecError
-from di4c.evaluation.generation import generate, generate_batches
+from di4c.evaluation.generation import Recipe
 from di4c.evaluation.models import Model, student_model
 from di4c.evaluation.sweep import Sweep
 from di4c_plugins.latents.categorical import Categorical
@@ -131,7 +131,7 @@ def test_every_sampler_draws_from_that_law(name, temperature, top_p):
         p = sampler.teacher.loaded.predict(all_masked, t).log_p0()[0, 0].exp().tolist()[: len(P)]
     else:
         p = P
-    x_0, _ = generate(model, sampler, 1, 1, None, draws, tempering=tempering)
+    x_0, _ = Recipe(model, sampler, 1, 1, tempering=tempering).batch(None, draws)
     q = law(p, temperature, top_p)
     found = np.bincount(x_0[:, 0], minlength=len(P)) / SAMPLES
     assert (abs(found - q) <= 5 * np.sqrt(q * (1 - q) / SAMPLES) + 1e-12).all(), (found, q)
@@ -179,7 +179,9 @@ def test_a_mixture_is_tempered_component_by_component(steps):
             for x_0, q in reached(x_s, 0.5).items():
                 expected[x_0] = expected.get(x_0, 0) + p * q
     assert teacher.process.schedule.masked(torch.tensor(0.5, dtype=torch.float64)) == pytest.approx(0.5)
-    x_0, _ = generate(model, Ancestral(teacher.process), 2, steps, None, Draws(1, count=SAMPLES), tempering=tempering)
+    x_0, _ = Recipe(model, Ancestral(teacher.process), 2, steps, tempering=tempering).batch(
+        None, Draws(1, count=SAMPLES)
+    )
     for pair, q in expected.items():
         found = (x_0 == torch.tensor(pair)).all(1).double().mean().item()
         assert abs(found - q) <= 5 * math.sqrt(q * (1 - q) / SAMPLES) + 1e-12, (pair, found, q)
@@ -263,7 +265,6 @@ def test_greedy_samples_do_not_depend_on_the_draws_of_tokens(runs, sampler):
 def test_a_batch_is_tempered_as_a_whole_is():
     sampler, draws = Ancestral(ABSORBING), Draws(3, count=5)
     made = [
-        generate_batches(Fixed(ABSORBING), sampler, 2, 2, None, draws, batch_size=size, tempering=Tempering(0.5))
-        for size in (5, 1)
+        Recipe(Fixed(ABSORBING), sampler, 2, 2, tempering=Tempering(0.5)).batches(None, draws, size) for size in (5, 1)
     ]
     assert made[0].x_0.shape == (5, 2) and made[0].nfe == made[1].nfe == 2

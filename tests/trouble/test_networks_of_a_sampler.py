@@ -10,7 +10,7 @@ import di4c
 from di4c.contracts import Draws, LentTeacher, Sampler
 from di4c.errors import DataError, TrainingError
 from di4c.evaluation.comparison import entrant
-from di4c.evaluation.generation import generate_batches
+from di4c.evaluation.generation import Recipe
 from di4c.fingerprint import fingerprint
 from di4c.losses.rollouts import Rollouts, load_or_roll_out
 from di4c_plugins.latents.unit_cube import Uniform
@@ -60,19 +60,17 @@ def test_trouble_b04_calls_of_every_network_a_sample_over_all_batches(runs, run,
     for network in {teacher.backbone, model.network if model.student is None else model.student.backbone}:
         network.register_forward_pre_hook(lambda module, given: seen.append(len(given[0])))
     draws = Draws(0, count=25)
-    made = generate_batches(
-        model.model(None, draws), model.sampler, 64, 4, torch.zeros(25, dtype=torch.int64), draws, batch_size=10
-    )
+    made = Recipe(model.model(None, draws), model.sampler, 64, 4).batches(torch.zeros(25, dtype=torch.int64), draws, 10)
     assert made.nfe == sum(seen) / 25 and (nfe is None or made.nfe == nfe)
 
 
-def test_trouble_b04_a_sampler_made_by_hand_counts_too():
+def test_trouble_b04_a_sampler_recipe_hand_counts_too():
     teacher, student = tiny_teacher(), tiny_teacher(seed=2)
     from di4c.evaluation.models import ProductModel
 
     sampler = Hybrid(teacher.process, sampler=Ancestral(teacher.process), teacher_steps=1, teacher=teacher)
     draws = Draws(0, count=5)
-    assert generate_batches(ProductModel(student), sampler, 6, 4, None, draws, batch_size=2).nfe == 4
+    assert Recipe(ProductModel(student), sampler, 6, 4).batches(None, draws, 2).nfe == 4
 
 
 class Asking(Sampler):
