@@ -22,28 +22,15 @@ PREFIX = "model."
 """Of an objective only this submodule is exported, without what is trained beside the model inside it."""
 
 
-def export(
-    checkpoint: Checkpoint,
-    out: Path,
-    spec: dict[str, Any],
-    commit: str | None,
-    *,
-    data: DataSource | None = None,
-    told: Mapping[str, Any] | None = None,
-    metrics: Mapping[str, float] | None = None,
-) -> Path:
+def export(checkpoint: Checkpoint, out: Path, spec: dict[str, Any], commit: str | None, **beside: Any) -> Path:
     """Writes the averaged weights of a checkpoint (the raw ones if it has no average) to the folder `out`; `out`.
 
-    spec: rebuilds the model. data: of which sizes, label names, labels and decoder go along. told: the spec that the model card
-    speaks of, if it is another one; metrics: its numbers.
+    spec: rebuilds the model. beside: what write_export takes beside these.
     """
     weights, names = _exported(checkpoint)
     averaged = (checkpoint.path / "ema.safetensors").exists()
     facts = {"step": checkpoint.step, "weights": "ema" if averaged else "raw", "commit": commit}
-    write_export(
-        out, spec, facts, lambda folder: _write_model(folder / "model.safetensors", weights, names),
-        data=data, told=told, metrics=metrics,
-    )  # fmt: skip
+    write_export(out, spec, facts, lambda folder: _write_model(folder / "model.safetensors", weights, names), **beside)
     return out
 
 
@@ -57,7 +44,11 @@ def write_export(
     told: Mapping[str, Any] | None = None,
     metrics: Mapping[str, float] | None = None,
 ) -> None:
-    """Writes an export whose weights `write_model` puts into a folder, in one move; see `export`. facts: step, weights, commit."""
+    """Writes an export whose weights `write_model` puts into a folder, in one move. facts: step, weights, commit.
+
+    spec: rebuilds the model. data: of which sizes, label names, labels and decoder go along. told: the spec that the model card
+    speaks of, if it is another one; metrics: its numbers.
+    """
     config = {"format": "di4c-export", "version": 1, "task": spec.get("task"), "spec": spec, **facts}
     with replacing_folder(out) as folder:
         if data is not None:

@@ -4,6 +4,7 @@ stream → slice of this rank → micro-batches, read ahead → objective → me
 every log_every steps: means → metrics.csv · every checkpoint_every: checkpoint, export
 """
 
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,25 +76,14 @@ def train(
     deepspeed: DeepSpeed's own configuration, without what `options` say. Raises TrainingError, CheckpointError, DataError
     or SpecError, the same on all ranks.
     """
-    with deterministic(options.deterministic):
-        return _train(objective, split, run, options, deepspeed, resume)
-
-
-def _train(
-    objective: Objective, split: Split, run: Run, options: TrainOptions, deepspeed: dict[str, Any], resume: bool
-) -> Result:
-    process_group.start()
-    stop = process_group.StopSignal()
     held: list[RunFolder] = []
-    try:
-        ranks.on_rank_zero(lambda: held.append(RunFolder(options.run, resume=resume)))
+    with deterministic(options.deterministic), ExitStack() as stack:
+        process_group.start()
+        stop = stack.enter_context(closing(process_group.StopSignal()))
+        ranks.on_rank_zero(lambda: held.append(stack.enter_context(closing(RunFolder(options.run, resume=resume)))))
         trainer = Trainer(objective, split, run, options, deepspeed)
         trainer.record = held[0] if held else None
         return trainer.train(stop, resume=resume)
-    finally:
-        stop.close()
-        for folder in held:
-            folder.close()
 
 
 class Trainer:

@@ -5,6 +5,8 @@ RUN/measured          what was measured of them, cell by cell
 RUN/spec.yaml, run.json, export   of the whole: the export of the run that the pipeline names at its end
 """
 
+from contextlib import ExitStack, closing
+
 import torch
 
 from di4c import ranks
@@ -32,12 +34,9 @@ def run(spec: Spec, *, device: torch.device, resume: bool) -> Result:
     check(spec, registry)
     pipeline = build_pipeline(spec, registry)
     held: list[RunFolder] = []
-    try:
-        ranks.on_rank_zero(lambda: held.append(RunFolder(spec.train.run, resume=resume)))
+    with ExitStack() as stack:
+        ranks.on_rank_zero(lambda: held.append(stack.enter_context(closing(RunFolder(spec.train.run, resume=resume)))))
         return _run(spec, pipeline, SpecRuns(spec, registry, device), held[0] if held else None)
-    finally:
-        for folder in held:
-            folder.close()
 
 
 def _run(spec: Spec, pipeline: Pipeline, runs: SpecRuns, folder: RunFolder | None) -> Result:
