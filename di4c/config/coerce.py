@@ -25,6 +25,10 @@ _SEQUENCES = {
     collections.abc.Sequence: list,
     collections.abc.Iterable: list,
 }
+_WORDS = {
+    int: ("an integer", "integers"), float: ("a number", "numbers"), bool: ("true or false", "booleans"),
+    str: ("a string", "strings"), Path: ("a path", "paths"),
+}  # fmt: skip
 _MAPPINGS = {dict, collections.abc.Mapping, collections.abc.MutableMapping}
 
 
@@ -81,21 +85,12 @@ def describe(annotation: Any) -> str:
         return "a list" + (f" of {' and '.join(dict.fromkeys(map(_plural, items)))}" if items else "")
     if (origin or annotation) in _MAPPINGS or dataclasses.is_dataclass(annotation):
         return "a mapping"
-    words = {
-        int: "an integer",
-        float: "a number",
-        bool: "true or false",
-        str: "a string",
-        Path: "a path",
-        type(None): "null",
-    }
-    return words.get(annotation, getattr(annotation, "__name__", str(annotation)))
+    named = getattr(annotation, "__name__", str(annotation))
+    return "null" if annotation is type(None) else _WORDS.get(annotation, (named,))[0]
 
 
 def _plural(annotation: Any) -> str:
-    return {int: "integers", float: "numbers", bool: "booleans", str: "strings", Path: "paths"}.get(
-        annotation, f"({describe(annotation)})"
-    )
+    return _WORDS[annotation][1] if annotation in _WORDS else f"({describe(annotation)})"
 
 
 def _union(value: Any, annotation: Any, where: str) -> Any:

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 from di4c.config.build import build_data, build_latent
 from di4c.config.registry import Registry
@@ -175,16 +174,9 @@ def _largest(fits: Callable[[int], bool]) -> int:
 
 def parsed_bytes(text: str) -> int:
     """Bytes of "80GB", "80 GiB", "500MB" or a number. Raises SpecError."""
-    units: dict[str, Any] = {
-        "": 1,
-        "b": 1,
-        "mb": 10**6,
-        "gb": 10**9,
-        "tb": 10**12,
-        "mib": 2**20,
-        "gib": 2**30,
-        "tib": 2**40,
-    }
+    units = {"": 1, "b": 1}
+    for power, letter in enumerate("mgt", 2):
+        units |= {f"{letter}b": 1000**power, f"{letter}ib": 1024**power}
     number = text.strip().lower()
     unit = number.lstrip("0123456789.").strip()
     try:

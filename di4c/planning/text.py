@@ -51,13 +51,7 @@ def _line(plan: Plan, row: Row) -> str:
 
 
 def _most(plan: Plan, row: Row) -> str:
-    micro = (
-        f"micro-batch {row.largest_micro} with M = {plan.components}"
-        if plan.spec.task == "distill"
-        else f"micro-batch {row.largest_micro}"
-    )
-    return (
-        f"M = {row.largest_components} with micro-batch {plan.micro}, or {micro}"
-        if plan.spec.task == "distill"
-        else micro
-    )
+    micro = f"micro-batch {row.largest_micro}"
+    if plan.spec.task != "distill":
+        return micro
+    return f"M = {row.largest_components} with micro-batch {plan.micro}, or {micro} with M = {plan.components}"
