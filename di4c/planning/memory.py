@@ -13,7 +13,7 @@ AdamW's temporaries to the host, and with offload_param the weights. The teacher
 slices, there or on the host; up to `stage3_max_live_parameters` of it are gathered while it is called.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from di4c.planning.activations import Trace
 from di4c.planning.sizes import Sizes
@@ -76,10 +76,6 @@ class Memory:
             self.weights + self.gathered + self.gradients + self.optimizer + self.average + self.teacher + self.runtime
         )
         return always + max(self.activations + self.loss_chunks, self.update)
-
-    def items(self) -> dict[str, int]:
-        """The entries by name."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
 
 
 def memory(sizes: Sizes, passes: Passes, engine: Engine) -> Memory:

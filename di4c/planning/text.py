@@ -44,7 +44,7 @@ def _table(plan: Plan) -> list[str]:
 
 
 def _line(plan: Plan, row: Row) -> str:
-    items = row.memory.items()
+    items = vars(row.memory)
     values = "".join(f"{items[key] / 1e9:>12.2f}" for key in COLUMNS)
     fits = "" if plan.gpu_memory is None else "  yes" if row.fits else "  no"
     return f"{row.name:<19}{values}{row.memory.peak / 1e9:>9.2f}{fits}"

@@ -76,7 +76,6 @@ def step_matrix(process: ForwardProcess, prediction: Prediction, t: float, s: fl
     With s = 0 it is the denoiser's own law. Components have their log-weights, or equal ones.
     """
     p_0 = dense_probs(prediction)
-    _size, _components = p_0.shape[:2]
     laws = step_laws(bridge(process, t, s), prediction.x_t, p_0, every_state(process.num_states, p_0.shape[2]))
     if prediction.log_weights is None or prediction.averaged:
         return laws.mean(1)
