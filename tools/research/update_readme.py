@@ -15,7 +15,7 @@ from pathlib import Path
 
 from gpu_checks.table import FILE, gpu_table
 
-from di4c.evaluation.rows import Row, model_label, number, ratio
+from di4c.evaluation.rows import Row, model_label, number, ratio, told_steps
 from di4c.old_keys import reference_values
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,17 +53,11 @@ def demo(stored: dict) -> str:
 
 def demo_summary(stored: dict) -> str:
     """Five rows: teacher, student and their ratio at each number of steps, then real images of the same number."""
-    rows, name = stored["rows"], "frechet_distance"
-    lines = []
+    rows, name, lines = stored["rows"], "frechet_distance", []
     for steps in SHOWN[name]:
-        teacher, student = (_row(rows, key) for key in (("teacher", steps, None), ("student", steps, "inf")))
-        lines.append(
-            [
-                str(steps),
-                *(number(row["metrics"][name]["mean"]) for row in (teacher, student)),
-                f"{ratio(rows, student, name):.2f}",
-            ]
-        )
+        both = [_row(rows, key) for key in (("teacher", steps, None), ("student", steps, "inf"))]
+        means = [number(row["metrics"][name]["mean"]) for row in both]
+        lines.append([str(steps), *means, f"{ratio(rows, both[1], name):.2f}"])
     lines.append(["*real images*", "", number(reference_values(stored)[name]["mean"]), ""])
     settings = stored["settings"]
     note = (
@@ -98,7 +92,7 @@ def comparison_table(stored: dict, columns: list[tuple[str, int]]) -> str:
     """A row a model, a column a metric and number of steps; in brackets the ratio to the teacher."""
     rows = stored["rows"]
     models = list(dict.fromkeys((row["model"], row["mixture_size"]) for row in rows))
-    head = ["", *(f"{METRICS.get(name, name)}, {steps} step{'s' * (steps > 1)}" for name, steps in columns)]
+    head = ["", *(f"{METRICS.get(name, name)}, {told_steps(steps)}" for name, steps in columns)]
     lines = [
         [model_label(model, size), *(_cell(rows, _row(rows, (model, steps, size)), name) for name, steps in columns)]
         for model, size in models
@@ -116,7 +110,8 @@ def digits_seeds(stored: dict) -> str:
         for name in OF_THE_SEEDS:
             found = [ratio(run["rows"], _row(run["rows"], key), name) for run in stored["runs"]]
             cells.append(f"{statistics.fmean(found):.2f} ({min(found):.2f}–{max(found):.2f})")
-        lines.append([_label(_row(stored["runs"][0]["rows"], key)), *cells])
+        model, steps, size = key
+        lines.append([f"{model_label(model, size)}, {told_steps(steps)}", *cells])
     head = ["ratio to the teacher", *(METRICS[name] for name in OF_THE_SEEDS)]
     return f"{markdown_table(head, lines)}\n\n{stored['about']}\n"
 
@@ -126,7 +121,7 @@ def small_seeds(stored: dict) -> str:
     by_system: dict[str, list[dict]] = {}
     for run in stored["runs"]:
         by_system.setdefault(run["system"], []).append(run)
-    lines = [[name, *_margins(runs), _held(runs), _minutes(runs)] for name, runs in by_system.items()]
+    lines = [[name, *_margins(runs), *_held(runs)] for name, runs in by_system.items()]
     steps = [f"{case['steps']} steps" for case in stored["runs"][0]["verdict"]["at"]]
     head = ["", "judged by", *steps, "seeds for which it holds", "CPU minutes a chain"]
     commits = ", ".join(dict.fromkeys(run["commit"] for run in stored["runs"]))
@@ -145,13 +140,11 @@ def _margins(runs: list[dict]) -> list[str]:
     return cells
 
 
-def _held(runs: list[dict]) -> str:
-    return f"{sum(run['verdict']['holds'] for run in runs)} of {len(runs)}"
-
-
-def _minutes(runs: list[dict]) -> str:
+def _held(runs: list[dict]) -> tuple[str, str]:
+    """For how many seeds all holds, and the least and most CPU minutes of a chain."""
     minutes = [sum(part["cpu"] for part in run["seconds"].values()) / 60 for run in runs]
-    return "–".join(dict.fromkeys(f"{bound:.0f}" for bound in (min(minutes), max(minutes))))
+    bounds = dict.fromkeys(f"{bound:.0f}" for bound in (min(minutes), max(minutes)))
+    return f"{sum(run['verdict']['holds'] for run in runs)} of {len(runs)}", "–".join(bounds)
 
 
 def theory(stored: dict) -> str:
@@ -160,17 +153,11 @@ def theory(stored: dict) -> str:
     for claim in stored["claims"]:
         first = claim["lines"][0]
         held = sum(line["ok"] for line in claim["lines"])
-        rows.append(
-            [
-                claim["title"],
-                f"{held} of {len(claim['lines'])}",
-                f"{first['name']}: {first['measured']:.3g} ({first['bound']})",
-            ]
-        )
+        told = f"{first['name']}: {first['measured']:.3g} ({first['bound']})"
+        rows.append([claim["title"], f"{held} of {len(claim['lines'])}", told])
     about = stored["about"]
-    made = (
-        f"`{about['command']}`: {about['CPU seconds']} CPU seconds, {about['machine']}, commit {about['commit'][:10]}"
-    )
+    command, seconds = f"`{about['command']}`", f"{about['CPU seconds']} CPU seconds"
+    made = f"{command}: {seconds}, {about['machine']}, commit {about['commit'][:10]}"
     return f"{markdown_table(['', 'lines that hold', 'its first line'], rows)}\n\n{made}; stored in [tools/results/theory.json](tools/results/theory.json).\n"
 
 
@@ -183,25 +170,18 @@ def rxnfp(stored: dict) -> str:
 
 def memory(stored: dict) -> str:
     """Measured peaks and what the plan says of them, GB a rank."""
-    cells = stored["cells"].items()
-    head = ["GB a rank", *(name.replace("-", " ") for name, _ in cells)]
-    measured = ["measured peak", *(f"{cell['measured_bytes'] / 1e9:.2f}" for _, cell in cells)]
-    planned = ["plan (× measured)", *(_planned(cell) for _, cell in cells)]
+    cells = stored["cells"]
+    planned = ["plan (× measured)"]
+    for cell in cells.values():
+        known = "planned_bytes" in cell
+        planned.append(f"{cell['planned_bytes'] / 1e9:.2f} (×{cell['planned_over_measured']:.2f})" if known else "")
+    measured = ["measured peak", *(f"{cell['measured_bytes'] / 1e9:.2f}" for cell in cells.values())]
+    head = ["GB a rank", *(name.replace("-", " ") for name in cells)]
     return f"{markdown_table(head, [measured, planned])}\n\n{stored['about']}\n"
-
-
-def _planned(cell: dict) -> str:
-    return (
-        f"{cell['planned_bytes'] / 1e9:.2f} (×{cell['planned_over_measured']:.2f})" if "planned_bytes" in cell else ""
-    )
 
 
 def _row(rows: list[Row], key: tuple) -> Row:
     return next(r for r in rows if (r["model"], r["steps"], r["mixture_size"]) == key)
-
-
-def _label(row: Row) -> str:
-    return f"{model_label(row['model'], row['mixture_size'])}, {row['steps']} step{'s' * (row['steps'] > 1)}"
 
 
 def _cell(rows: list[Row], row: Row, name: str) -> str:
@@ -214,7 +194,8 @@ def _cell(rows: list[Row], row: Row, name: str) -> str:
 def estimators(stored: dict) -> str:
     """What a choice does to bias and spread: a row a comparison, the cell before → after; the verdict in words."""
     lines = []
-    for name, part, before, after, verdict in ESTIMATORS:
+    for name, part, before, change, verdict in ESTIMATORS:
+        after = {key: value for key, value in (before | change).items() if value is not None}
         old, new = (next(r for r in stored[part]["rows"] if want.items() <= r.items()) for want in (before, after))
         case = f"{'enumerated, D = ' + str(old['D']) if part == 'enumerated' else 'digits, t = ' + format(old['t'], 'g')}, M = {old['M']}"
         cells = [
@@ -254,32 +235,30 @@ def _choice(row: dict) -> str:
     return f"{row['data']}{' + ' + row['consistency'] if row['consistency'] else ''} with {law}"
 
 
+DIGITS = {"law": "uniform", "t": 1.0, "M": 16, "estimator": "monte-carlo", "latent": "uniform"}
+GRID = {"D": 64, "M": 16, "estimator": "monte-carlo", "latent": "uniform"}
+TARGETS = {"M": 16, "estimator": "monte-carlo"}
 ESTIMATORS = [
-    ("`sobol` λ for independent", "gradient", {"law": "uniform", "t": 1.0, "M": 16, "estimator": "monte-carlo", "latent": "uniform"},
-     {"law": "uniform", "t": 1.0, "M": 16, "estimator": "monte-carlo", "latent": "sobol"}, "use it"),
-    ("`sobol` λ for independent", "enumerated", {"D": 64, "M": 16, "estimator": "monte-carlo", "latent": "uniform"},
-     {"D": 64, "M": 16, "estimator": "monte-carlo", "latent": "sobol"}, "components smooth in λ"),
-    ("`stratified` λ", "gradient", {"law": "uniform", "t": 1.0, "M": 16, "estimator": "monte-carlo", "latent": "uniform"},
-     {"law": "uniform", "t": 1.0, "M": 16, "estimator": "monte-carlo", "latent": "stratified"}, "kept"),
-    ("`categorical` spread over K = 32 atoms", "enumerated", {"D": 64, "M": 16, "latent": "categorical, independent"},
-     {"D": 64, "M": 16, "latent": "categorical, spread"}, "now the default"),
-    ("`own-component`", "targets", {"M": 4, "estimator": "monte-carlo"}, {"M": 4, "estimator": "own-component"}, "for small M"),
-    ("`own-component`", "targets", {"M": 16, "estimator": "monte-carlo"}, {"M": 16, "estimator": "own-component"}, "little left to gain"),
-    ("`own-component`", "enumerated", {"D": 64, "M": 16, "estimator": "monte-carlo", "latent": "uniform"},
-     {"D": 64, "M": 16, "estimator": "own-component"}, "components far apart"),
-    ("`control-variate`", "targets", {"M": 16, "estimator": "monte-carlo"}, {"M": 16, "estimator": "control-variate"}, "more with x_u: each"),
-    ("its best coefficient for 1", "targets", {"M": 16, "estimator": "control-variate"},
-     {"M": 16, "estimator": "control-variate, best coefficient"}, "dropped: nothing to learn by leave-one-out"),
-    ("`x_u: each` for shared", "targets", {"M": 16, "estimator": "monte-carlo"}, {"M": 16, "estimator": "monte-carlo, x_u each"},
+    ("`sobol` λ for independent", "gradient", DIGITS, {"latent": "sobol"}, "use it"),
+    ("`sobol` λ for independent", "enumerated", GRID, {"latent": "sobol"}, "components smooth in λ"),
+    ("`stratified` λ", "gradient", DIGITS, {"latent": "stratified"}, "kept"),
+    ("`categorical` spread over K = 32 atoms", "enumerated", GRID | {"latent": "categorical, independent"},
+     {"latent": "categorical, spread"}, "now the default"),
+    ("`own-component`", "targets", TARGETS | {"M": 4}, {"estimator": "own-component"}, "for small M"),
+    ("`own-component`", "targets", TARGETS, {"estimator": "own-component"}, "little left to gain"),
+    ("`own-component`", "enumerated", GRID, {"estimator": "own-component"}, "components far apart"),
+    ("`control-variate`", "targets", TARGETS, {"estimator": "control-variate"}, "more with x_u: each"),
+    ("its best coefficient for 1", "targets", TARGETS | {"estimator": "control-variate"},
+     {"estimator": "control-variate, best coefficient"}, "dropped: nothing to learn by leave-one-out"),
+    ("`x_u: each` for shared", "targets", TARGETS, {"estimator": "monte-carlo, x_u each"},
      "{time_ratio:.1f} times the time with a head behind the trunk"),
-    ("`jackknife`", "gradient", {"law": "uniform", "t": 1.0, "M": 16, "estimator": "monte-carlo", "latent": "uniform"},
-     {"law": "uniform", "t": 1.0, "M": 16, "estimator": "jackknife"}, "for batches of hundreds"),
-    ("antithetic λ", "gradient", {"law": "uniform", "t": 1.0, "M": 16, "estimator": "monte-carlo", "latent": "uniform"},
-     {"law": "uniform", "t": 1.0, "M": 16, "estimator": "monte-carlo", "latent": "antithetic"}, "dropped"),
-    ("telescoping (M = {components} on average)", "enumerated", {"D": 16, "M": 16, "estimator": "monte-carlo", "latent": "uniform"},
-     {"D": 16, "estimator": "telescoping"}, "dropped: unbiased, too noisy"),
+    ("`jackknife`", "gradient", DIGITS, {"estimator": "jackknife"}, "for batches of hundreds"),
+    ("antithetic λ", "gradient", DIGITS, {"latent": "antithetic"}, "dropped"),
+    ("telescoping (M = {components} on average)", "enumerated", GRID | {"D": 16}, {"M": None, "estimator": "telescoping"},
+     "dropped: unbiased, too noisy"),
 ]  # fmt: skip
-"""(choice, part of the file, the row before, the row after, verdict); {components} and {time_ratio} are filled in from the rows."""
+"""(choice, part of the file, the row before, what is another in the row after, None for whatever it is there, verdict); {components} and
+{time_ratio} are filled in from the rows."""
 
 IMPLEMENTATIONS = {
     "project": "this project",
@@ -289,20 +268,12 @@ IMPLEMENTATIONS = {
     "readout": "`readout` head",
     "each": "evaluating each",
 }
-BENCHMARK_HEAD = [
-    "",
-    "CPU time ratio",
-    "time ratio",
-    "memory ratio",
-    "CPU seconds",
-    "peak megabytes",
-    "where the time goes",
-]
 
 
 def bench(stored: dict) -> str:
     """A row a benchmark and pair of implementations, ratios first; then the machines."""
-    lines = [line for name, found in stored.items() for line in _bench_lines(name, found)]
+    head = ["", "CPU time ratio", "time ratio", "memory ratio", "CPU seconds", "peak megabytes", "where the time goes"]
+    lines = [_bench_line(name, found) for name, found in stored.items()]
     machines = [found["machine"] for found in stored.values()]
     where = "; ".join(dict.fromkeys(f"{m['device']}, {m['threads']} threads, torch {m['torch']}" for m in machines))
     commits = ", ".join(dict.fromkeys(m["commit"] for m in machines))
@@ -310,33 +281,25 @@ def bench(stored: dict) -> str:
         "Peaks are above what the process held before. A shared machine: CPU seconds (of all threads, in a fresh process each) tell more "
         f"than wall-clock. {where}; commits {commits}. Stored in [tools/results/bench.json](tools/results/bench.json)."
     )
-    return f"{markdown_table(BENCHMARK_HEAD, lines)}\n\n{note}\n"
+    return f"{markdown_table(head, lines)}\n\n{note}\n"
 
 
-def _bench_lines(name: str, found: dict) -> list[list[str]]:
-    names = [key for key in IMPLEMENTATIONS if key in found]
-    if len(names) == 1:
-        return [[name, "", "", "", *_bench_cells(found, names)]]
-    a, b = sorted(names, key=lambda key: found[key]["cpu_seconds"])
-    suffix = (
-        "" if "time_ratio" in found else next(key for key in found if key.startswith("time_ratio"))[len("time_ratio") :]
-    )
-    ratios = [_ratio(found[f"{kind}_ratio{suffix}"]) for kind in ("cpu_time", "time", "memory")]
-    return [[f"{name}: {IMPLEMENTATIONS[a]} over {IMPLEMENTATIONS[b]}", *ratios, *_bench_cells(found, [a, b])]]
+def _bench_line(name: str, found: dict) -> list[str]:
+    names, ratios = [key for key in IMPLEMENTATIONS if key in found], ["", "", ""]
+    if len(names) > 1:
+        names = sorted(names, key=lambda key: found[key]["cpu_seconds"])[:2]
+        name += f": {' over '.join(IMPLEMENTATIONS[key] for key in names)}"
+        suffix = next(key for key in found if key.startswith("time_ratio")).removeprefix("time_ratio")
+        ratios = [_ratio(found[f"{kind}_ratio{suffix}"]) for kind in ("cpu_time", "time", "memory")]
+    spent = found[names[0]]["report"].get("milliseconds", {})
+    share = ", ".join(f"{part} {100 * value / sum(spent.values()):.0f} %" for part, value in spent.items())
+    columns = (("cpu_seconds", 2), ("peak_megabytes", 0))
+    used = [" / ".join(f"{found[n][key]:.{digits}f}" for n in names) for key, digits in columns]
+    return [name, *ratios, *used, share]
 
 
 def _ratio(value: float) -> str:
     return f"{value:.2f}" if value >= 0.02 else f"{value:.3f}"
-
-
-def _bench_cells(found: dict, names: list[str]) -> list[str]:
-    spent = found[names[0]]["report"].get("milliseconds", {})
-    share = ", ".join(f"{part} {100 * value / sum(spent.values()):.0f} %" for part, value in spent.items())
-    return [
-        " / ".join(f"{found[n]['cpu_seconds']:.2f}" for n in names),
-        " / ".join(f"{found[n]['peak_megabytes']:.0f}" for n in names),
-        share,
-    ]
 
 
 RENDERERS: dict[str, Callable[..., str]] = {
