@@ -40,6 +40,8 @@ the spec's folder, `~` is the home folder. What shapes the result has no default
 
 MEANINGS = yaml.safe_load((ROOT / "tools/documents/spec_meanings.yaml").read_text(encoding="utf-8"))
 """{"KIND NAME", a section, or "any": {key: meaning}}."""
+CONTRACTS = {kind: contract_of(kind) for kind in KINDS}
+PARTS = tuple(CONTRACTS.values())
 SECTIONS = {"The whole": Spec, "train": TrainOptions, "student": StudentSpec, "eval": EvalSpec}
 
 
@@ -59,36 +61,25 @@ def rows_of(place: str, factory: Any, hidden: frozenset | set = frozenset(), pre
     place: where MEANINGS explains them.
     """
     hints = hints_of(factory)
-    parameters = {
-        name: p for name, p in inspect.signature(factory).parameters.items() if name not in hidden | {"source"}
-    }
+    given = inspect.signature(factory).parameters
+    parameters = {name: parameter for name, parameter in given.items() if name not in hidden | {"source"}}
     marked, mentioned = meanings(all_text(factory), list(parameters))
     for name, parameter in parameters.items():
         if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
             continue
         annotation, key = hints.get(name, Any), prefix + name
         told = (MEANINGS.get(place, {}).get(key), marked.get(name), MEANINGS["any"].get(name), mentioned.get(name), "")
-        yield Row(
-            key,
-            type_of(name, annotation),
-            default_of(factory, parameter),
-            next(text for text in told if text is not None),
-        )
-        inner = [
-            arm
-            for arm in arms_of(annotation)
-            if dataclasses.is_dataclass(arm) and not issubclass(arm, tuple(_kind_contracts().values()))
-        ]
+        meaning = next(text for text in told if text is not None)
+        yield Row(key, type_of(name, annotation), default_of(factory, parameter), meaning)
+        inner = [arm for arm in arms_of(annotation) if dataclasses.is_dataclass(arm) and not issubclass(arm, PARTS)]
         if len(inner) == 1 and factory is not Spec:  # the spec's sections have tables of their own
             yield from rows_of(place, inner[0], prefix=f"{key}.")
 
 
 def all_text(factory: Any) -> str:
     """The docstring of a class and of the project's classes that it extends, for options that those explain."""
-    contracts = tuple(_kind_contracts().values())
-    classes = [
-        c for c in getattr(factory, "__mro__", (factory,)) if c not in contracts and c.__module__.startswith("di4c")
-    ]
+    extended = getattr(factory, "__mro__", (factory,))
+    classes = [c for c in extended if c not in PARTS and c.__module__.startswith("di4c")]
     return "\n\n".join(text for c in classes if (text := inspect.cleandoc(vars(c).get("__doc__") or "")))
 
 
@@ -121,14 +112,11 @@ def sentence(text: str) -> str:
 
 def type_of(name: str, annotation: Any) -> str:
     """What a value must be, in words; a part links to its kind."""
-    kinds = [
-        kind for kind, contract in _kind_contracts().items() if any(arm is contract for arm in arms_of(annotation))
-    ]
+    kinds = [kind for kind, contract in CONTRACTS.items() if contract in arms_of(annotation)]
     if kinds and NESTED.get(name) in kinds:
-        told = {"latent": "λ sampler", "time": "time sampler", "estimator": "loss estimator"}.get(
-            KINDS[kinds[0]].key, KINDS[kinds[0]].key
-        )
-        return f"a [{told}](#{kinds[0]})"
+        key = KINDS[kinds[0]].key
+        called = {"latent": "λ sampler", "time": "time sampler", "estimator": "loss estimator"}.get(key, key)
+        return f"a [{called}](#{kinds[0]})"
     if any(dataclasses.is_dataclass(arm) for arm in arms_of(annotation)):
         return "a mapping" + (" or null" if type(None) in typing.get_args(annotation) else "")
     return {Any: "a part", list[Any]: "a list of parts"}.get(annotation, describe(annotation))
@@ -161,27 +149,21 @@ def table(rows: list[Row]) -> str:
     """The rows in Markdown; nothing where there are none."""
     if not rows:
         return "No options.\n"
-    lines = ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
-    cells = ((f"`{r.key}`", r.type, r.default, r.meaning) for r in rows)
-    return (
-        "\n".join([*lines, *("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in cells)])
-        + "\n"
-    )
+    lines = [("key", "type", "default", "meaning"), ("---",) * 4]
+    lines += [(f"`{r.key}`", r.type, r.default, r.meaning) for r in rows]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 
 
 def reference() -> str:
     """The whole page."""
-    parts = [
-        INTRODUCTION,
-        *(f"## {heading}\n\n{table(list(rows_of(heading, cls)))}" for heading, cls in SECTIONS.items()),
-    ]
+    sections = (f"## {heading}\n\n{table(list(rows_of(heading, cls)))}" for heading, cls in SECTIONS.items())
+    parts = [INTRODUCTION, *sections]
     registry = Registry.default()
     for kind in KINDS:
         where, contract = "`, `".join(KINDS[kind].places), KINDS[kind].contract
         parts.append(f"## {kind}\n\nIn a spec: `{where}`. Contract: `di4c.contracts.{contract}`.\n")
-        parts += [
-            part_text(kind, target.name, registry.resolve(kind, target.name)) for target in registry.targets(kind)
-        ]
+        names = [target.name for target in registry.targets(kind)]
+        parts += [part_text(kind, name, registry.resolve(kind, name)) for name in names]
     return "\n".join(parts)
 
 
@@ -200,42 +182,15 @@ NOT_GIVEN = {"metrics": {"judge"}}
 """Options that a spec may say though the framework gives a value."""
 
 
-def unexplained() -> list[str]:
-    """ "PLACE: key" of every key without a meaning, and of every meaning without a key."""
-    registry = Registry.default()
-    rows = {heading: list(rows_of(heading, cls)) for heading, cls in SECTIONS.items()}
-    rows |= {
-        f"{kind} {target.name}": options_of(kind, target.name, registry.resolve(kind, target.name))
-        for kind in KINDS
-        for target in registry.targets(kind)
-    }
-    keys = {place: {row.key for row in found} for place, found in rows.items()}
-    missing = [f"{place}: {row.key}" for place, found in rows.items() for row in found if not row.meaning]
-    return missing + [
-        f"{place}: {key} (no such key)"
-        for place in MEANINGS
-        if place != "any"
-        for key in MEANINGS[place]
-        if key not in keys.get(place, ())
-    ]
-
-
-def _kind_contracts() -> dict[str, type]:
-    return {kind: contract_of(kind) for kind in KINDS}
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if the page is not current")
     text = reference()
     if parser.parse_args().check:
         current = PAGE.is_file() and PAGE.read_text(encoding="utf-8") == text
-        print(
-            ""
-            if current
-            else f"{PAGE.relative_to(ROOT)} is not what the code says; run tools/documents/write_spec_reference.py",
-            end="",
-        )
+        if not current:
+            told = "is not what the code says; run tools/documents/write_spec_reference.py"
+            print(f"{PAGE.relative_to(ROOT)} {told}", end="")
         return int(not current)
     PAGE.write_text(text, encoding="utf-8")
     return 0
