@@ -30,22 +30,24 @@ def main() -> int:
 
 def run(argv: list[str]) -> dict:
     """What `bench.py ARGV` finds: subject, shapes, machine; of every implementation times, peak, report; and their ratios."""
-    from benchmarks.measure import alternating, in_this_process, machine, ratio, summary
+    from benchmarks.measure import SYMBOLS, alternating, machine, measured, ratio, summary
 
     arguments = parse(argv)
     subject = _subject(arguments.subject)
     where = machine(arguments.device, arguments.threads)
     names = [name for name in subject.NAMES if not arguments.only or name in arguments.only]
     if arguments.in_process:
-        results = in_this_process(
-            lambda name: subject.build(arguments, name), names, arguments.repeats, arguments.device
-        )
+        # no process to start, but on a CPU a peak that earlier work may hide
+        results = {
+            name: [measured(subject.build(arguments, name), arguments.repeats, arguments.device)] for name in names
+        }
     else:
         results = alternating(argv, names, arguments.rounds, arguments.threads)
     found = summary(results)
     if hasattr(subject, "rates"):
         found = {name: one | subject.rates(arguments, one, where["device"]) for name, one in found.items()}
-    described = {"subject": arguments.subject, "shapes": subject.shapes(arguments), "machine": where}
+    shapes = {name: getattr(arguments, SYMBOLS.get(name, name)) for name in subject.SHAPES.split()}
+    described = {"subject": arguments.subject, "shapes": shapes, "machine": where}
     return described | found | _ratios(results, names, ratio)
 
 
@@ -66,9 +68,8 @@ def _ratios(results: dict, names: list[str], ratio) -> dict:
     found = {}
     for a, b in pairs:
         suffix = "" if len(pairs) == 1 else f"_{a}_over_{b}"
-        found[f"time_ratio{suffix}"] = ratio(results, a, b, "seconds")
-        found[f"cpu_time_ratio{suffix}"] = ratio(results, a, b, "cpu_seconds")
-        found[f"memory_ratio{suffix}"] = ratio(results, a, b, "peak_bytes")
+        for name, of in (("time", "seconds"), ("cpu_time", "cpu_seconds"), ("memory", "peak_bytes")):
+            found[f"{name}_ratio{suffix}"] = ratio(results, a, b, of)
     return found
 
 
@@ -79,6 +80,8 @@ def _subject(name: str) -> ModuleType:
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """The arguments, with what was left out filled in; sets the threads."""
+    import torch
+
     parser = argparse.ArgumentParser(prog="bench.py", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="subject", required=True)
     for name in SUBJECTS:
@@ -100,17 +103,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if hasattr(subject := _subject(arguments.subject), "settle"):
         subject.settle(arguments)
-    _prepare(parser, arguments)
-    return arguments
-
-
-def _prepare(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
-    """Threads, and a word where there is no such device."""
-    import torch
-
     torch.set_num_threads(arguments.threads)
     if arguments.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch sees no CUDA device here")
+    return arguments
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from di4c.contracts import AffineOutputHead, Draws, Prediction
 from di4c_plugins.parameterisations.subs import Subs
 
 NAMES = ["project", "plain"]
+SHAPES = "B M N D S H masked dtype"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,18 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def shapes(arguments: argparse.Namespace) -> dict:
-    """The sizes by their symbols."""
-    return {
-        "B": arguments.batch,
-        "M": arguments.components,
-        "N": arguments.components,
-        "D": arguments.positions,
-        "S": arguments.states,
-        "H": arguments.width,
-        "masked": arguments.masked,
-        "dtype": arguments.dtype,
-    }
+def settle(arguments: argparse.Namespace) -> None:
+    """As many targets as components."""
+    arguments.targets = arguments.components
 
 
 def build(arguments: argparse.Namespace, name: str) -> Work:

@@ -20,6 +20,12 @@ from di4c.engine.run_folder import code_commit
 Work = Callable[[], dict]
 """Does the work once and returns what is worth reporting of it (a loss, a breakdown in seconds)."""
 
+SYMBOLS = {
+    "B": "batch", "M": "components", "N": "targets", "D": "positions", "S": "states", "H": "width", "blocks": "depth", "t": "time",
+    "enumerated": "enumerate",
+}  # fmt: skip
+"""Name in a result's `shapes` → name of the argument, where they differ."""
+
 WARM_UP = 2
 """Runs on CUDA between the first, which may compile, and those that are timed."""
 
@@ -34,11 +40,6 @@ def alternating(arguments: list[str], names: list[str], rounds: int, threads: in
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
             results[name].append(json.loads(done.stdout.splitlines()[-1]))
     return results
-
-
-def in_this_process(build: Callable[[str], Work], names: list[str], repeats: int, device: str) -> dict[str, list[dict]]:
-    """name → the one result of `build(name)`, measured here: no process to start, but on a CPU a peak that earlier work may hide."""
-    return {name: [measured(build(name), repeats, device)] for name in names}
 
 
 def measured(work: Work, repeats: int, device: str) -> dict:
@@ -134,14 +135,14 @@ def _reset_peak(device: str) -> int:
         return torch.cuda.memory_allocated()
     ctypes.CDLL(None).malloc_trim(0)  # glibc: memory that is free but not given back would hide part of the peak
     Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
-    return _status("VmRSS")
+    return status("VmRSS")
 
 
 def _peak(device: str) -> int:
-    return torch.cuda.max_memory_allocated() if device == "cuda" else _status("VmHWM")
+    return torch.cuda.max_memory_allocated() if device == "cuda" else status("VmHWM")
 
 
-def _status(field: str) -> int:
+def status(field: str) -> int:
     """A field of /proc/self/status in bytes (Linux)."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(field + ":"):

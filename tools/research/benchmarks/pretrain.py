@@ -15,6 +15,7 @@ from di4c.losses.pretraining import NELBO
 from di4c_plugins.times.samplers import LowDiscrepancyTime
 
 NAMES = ["project"]
+SHAPES = "B D S H blocks dtype compile"
 DTYPE = "bf16"
 SIZES: systems.Sizes = {"text": systems.TEXT}
 
@@ -35,14 +36,6 @@ def settle(arguments: argparse.Namespace) -> None:
     """Fills in what depends on other arguments."""
     systems.settle(arguments, SIZES)
     arguments.compile = arguments.device == "cuda" if arguments.compile is None else arguments.compile
-
-
-def shapes(arguments: argparse.Namespace) -> dict:
-    """The sizes by their symbols."""
-    return {
-        "B": arguments.batch, "D": arguments.positions, "S": arguments.states, "H": arguments.width, "blocks": arguments.depth,
-        "dtype": arguments.dtype, "compile": arguments.compile,
-    }  # fmt: skip
 
 
 def build(arguments: argparse.Namespace, name: str) -> Work:

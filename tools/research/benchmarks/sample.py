@@ -15,6 +15,7 @@ from di4c_plugins.latents.unit_cube import Uniform
 from di4c_plugins.processes.absorbing import Absorbing
 
 NAMES = ["project", "plain"]
+SHAPES = "system head B D S H blocks steps dtype compile"
 SIZES: systems.Sizes = {
     "small": {"batch": 4, "positions": 128, "states": 50258, "width": 256, "depth": 12},
     "text": {"batch": 16, **systems.TEXT},
@@ -24,9 +25,7 @@ SIZES: systems.Sizes = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The system, its sizes, the student's head and the number of steps."""
     systems.add_arguments(parser, SIZES)
-    parser.add_argument("--head", choices=systems.HEADS, help="text: token, small: late")
-    parser.add_argument("--late-blocks", type=int, default=2)
-    parser.add_argument("--rank", type=int, help="of the readout head; small: the width, text: 128")
+    systems.add_head_arguments(parser, "text: token, small: late")
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--compile", action="store_true", help="torch.compile this project's network")
     parser.add_argument("--components", type=int, default=1, help=argparse.SUPPRESS)
@@ -36,15 +35,6 @@ def settle(arguments: argparse.Namespace) -> None:
     """Fills in what depends on the system."""
     systems.settle(arguments, SIZES)
     arguments.head = arguments.head or ("token" if arguments.system == "text" else "late")
-
-
-def shapes(arguments: argparse.Namespace) -> dict:
-    """The sizes by their symbols."""
-    return {
-        "system": arguments.system, "head": arguments.head, "B": arguments.batch, "D": arguments.positions, "S": arguments.states,
-        "H": arguments.width, "blocks": arguments.depth, "steps": arguments.steps, "dtype": arguments.dtype,
-        "compile": arguments.compile,
-    }  # fmt: skip
 
 
 def rates(arguments: argparse.Namespace, found: dict, device: str) -> dict:

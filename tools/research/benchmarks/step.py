@@ -20,6 +20,7 @@ from di4c_plugins.latents.unit_cube import Uniform
 from di4c_plugins.times.samplers import TimeGrid
 
 NAMES = ["late", "token", "readout", "plain", "each"]
+SHAPES = "system B M N D S H blocks late_blocks t x_u enumerated data_only dtype recompute compile"
 STEP = 1 / 1024
 SIZES: systems.Sizes = {"small": {"positions": 128, "states": 1025, "width": 256, "depth": 12}, "text": systems.TEXT}
 
@@ -27,17 +28,13 @@ SIZES: systems.Sizes = {"small": {"positions": 128, "states": 1025, "width": 256
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The system, its sizes and the student's head; `plain` has the token head and the plain loss, `each` shares no equal inputs."""
     systems.add_arguments(parser, SIZES)
-    parser.add_argument(
-        "--head", choices=systems.HEADS, help="measure this head only; `token` of the text system if none is named"
-    )
+    systems.add_head_arguments(parser, "measure this head only; `token` of the text system if none is named")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--components", type=int, default=16)
     parser.add_argument("--targets", type=int, default=None, help="N; as many as components if not given")
     parser.add_argument(
         "--x-u", choices=["each", "shared"], help="one x_u for each target or shared; text: each, small: shared"
     )
-    parser.add_argument("--late-blocks", type=int, default=2)
-    parser.add_argument("--rank", type=int, help="of the readout head; small: the width, text: 128")
     parser.add_argument("--time", type=float, default=0.5)
     parser.add_argument("--enumerate", action="store_true", help="λ has as many atoms as components, all of them taken")
     parser.add_argument("--data-only", action="store_true", help="no consistency term")
@@ -65,28 +62,6 @@ def settle(arguments: argparse.Namespace) -> None:
         )
     if arguments.x_u == "each" and "plain" in arguments.only:
         raise SystemExit("bench.py step: the plain loss has one x_u for all targets: choose --x-u shared, or a --head")
-
-
-def shapes(arguments: argparse.Namespace) -> dict:
-    """The sizes by their symbols."""
-    return {
-        "system": arguments.system,
-        "B": arguments.batch,
-        "M": arguments.components,
-        "N": arguments.targets,
-        "D": arguments.positions,
-        "S": arguments.states,
-        "H": arguments.width,
-        "blocks": arguments.depth,
-        "late_blocks": arguments.late_blocks,
-        "t": arguments.time,
-        "x_u": arguments.x_u,
-        "enumerated": arguments.enumerate,
-        "data_only": arguments.data_only,
-        "dtype": arguments.dtype,
-        "recompute": arguments.recompute,
-        "compile": arguments.compile,
-    }
 
 
 def build(arguments: argparse.Namespace, name: str) -> Work:
@@ -161,16 +136,15 @@ def _objective(arguments: argparse.Namespace, name: str) -> Di4C:
     process = systems.make_process(arguments)
     teacher = systems.make_teacher(arguments, process).freeze()
     compared = {"plain": "token", "each": next((n for n in arguments.only if n != "each"), None)}
-    student = systems.make_student(
-        arguments, teacher, compared.get(name, name), arguments.components if arguments.enumerate else 1
-    )
+    latent = Categorical(atoms=arguments.components) if arguments.enumerate else Uniform()
+    student = systems.make_student(arguments, teacher, compared.get(name, name), latent.dim)
     student.to(systems.DTYPES[arguments.dtype]), teacher.network.to(systems.DTYPES[arguments.dtype])
-    estimator = ControlVariate()
     options = {} if arguments.chunk_megabytes is None else {"chunk_bytes": int(arguments.chunk_megabytes * 2**20)}
+    estimator, sampler = ControlVariate(), systems.make_sampler(arguments, process)
     return Di4C(
-        teacher, student, latent=Categorical(atoms=arguments.components) if arguments.enumerate else Uniform(), sampler=systems.make_sampler(arguments, process), components=arguments.components,
-        targets=arguments.targets, x_u=arguments.x_u, time=TimeGrid(points=[arguments.time]),
-        teacher_step=TeacherStep("constant", size=STEP), data=DataTerm(1.0, estimator, Gate("constant", 1.0)),
+        teacher, student, latent=latent, sampler=sampler, components=arguments.components, targets=arguments.targets,
+        x_u=arguments.x_u, time=TimeGrid(points=[arguments.time]), teacher_step=TeacherStep("constant", size=STEP),
+        data=DataTerm(1.0, estimator, Gate("constant", 1.0)),
         consistency=None if arguments.data_only else ConsistencyTerm(1.0, estimator), **options,
     )  # fmt: skip
 
@@ -201,26 +175,19 @@ def _loss_of_each(objective: Di4C, batch: Batch, draws: Draws, clock: Clock) -> 
         return _project_loss(objective, batch, draws, clock)
 
 
-@torch.no_grad()
-def _x_u(objective: Di4C, x_t: Tensor, t: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-    u = objective.options.teacher_step.earlier(t, objective.options.teacher_step.draw(draws))
-    return objective.options.sampler.step(
-        objective.teacher.predict, x_t, t, u, None, draws.child("target", "x_u", 0)
-    ), u
-
-
 def _plain_loss(objective: Di4C, batch: Batch, draws: Draws, clock: Clock) -> Tensor:
     """The same loss from the same draws, everything materialised."""
     law, student, teacher = objective.options, objective.model, objective.teacher
     t, _ = law.time.sample(draws.child("t"))
     x_t = teacher.process.corrupt(batch.x_0, t, draws.child("x_t"))
-    x_u, u = _x_u(objective, x_t, t, draws)
-    lam = {name: law.latent.sample(law.components, draws.child(*name)) for name in (("lambda",), ("target", "lambda"))}
+    u, x_u_draws = law.teacher_step.earlier(t, law.teacher_step.draw(draws)), draws.child("target", "x_u", 0)
+    own, theirs = (law.latent.sample(law.components, draws.child(*n)) for n in (("lambda",), ("target", "lambda")))
     with torch.no_grad():
-        target = student.predict(x_u, u, None, lam[("target", "lambda")].to(x_t.device))
+        x_u = law.sampler.step(teacher.predict, x_t, t, u, None, x_u_draws)
+        target = student.predict(x_u, u, None, theirs.to(x_t.device))
         marginals = teacher.predict(x_t, t)
     clock.mark("target")
-    prediction = student.predict(x_t, t, None, lam[("lambda",)].to(x_t.device))
+    prediction = student.predict(x_t, t, None, own.to(x_t.device))
     clock.mark("trunk forward")
     prediction.features.register_hook(lambda _: clock.mark("output head backward"))
     loss = plain_terms(prediction, target, marginals, batch.x_0, draws.child("target", "x_0"))

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
@@ -46,6 +47,13 @@ def add_arguments(parser: argparse.ArgumentParser, sizes: Sizes, default: str | 
     parser.add_argument("--mlp-ratio", type=int, default=4)
 
 
+def add_head_arguments(parser: argparse.ArgumentParser, told: str) -> None:
+    """The student's head."""
+    parser.add_argument("--head", choices=HEADS, help=told)
+    parser.add_argument("--late-blocks", type=int, default=2)
+    parser.add_argument("--rank", type=int, help=f"of the readout head; small: the width, text: {TEXT_RANK}")
+
+
 def settle(arguments: argparse.Namespace, sizes: Sizes) -> None:
     """Fills in what was not given."""
     for name, value in sizes[arguments.system].items():
@@ -69,22 +77,14 @@ def make_sampler(arguments: argparse.Namespace, process: Absorbing) -> Sampler:
 def make_teacher(arguments: argparse.Namespace, process: Absorbing) -> DenoiserTeacher:
     """A teacher with random weights on the device, float32."""
     torch.manual_seed(0)
-    shape = {
-        "width": arguments.width,
-        "depth": arguments.depth,
-        "heads": arguments.heads,
-        "mlp_ratio": arguments.mlp_ratio,
-    }
+    sizes = arguments.positions, process.num_states
+    shape = {name: getattr(arguments, name) for name in ("width", "depth", "heads", "mlp_ratio")}
     with torch.device(arguments.device):
         if arguments.system == "text":
-            backbone: Backbone = MdlmDiT(
-                arguments.positions, process.num_states, **shape, conditioning_width=arguments.conditioning
-            )
+            backbone: Backbone = MdlmDiT(*sizes, **shape, conditioning_width=arguments.conditioning)
             torch.nn.init.normal_(backbone.vocab_embed.embedding, std=arguments.width**-0.5)
         else:
-            backbone = DiT(
-                arguments.positions, process.num_states, **shape, recompute=getattr(arguments, "recompute", False)
-            )
+            backbone = DiT(*sizes, **shape, recompute=getattr(arguments, "recompute", False))
         torch.nn.init.normal_(backbone.readout.linear.weight, std=arguments.width**-0.5)
     return DenoiserTeacher(process, arguments.positions, backbone=backbone, parameterisation=Subs(process))
 
@@ -95,14 +95,13 @@ def make_student(
     """A student of the (frozen) teacher with the named head, on the device, float32."""
     backbone = teacher.student_backbone()
     text = arguments.system == "text"
-    heads: dict[str, Callable[[], StudentHead]] = {
-        "token": lambda: SinusoidalToken(latent_dim, backbone) if text else Token(latent_dim, backbone),
-        "late": lambda: Late(latent_dim, backbone, blocks=arguments.late_blocks),
-        "readout": lambda: Readout(
-            latent_dim, backbone, rank=arguments.rank or (TEXT_RANK if text else arguments.width)
-        ),
+    rank = arguments.rank or (TEXT_RANK if text else arguments.width)
+    heads: dict[str, Callable[..., StudentHead]] = {
+        "token": SinusoidalToken if text else Token,
+        "late": partial(Late, blocks=arguments.late_blocks),
+        "readout": partial(Readout, rank=rank),
     }
-    made = heads[head]().to(arguments.device)
+    made = heads[head](latent_dim, backbone).to(arguments.device)
     return MixtureStudent(
         backbone, made, parameterisation=teacher.parameterisation, num_states=teacher.process.num_states
     )
