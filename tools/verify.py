@@ -29,28 +29,12 @@ def golden(folder: Path, only: str = "", verbose: bool = False) -> int:
     """
     files = sorted(path for path in folder.glob("*.safetensors") if only in path.stem)
     if not files:
-        raise DataError(
-            f"{folder}: no case (NAME.safetensors with NAME.json)" + (f" with '{only}' in its name" if only else "")
-        )
-    from golden_cases.registered import all_kinds, kind_of
-
-    kinds, ran, failed, unknown = all_kinds(), 0, 0, 0
-    for path in files:
-        try:
-            tensors, config, name = load_case(path)
-        except DataError as error:
-            ran, failed = ran + 1, failed + 1
-            print(f"{path.stem:<28} FAIL  {error}", flush=True)
-            continue
-        kind = kind_of(name, set(tensors), kinds) or kind_of(path.stem, set(tensors), kinds)
-        if kind is None:
-            unknown += 1
-            print(f"{path.stem:<32} not run: unknown kind of case '{name}'", flush=True)
-            continue
-        ran += 1
-        failed += not run_case(path.stem, kind, tensors, config, verbose)
-    print(f"{ran} cases run, {failed} failed, {unknown} not run")
-    return 1 if failed or not ran else 0
+        named = f" with '{only}' in its name" if only else ""
+        raise DataError(f"{folder}: no case (NAME.safetensors with NAME.json){named}")
+    outcomes = [run_case(path, verbose) for path in files]
+    ran = [outcome for outcome in outcomes if outcome is not None]
+    print(f"{len(ran)} cases run, {ran.count(False)} failed, {outcomes.count(None)} not run")
+    return 0 if ran and all(ran) else 1
 
 
 def load_case(path: Path) -> tuple[dict, dict, str]:
@@ -67,18 +51,31 @@ def load_case(path: Path) -> tuple[dict, dict, str]:
         raise DataError(f"{description.name} or {path.name} cannot be read: {error}") from error
 
 
-def run_case(name: str, kind, tensors: dict, config: dict, verbose: bool) -> bool:
-    """Runs one case and prints its line; whether all its checks hold. A case that cannot be computed fails."""
+def run_case(path: Path, verbose: bool) -> bool | None:
+    """Runs one case and prints its line; whether all its checks hold, None where its kind is unknown. A case that cannot be computed
+    fails."""
+    from golden_cases.registered import all_kinds, kind_of
+
+    try:
+        tensors, config, name = load_case(path)
+    except DataError as error:
+        print(f"{path.stem:<28} FAIL  {error}", flush=True)
+        return False
+    kinds = all_kinds()
+    kind = kind_of(name, set(tensors), kinds) or kind_of(path.stem, set(tensors), kinds)
+    if kind is None:
+        print(f"{path.stem:<32} not run: unknown kind of case '{name}'", flush=True)
+        return None
     try:
         checks = kind.run(tensors, config)
     except Exception as error:
         if verbose:
             raise
-        print(f"{name:<28} FAIL  {type(error).__name__}: {error}", flush=True)
+        print(f"{path.stem:<28} FAIL  {type(error).__name__}: {error}", flush=True)
         return False
     worst = max(checks, key=lambda check: check.closeness)
     ok = all(check.ok for check in checks)
-    print(f"{line(name, worst, ok)}  {len(checks)} checks, closest: {worst.name}", flush=True)
+    print(f"{line(path.stem, worst, ok)}  {len(checks)} checks, closest: {worst.name}", flush=True)
     if verbose:
         for check in checks:
             print(line("  " + check.name, check, check.ok), flush=True)

@@ -1,6 +1,6 @@
 """What a case of reference numbers is compared by."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -26,16 +26,14 @@ class Check:
     @property
     def absolute(self) -> float:
         """max |got − want|; inf where the shapes differ or a value is not finite."""
-        return self._error().max().item() if self._comparable() and self.want.numel() else self._degenerate()
+        return self._largest(torch.ones(()))
 
     @property
     def relative(self) -> float:
         """max |got − want| / max |want| (elementwise: max of |got − want| / |want|)."""
-        if not self._comparable() or not self.want.numel():
-            return self._degenerate()
-        error, scale = self._error(), self.want.double().abs()
-        scale = (scale if self.measure == "elementwise" else scale.max()).clamp_min(self.floor)
-        return torch.where(error == 0, 0.0, error / scale).max().item()
+        size = self.want.double().abs()
+        scale = size.max() if self.measure != "elementwise" and size.numel() else size
+        return self._largest(scale.clamp_min(self.floor))
 
     @property
     def error(self) -> float:
@@ -53,28 +51,31 @@ class Check:
             return 0.0
         return self.error / self.tolerance if self.tolerance else float("inf")
 
-    def _comparable(self) -> bool:
-        return self.got.shape == self.want.shape
-
-    def _degenerate(self) -> float:
-        return 0.0 if self._comparable() else float("inf")
-
-    def _error(self) -> Tensor:
+    def _largest(self, scale: Tensor) -> float:
+        """max |got − want| / scale, 0 where there is nothing to compare."""
+        if self.got.shape != self.want.shape:
+            return float("inf")
         error = (self.got.detach().double() - self.want.double()).abs()
         same = (self.got == self.want) | (self.got.isnan() & self.want.isnan())
-        return torch.where(same, 0.0, error.nan_to_num(nan=float("inf")))
-
-
-def close(
-    name: str, got: Tensor, want: Tensor, tolerance: float, measure: str = "relative", floor: float = 0.0
-) -> Check:
-    """A check within a tolerance."""
-    return Check(name, got, want, tolerance, measure, floor)
+        error = torch.where(same, 0.0, error.nan_to_num(nan=float("inf")))
+        return torch.where(error == 0, 0.0, error / scale).max().item() if error.numel() else 0.0
 
 
 def exact(name: str, got: Tensor, want: Tensor) -> Check:
     """A check of integers or booleans, which must be equal."""
     return Check(name, got, want, 0.0, "exact")
+
+
+def known(
+    found: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor],
+    tolerance: float,
+    measure: str = "relative",
+    of: str = "out.",
+) -> list[Check]:
+    """Checks of what was found under names of which the case has a reference, "out.NAME"."""
+    named = ((name, got, tensors.get(of + name)) for name, got in found.items())
+    return [Check(name, got, want, tolerance, measure) for name, got, want in named if want is not None]
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,3 @@ class Kind:
     prefix: str
     marks: frozenset
     run: Callable[[dict[str, Tensor], dict], list[Check]]
-
-
-def below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names begin with `prefix` (as "state."), without it."""
-    return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}

@@ -14,7 +14,7 @@ from di4c_plugins.samplers.analytic import analytic_probs
 from di4c_plugins.samplers.mdlm_ancestral import MdlmAncestral, gumbel_argmax, most_likely, reverse_probs
 from di4c_plugins.teachers.containers import below
 from di4c_plugins.teachers.mdlm import published_backbone
-from golden_cases.checks import Check, Kind, close, exact
+from golden_cases.checks import Check, Kind, exact, known
 
 BLEU = 1e-12  # relative, float64
 NETWORK = 1e-4  # relative, float32 with another order of the matrix products
@@ -54,7 +54,7 @@ def mdlm_dit(tensors: dict[str, Tensor], config: dict) -> list[Check]:
     checks = []
     for suffix, at in (("sigma0", torch.zeros_like(sigma)), ("sigma", sigma)):
         logits = logits_at(backbone, x, at)
-        checks.append(close(f"logits_{suffix}", logits, tensors[f"out.logits_{suffix}"], NETWORK))
+        checks.append(Check(f"logits_{suffix}", logits, tensors[f"out.logits_{suffix}"], NETWORK))
         log_p, want = Prediction.from_logits(logits, x, subs).log_p0(), tensors[f"out.subs_logprob_{suffix}"]
         checks += subs_checks(f"subs_logprob_{suffix}", log_p, want, x, config["mask_index"])
     return checks
@@ -66,9 +66,9 @@ def subs_checks(name: str, got: Tensor, want: Tensor, x: Tensor, mask_index: int
     permitted = torch.ones(want.shape[-1], dtype=torch.bool)
     permitted[mask_index] = False
     return [
-        close(f"{name}, permitted", got[masked][:, permitted], want[masked][:, permitted], NETWORK),
-        close(f"{name}, mask column", got[masked][:, mask_index], want[masked][:, mask_index], MASK_COLUMN),
-        close(f"{name}, visible", got[~masked], want[~masked], MASK_COLUMN),
+        Check(f"{name}, permitted", got[masked][:, permitted], want[masked][:, permitted], NETWORK),
+        Check(f"{name}, mask column", got[masked][:, mask_index], want[masked][:, mask_index], MASK_COLUMN),
+        Check(f"{name}, visible", got[~masked], want[~masked], MASK_COLUMN),
     ]
 
 
@@ -92,7 +92,7 @@ def di4c_dit(tensors: dict[str, Tensor], config: dict) -> list[Check]:
     checks = []
     for name, (at, lam) in runs.items():
         context = head.context(tensors[lam][:, None, None]) if lam else None
-        checks.append(close(name, logits_at(backbone, x, at, context), tensors[f"out.{name}"], NETWORK))
+        checks.append(Check(name, logits_at(backbone, x, at, context), tensors[f"out.{name}"], NETWORK))
     return checks
 
 
@@ -103,57 +103,46 @@ def absorbing_sampler(tensors: dict[str, Tensor], config: dict) -> list[Check]:
         epsilon=config["eps"],
         mask_index=config["mask_index"],
     )
-    given = {key[3:]: value for key, value in tensors.items() if key.startswith("in.")}
-    want = {key[4:]: value for key, value in tensors.items() if key.startswith("out.")}
+    given, want = below(tensors, "in."), below(tensors, "out.")
+    numbers = {name: int(name.rsplit("_", 1)[1]) for name in want if name.startswith("sampling_grid_")}
+    grids = {name: sampling_grid(process, config["sampling_eps"], steps) for name, steps in numbers.items()}
     return [
-        *schedule_checks(process, given["t"], given["dt"], config, want),
+        *known(schedule(process, given["t"], given["dt"], config.get("T", 0)), tensors, STEP, "elementwise"),
         *step_checks(process, given, want),
-        *[
-            close(name, sampling_grid(process, config["sampling_eps"], int(name.rsplit("_", 1)[1])), want[name], STEP)
-            for name in want
-            if name.startswith("sampling_grid_")
-        ],
+        *known(grids, tensors, STEP),
     ]
 
 
-def schedule_checks(process: Mdlm, t: Tensor, dt: Tensor, config: dict, want: dict[str, Tensor]) -> list[Check]:
+def schedule(process: Mdlm, t: Tensor, dt: Tensor, grid: int) -> dict[str, Tensor]:
     """σ, its rate, the mask probabilities, and what a network trained on a grid is told."""
-    grid = config.get("T", 0)
-    found = {
+    s, on_grid, masked = t - dt, discretised(t, grid) if grid else t, process.schedule.masked
+    return {
         "sigma_t": process.sigma(t),
-        "sigma_s": process.sigma(t - dt),
+        "sigma_s": process.sigma(s),
         "dsigma_rate_t": process.schedule.rate(t),
-        "move_chance_t": process.schedule.masked(t),
-        "move_chance_s": process.schedule.masked(t - dt),
+        "move_chance_t": masked(t),
+        "move_chance_s": masked(s),
+        f"cond_sigma_T{grid}": process.sigma(on_grid),
+        f"move_chance_T{grid}": masked(on_grid),
     }
-    if grid:
-        on_grid = discretised(t, grid)
-        found |= {
-            f"cond_sigma_T{grid}": process.sigma(on_grid),
-            f"move_chance_T{grid}": process.schedule.masked(on_grid),
-        }
-    return [close(name, value, want[name], STEP, "elementwise") for name, value in found.items() if name in want]
 
 
 def step_checks(process: Mdlm, given: dict[str, Tensor], want: dict[str, Tensor]) -> list[Check]:
     """One ancestral step, one analytic step and the last pass on given log-probabilities."""
     x, mask, shape = given["x"], process.mask_index, given["log_p_x0"].shape
     log_p = given["log_p_x0"].flatten(0, 1)
-    m_t, m_s = (
-        process.schedule.masked(time).repeat_interleave(shape[1]) for time in (given["t"], given["t"] - given["dt"])
-    )
-    sigma_t, sigma_s = (
-        process.sigma(time).repeat_interleave(shape[1]) for time in (given["t"], given["t"] - given["dt"])
-    )
+    times = [time.repeat_interleave(shape[1]) for time in (given["t"], given["t"] - given["dt"])]
+    m_t, m_s = map(process.schedule.masked, times)
+    sigma_t, sigma_s = (process.sigma(time).double() for time in times)
     q_xs = reverse_probs(log_p, m_t, m_s, mask)
     update = gumbel_argmax(q_xs, want["gumbel_uniforms"].flatten(0, 1)).view_as(x)
-    analytic = analytic_probs(log_p.double(), x.flatten(), sigma_t.double(), sigma_s.double(), mask)
+    analytic = analytic_probs(log_p.double(), x.flatten(), sigma_t, sigma_s, mask)
     final = most_likely(log_p, mask).view_as(x)
     return [
-        close("ancestral_q_xs", q_xs.view(shape), want["ancestral_q_xs"], STEP),
+        Check("ancestral_q_xs", q_xs.view(shape), want["ancestral_q_xs"], STEP),
         exact("ancestral_sampled_update", update, want["ancestral_sampled_update"]),
         exact("ancestral_next_x", torch.where(x == mask, update, x), want["ancestral_next_x"]),
-        close("analytic_probs", analytic.view(shape), want["analytic_probs"], CANCELLING),
+        Check("analytic_probs", analytic.view(shape), want["analytic_probs"], CANCELLING),
         exact("final_denoise_tokens", torch.where(x == mask, final, x), want["final_denoise_tokens"]),
     ]
 
@@ -168,8 +157,8 @@ def self_bleu_case(tensors: dict[str, Tensor], config: dict) -> list[Check]:
     sentences = [[config["vocab"][token] for token in row if token >= 0] for row in tensors["in.ids"].tolist()]
     each = torch.tensor(self_bleu(sentences, config.get("gram", 4)), dtype=torch.float64)
     return [
-        close("per_sentence", each, tensors["out.per_sentence"], BLEU),
-        close("self_bleu", config.get("scale", 100) * each.mean(), tensors["out.self_bleu"], BLEU),
+        Check("per_sentence", each, tensors["out.per_sentence"], BLEU),
+        Check("self_bleu", config.get("scale", 100) * each.mean(), tensors["out.self_bleu"], BLEU),
     ]
 
 

@@ -14,8 +14,9 @@ from di4c_plugins.estimators.control_variate import ControlVariate
 from di4c_plugins.estimators.monte_carlo import MonteCarlo
 from di4c_plugins.parameterisations.subs import Subs
 from di4c_plugins.processes.mdlm import Mdlm
+from di4c_plugins.teachers.containers import below
 from di4c_plugins.times.samplers import TimeAboveStep
-from golden_cases.checks import Check, Kind, close
+from golden_cases.checks import Check, Kind
 
 AGAINST = {"out": (torch.float32, 1e-5), "aux64": (torch.float64, 1e-10)}
 """Prefix of the reference tensors → dtype of the computation and its relative tolerance."""
@@ -32,7 +33,7 @@ class System:
     """How one published system weighs the terms.
 
     t [B] float64; gate: a(t) of the main numbers; gates: other schedules by the reference's names; distillation, min_time:
-    the terms' regions; distil_counts, consis_counts: bool [B], where the reference computes the unweighted terms at all;
+    the terms' regions; distil_counts, consis_counts: True or bool [B], where the reference computes the unweighted terms at all;
     weighted: its names of the weighted terms; subs: SUBS with the case's mask, where its logits are SUBS outputs.
     """
 
@@ -41,8 +42,8 @@ class System:
     gates: dict[str, Gate]
     distillation: DistillationTerm
     min_time: float
-    distil_counts: Tensor
-    consis_counts: Tensor
+    distil_counts: Tensor | bool = True
+    consis_counts: Tensor | bool = True
     weighted: tuple[str, str] = ("distil", "consis")
     subs: Subs | None = None
 
@@ -50,35 +51,18 @@ class System:
 def losses_sdtt(tensors: dict[str, Tensor], config: dict) -> list[Check]:
     """Text: distillation where t < δ, else consistency; nothing is weighted."""
     t, delta = tensors["in.t"].double(), _float32(config["distil_delta"])
-    system = System(
-        t,
-        _gate(config),
-        _gates(config),
-        DistillationTerm(1.0, delta),
-        delta,
-        distil_counts=t < delta,
-        consis_counts=t >= delta,
-        subs=Subs(Mdlm(config["S"] - 1, mask_index=config["mask_index"])) if "in.xt" in tensors else None,
-    )
-    return checks(system, tensors)
+    early, term = t < delta, DistillationTerm(1.0, delta)
+    subs = Subs(Mdlm(config["S"] - 1, mask_index=config["mask_index"])) if "in.xt" in tensors else None
+    return checks(System(t, *_gates(config), term, delta, early, ~early, subs=subs), tensors)
 
 
 def losses_maskgit(tensors: dict[str, Tensor], config: dict) -> list[Check]:
     """VQ images: (1/δ)·distillation where r ≥ 1 − δ, else consistency; r = 1 − t, compared in float32 as published."""
     t, delta = 1 - tensors["in.r"].double(), config["r_delta"]
     max_time = 1 - _float32(1 - delta)
-    always = torch.ones_like(t, dtype=torch.bool)
-    system = System(
-        t,
-        _gate(config),
-        _gates(config),
-        DistillationTerm(1 / delta, max_time, max_time_inclusive=True),
-        math.nextafter(max_time, 1),
-        distil_counts=always,
-        consis_counts=always,
-        weighted=("distil_weighted", "consis_weighted"),
-    )
-    return checks(system, tensors)
+    term = DistillationTerm(1 / delta, max_time, max_time_inclusive=True)
+    weighted = ("distil_weighted", "consis_weighted")
+    return checks(System(t, *_gates(config), term, math.nextafter(max_time, 1), weighted=weighted), tensors)
 
 
 def losses_tauldr(tensors: dict[str, Tensor], config: dict) -> list[Check]:
@@ -92,14 +76,12 @@ def losses_tauldr(tensors: dict[str, Tensor], config: dict) -> list[Check]:
         "sched_zero": Gate("constant", 0.0),
         "sched_linear": Gate("linear", 1.0),
     }
-    always = torch.ones_like(t, dtype=torch.bool)
-    main = gates[f"sched_{config['alpha_t_main']}"]
-    system = System(t, main, gates, DistillationTerm(1.0), 0.0, distil_counts=always, consis_counts=always)
+    system = System(t, gates[f"sched_{config['alpha_t_main']}"], gates, DistillationTerm(1.0), 0.0)
     times = {"t": t, "u": step_law.earlier(t, step)}
     found = checks(system, tensors)
     for prefix, (_, tolerance) in AGAINST.items():
         for name in [n for n in tensors if n.startswith(prefix) and n.split(".")[-1] in times]:
-            found.append(close(name, times[name.split(".")[-1]], tensors[name], max(tolerance, 1e-6)))
+            found.append(Check(name, times[name.split(".")[-1]], tensors[name], max(tolerance, 1e-6)))
     return found
 
 
@@ -110,12 +92,10 @@ def checks(system: System, tensors: dict[str, Tensor]) -> list[Check]:
     for prefix, (dtype, tolerance) in AGAINST.items():
         for variant, estimator in ESTIMATORS.items():
             numbers = computed(system, tensors, dtype, estimator())
-            names = [name for name in tensors if name.startswith(f"{prefix}.{variant}.")]
-            for name in names:
-                short = name.removeprefix(f"{prefix}.{variant}.")
-                if short in numbers:
-                    floor = 0.0 if short.startswith(EXACT_IN_SIZE) else CANCELLING * likelihood
-                    found.append(close(name, numbers[short], tensors[name], tolerance, floor=floor))
+            for name, want in below(tensors, f"{prefix}.{variant}.").items():
+                if name in numbers:
+                    floor = 0.0 if name.startswith(EXACT_IN_SIZE) else CANCELLING * likelihood
+                    found.append(Check(f"{prefix}.{variant}.{name}", numbers[name], want, tolerance, floor=floor))
     return found
 
 
@@ -130,13 +110,14 @@ def computed(
     gradients = torch.autograd.grad(total, leaves)
     raw = Di4CLoss(consistency=ConsistencyTerm(1.0, estimator, -1.0), distillation=DistillationTerm(1.0, 2.0))(inputs)
     distil, consis = system.weighted
+    distil_counts, consis_counts = map(torch.as_tensor, (system.distil_counts, system.consis_counts))
     numbers = {
         "data_cor": parts["data_correlated"],
         "data_indep": parts["data_marginal"],
         "data": parts["data"],
-        "distil": torch.where(system.distil_counts, raw["distillation"], 0.0),
-        "consis_cor": torch.where(system.consis_counts, raw["consistency_correlated"], 0.0),
-        "consis_indep": torch.where(system.consis_counts, raw["consistency_marginal"], 0.0),
+        "distil": raw["distillation"].where(distil_counts, 0.0),
+        "consis_cor": raw["consistency_correlated"].where(consis_counts, 0.0),
+        "consis_indep": raw["consistency_marginal"].where(consis_counts, 0.0),
         "consis": parts["consistency"],
         "time_coeff": system.gate(system.t),
         "r_weight": (system.t <= system.distillation.max_time).to(dtype),
@@ -164,11 +145,7 @@ def weighed(system: System, gate: Gate, estimator: LossEstimator) -> Di4CLoss:
 
 def inputs_of(system: System, tensors: dict[str, Tensor], dtype: torch.dtype) -> tuple[LossInputs, list[Tensor]]:
     """The given logits as what the losses look at, and the leaves that gradients are taken of."""
-    given = {
-        name[3:]: value.to(dtype) if value.is_floating_point() else value
-        for name, value in tensors.items()
-        if name.startswith("in.")
-    }
+    given = {name: v.to(dtype) if v.is_floating_point() else v for name, v in below(tensors, "in.").items()}
     x_t, subs = given.get("xt", given["x0"]), system.subs
     leaves = [given["student_logits_t"].requires_grad_()]
     inputs = {
@@ -207,12 +184,10 @@ class Uniforms:
         return self.values
 
 
-def _gate(config: dict) -> Gate:
-    return Gate(SCHEDULES[config["alpha_t_main"]], config["alpha_const"])
-
-
-def _gates(config: dict) -> dict[str, Gate]:
-    return {f"alpha_{name}": Gate(shape, config["alpha_const"]) for name, shape in SCHEDULES.items()}
+def _gates(config: dict) -> tuple[Gate, dict[str, Gate]]:
+    """The schedule of the main numbers, and all by the reference's names."""
+    gates = {f"alpha_{name}": Gate(shape, config["alpha_const"]) for name, shape in SCHEDULES.items()}
+    return gates[f"alpha_{config['alpha_t_main']}"], gates
 
 
 def _float32(value: float) -> float:

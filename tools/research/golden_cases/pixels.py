@@ -10,7 +10,8 @@ from di4c.contracts import Context
 from di4c_plugins.backbones.tauldr_unet import TauLDRUNet
 from di4c_plugins.heads.sinusoidal_embedding import SinusoidalEmbedding
 from di4c_plugins.processes.discretised_gaussian import DiscretisedGaussian
-from golden_cases.checks import Check, Kind, below, close
+from di4c_plugins.teachers.containers import below
+from golden_cases.checks import Check, Kind, known
 
 SHIPPED = 1e-5
 """Of what the reference computes in float32, and of exp(R·τ) in float64, whose R is the shipped float32 one."""
@@ -69,27 +70,18 @@ def gaussian_rate(tensors: dict[str, Tensor], config: dict) -> list[Check]:
         "transition_ts": between[:, index][:, :, index],
         "initial_dist": process.prior_probs,
     }
-    rows = {name.removeprefix("out."): ROW.search(name) for name in tensors}
-    shipped |= {name: at_t[:, int(found[1])] for name, found in rows.items() if found}
+    shipped |= {name.removeprefix("out."): at_t[:, int(row[1])] for name in tensors if (row := ROW.search(name))}
+    exact = {f"exact_{name}": shipped[name] for name in ("transition_t", "transition_ts")}
     checks = [
-        close(name, value, tensors["out." + name], SHIPPED) for name, value in got.items() if "out." + name in tensors
-    ]
-    checks += [
-        close(name, value, tensors["out." + name], SHIPPED, "absolute")
-        for name, value in shipped.items()
-        if "out." + name in tensors
-    ]
-    exact = {"exact_transition_t": "transition_t", "exact_transition_ts": "transition_ts"}
-    checks += [
-        close(name, shipped[ours], tensors["aux64." + name], SHIPPED, "absolute")
-        for name, ours in exact.items()
-        if "aux64." + name in tensors
+        *known(got, tensors, SHIPPED),
+        *known(shipped, tensors, SHIPPED, "absolute"),
+        *known(exact, tensors, SHIPPED, "absolute", of="aux64."),
     ]
     if "out.transition_t_zeros" in tensors:
         zeros = (at_t < CLIP).sum((1, 2))
         tolerance = CLIPPED * at_t[0].numel()
-        checks.append(close("transition_t_zeros", zeros, tensors["out.transition_t_zeros"], tolerance, "absolute"))
-    return [*checks, close("row sums are 1", at_t.sum(-1), torch.ones_like(at_t[..., 0]), ROW_SUMS, "absolute")]
+        checks.append(Check("transition_t_zeros", zeros, tensors["out.transition_t_zeros"], tolerance, "absolute"))
+    return [*checks, Check("row sums are 1", at_t.sum(-1), torch.ones_like(at_t[..., 0]), ROW_SUMS, "absolute")]
 
 
 def gaussian_posterior(tensors: dict[str, Tensor], config: dict) -> list[Check]:
@@ -108,14 +100,10 @@ def gaussian_posterior(tensors: dict[str, Tensor], config: dict) -> list[Check]:
         "log_unnormalised, normalised": (summed, log_p.exp()),
     }
     return [
-        close("marginal_posterior", summed, tensors["aux64.marginal_posterior"], POSTERIOR, "absolute"),
-        close("cond_posterior", given[reachable], tensors["aux64.cond_posterior"][reachable], POSTERIOR, "absolute"),
-        *[close(name, got[precise], want[precise], SHIPPED, "absolute") for name, (got, want) in shipped.items()],
-        *[
-            close(name, q, tensors[f"out.{name}"], SHIPPED, "absolute")
-            for name, q in tables.items()
-            if f"out.{name}" in tensors
-        ],
+        Check("marginal_posterior", summed, tensors["aux64.marginal_posterior"], POSTERIOR, "absolute"),
+        Check("cond_posterior", given[reachable], tensors["aux64.cond_posterior"][reachable], POSTERIOR, "absolute"),
+        *[Check(name, got[precise], want[precise], SHIPPED, "absolute") for name, (got, want) in shipped.items()],
+        *known(tables, tensors, SHIPPED, "absolute"),
     ]
 
 
@@ -135,9 +123,9 @@ def unet(tensors: dict[str, Tensor], config: dict) -> list[Check]:
     logits = backbone.readout(shipped, None, None)
     occupied = tensors["out.probs"] > OCCUPIED
     return [
-        close("net_out", net_out, tensors["out.net_out"], NETWORK),
-        close("probs of the shipped net_out", logits.softmax(-1), tensors["out.probs"], SHIPPED, "absolute"),
-        close("logits of the shipped net_out", logits[occupied], tensors["out.logits"][occupied], LOGITS, "absolute"),
+        Check("net_out", net_out, tensors["out.net_out"], NETWORK),
+        Check("probs of the shipped net_out", logits.softmax(-1), tensors["out.probs"], SHIPPED, "absolute"),
+        Check("logits of the shipped net_out", logits[occupied], tensors["out.logits"][occupied], LOGITS, "absolute"),
     ]
 
 

@@ -8,8 +8,9 @@ from di4c_plugins.backbones.maskgit import MaskGITBackbone, with_tied_output_hea
 from di4c_plugins.heads.sinusoidal_token import SinusoidalToken
 from di4c_plugins.processes.maskgit import RATIO_SCHEDULES
 from di4c_plugins.samplers.maskgit import reveal_counts
+from di4c_plugins.teachers.containers import below
 from di4c_plugins.tokenizers.vqgan import VQGAN
-from golden_cases.checks import Check, Kind, below, close, exact
+from golden_cases.checks import Check, Kind, exact, known
 
 NETWORK = 1e-4
 UNIFORMS = 2500
@@ -41,11 +42,7 @@ def maskgit_network(tensors: dict[str, Tensor], config: dict) -> list[Check]:
         "logits_cond_no_z": (labels, None),
     }
     x_t = tensors["in.code"].flatten(1)
-    return [
-        close(name, _logits(backbone, x_t, cond, given), tensors["out." + name], NETWORK)
-        for name, (cond, given) in variants.items()
-        if "out." + name in tensors
-    ]
+    return known({name: _logits(backbone, x_t, *given) for name, given in variants.items()}, tensors, NETWORK)
 
 
 @torch.no_grad()
@@ -78,7 +75,7 @@ def maskgit_schedule(tensors: dict[str, Tensor], config: dict) -> list[Check]:
         t = 1 - torch.linspace(0, 1, len(wanted))
         fraction = RATIO_SCHEDULES[name]().masked(t)
         resolution = 1.01 / config.get("uniforms", UNIFORMS)
-        checks.append(close(f"mask_fraction_{name}", fraction, wanted, resolution, "absolute"))
+        checks.append(Check(f"mask_fraction_{name}", fraction, wanted, resolution, "absolute"))
     return checks
 
 
@@ -103,9 +100,9 @@ def vqgan_encode(tensors: dict[str, Tensor], config: dict) -> list[Check]:
         codes = torch.where(clear, codes, wanted)
     vectors = network.quantize.embedding(codes).movedim(-1, 1)
     return [
-        close("pre_quant", latents, tensors["out.pre_quant"], NETWORK),
+        Check("pre_quant", latents, tensors["out.pre_quant"], NETWORK),
         exact("codes", codes, wanted),
-        close("quant", vectors, tensors["out.quant"], NETWORK),
+        Check("quant", vectors, tensors["out.quant"], NETWORK),
     ]
 
 
@@ -113,12 +110,9 @@ def vqgan_encode(tensors: dict[str, Tensor], config: dict) -> list[Check]:
 def vqgan_decode(tensors: dict[str, Tensor], config: dict) -> list[Check]:
     """Images of codes."""
     network = _vqgan(tensors, config)
-    pairs = {"in.codes": "image", "in.codes_enc": "image_from_encode"}
-    return [
-        close(name, network.decode(tensors[codes].flatten(1)), tensors["out." + name], NETWORK)
-        for codes, name in pairs.items()
-        if codes in tensors
-    ]
+    codes = {"image": tensors.get("in.codes"), "image_from_encode": tensors.get("in.codes_enc")}
+    images = {name: network.decode(given.flatten(1)) for name, given in codes.items() if given is not None}
+    return known(images, tensors, NETWORK)
 
 
 def _vqgan(tensors: dict[str, Tensor], config: dict) -> VQGAN:
