@@ -8,6 +8,7 @@ all in --runs (runs/NAME-SEED), with chain.json, the wall-clock and CPU seconds 
 import argparse
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -68,17 +69,9 @@ def run(arguments: argparse.Namespace) -> None:
     report = runs / ("report-control" if arguments.control else "report")
     timed(runs, report.name, ["eval", "--run", runs / "student", *also, "--out", report])
     about = f"{arguments.name}, training seed {arguments.seed}."
-    checked = [
-        "significance",
-        report / "eval.json",
-        "--judged",
-        chain.judged,
-        "--guarded",
-        chain.guarded,
-        "--about",
-        about,
-    ]
-    command([*checked, "--seconds", runs / "chain.json", "--out", runs / "verdict.json"])
+    judged = ["--judged", chain.judged, "--guarded", chain.guarded, "--about", about]
+    files = ["--seconds", runs / "chain.json", "--out", runs / "verdict.json"]
+    command(["significance", report / "eval.json", *judged, *files])
 
 
 def collect(folders: list[Path], file: Path, note: str) -> None:
@@ -98,13 +91,10 @@ def collect(folders: list[Path], file: Path, note: str) -> None:
 
 def training(arguments: argparse.Namespace, part: str, runs: Path) -> list:
     """The command that trains a part. --set data.path goes to the images where a spec's data are their codes."""
-    settings = [f"seed={arguments.seed}", f"train.run={runs}/{part}"]
-    settings += [setting.format(runs=runs) for setting in CHAINS[arguments.name].settings.get(part, ())]
-    coded = CODES[0] in CHAINS[arguments.name].settings.get(part, ())
-    settings += [
-        given.replace("data.", "data.dataset.", 1) if coded and given.startswith("data.") else given
-        for given in arguments.set
-    ]
+    own = CHAINS[arguments.name].settings.get(part, ())
+    below = "data.dataset." if CODES[0] in own else "data."
+    settings = [f"seed={arguments.seed}", f"train.run={runs}/{part}", *(setting.format(runs=runs) for setting in own)]
+    settings += [re.sub(r"^data\.", below, given) for given in arguments.set]
     spec = TOOLS / f"specs/{arguments.name}-{part}.yaml"
     return ["train", "--resume", "--spec", spec, *(word for setting in settings for word in ("--set", setting))]
 
@@ -126,11 +116,9 @@ def timed(runs: Path, part: str, words: list) -> None:
 def command(words: list) -> None:
     """Runs one of the tools beside this one, on one thread unless OMP_NUM_THREADS says otherwise; its failure is ours."""
     tool, *rest = map(str, words)
-    found = subprocess.run(
-        [sys.executable, str(TOOLS / f"{tool}.py"), *rest], env={"OMP_NUM_THREADS": "1"} | os.environ, check=False
-    )
-    if found.returncode:
-        sys.exit(found.returncode)
+    code = subprocess.call([sys.executable, TOOLS / f"{tool}.py", *rest], env={"OMP_NUM_THREADS": "1"} | os.environ)
+    if code:
+        sys.exit(code)
 
 
 def _arguments() -> argparse.Namespace:

@@ -58,16 +58,8 @@ def _shown(specs: dict, options: argparse.Namespace) -> int:
     folder = options.folder
     also = ["--also", f"one-component={folder / 'one-component'}"] if options.control else []
     say(f"evaluation at {', '.join(map(str, specs['student'].eval.steps))} steps")
-    arguments = [
-        "--run",
-        str(folder / "student"),
-        "--out",
-        str(folder / "report"),
-        "--seeds",
-        str(options.seeds),
-        *also,
-    ]
-    evaluate.evaluate(evaluate.parser().parse_args(arguments))
+    given = ["--run", folder / "student", "--out", folder / "report", "--seeds", options.seeds, *also]
+    evaluate.evaluate(evaluate.parser().parse_args([*map(str, given)]))
     say(f"done: {folder}/report/report.html")
     process_group.finish()
     return 0
