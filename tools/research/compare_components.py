@@ -11,19 +11,25 @@ import argparse
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
+from statistics import median
 
 TOP = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(TOP), str(TOP / "tools" / "research")]
+
+from di4c.command_line import numbers, reporting
+from di4c.engine.run_folder import code_commit
+from di4c.old_keys import reference_values
+
 SPEC = "tools/specs/digits-components.yaml"
 SHORT, LONG = 5, 45
 
 
 def main() -> None:
-    from di4c.command_line import reporting
-
     with reporting():
         compare(_arguments())
 
@@ -45,16 +51,10 @@ def compare(arguments: argparse.Namespace) -> None:
 
 def cpu_seconds(size: int, steps: int, *, run: str | None = None) -> float:
     """CPU seconds of training M = size for `steps` steps, start-up included; in `run`, or in a folder that is removed."""
-    import shutil
-
     folder = run or f"runs/components-{size}-{steps}-trial"
     shutil.rmtree(TOP / folder, ignore_errors=True)
-    settings = {
-        "objective.components": size,
-        "train.steps": steps,
-        "train.run": folder,
-        "train.schedule.warmup": min(30, steps),
-    }
+    settings = {"objective.components": size, "train.steps": steps, "train.run": folder}
+    settings["train.schedule.warmup"] = min(30, steps)
     command = [sys.executable, "tools/train.py", "--spec", SPEC]
     command += [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -67,8 +67,6 @@ def cpu_seconds(size: int, steps: int, *, run: str | None = None) -> float:
 
 def alternating_steps(sizes: list[int], rounds: int = 24, batch: int = 16) -> dict[int, list[float]]:
     """CPU seconds of a step's loss, gradients and update for every size, the sizes in turn; the first two rounds are left out."""
-    import time
-
     import torch
 
     from di4c.config.build import build
@@ -86,11 +84,8 @@ def alternating_steps(sizes: list[int], rounds: int = 24, batch: int = 16) -> di
         built = build(spec, Registry.default(spec.plugins))
         insert_example_dropout(built.objective).count = batch
         examples = built.data.split("train").batch(torch.arange(batch))
-        parts[size] = (
-            built.objective.train(),
-            examples,
-            torch.optim.AdamW(built.objective.parameters(), lr=1e-4, fused=True),
-        )
+        optimizer = torch.optim.AdamW(built.objective.parameters(), lr=1e-4, fused=True)
+        parts[size] = built.objective.train(), examples, optimizer
     found: dict[int, list[float]] = {size: [] for size in sizes}
     for step in range(rounds + 2):
         for size, (objective, examples, optimizer) in parts.items():
@@ -104,15 +99,13 @@ def alternating_steps(sizes: list[int], rounds: int = 24, batch: int = 16) -> di
 
 def add_steps(seconds: dict[int, list[float]]) -> None:
     """Adds medians, and the median ratio of 64 to 16 components, to the stored result."""
-    from statistics import median
-
     file = TOP / "tools/results/digits-components.json"
     found = json.loads(file.read_text(encoding="utf-8"))
     ratios = [a / b for a, b in zip(seconds[64], seconds[16], strict=True)]
     found["alternating_steps"] = {
         "median_cpu_seconds": {str(size): median(each) for size, each in seconds.items()},
         "ratio_64_over_16": {"median": median(ratios), "lowest": min(ratios), "highest": max(ratios)},
-        "rounds": len(ratios), "commit": subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=TOP, text=True).strip(),
+        "rounds": len(ratios), "commit": code_commit(),
     }  # fmt: skip
     file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(found["alternating_steps"]))
@@ -132,8 +125,6 @@ def store(seconds: float, runs: list[dict], evaluation: dict) -> None:
     sizes = {"student": runs[0]["components"], **{f"M{run['components']}": run["components"] for run in runs[1:]}}
     rows = [row | ({"components": sizes[row["model"]]} if row["model"] in sizes else {}) for row in evaluation["rows"]]
     by_size = {run["components"]: run["step_cpu_seconds"] for run in runs}
-    from di4c.old_keys import reference_values
-
     found = {
         "about": f"M components trained for {seconds:g} CPU seconds each (one thread), N = 16 target samples, λ in the last block only.",
         "seconds": seconds, "runs": runs,
@@ -151,7 +142,6 @@ def store(seconds: float, runs: list[dict], evaluation: dict) -> None:
 def figure(found: dict) -> bytes:
     """A PNG: the metrics against steps, a line an M."""
     from di4c.evaluation.plots import metrics_figure
-    from di4c.old_keys import reference_values
 
     named = [
         row | {"model": f"M = {row['components']}" if "components" in row else row["model"], "mixture_size": None}
@@ -166,7 +156,7 @@ def _run(size: int) -> str:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sizes", type=lambda text: [int(part) for part in text.split(",")], default=[4, 16, 64])
+    parser.add_argument("--sizes", type=numbers(1), default=[4, 16, 64])
     parser.add_argument("--seconds", type=float, default=100, help="CPU seconds of training a size")
     parser.add_argument("--steps-only", action="store_true", help="measure a step's cost only")
     return parser.parse_args()

@@ -15,6 +15,7 @@ import itertools
 import json
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -31,6 +32,7 @@ from di4c.config.spec import read_spec
 from di4c.engine.run_folder import code_commit
 from di4c.evaluation.loaded import LoadedModel, load
 from di4c.evaluation.repeated import standard_deviation
+from di4c.losses.objective import Di4C
 from di4c_plugins.estimators.control_variate import ControlVariate
 from di4c_plugins.estimators.jackknife import Jackknife
 from di4c_plugins.estimators.monte_carlo import MonteCarlo
@@ -41,11 +43,11 @@ from di4c_plugins.latents.unit_cube import Sobol, Stratified, Uniform
 
 SPEC = TOP / "tools/specs/digits-student.yaml"
 CUBE = {"uniform": Uniform, "stratified": Stratified, "sobol": Sobol, "antithetic": enumerated.Antithetic}
-GAUSSIAN = {
-    points: lambda points=points: Gaussian(dim=4, points=points) for points in ("independent", "stratified", "sobol")
-}
-GAUSSIAN["antithetic"] = lambda: enumerated.AntitheticGaussian(4)
+GAUSSIAN = {points: partial(Gaussian, dim=4, points=points) for points in ("independent", "stratified", "sobol")}
+GAUSSIAN["antithetic"] = partial(enumerated.AntitheticGaussian, 4)
 LAWS = {"uniform": {"name": "uniform", "dim": 1}, "gaussian": {"name": "gaussian", "dim": 4}}
+SIZE, REPEATS = 16, 32
+"""Examples of the batch whose gradient is looked at, and how often λ is drawn."""
 TRAINING = {"steps": 150, "batch_size": 32, "components": 4}
 MONTE_CARLO, JACKKNIFE, OWN = MonteCarlo(), Jackknife(), OwnComponent()
 
@@ -53,34 +55,23 @@ MONTE_CARLO, JACKKNIFE, OWN = MonteCarlo(), Jackknife(), OwnComponent()
 def measure_enumerated() -> list[dict]:
     """Every estimator and λ sampler at M = 4, 16, 64, on few and many positions."""
     rows = []
-    for positions, scale in ((4, 1.0), (16, 1.0), (64, 1.0)):
-        case = enumerated.tables(positions, 4, scale)
+    tried = {("monte-carlo", law): (MONTE_CARLO, CUBE[law]()) for law in CUBE}
+    tried |= {("jackknife", "uniform"): (JACKKNIFE, Uniform()), ("own-component", "uniform"): (OWN, Uniform())}
+    for positions in (4, 16, 64):
+        case, finite = (enumerated.tables(positions, 4, 1.0, grid=grid) for grid in (enumerated.GRID, 32))
         for components in (4, 16, 64):
-            tried = {("monte-carlo", law): (MONTE_CARLO, CUBE[law]()) for law in CUBE}
-            tried |= {("jackknife", "uniform"): (JACKKNIFE, Uniform()), ("own-component", "uniform"): (OWN, Uniform())}
-            for (estimator, law), (made, latent) in tried.items():
-                found = enumerated.errors(case, made, latent, components, repeats=200)
+            for (estimator, law), made in tried.items():
+                found = enumerated.errors(case, *made, components, repeats=200)
                 rows.append({"D": positions, "M": components, "estimator": estimator, "latent": law, **found})
-        atoms, finite = 32, enumerated.tables(positions, 4, scale, grid=32)
         for components, independent in itertools.product((4, 16), (True, False)):
-            found = enumerated.errors(
-                finite, MONTE_CARLO, Categorical(atoms=atoms, independent=independent), components, repeats=200
-            )
-            latent = f"categorical, {'independent' if independent else 'spread'}"
-            rows.append(
-                {"D": positions, "M": components, "K": atoms, "estimator": "monte-carlo", "latent": latent, **found}
-            )
+            law = Categorical(atoms=32, independent=independent)
+            told = {"estimator": "monte-carlo", "latent": f"categorical, {'independent' if independent else 'spread'}"}
+            found = enumerated.errors(finite, MONTE_CARLO, law, components, repeats=200)
+            rows.append({"D": positions, "M": components, "K": law.num_atoms, **told, **found})
         roulette = enumerated.Telescoping(base=4, levels=5, repeats=200)
         found = enumerated.errors(case, roulette, Uniform(), 128, repeats=200)
-        rows.append(
-            {
-                "D": positions,
-                "M": round(roulette.mean_components, 1),
-                "estimator": "telescoping",
-                "latent": "uniform",
-                **found,
-            }
-        )
+        told = {"M": round(roulette.mean_components, 1), "estimator": "telescoping", "latent": "uniform"}
+        rows.append({"D": positions, **told, **found})
     return rows
 
 
@@ -92,99 +83,66 @@ def system(latent: dict, seed: int = 0) -> "Parts":  # noqa: F821
     return build(spec, Registry.default())
 
 
-def trained_student(law: str) -> LoadedModel:
-    """The run runs/estimators-LAW: digits-student with --set latent=LAWS[law], train.steps=300."""
+def trained_student(law: str) -> tuple[LoadedModel, tuple]:
+    """The run runs/estimators-LAW: digits-student with --set latent=LAWS[law], train.steps=300; and the system of an objective."""
     model = load(TOP / f"runs/estimators-{law}", device="cpu")
     model.student.requires_grad_(True)
-    return model
+    return model, (model.teacher()._teacher, model.student, model.sampler)
 
 
-def measure_gradient(size: int = 16, repeats: int = 32) -> list[dict]:
+def measure_gradient() -> list[dict]:
     """The data term's gradient at t = 1 and ½ under each λ sampler and estimator."""
     rows = []
     for base, laws in (("uniform", CUBE), ("gaussian", GAUSSIAN)):
-        model = trained_student(base)
-        teacher = model.teacher()._teacher
-        batch = model.data.split("train").batch(torch.arange(size))
+        model, parts = trained_student(base)
+        batch = model.data.split("train").batch(torch.arange(SIZE))
+        tried = [(MONTE_CARLO, "monte-carlo", law) for law in laws] + [(JACKKNIFE, "jackknife", next(iter(laws)))]
         for t in (1.0, 0.5):
-
-            def made(latent, components, estimator, t=t, model=model, teacher=teacher):
-                return digits.objective(
-                    teacher, model.student, latent, model.sampler, components, t=[t], data=estimator
-                )
-
-            truth, exact = digits.gradients(made(laws["sobol"](), 1024, MONTE_CARLO), batch, 3, first_seed=10_000)
-            noise = example_noise(made(laws["sobol"](), 64, MONTE_CARLO), model, size)
-            tried = [("monte-carlo", law) for law in laws] + [("jackknife", next(iter(laws)))]
-            for components in (4, 16):
-                for estimator, law in tried:
-                    kind = MONTE_CARLO if estimator == "monte-carlo" else JACKKNIFE
-                    found = digits.gradients(made(laws[law](), components, kind), batch, repeats)
-                    values = digits.errors(*found, float(truth.mean()), exact.mean(0), noise, size)
-                    rows.append({"law": base, "t": t, "M": components, "estimator": estimator, "latent": law, **values})
-                    say(rows[-1])
+            made = partial(digits.objective, parts, t=[t])
+            truth, exact = digits.gradients(made(laws["sobol"](), 1024, data=MONTE_CARLO), batch, 3, first_seed=10_000)
+            noise = example_noise(made(laws["sobol"](), 64, data=MONTE_CARLO), model)
+            for components, (kind, estimator, law) in itertools.product((4, 16), tried):
+                found = digits.gradients(made(laws[law](), components, data=kind), batch, REPEATS)
+                values = digits.errors(*found, float(truth.mean()), exact.mean(0), noise, SIZE)
+                add(rows, {"law": base, "t": t, "M": components, "estimator": estimator, "latent": law, **values})
     return rows
 
 
-def example_noise(made, model: LoadedModel, size: int, batches: int = 12) -> float:
-    """Standard deviation of the gradient from one batch of `size` examples to another, λ nearly exact."""
+def example_noise(made: Di4C, model: LoadedModel, batches: int = 12) -> float:
+    """Standard deviation of the gradient from one batch of SIZE examples to another, λ nearly exact."""
     found = []
     for k in range(batches):
-        batch = model.data.split("train").batch(torch.arange(k * size, (k + 1) * size))
+        batch = model.data.split("train").batch(torch.arange(k * SIZE, (k + 1) * SIZE))
         found.append(digits.gradients(made, batch, 1, first_seed=k)[1][0])
     return standard_deviation(torch.stack(found))
 
 
-def measure_targets(size: int = 16, repeats: int = 32) -> list[dict]:
+def measure_targets() -> list[dict]:
     """The consistency term's gradient at t = 1: estimators, the control variate's best coefficient, an x_u for each target."""
-    model, rows = trained_student("uniform"), []
-    teacher = model.teacher()._teacher
-    batch = model.data.split("train").batch(torch.arange(size))
-
-    def made(estimator, components, targets, latent=Uniform(), **options):  # noqa: B008
-        return digits.objective(
-            teacher,
-            model.student,
-            latent,
-            model.sampler,
-            components,
-            t=[1.0],
-            consistency=estimator,
-            targets=targets,
-            **options,
-        )
-
+    (model, parts), rows = trained_student("uniform"), []
+    batch = model.data.split("train").batch(torch.arange(SIZE))
+    made = partial(digits.objective, parts, t=[1.0])
     # The truth: many targets for each example, each scored by 256 λ in a Sobol sequence.
-    truth, exact = digits.gradients(made(MONTE_CARLO, 256, 64, Sobol(), x_u="each"), batch, 16, first_seed=10_000)
-    noise = example_noise(made(MONTE_CARLO, 64, 16, Sobol()), model, size)
+    best = made(Sobol(), 256, consistency=MONTE_CARLO, targets=64, x_u="each")
+    truth, exact = digits.gradients(best, batch, 16, first_seed=10_000)
+    noise = example_noise(made(Sobol(), 64, consistency=MONTE_CARLO, targets=16), model)
     tried = {
-        "monte-carlo": (MONTE_CARLO, {}), "own-component": (OWN, {}), "control-variate": (ControlVariate(), {}),
-        "monte-carlo, sobol": (MONTE_CARLO, {"latent": Sobol()}), "monte-carlo, x_u each": (MONTE_CARLO, {"x_u": "each"}),
-        "control-variate, x_u each": (ControlVariate(), {"x_u": "each"}),
+        "monte-carlo": (MONTE_CARLO, Uniform(), "shared"), "own-component": (OWN, Uniform(), "shared"),
+        "control-variate": (ControlVariate(), Uniform(), "shared"), "monte-carlo, sobol": (MONTE_CARLO, Sobol(), "shared"),
+        "monte-carlo, x_u each": (MONTE_CARLO, Uniform(), "each"), "control-variate, x_u each": (ControlVariate(), Uniform(), "each"),
     }  # fmt: skip
     for components in (4, 16):
-        kept = {}
-        for name, (estimator, options) in tried.items():
+        kept, sizes = {}, {"t": 1.0, "M": components, "N": components}
+        for name, (estimator, latent, x_u) in tried.items():
             begin = time.process_time()
-            losses, found = digits.gradients(made(estimator, components, components, **options), batch, repeats)
-            seconds = (time.process_time() - begin) / repeats
-            values = digits.errors(losses, found, float(truth.mean()), exact.mean(0), noise, size)
+            chosen = made(latent, components, consistency=estimator, targets=components, x_u=x_u)
+            losses, kept[name] = digits.gradients(chosen, batch, REPEATS)
+            seconds = (time.process_time() - begin) / REPEATS
+            values = digits.errors(losses, kept[name], float(truth.mean()), exact.mean(0), noise, SIZE)
             if "control" in name:
                 del values["bias_nats"]  # its value is lower by the entropies of the target's marginals
-            rows.append(
-                {"t": 1.0, "M": components, "N": components, "estimator": name, "cpu_seconds": seconds, **values}
-            )
-            kept[name] = found
-            say(rows[-1])
-        rows.append(
-            {
-                "t": 1.0,
-                "M": components,
-                "N": components,
-                **best_coefficient(kept["monte-carlo"], kept["control-variate"], noise),
-            }
-        )
-        say(rows[-1])
+            add(rows, {**sizes, "estimator": name, "cpu_seconds": seconds, **values})
+        add(rows, sizes | best_coefficient(kept["monte-carlo"], kept["control-variate"], noise))
     return rows
 
 
@@ -194,20 +152,16 @@ def best_coefficient(plain: torch.Tensor, controlled: torch.Tensor, noise: float
     difference = controlled - plain
     centred, change = plain - plain.mean(0), difference - difference.mean(0)
     beta = float(-(centred * change).sum() / change.pow(2).sum())
-    spread = (centred + beta * change).pow(2).sum() / (len(plain) - 1)
-    return {
-        "estimator": "control-variate, best coefficient",
-        "coefficient": beta,
-        "gradient_sd": float(spread.sqrt()) / noise,
-    }
+    spread = float(((centred + beta * change).pow(2).sum() / (len(plain) - 1)).sqrt())
+    name = "control-variate, best coefficient"
+    return {"estimator": name, "coefficient": beta, "gradient_sd": spread / noise}
 
 
 def trainings() -> list[tuple[str, str | None, dict]]:
     """(the data term's estimator, the consistency term's, the λ sampler) of the short trainings."""
     uniform, gaussian = LAWS["uniform"], LAWS["gaussian"]
-    data_only = [("monte-carlo", {"name": law, "dim": 1}) for law in ("uniform", "sobol", "stratified")] + [
-        ("jackknife", uniform)
-    ]
+    data_only = [("monte-carlo", {"name": law, "dim": 1}) for law in ("uniform", "sobol", "stratified")]
+    data_only += [("jackknife", uniform)]
     data_only += [("monte-carlo", {"name": "categorical", "atoms": 32, "independent": i}) for i in (True, False)]
     data_only += [("monte-carlo", gaussian | {"points": p}) for p in ("independent", "sobol")]
     tried = [(name, None, latent) for name, latent in data_only]
@@ -224,53 +178,42 @@ def measure_training(only: list[int], seeds: list[int]) -> list[dict]:
         found = {}
         for seed in seeds:
             parts = system(latent, seed)
-            made = digits.objective(
-                parts.teacher,
-                parts.student,
-                parts.latent,
-                parts.objective.options.sampler,
-                components,
-                t=[0.5, 0.75, 1.0, 1.0],
-                data=kinds[data],
-                consistency=kinds[consistency],
-                targets=components if consistency else 0,
-            )
+            terms = {"data": kinds[data], "consistency": kinds[consistency]}
+            terms["targets"] = components if consistency else 0
+            studied = parts.teacher, parts.student, parts.objective.options.sampler
+            made = digits.objective(studied, parts.latent, components, t=[0.5, 0.75, 1.0, 1.0], **terms)
             digits.trained(made, parts.data, steps=TRAINING["steps"], batch_size=TRAINING["batch_size"], seed=seed)
-            everything = Categorical(atoms=32) if latent["name"] == "categorical" else parts.latent
-            number = 32 if latent["name"] == "categorical" else 128
+            everything, number = parts.latent, 128
+            if latent["name"] == "categorical":
+                everything, number = Categorical(atoms=32), 32
             parts.student.eval()
             found[str(seed)] = digits.held_out_nll(made, parts.data, everything, components=number)
-        rows.append(
-            {"M": components, "data": data, "consistency": consistency, "latent": latent, "held_out_nll_nats": found}
-        )
-        say(rows[-1])
+        choice = {"M": components, "data": data, "consistency": consistency, "latent": latent}
+        add(rows, choice | {"held_out_nll_nats": found})
     return rows
 
 
 def merged(old: list[dict], new: list[dict]) -> list[dict]:
     """The rows of the same choice joined, with the seeds of both."""
-    rows = {json.dumps({k: v for k, v in row.items() if k != "held_out_nll_nats"}): dict(row) for row in old}
-    for row in new:
+    rows: dict[str, dict] = {}
+    for row in [*old, *new]:
         key = json.dumps({k: v for k, v in row.items() if k != "held_out_nll_nats"})
         rows[key] = row | {"held_out_nll_nats": rows.get(key, row)["held_out_nll_nats"] | row["held_out_nll_nats"]}
     return list(rows.values())
 
 
-def say(row: dict) -> None:
+def add(rows: list[dict], row: dict) -> None:
+    """Appends a row and prints it."""
+    rows.append(row)
     print({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}, flush=True)
 
 
-PARTS = {
-    "enumerated": measure_enumerated,
-    "gradient": measure_gradient,
-    "targets": measure_targets,
-    "training": measure_training,
-}
+PARTS = {"enumerated": measure_enumerated, "gradient": measure_gradient, "targets": measure_targets}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("parts", nargs="+", choices=PARTS)
+    parser.add_argument("parts", nargs="+", choices=[*PARTS, "training"])
     parser.add_argument("--out", type=path_argument, default=TOP / "tools/results/estimators.json")
     parser.add_argument(
         "--trainings", type=int, nargs="*", default=[], help="numbers of the short trainings, which are added to FILE"
@@ -279,19 +222,17 @@ def main() -> int:
     options = parser.parse_args()
     for part in options.parts:
         begin = time.process_time()
-        rows = measure_training(options.trainings, options.seeds) if part == "training" else PARTS[part]()
+        training = part == "training"
+        rows = measure_training(options.trainings, options.seeds) if training else PARTS[part]()
         stored = json.loads(options.out.read_text()) if options.out.exists() else {}
-        about = TRAINING if part == "training" else {}
-        if part == "training":
+        if training:
             rows = merged(stored.get(part, {"rows": []})["rows"], rows)
-        seconds = round(time.process_time() - begin)
-        stored[part] = {
+        about = {
             "commit": code_commit(),
             "spec": str(SPEC.relative_to(TOP)),
-            "cpu_seconds": seconds,
-            **about,
-            "rows": rows,
+            "cpu_seconds": round(time.process_time() - begin),
         }
+        stored[part] = about | (TRAINING if training else {}) | {"rows": rows}
         options.out.write_text(json.dumps(stored, indent=1) + "\n")
     return 0
 

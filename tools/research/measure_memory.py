@@ -8,12 +8,13 @@ glibc is told to give every freed tensor back to the system, so that what is mea
 import argparse
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+
+from di4c.engine.launchers import free_port
 
 TOP = Path(__file__).resolve().parents[2]
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": 2**17, "MALLOC_TRIM_THRESHOLD_": 2**17}
@@ -23,20 +24,16 @@ HOST_ONLY = {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}
 
 def measure(spec: Mapping, *, ranks: int = 1, copies: int = 1, timeout: float = 1500) -> list[dict]:
     """[{"idle_bytes", "peak_bytes", "above_idle_bytes"}] of the ranks that train the spec, a fresh process each."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    shared = {"WORLD_SIZE": ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1}
-    shared |= (
-        ALLOCATOR | HOST_ONLY | {"PYTHONPATH": os.pathsep.join(filter(None, [str(TOP), os.environ.get("PYTHONPATH")]))}
-    )
+    paths = os.pathsep.join(filter(None, [str(TOP), os.environ.get("PYTHONPATH")]))
+    shared = {"WORLD_SIZE": ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "OMP_NUM_THREADS": 1}
+    shared |= ALLOCATOR | HOST_ONLY | {"PYTHONPATH": paths}
     command = [sys.executable, str(Path(__file__).resolve()), "--worker", json.dumps({"spec": spec, "copies": copies})]
-    processes = []
-    for rank in range(ranks):
-        env = os.environ | {k: str(v) for k, v in (shared | {"RANK": rank, "LOCAL_RANK": rank}).items()}
-        processes.append(
-            subprocess.Popen(command, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        )
+    streams = {"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    environments = (shared | {"RANK": rank, "LOCAL_RANK": rank} for rank in range(ranks))
+    processes = [
+        subprocess.Popen(command, env=os.environ | {k: str(v) for k, v in own.items()}, **streams)
+        for own in environments
+    ]
     told = [process.communicate(timeout=timeout)[0] for process in processes]
     if any(process.returncode for process in processes):
         raise RuntimeError("\n".join(told))
@@ -53,6 +50,7 @@ def _train_here(job: Mapping) -> None:
     from di4c.engine import process_group
     from di4c.engine.loop import Run, Trainer
     from di4c.torchvision_compat import declare_missing_operators
+    from tools.research.benchmarks.measure import status
 
     declare_missing_operators()
     process_group.start()
@@ -60,7 +58,7 @@ def _train_here(job: Mapping) -> None:
     registry = Registry.default(spec.plugins)
     for name in ("transformers", "peft", "deepspeed.runtime.zero.stage3"):
         __import__(name)
-    idle = _status("VmRSS")
+    idle = status("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # forgets the peak of the imports
     if job["copies"] == 2:
         building.share_base = _with_a_copy(building.share_base)
@@ -71,7 +69,7 @@ def _train_here(job: Mapping) -> None:
         with trainer.batches() as batches:
             for _ in range(spec.train.steps):
                 trainer._update(batches)
-    peak = _status("VmHWM")
+    peak = status("VmHWM")
     process_group.finish()
     print(json.dumps({"idle_bytes": idle, "peak_bytes": peak, "above_idle_bytes": peak - idle}), flush=True)
 
@@ -81,13 +79,6 @@ def _with_a_copy(share_base):
     import copy
 
     return lambda teacher, **options: share_base(copy.deepcopy(teacher), **options)
-
-
-def _status(key: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(key + ":"):
-            return int(line.split()[1]) * 1024
-    raise KeyError(key)
 
 
 def main() -> None:

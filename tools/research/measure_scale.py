@@ -9,7 +9,6 @@ import argparse
 import json
 import os
 import platform
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -18,6 +17,7 @@ TOP = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(TOP))
 
 from di4c.command_line import path_argument
+from di4c.engine.run_folder import code_commit
 from tools.research.measure_memory import measure
 
 BERT = {
@@ -76,14 +76,8 @@ def cell(name: str, before: dict | None = None) -> dict:
         if before is None:
             found = measure(values, ranks=ranks, copies=copies, timeout=7200)
             most = max(rank["above_idle_bytes"] for rank in found)
-            result = {
-                "ranks": ranks,
-                "lora": lora,
-                "copies_of_the_base": copies,
-                "measured_bytes": most,
-                "of_each_rank": found,
-            }
-            result["commit"] = _commit()
+            result = {"ranks": ranks, "lora": lora, "copies_of_the_base": copies, "measured_bytes": most}
+            result |= {"of_each_rank": found, "commit": code_commit()}
         return result | (_planned(values, ranks, result["measured_bytes"]) if copies == 1 else {})
 
 
@@ -97,7 +91,7 @@ def _planned(values: dict, ranks: int, measured: int) -> dict:
     total = needed.peak + needed.host
     return {
         "trained_parameters": plan.sizes.trained, "frozen_parameters": plan.sizes.frozen, "planned_bytes": total,
-        "planned_over_measured": round(total / measured, 3), "planned_items": needed.items(), "planned_commit": _commit(),
+        "planned_over_measured": round(total / measured, 3), "planned_items": needed.items(), "planned_commit": code_commit(),
     }  # fmt: skip
 
 
@@ -118,11 +112,8 @@ def main() -> None:
         content |= {"about": ABOUT} | _saved(content["cells"])
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.write_text(json.dumps(content, indent=1) + "\n")
-        print(
-            name,
-            {key: found.get(key) for key in ("measured_bytes", "planned_bytes", "planned_over_measured")},
-            flush=True,
-        )
+        told = ("measured_bytes", "planned_bytes", "planned_over_measured")
+        print(name, {key: found.get(key) for key in told}, flush=True)
 
 
 def _saved(cells: dict) -> dict:
@@ -131,21 +122,13 @@ def _saved(cells: dict) -> dict:
         return {}
     shared, copied = cells["shared-base"], cells["lora-on-a-copy"]
     size = 4 * shared["frozen_parameters"]
-    return {
-        "bytes_of_one_copy": size,
-        "saved_over_one_copy": round((copied["measured_bytes"] - shared["measured_bytes"]) / size, 3),
-    }
+    saved = round((copied["measured_bytes"] - shared["measured_bytes"]) / size, 3)
+    return {"bytes_of_one_copy": size, "saved_over_one_copy": saved}
 
 
 def _machine() -> str:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return f"{platform.machine()} {platform.system()}, {os.cpu_count()} CPU cores, {memory:.0f} GiB, Python {platform.python_version()}"
-
-
-def _commit() -> str:
-    return subprocess.run(
-        ["git", "-C", str(TOP), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-    ).stdout.strip()
 
 
 if __name__ == "__main__":

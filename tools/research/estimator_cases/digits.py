@@ -13,34 +13,32 @@ from di4c.losses.terms import ConsistencyTerm, DataTerm, Gate, TeacherStep
 from di4c.mixture.student import MixtureStudent
 from di4c.mixture.sums import Query, statistics
 from di4c_plugins.times.samplers import TimeGrid
+from estimator_cases.enumerated import gradient_errors
 
 
 def objective(
-    teacher: Teacher,
-    student: MixtureStudent,
+    system: tuple[Teacher, MixtureStudent, Sampler],
     latent: LambdaSampler,
-    sampler: Sampler,
     components: int,
     *,
     t: list[float],
     data: LossEstimator | None = None,
     consistency: LossEstimator | None = None,
-    targets: int = 0,
-    x_u: str = "shared",
+    **options,
 ) -> Di4C:
-    """Di4C with the terms whose estimators are given, at the times t, the teacher's step a quarter."""
+    """Di4C with the terms whose estimators are given, at the times t, the teacher's step a quarter; options: others of Di4C."""
+    teacher, student, sampler = system
     return Di4C(
         teacher,
         student,
         latent=latent,
         sampler=sampler,
         components=components,
-        targets=targets,
-        x_u=x_u,
         time=TimeGrid(points=t),
         teacher_step=TeacherStep("constant", size=0.25, substeps=2) if consistency else None,
         data=DataTerm(1.0, data, Gate("constant", 1.0)) if data is not None else None,
         consistency=ConsistencyTerm(1.0, consistency) if consistency is not None else None,
+        **options,
     )
 
 
@@ -51,9 +49,8 @@ def gradients(made: Di4C, batch: Batch, repeats: int, *, first_seed: int = 0) ->
     x_t, corrupt = process.corrupt(batch.x_0, t, Draws(0, count=count).child("x_t")), process.corrupt
 
     def loss(k: int) -> Tensor:
-        return made.loss(
-            draw_inputs(made.options, made.teacher, made.model, batch, Draws(first_seed + k, count=count))
-        )["loss"].mean()
+        draws = Draws(first_seed + k, count=count)
+        return made.loss(draw_inputs(made.options, made.teacher, made.model, batch, draws))["loss"].mean()
 
     process.corrupt = lambda *_: x_t
     try:
@@ -64,12 +61,8 @@ def gradients(made: Di4C, batch: Batch, repeats: int, *, first_seed: int = 0) ->
 
 def errors(losses: Tensor, found: Tensor, truth: float, exact: Tensor, noise: float, batch: int) -> dict[str, float]:
     """Bias and spread of the loss (nats, the spread of one example's) and of the gradient in units of `noise`."""
-    spread = found.var(0).sum()
-    bias = ((found.mean(0) - exact).pow(2).sum() - spread / len(found)).clamp_min(0)
-    return {
-        "bias_nats": float(losses.mean() - truth), "sd_nats": float(losses.std() * math.sqrt(batch)),
-        "gradient_bias": float(bias.sqrt()) / noise, "gradient_sd": float(spread.sqrt()) / noise,
-    }  # fmt: skip
+    values = {"bias_nats": float(losses.mean() - truth), "sd_nats": float(losses.std() * math.sqrt(batch))}
+    return values | gradient_errors(found, exact, noise)
 
 
 def trained(made: Di4C, data: DataSource, *, steps: int, batch_size: int, seed: int, lr: float = 4e-3) -> None:

@@ -62,31 +62,26 @@ def errors(
     index = lam.argmax(-1) if law.num_atoms else (lam[..., 0].double() * grid).long().clamp_max(grid - 1)
     index = index.view(size, repeats, components)
     if "target_joint" in estimator.needs:
-        own = torch.multinomial(
-            case.target_joint.softmax(-1), repeats, True, generator=torch.Generator().manual_seed(seed)
-        )
-        index[..., 0] = own
+        generator = torch.Generator().manual_seed(seed)
+        index[..., 0] = torch.multinomial(case.target_joint.softmax(-1), repeats, True, generator=generator)
     rows = torch.arange(size)[:, None, None]
-    joint = case.joint[rows, index].requires_grad_()
+    joint, target = case.joint[rows, index].requires_grad_(), case.target_joint[rows, index]
     log_weights = torch.full((components,), -math.log(components), dtype=torch.float64)
-    found = Statistics(
-        log_weights,
-        joint=joint.flatten(0, 1)[:, None],
-        target_joint=case.target_joint[rows, index].flatten(0, 1)[:, None],
-    )
-    value = estimator(found)[0].view(size, repeats)
+    joint_of, target_of = (scored.flatten(0, 1)[:, None] for scored in (joint, target))
+    value = estimator(Statistics(log_weights, joint=joint_of, target_joint=target_of))[0].view(size, repeats)
     (weights,) = torch.autograd.grad(value.sum(), joint)
     value = value.detach()
     per_grid = torch.zeros(size, repeats, grid, dtype=torch.float64).scatter_add_(-1, index, weights)
     mean = torch.einsum("xrk,xkp->rp", per_grid, case.gradient) / size  # [R, D·S], of the batch
-    spread = mean.var(0).sum()
-    bias = ((mean.mean(0) - exact.mean(0)).pow(2).sum() - spread / repeats).clamp_min(0)
-    return {
-        "bias_nats": float((value.mean(1) - truth).mean()),
-        "sd_nats": float(value.var(1).mean().sqrt()),
-        "gradient_bias": float(bias.sqrt() / noise),
-        "gradient_sd": float(spread.sqrt() / noise),
-    }
+    values = {"bias_nats": float((value.mean(1) - truth).mean()), "sd_nats": float(value.var(1).mean().sqrt())}
+    return values | gradient_errors(mean, exact.mean(0), float(noise))
+
+
+def gradient_errors(found: Tensor, exact: Tensor, noise: float) -> dict[str, float]:
+    """Bias and spread of gradients [R, P], in units of `noise`; the bias is what the spread does not account for."""
+    spread = found.var(0).sum()
+    bias = ((found.mean(0) - exact).pow(2).sum() - spread / len(found)).clamp_min(0)
+    return {"gradient_bias": float(bias.sqrt()) / noise, "gradient_sd": float(spread.sqrt()) / noise}
 
 
 class Antithetic(Uniform):
@@ -121,9 +116,8 @@ class Telescoping(LossEstimator):
         self.base, self.levels = base, levels
         odds = torch.tensor([2 ** (-1.5 * level) for level in range(1, levels + 1)], dtype=torch.float64)
         self.probability = odds / odds.sum()
-        self.level = (
-            torch.multinomial(self.probability, repeats, True, generator=torch.Generator().manual_seed(seed)) + 1
-        )
+        generator = torch.Generator().manual_seed(seed)
+        self.level = 1 + torch.multinomial(self.probability, repeats, True, generator=generator)
 
     @property
     def mean_components(self) -> float:
