@@ -6,6 +6,7 @@ kept. The folder can be sampled from and evaluated as if it had been trained her
 
 import argparse
 import dataclasses
+from functools import partial
 from pathlib import Path
 
 from di4c.command_line import path_argument, reporting
@@ -43,9 +44,8 @@ def import_student(spec_file: Path, overrides: list[str], out: Path) -> Path:
     facts = {"step": 0, "weights": "published", "commit": None}
     exported = portable(spec, teacher).to_dict()
     with replacing_folder(out) as run:
-        write_export(
-            run / "export", exported, facts, lambda folder: _write(folder, student), data=data, told=spec.to_dict()
-        )
+        write = partial(_write, student)
+        write_export(run / "export", exported, facts, write, data=data, told=spec.to_dict())
         save_spec(spec, run / "spec.yaml")
     return out
 
@@ -57,17 +57,15 @@ def _check_same(spec_file: Path, teacher, student) -> None:
 
     head = getattr(teacher, "head", None)
     if head is None:
-        raise SpecError(
-            f"{spec_file}: teacher: has no λ layers; name the published student as teacher (di4c-text, di4c-maskgit, …)"
-        )
+        told = "has no λ layers; name the published student as teacher (di4c-text, di4c-maskgit, …)"
+        raise SpecError(f"{spec_file}: teacher: {told}")
     theirs, ours = head.state_dict(), student.head.state_dict()
     if theirs.keys() != ours.keys() or not all(torch.equal(theirs[key], ours[key]) for key in theirs):
-        raise SpecError(
-            f"{spec_file}: student.head: {type(student.head).__name__} is not the student's own {type(head).__name__}"
-        )
+        told = f"{type(student.head).__name__} is not the student's own {type(head).__name__}"
+        raise SpecError(f"{spec_file}: student.head: {told}")
 
 
-def _write(folder: Path, student) -> None:
+def _write(student, folder: Path) -> None:
     from safetensors.torch import save_file
 
     weights = {key: value.detach().clone().contiguous() for key, value in student.state_dict().items()}

@@ -43,10 +43,8 @@ def main() -> None:
     arguments = _arguments()
     opened = [(name, opened_picture(file)) for name, file in arguments.pictures]
     if arguments.scale != 1:
-        opened = [
-            (name, p.resize([max(1, round(side * arguments.scale)) for side in p.size], Image.Resampling.BOX))
-            for name, p in opened
-        ]
+        shrunk = lambda picture: [max(1, round(side * arguments.scale)) for side in picture.size]
+        opened = [(name, picture.resize(shrunk(picture), Image.Resampling.BOX)) for name, picture in opened]
     out = with_ending(arguments.out, ".png")
     side_by_side(opened, columns=arguments.columns).save(out, optimize=True)
     print(out)

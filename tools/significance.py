@@ -26,21 +26,20 @@ def store(arguments: argparse.Namespace) -> None:
     """Writes --out and prints a line a number of steps."""
     from di4c.evaluation.table import write_json
 
-    found = read_json(arguments.eval, {"rows": list})
-    rows = found.pop("rows")
+    stored = read_json(arguments.eval, {"rows": list})
+    rows = stored.pop("rows")
     outcome = verdict(rows, judged=arguments.judged, guarded=arguments.guarded, steps=arguments.steps)
     more = {"about": arguments.about, "verdict": outcome, "cpu_seconds": dict(arguments.cpu_seconds)}
     if arguments.seconds is not None:
         more["seconds"] = read_json(arguments.seconds, {})
     if arguments.tried is not None:
         more["tried"] = _json(arguments.tried)
-    write_json(arguments.out, rows, **more, **found)
+    write_json(arguments.out, rows, **more, **stored)
     for case in outcome["at"]:
         for kind, kept in (("judged", "beats"), ("guarded", "no_worse")):
-            said = "holds" if case[kept] else "does not hold"
-            print(
-                f"{case['steps']} steps, {outcome[kind]}: lower by {case[kind]['margin']:.5f}, spread {case[kind]['spread']:.5f}: {said}"
-            )
+            said, found = "holds" if case[kept] else "does not hold", case[kind]
+            lower = f"lower by {found['margin']:.5f}, spread {found['spread']:.5f}"
+            print(f"{case['steps']} steps, {outcome[kind]}: {lower}: {said}")
     print(arguments.out)
 
 
@@ -79,9 +78,8 @@ def _values(rows: Sequence[dict[str, Any]], key: tuple, metric: str, steps: int)
                 return {name: float(row["metrics"][metric][name]) for name in ("mean", "std")}
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"a row is none of tools/eval.py's ({error!r}): {str(row)[:80]}") from error
-    raise DataError(
-        f"no {metric} of the {key[0]} at {steps} steps among the results; evaluate with that metric and number of steps"
-    )
+    told = "among the results; evaluate with that metric and number of steps"
+    raise DataError(f"no {metric} of the {key[0]} at {steps} steps {told}")
 
 
 def _json(file: Path) -> Any:
