@@ -1,6 +1,7 @@
 """One part of tools/gpu_check.sh, or its verdict: python tools/research/gpu_check.py tests|bench|train FOLDER [--cpu]; … verdict FOLDER PART…"""
 
 import argparse
+import importlib
 import sys
 from pathlib import Path
 
@@ -22,13 +23,8 @@ def main() -> int:
         line, well = verdict(folder, tuple(arguments.parts))
         print(line)
         return 0 if well else 1
-    if arguments.part == "tests":
-        from gpu_checks.tests import run
-    elif arguments.part == "bench":
-        from gpu_checks.bench import run
-    else:
-        from gpu_checks.training import run
-    run(folder, cpu=arguments.cpu)
+    module = "training" if arguments.part == "train" else arguments.part
+    importlib.import_module(f"gpu_checks.{module}").run(folder, cpu=arguments.cpu)
     return 0
 
 

@@ -54,8 +54,13 @@ def _found(line: str) -> dict:
 
 def figures(result: dict) -> dict[str, tuple[float, float, str]]:
     """Implementation → milliseconds, peak in GB (10⁹ bytes), and its rate in words, if it has one."""
-    found = {name: part for name, part in result.items() if isinstance(part, dict) and "peak_megabytes" in part}
-    return {name: (1e3 * part["seconds"], part["peak_megabytes"] / 1e3, rate(part)) for name, part in found.items()}
+    found = implementations(result).items()
+    return {name: (1e3 * part["seconds"], part["peak_megabytes"] / 1e3, rate(part)) for name, part in found}
+
+
+def implementations(result: dict) -> dict[str, dict]:
+    """What was found of each implementation that was measured."""
+    return {name: part for name, part in result.items() if isinstance(part, dict) and "peak_megabytes" in part}
 
 
 def rate(found: dict) -> str:

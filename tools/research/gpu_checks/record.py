@@ -8,6 +8,8 @@ from typing import Any
 
 from benchmarks.measure import machine, version_of
 
+from di4c.files import replace_file
+
 PACKAGES = ("deepspeed", "transformers", "omegaconf", "datasets", "numpy")
 
 
@@ -36,6 +38,4 @@ class Record:
     def _write(self) -> None:
         self.content["seconds"] = round(time.monotonic() - self.begin, 1)
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.file.with_suffix(".partial")
-        partial.write_text(json.dumps(self.content, indent=1) + "\n", encoding="utf-8")
-        partial.replace(self.file)
+        replace_file(self.file, json.dumps(self.content, indent=1) + "\n")

@@ -17,13 +17,14 @@ def gpu_table(stored: dict | None) -> str:
     lines = ["| on a GPU | milliseconds | peak GB | rate | limits |", "| --- | ---: | ---: | ---: | ---: |"]
     states = limits(results, held_to_limits(stored))
     for name, found in measured.items():
+        own = [
+            (text.removeprefix(f"{name} "), state)
+            for text, state in states
+            if text.startswith((f"{name} ≤", f"{name} ≥"))
+        ]
+        told_limits = "; ".join(f"{text} {state}" for text, state in own)
         for implementation, (milliseconds, gigabytes, rate) in found.items():
-            of_case = [
-                f"{text.removeprefix(f'{name} ')} {state}"
-                for text, state in states
-                if text.startswith(f"{name} ≤") or text.startswith(f"{name} ≥")
-            ]
-            held = "; ".join(of_case) if implementation != "plain" else ""
+            held = told_limits if implementation != "plain" else ""
             lines.append(f"| {name}: {implementation} | {milliseconds:.1f} | {gigabytes:.2f} | {rate} | {held} |")
     machine = stored["machine"]
     where = f"{machine['device']}, torch {machine['torch']}, Triton {machine['triton']}, commit {machine['commit']}"

@@ -3,7 +3,6 @@
 import csv
 import math
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import psutil  # of DeepSpeed's requirements
 
+from di4c.engine.launchers import free_port
 from gpu_checks.record import Record
 
 TOP = Path(__file__).resolve().parents[3]
@@ -23,13 +23,8 @@ def run(folder: Path, *, cpu: bool) -> None:
     device = "cpu" if cpu else "cuda"
     record = Record(folder / "train.json", device)
     teacher, student = folder / "train/teacher", folder / "train/student"
-    common = [
-        f"train.steps={STEPS[device]}",
-        f"train.checkpoint_every={EVERY[device]}",
-        "train.log_every=5",
-        "train.schedule.warmup=5",
-    ]
-    common += ["train.batch_size=16"] if cpu else []
+    common = [f"train.steps={STEPS[device]}", f"train.checkpoint_every={EVERY[device]}", "train.schedule.warmup=5"]
+    common += ["train.log_every=5", *(["train.batch_size=16"] if cpu else [])]
     record.add("teacher", trained("digits-teacher", teacher, common))
     of_the_student = [*common, f"teacher.run={teacher}", "train.diagnostics_every=0"]
     record.add("kill", killed(student, of_the_student, EVERY[device]))
@@ -40,10 +35,7 @@ def run(folder: Path, *, cpu: bool) -> None:
 
 def command(spec: str, run_folder: Path, settings: list[str], *options: str) -> list[str]:
     """`deepspeed`, wherever its script is installed, on one device; the run's folder and other settings by --set."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    launcher = [sys.executable, "-m", "deepspeed.launcher.runner", "--num_gpus", "1", "--master_port", str(port)]
+    launcher = [sys.executable, "-m", "deepspeed.launcher.runner", "--num_gpus", "1", "--master_port", free_port()]
     changes = [part for setting in [f"train.run={run_folder}", *settings] for part in ("--set", setting)]
     return [*launcher, "tools/train.py", "--spec", f"tools/specs/{spec}.yaml", *changes, *options]
 
@@ -51,13 +43,8 @@ def command(spec: str, run_folder: Path, settings: list[str], *options: str) -> 
 def trained(spec: str, run_folder: Path, settings: list[str], *options: str) -> dict:
     """A whole run: its losses and seconds; `ok` if it ended well, its record has every report once and every loss is finite."""
     begin = time.monotonic()
-    done = subprocess.run(
-        command(spec, run_folder, settings, *options),
-        cwd=TOP,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    done = subprocess.run(command(spec, run_folder, settings, *options), cwd=TOP, **streams)
     found = {"exit_code": done.returncode, "seconds": round(time.monotonic() - begin, 1)}
     if done.returncode:
         return found | {"ok": False, "error": done.stdout[-2000:]}

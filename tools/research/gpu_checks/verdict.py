@@ -6,7 +6,8 @@ from pathlib import Path
 
 from benchmarks.peaks import peak_tflops
 
-PARTS = ("tests", "bench", "train")
+from gpu_checks.bench import implementations
+
 LIMITS_ARE_OF = 989.0
 """Peak in TFLOP/s of the card that the limits were set for; a slower one is not held to them."""
 
@@ -58,23 +59,18 @@ def judge(part: str, content: dict) -> tuple[str, bool]:
     results, cut = content["results"], "" if content["finished"] else ", cut off"
     if part == "tests":
         outcomes = [result["outcome"] for result in results.values()]
-        failed, passed = outcomes.count("failed"), outcomes.count("passed")
-        return f"tests: {passed} passed, {failed} failed, {outcomes.count('skipped')} skipped{cut}", not (
-            failed or cut
-        ) and passed > 0
+        counts = {name: outcomes.count(name) for name in ("passed", "failed", "skipped")}
+        told = ", ".join(f"{count} {name}" for name, count in counts.items())
+        return f"tests: {told}{cut}", not (counts["failed"] or cut) and counts["passed"] > 0
     if part == "train":
         bad = [name for name, result in results.items() if not result["ok"]]
         return f"train: {'failed: ' + ', '.join(bad) if bad else 'ok' if results else 'nothing'}{cut}", not (bad or cut)
-    errors = [name for name, result in results.items() if "error" in result]
-    lines = limits(results, held_to_limits(content))
-    well = not (errors or cut) and not any(
-        state != "held" and (state == "missed" or held_to_limits(content)) for _, state in lines
-    )
+    errors, counted = [name for name, result in results.items() if "error" in result], held_to_limits(content)
+    lines = limits(results, counted)
+    well = not (errors or cut) and all(state == "held" or (state != "missed" and not counted) for _, state in lines)
+    failed = f", failed: {', '.join(errors)}" if errors else ""
     said = "; ".join(f"{text} {state}" for text, state in lines)
-    return (
-        f"bench: {len(results)} measured{', failed: ' + ', '.join(errors) if errors else ''}{cut} | limits: {said}",
-        well,
-    )
+    return f"bench: {len(results)} measured{failed}{cut} | limits: {said}", well
 
 
 def held_to_limits(content: dict) -> bool:
@@ -95,11 +91,6 @@ def limits(results: dict, counted: bool) -> list[tuple[str, str]]:
 
 def figure(result: dict, name: str) -> float | None:
     """A figure of what a benchmark found for this project (the first implementation in its file)."""
-    found = next((part for part in result.values() if isinstance(part, dict) and "peak_megabytes" in part), None)
-    if found is None:
-        return None
-    return {
-        "ms": 1e3 * found["seconds"],
-        "GB": found["peak_megabytes"] / 1e3,
-        "share of peak": found.get("share_of_peak"),
-    }[name]
+    for part in implementations(result).values():
+        return {"ms": 1e3 * part["seconds"], "GB": part["peak_megabytes"] / 1e3}.get(name, part.get("share_of_peak"))
+    return None
