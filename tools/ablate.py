@@ -57,10 +57,8 @@ def _run(arguments: argparse.Namespace, chosen: Sequence, gather) -> int:
     if children.ended:
         sys.exit(INTERRUPTED)
     if failed:
-        print(
-            f"{len(failed)} of {len(jobs_of(chosen))} parts are not done: "
-            + "; ".join(f"{job.kind} {job.trial[0]}, seed {job.trial[1]}" for job in failed)
-        )
+        told = "; ".join(f"{job.kind} {job.trial[0]}, seed {job.trial[1]}" for job in failed)
+        print(f"{len(failed)} of {len(jobs_of(chosen))} parts are not done: {told}")
     return 1 if failed else 0
 
 
@@ -70,22 +68,12 @@ def _chosen(made: Sequence, arguments: argparse.Namespace) -> list:
     for name in arguments.rows or ():
         if name not in rows:
             raise SpecError(f"--rows: no row {name!r}; the grid has {', '.join(sorted(rows))}")
-    wanted = [
-        trial
-        for trial in made
-        if (arguments.rows is None or trial.row in arguments.rows)
-        and (arguments.seeds is None or trial.seed in arguments.seeds)
-    ]
-    found: dict = {}
-
-    def add(trial) -> None:
-        for need in trial.needs:
-            add(need)
-        found.setdefault(trial.key, trial)
-
-    for trial in wanted:
-        add(trial)
-    return list(found.values())
+    rows, seeds = arguments.rows or rows, arguments.seeds
+    wanted = {trial.key for trial in made if trial.row in rows and (seeds is None or trial.seed in seeds)}
+    for trial in reversed(made):  # those that it is made of stand before it
+        if trial.key in wanted:
+            wanted |= {need.key for need in trial.needs}
+    return [trial for trial in made if trial.key in wanted]
 
 
 def _arguments() -> argparse.Namespace:

@@ -50,9 +50,8 @@ def collect(trials: Iterable[Trial]) -> Collected:
             continue
         found = read_json(file, {"rows": list, "higher_is_better": dict})
         known, directions = reference_values(found) | known, found["higher_is_better"] | directions
-        runs.append(
-            {"row": trial.name, "seed": trial.seed, "run": str(trial.run), "seconds": trained_seconds(trial.run)}
-        )
+        seconds = trained_seconds(trial.run)
+        runs.append({"row": trial.name, "seed": trial.seed, "run": str(trial.run), "seconds": seconds})
         for row in found["rows"]:
             groups.setdefault((trial.name, row["steps"], row["mixture_size"]), []).append((trial.seed, row))
     rows = [_row(*key, of_seeds) for key, of_seeds in groups.items()]
@@ -67,19 +66,16 @@ def reached(found: Collected, judged: str, reference: str) -> list[dict[str, Any
     reached: the difference is at most one spread above 0.
     """
     sign = -1.0 if found.higher_is_better.get(judged) else 1.0
-    known = {
-        (r["model"], r["steps"]): r["metrics"][judged] for r in found.rows if _is_whole(r) and judged in r["metrics"]
-    }
+    whole = [row for row in found.rows if row["mixture_size"] in (None, "inf") and judged in row["metrics"]]
+    known = {(row["model"], row["steps"]): row["metrics"][judged] for row in whole}
     compared = []
     for (name, steps), value in known.items():
         for factor in FACTORS:
             other = known.get((reference, factor * steps))
             if name == reference or other is None:
                 continue
-            difference, width = (
-                sign * (value["mean"] - other["mean"]),
-                math.hypot(value["sampling_std"], other["sampling_std"]),
-            )
+            difference = sign * (value["mean"] - other["mean"])
+            width = math.hypot(value["sampling_std"], other["sampling_std"])
             compared.append({
                 "row": name, "steps": steps, "reference_steps": factor * steps, "difference": difference, "spread": width,
                 "reached": difference <= width,
@@ -104,10 +100,8 @@ def write(found: Collected, grid: Grid, trials: Sequence[Trial], out: Path) -> s
     write_json(out / "ablation.json", found.rows, **more)
     text = _markdown(found, grid.judged, reference, compared, [grid.judged, *(n for n in names if n != grid.judged)])
     write_atomically(out / "ablation.md", text)
-    ordered = [
-        {**row, "metrics": dict(sorted(row["metrics"].items(), key=lambda m: m[0] != grid.judged))}
-        for row in found.rows
-    ]
+    judged_first = lambda metrics: dict(sorted(metrics.items(), key=lambda m: m[0] != grid.judged))
+    ordered = [row | {"metrics": judged_first(row["metrics"])} for row in found.rows]
     write_atomically(out / "ablation.png", metrics_figure(ordered, found.reference_values, found.higher_is_better))
     return text
 
@@ -151,18 +145,14 @@ def _table(found: Collected, metric: str, what: str) -> str:
     steps = sorted({row["steps"] for row in rows})
     better = found.higher_is_better.get(metric)
     good = "" if better is None else f"{what}{'higher' if better else 'lower'} is better; "
-    known = (
-        f"; training data {number(found.reference_values[metric]['mean'])}" if metric in found.reference_values else ""
-    )
+    reference = found.reference_values.get(metric)
+    known = "" if reference is None else f"; training data {number(reference['mean'])}"
     lines = [f"**{metric}** ({good}mean ± spread over training seeds{known})", ""]
     lines += ["| steps | " + " | ".join(map(str, steps)) + " |", "|---|" + "---:|" * len(steps)]
-    for name in dict.fromkeys(model_label(row["model"], row["mixture_size"]) for row in rows):
-        cells = {
-            row["steps"]: row["metrics"][metric]
-            for row in rows
-            if model_label(row["model"], row["mixture_size"]) == name
-        }
-        lines.append(f"| {name} | " + " | ".join(_cell(cells.get(n)) for n in steps) + " |")
+    values: dict[str, dict[int, Any]] = {}
+    for row in rows:
+        values.setdefault(model_label(row["model"], row["mixture_size"]), {})[row["steps"]] = row["metrics"][metric]
+    lines += [f"| {name} | " + " | ".join(_cell(cells.get(n)) for n in steps) + " |" for name, cells in values.items()]
     return "\n".join(lines)
 
 
@@ -170,11 +160,6 @@ def _cell(value: Mapping[str, Any] | None) -> str:
     if value is None:
         return ""
     return number(value["mean"]) + (f" ± {number(value['std'], like=value['mean'])}" if len(value["seeds"]) > 1 else "")
-
-
-def _is_whole(row: Row) -> bool:
-    """Whether the row is of a whole model, and not of its product of marginals or of fewer atoms."""
-    return row["mixture_size"] in (None, "inf")
 
 
 def _number(value: float | None) -> float:

@@ -11,9 +11,8 @@ rows:
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -129,36 +128,27 @@ class _Expansion:
     file: Path
     folder: Path
     overrides: tuple[str, ...]
+    _made: dict[str, list[Trial]] = field(default_factory=dict)
 
     def all(self) -> list[Trial]:
-        return [trial for row in self._rows for trial in self._of(row)]
-
-    @cached_property
-    def _rows(self) -> list[str]:
-        """The rows' names, each after those it refers to."""
-        ordered: list[str] = []
-
-        def visit(name: str, above: tuple[str, ...]) -> None:
-            if name in above:
-                raise SpecError(f"{self.file}: rows.{name}.runs: is made of itself ({' ← '.join((*above, name))})")
-            for other in self.grid.rows[name].runs.values():
-                visit(other, (*above, name))
-            if name not in ordered:
-                ordered.append(name)
-
+        """The rows' trials, each row's after those of the rows that it refers to."""
         for name in self.grid.rows:
-            visit(name, ())
-        return ordered
+            self._visit(name, ())
+        return [trial for made in self._made.values() for trial in made]
 
-    @cached_property
-    def _made(self) -> dict[str, list[Trial]]:
-        return {}
+    def _visit(self, name: str, above: tuple[str, ...]) -> None:
+        if name in above:
+            raise SpecError(f"{self.file}: rows.{name}.runs: is made of itself ({' ← '.join((*above, name))})")
+        for other in self.grid.rows[name].runs.values():
+            self._visit(other, (*above, name))
+        if name not in self._made:
+            self._made[name] = self._of(name)
 
     def _of(self, name: str) -> list[Trial]:
         row = self.grid.rows[name]
         seeds = [0] if row.run is not None else row.seeds or self.grid.seeds
-        self._made[name] = [self._trial(name, row, axes, seed) for axes in _combinations(row.axes) for seed in seeds]
-        return self._made[name]
+        combinations = [dict(zip(row.axes, v, strict=True)) for v in itertools.product(*row.axes.values())]
+        return [self._trial(name, row, axes, seed) for axes in combinations for seed in seeds]
 
     def _trial(self, name: str, row: Row, axes: Mapping[str, Any], seed: int) -> Trial:
         evaluated = tuple(assignments({f"eval.{key}": value for key, value in (self.grid.eval | row.eval).items()}))
@@ -182,9 +172,8 @@ class _Expansion:
         if len(fitting) == 1:
             return fitting[0]
         told = ", ".join(t.label for t in self._made[other])
-        raise SpecError(
-            f"{self.file}: rows.{name}.runs.{key}: not one run of {other!r} fits seed {seed}; it has {told}"
-        )
+        where = f"{self.file}: rows.{name}.runs.{key}"
+        raise SpecError(f"{where}: not one run of {other!r} fits seed {seed}; it has {told}")
 
     def _spec_file(self, row: Row) -> Path:
         given = row.spec or self.spec
@@ -194,27 +183,19 @@ class _Expansion:
         return beside if beside.is_file() else spec_path(given)
 
 
-def _combinations(axes: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
-    for values in itertools.product(*axes.values()):
-        yield dict(zip(axes, values, strict=True))
-
-
 def _check(grid: Grid) -> None:
     if not grid.rows:
         raise SpecError("rows: none; a grid has at least one")
     if grid.reference is not None and grid.reference not in grid.rows:
         raise SpecError(f"reference: no row {grid.reference!r}.{suggestion(grid.reference, grid.rows, 'Rows')}")
-    for where, seeds in [
-        ("seeds", grid.seeds),
-        *((f"rows.{name}.seeds", row.seeds) for name, row in grid.rows.items()),
-    ]:
+    seeds_of = {"seeds": grid.seeds, **{f"rows.{name}.seeds": row.seeds for name, row in grid.rows.items()}}
+    for where, seeds in seeds_of.items():
         if seeds is not None and (not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0):
             raise SpecError(f"{where}: expected different whole numbers ≥ 0, found {seeds}")
     for name, row in grid.rows.items():
         if not is_plain_name(name):
-            raise SpecError(
-                f"rows.{name}: folders are called by the name, so it is letters without /, of at most 100 bytes"
-            )
+            told = "folders are called by the name, so it is letters without /, of at most 100 bytes"
+            raise SpecError(f"rows.{name}: {told}")
         for key, values in row.axes.items():
             if not values:
                 raise SpecError(f"rows.{name}.axes.{key}: no values")

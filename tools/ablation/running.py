@@ -22,8 +22,6 @@ from di4c.config.spec import save_spec
 from tools.ablation.grid import Trial
 
 TOOLS = Path(__file__).resolve().parents[1]
-SECONDS_TO_END = 120
-"""How long a training may take to write its checkpoint when it is asked to end."""
 
 
 class Job(NamedTuple):
@@ -53,14 +51,8 @@ class Children:
                 if self.ended:
                     return 1
                 # a session of its own: Ctrl-C reaches this process alone, which asks its children to end
-                child = subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    env=environment,
-                    start_new_session=True,
-                )
+                streams = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": output}
+                child = subprocess.Popen(command, env=environment, start_new_session=True, **streams)
                 self._running.add(child)
         try:
             return child.wait()
@@ -135,9 +127,8 @@ class Runner:
             self.say(f"{trial.label}: is trained")
             return True
         if did == 0:
-            self.say(
-                f"{trial.label}: {'trained' if job.kind == 'train' else 'evaluated'}, {time.monotonic() - begin:.0f} s"
-            )
+            done = "trained" if job.kind == "train" else "evaluated"
+            self.say(f"{trial.label}: {done}, {time.monotonic() - begin:.0f} s")
             if job.kind == "eval":
                 with self._one:
                     self.finished()
@@ -155,17 +146,8 @@ class Runner:
 
     def _evaluate(self, trial: Trial) -> int:
         changes = [word for change in (*self.data, *trial.eval) for word in ("--set", change)]
-        words = [
-            sys.executable,
-            TOOLS / "eval.py",
-            "--alone",
-            "--run",
-            trial.run,
-            "--out",
-            trial.folder / "eval",
-            *changes,
-        ]
-        return self.children.run(words, trial.folder / "log.txt")
+        words = [TOOLS / "eval.py", "--alone", "--run", trial.run, "--out", trial.folder / "eval", *changes]
+        return self.children.run([sys.executable, *words], trial.folder / "log.txt")
 
 
 def _last_error(log: Path) -> str:
