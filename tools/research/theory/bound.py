@@ -1,5 +1,7 @@
 """(b) Theorem 2: the losses bound the distance of the student's one step to the teacher's many."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -7,7 +9,7 @@ from di4c.contracts import ForwardProcess, Parameterisation, Prediction, Raw
 from di4c_plugins.parameterisations.subs import Subs
 from di4c_plugins.processes.enumeration import every_state, kl, step_matrix, total_variation
 from theory.claims import Claim, Line, at_least, at_most
-from theory.drawing import labels
+from theory.drawing import MARKERS, labels
 from theory.spaces import processes
 
 KINDS = ("mixture", "close", "tilted")
@@ -21,23 +23,19 @@ def measure(small: bool = False) -> Claim:
     number = 60 if small else 600
     generator = torch.Generator().manual_seed(0)
     found = [instance(KINDS[k % 3], generator) for k in range(number)]
-    return claim_of(found, nearly=0.7 if small else 0.9)
-
-
-def claim_of(found: list[dict], *, nearly: float) -> Claim:
     ratios = [item["tv"] / item["bound"] for item in found]
     lines: list[Line] = []
     for kind in KINDS:
         own = [r for r, item in zip(ratios, found, strict=True) if item["kind"] == kind]
         lines.append(at_most(f"{kind} students: largest TV / bound over {len(own)} instances", max(own), 1 + 1e-9))
-    lines.append(at_least("largest ratio of all: the bound is nearly reached", max(ratios), nearly))
+    lines.append(at_least("largest ratio of all: the bound is nearly reached", max(ratios), 0.7 if small else 0.9))
     return Claim(
         "bound",
         "The losses bound the student's error",
         "Theorem 2: TV(r₀, p^θ∘r_T) ≤ (1/√2)·[ √L_distil + Σₙ √L_consis,n ], for any teacher, student and start, with "
         "exact relative entropies and the teacher's own marginals r.",
         lines,
-        {"instances": [{key: item[key] for key in ("kind", "steps", "tv", "bound")} for item in found]},
+        {"instances": found},
     )
 
 
@@ -46,15 +44,16 @@ def instance(kind: str, generator: torch.Generator) -> dict:
     states, positions, number = (int(torch.randint(a, b, (), generator=generator)) for a, b in ((2, 4), (2, 4), (1, 5)))
     number = 1 if kind == "tilted" else number
     process = list(processes(states).values())[int(torch.randint(3, (), generator=generator))]
-    x = every_state(process.num_states, positions)
     times = [*torch.rand(number - 1, generator=generator).double().sort().values.tolist(), 1.0]  # t_1 < … < t_N = 1
     spread = 3.0 * float(torch.rand((), generator=generator))
-    steps = [
-        step_matrix(process, random_components(process, x, 1, spread, generator), t, s)
-        for t, s in zip(times, [0.0, *times[:-1]], strict=True)
-    ]
-    start = (2.0 * torch.randn(len(x), generator=generator, dtype=torch.float64)).softmax(0)
-    students = student_laws(kind, process, x, steps, times, spread, generator)
+    at_random = RandomSteps(process, every_state(process.num_states, positions), spread, generator)
+    steps = [at_random.step(1, t, s) for t, s in zip(times, [0.0, *times[:-1]], strict=True)]
+    start = (2.0 * torch.randn(len(at_random.x), generator=generator, dtype=torch.float64)).softmax(0)
+    if kind == "mixture":
+        components = int(torch.randint(1, 5, (), generator=generator))
+        students = [at_random.step(components, t, 0.0) for t in times]
+    else:
+        students = student_laws(kind, steps, generator)
     tv, bound = both_sides(steps, students, start)
     return {"kind": kind, "steps": number, "tv": tv, "bound": bound}
 
@@ -78,32 +77,26 @@ def expected_kl(law: Tensor, target: Tensor, student: Tensor) -> float:
     return float((law * kl(target, student)).sum().clamp_min(0))
 
 
-def random_components(
-    process: ForwardProcess, x: Tensor, components: int, spread: float, generator: torch.Generator
-) -> Prediction:
-    """A random mixture of products at every x_t, its logits normal with standard deviation `spread`."""
-    logits = spread * torch.randn(
-        len(x), components, x.shape[1], process.num_states, generator=generator, dtype=torch.float64
-    )
-    parameterisation: Parameterisation = Raw() if process.mask_index is None else Subs(process)
-    return Prediction.from_logits(logits, x, parameterisation)
+@dataclass(frozen=True)
+class RandomSteps:
+    """Steps by random mixtures of products at every x [S^D, D], their logits normal with standard deviation `spread`."""
+
+    process: ForwardProcess
+    x: Tensor
+    spread: float
+    generator: torch.Generator
+
+    def step(self, components: int, t: float, s: float) -> Tensor:
+        """p_{s|t}(x_s | x_t): [S^D, S^D]."""
+        shape = len(self.x), components, self.x.shape[1], self.process.num_states
+        logits = self.spread * torch.randn(shape, generator=self.generator, dtype=torch.float64)
+        parameterisation: Parameterisation = Raw() if self.process.mask_index is None else Subs(self.process)
+        return step_matrix(self.process, Prediction.from_logits(logits, self.x, parameterisation), t, s)
 
 
-def student_laws(
-    kind: str,
-    process: ForwardProcess,
-    x: Tensor,
-    steps: list[Tensor],
-    times: list[float],
-    spread: float,
-    generator: torch.Generator,
-) -> list[Tensor]:
-    """p^θ_{0|t_n}(x_0 | x_t), n = 1, …, N: matrices [S^D, S^D]. Any is a mixture of products (Proposition 1)."""
-    if kind == "mixture":
-        components = int(torch.randint(1, 5, (), generator=generator))
-        return [
-            step_matrix(process, random_components(process, x, components, spread, generator), t, 0.0) for t in times
-        ]
+def student_laws(kind: str, steps: list[Tensor], generator: torch.Generator) -> list[Tensor]:
+    """p^θ_{0|t_n}(x_0 | x_t), n = 1, …, N: matrices [S^D, S^D], near what the losses ask for. Any is a mixture of products
+    (Proposition 1)."""
     size = 10.0 ** (-3 * float(torch.rand((), generator=generator)))
     laws: list[Tensor] = []
     for step in steps:
@@ -130,16 +123,9 @@ def tilted(law: Tensor, size: float) -> Tensor:
 def draw_ratio(axes, data: dict) -> None:
     for k, kind in enumerate(KINDS):
         own = [item for item in data["instances"] if item["kind"] == kind]
-        axes.scatter(
-            [i["bound"] for i in own],
-            [i["tv"] for i in own],
-            s=13,
-            alpha=0.65,
-            linewidths=0,
-            color=("#0072B2", "#D55E00", "#009E73")[k],
-            marker="os^"[k],
-            label=f"{kind} students",
-        )
+        bounds, distances = ([item[key] for item in own] for key in ("bound", "tv"))
+        look = {"color": ("#0072B2", "#D55E00", "#009E73")[k], "marker": MARKERS[k], "label": f"{kind} students"}
+        axes.scatter(bounds, distances, s=13, alpha=0.65, linewidths=0, **look)
     low = min(item["tv"] for item in data["instances"])
     high = max(item["bound"] for item in data["instances"])
     axes.plot([low, high], [low, high], color="#2b2f38", linewidth=1.1, label="TV = bound")

@@ -3,7 +3,7 @@
 import importlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from multiprocessing import get_context
 from types import ModuleType
 from typing import Any
@@ -55,10 +55,6 @@ class Claim:
     @property
     def ok(self) -> bool:
         return bool(self.lines) and all(line.ok for line in self.lines)
-
-    def stored(self) -> dict:
-        """Plain values for a results file."""
-        return asdict(self)
 
 
 def measured(keys: Sequence[str], small: bool) -> Iterator[Claim]:

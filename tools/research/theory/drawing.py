@@ -20,20 +20,17 @@ def series(
 ) -> None:
     """One line with markers, and bars of `error` to either side."""
     colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-    shared = {
-        "color": colour,
-        "marker": marker,
-        "linestyle": line,
-        "linewidth": 1.7,
-        "markersize": 5.5,
-        "markeredgecolor": "white",
-        "markeredgewidth": 0.6,
-        "label": label,
-    }
+    points = {"marker": marker, "markersize": 5.5, "markeredgecolor": "white", "markeredgewidth": 0.6}
+    look = {"color": colour, "linestyle": line, "linewidth": 1.7, "label": label, **points}
     if error is None:
-        axes.plot(x, y, **shared)
+        axes.plot(x, y, **look)
     else:
-        axes.errorbar(x, y, yerr=error, capsize=2.5, elinewidth=1.0, **shared)
+        axes.errorbar(x, y, yerr=error, capsize=2.5, elinewidth=1.0, **look)
+
+
+def guide(axes: Any, x: Sequence[float], y: Sequence[float], label: str) -> None:
+    """A thin dotted line of a known slope."""
+    axes.plot(x, y, color="#9aa0ab", linestyle=":", linewidth=1.2, label=label)
 
 
 def log_axes(

@@ -2,6 +2,8 @@
 
 import itertools
 import math
+from dataclasses import fields
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -33,20 +35,16 @@ def measure(small: bool = False) -> Claim:
     names = registered()
     by_m = {name: sweep(name, tables, [(m, m) for m in sizes], number) for name in names}
     fixed = 4 if small else 8
-    by_n = {
-        name: sweep(name, tables, [(fixed, n) for n in sizes], number)
-        for name in names
-        if "target_joint" not in estimator_of(name).needs
-    }
+    drawn = [name for name in names if "target_joint" not in estimator_of(name).needs]
+    by_n = {name: sweep(name, tables, [(fixed, n) for n in sizes], number) for name in drawn}
     lines = [
         *exact_lines(tables),
         *gradient_lines(tables, number),
         *bias_lines(by_m, sizes),
         *variance_lines(tables, by_n, sizes, number),
         *counterexample_lines(),
+        jackknife_line(by_m, sizes),
     ]
-    if "jackknife" in names:
-        lines.append(jackknife_line(by_m, sizes))
     return Claim(
         "estimators",
         "Bias and variance of the loss estimators",
@@ -91,17 +89,13 @@ def exact_lines(tables: Tables) -> list[Line]:
     student = tables.student.clone().requires_grad_()
     target = tables.prediction(tables.target)
     samples, log_law = every_sample(target)
-    value = sum(
-        Exact()(statistics(tables.prediction(student), [Query(Exact.needs, samples, target, log_law=log_law)])[0])
-    ).sum()
-    again = tables.student.clone().requires_grad_()
-    wanted = brute_force(tables.target, again)
-    gradients = [torch.autograd.grad(v, x)[0] for v, x in ((value, student), (wanted, again))]
+    query = Query(Exact.needs, samples, target, log_law=log_law)
+    value = sum(Exact()(statistics(tables.prediction(student), [query])[0])).sum()
+    error = value - brute_force(tables.target, student)
+    (gradient,) = torch.autograd.grad(error, student)
     return [
-        at_most("exact estimator: |value − sum over all x and λ|", (value - wanted).detach().abs().item(), 1e-10),
-        at_most(
-            "exact estimator: largest error of the gradient", float((gradients[0] - gradients[1]).abs().max()), 1e-10
-        ),
+        at_most("exact estimator: |value − sum over all x and λ|", float(error.detach().abs()), 1e-10),
+        at_most("exact estimator: largest error of the gradient", float(gradient.abs().max()), 1e-10),
     ]
 
 
@@ -137,16 +131,10 @@ def bias_lines(by_m: dict[str, dict[int, Moments]], sizes: list[int]) -> list[Li
     """Jensen's sign and the 1/M law for Monte Carlo; every other estimator's bias must shrink too."""
     plain_ = by_m["monte-carlo"]
     last, before = plain_[len(sizes) - 1], plain_[len(sizes) - 2]
-    lines = [
-        at_least(
-            "Monte Carlo: smallest bias of the value over M, in standard errors",
-            min(m.bias / m.bias_error for m in plain_.values()),
-            SIGMAS,
-            "Jensen: upwards",
-        )
-    ]
+    least, name = min(m.bias / m.bias_error for m in plain_.values()), "Monte Carlo: smallest bias of the value over M"
+    lines = [at_least(f"{name}, in standard errors", least, SIGMAS, "Jensen: upwards")]
     slope = math.log2(last.bias / before.bias)
-    error = ((last.bias_error / last.bias) ** 2 + (before.bias_error / before.bias) ** 2) ** 0.5 / math.log(2)
+    error = math.hypot(*(m.bias_error / m.bias for m in (last, before))) / math.log(2)
     name = f"Monte Carlo: slope of the bias against M, M = {sizes[-2]} to {sizes[-1]}"
     lines.append(within(name, slope, -1.25 - SIGMAS * error, -0.75 + SIGMAS * error, f"± {SIGMAS * error:.2f}"))
     k = next(k for k, size in enumerate(sizes) if size >= 2)
@@ -173,26 +161,15 @@ def variance_lines(tables: Tables, by_n: dict[str, dict[int, Moments]], sizes: l
     atoms = len(tables.student)
     one, many = (moments(replicates(MonteCarlo(), tables, atoms, n, number, seed=5)) for n in (1, 4))
     ratio = 4 * many.variance / one.variance
-    error = (
-        SIGMAS * ratio * ((many.variance_error / many.variance) ** 2 + (one.variance_error / one.variance) ** 2) ** 0.5
-    )
+    error = SIGMAS * ratio * math.hypot(*(m.variance_error / m.variance for m in (many, one)))
     lines.append(within("Monte Carlo, λ enumerated: 4·variance(N = 4) / variance(N = 1)", ratio, 1 - error, 1 + error))
     lines.append(at_most("Monte Carlo, λ enumerated: |bias|", abs(one.bias), 1e-9))
-    for what in ("variance", "gradient_variance"):
-        ratios = [
-            getattr(by_n["control-variate"][k], what) / getattr(by_n["monte-carlo"][k], what) for k in range(len(sizes))
-        ]
-        text = f"{min(ratios):.2f} to {max(ratios):.2f} over N"
-        of = "of the loss" if what == "variance" else "of the gradient"
-        lines.append(
-            Line(
-                f"control variate / Monte Carlo: variance {of}, N = {sizes[-1]}",
-                ratios[-1],
-                "measured, not asserted",
-                all(math.isfinite(r) for r in ratios),
-                text,
-            )
-        )
+    for what, of in (("variance", "loss"), ("gradient_variance", "gradient")):
+        controlled, plain_ = (by_n[name] for name in ("control-variate", "monte-carlo"))
+        ratios = [getattr(controlled[k], what) / getattr(plain_[k], what) for k in range(len(sizes))]
+        title = f"control variate / Monte Carlo: variance of the {of}, N = {sizes[-1]}"
+        told = f"{min(ratios):.2f} to {max(ratios):.2f} over N"
+        lines.append(Line(title, ratios[-1], "measured, not asserted", all(map(math.isfinite, ratios)), told))
     return lines
 
 
@@ -201,20 +178,16 @@ def counterexample_lines() -> list[Line]:
     atoms = torch.tensor([[0, 0], [0, 1], [1, 0]])
     logits = torch.nn.functional.one_hot(atoms, 2).double().clamp_min(1e-12).log()
     samples, prediction = atoms[:, None], chosen_components(logits.expand(3, -1, -1, -1))
-    variances = {}
-    for name, estimator in (("Monte Carlo", MonteCarlo()), ("control variate", ControlVariate())):
-        value = sum(estimator(statistics(prediction, [Query(estimator.needs, samples, prediction)])[0]))
-        variances[name] = float(value.var(correction=0))
+    values = (
+        sum(estimator(statistics(prediction, [Query(estimator.needs, samples, prediction)])[0]))
+        for estimator in (MonteCarlo(), ControlVariate())
+    )
+    plain_, controlled = (float(value.var(correction=0)) for value in values)
     wanted = 2 / 9 * math.log(2) ** 2  # Σ_d log p̄^d is log 4/9 at 00 and log 2/9 at 01 and 10
+    title, told = "uniform on {00, 01, 10}: variance of", "(2/9)·(log 2)²: it is the noisier one here"
     return [
-        at_most("uniform on {00, 01, 10}: variance of Monte Carlo", variances["Monte Carlo"], 1e-15),
-        within(
-            "uniform on {00, 01, 10}: variance of the control variate",
-            variances["control variate"],
-            wanted - 1e-9,
-            wanted + 1e-9,
-            "(2/9)·(log 2)²: it is the noisier one here",
-        ),
+        at_most(f"{title} Monte Carlo", plain_, 1e-15),
+        within(f"{title} the control variate", controlled, wanted - 1e-9, wanted + 1e-9, told),
     ]
 
 
@@ -230,46 +203,32 @@ def plain(found: dict[str, dict[int, Moments]]) -> dict:
     """As lists, for a results file: {name: {"place": […], moment: […]}}."""
     return {
         name: {
-            "place": sorted(cells),
-            **{key: [getattr(cells[k], key) for k in sorted(cells)] for key in vars(next(iter(cells.values())))},
+            "place": [*cells],
+            **{key.name: [getattr(cell, key.name) for cell in cells.values()] for key in fields(Moments)},
         }
         for name, cells in found.items()
         if cells
     }
 
 
-def _draw(axes, data: dict, sweep_name: str, key: str, x_label: str, y_label: str) -> None:
+def draw_moment(axes, data: dict, sweep_name: str, moment: str, y_label: str) -> None:
+    """Its size by M or by N, a line an estimator, where it is told from noise."""
     for k, (name, cells) in enumerate(data[sweep_name].items()):
-        sizes = [data["sizes"][place] for place in cells["place"]]
-        points = [
-            (m, abs(v), e) for m, v, e in zip(sizes, cells[key], cells[f"{key}_error"], strict=True) if abs(v) > 2 * e
-        ]
+        values = zip(cells["place"], map(abs, cells[moment]), cells[f"{moment}_error"], strict=True)
+        points = [(data["sizes"][place], value, 2 * error) for place, value, error in values if value > 2 * error]
         if points:
-            series(
-                axes, *zip(*[(m, v) for m, v, _ in points], strict=True), k, name, error=[2 * e for _, _, e in points]
-            )
+            sizes, values, errors = zip(*points, strict=True)
+            series(axes, sizes, values, k, name, error=errors)
+    x_label = "components M = targets N" if sweep_name == "by_m" else f"targets N (M = {data['fixed']})"
     log_axes(axes, x_label, y_label, base=2, ticks=data["sizes"])
 
 
-def draw_bias(axes, data: dict) -> None:
-    _draw(axes, data, "by_m", "bias", "components M = targets N", "|bias| of the loss, nats")
-
-
-def draw_gradient_bias(axes, data: dict) -> None:
-    _draw(axes, data, "by_m", "gradient_bias", "components M = targets N", "norm of the gradient's bias")
-
-
-def draw_variance(axes, data: dict) -> None:
-    _draw(axes, data, "by_n", "variance", f"targets N (M = {data['fixed']})", "variance of the loss, nats²")
-
-
-def draw_gradient_variance(axes, data: dict) -> None:
-    _draw(axes, data, "by_n", "gradient_variance", f"targets N (M = {data['fixed']})", "variance of the gradient")
-
-
 PANELS = [
-    ("Bias of the loss estimators", draw_bias),
-    ("Bias of their gradients", draw_gradient_bias),
-    ("Variance of the loss estimators", draw_variance),
-    ("Variance of their gradients", draw_gradient_variance),
+    (title, partial(draw_moment, sweep_name=sweep_name, moment=moment, y_label=y_label))
+    for title, sweep_name, moment, y_label in (
+        ("Bias of the loss estimators", "by_m", "bias", "|bias| of the loss, nats"),
+        ("Bias of their gradients", "by_m", "gradient_bias", "norm of the gradient's bias"),
+        ("Variance of the loss estimators", "by_n", "variance", "variance of the loss, nats²"),
+        ("Variance of their gradients", "by_n", "gradient_variance", "variance of the gradient"),
+    )
 ]

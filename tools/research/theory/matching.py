@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -24,7 +24,8 @@ from di4c_plugins.processes.enumeration import (
 from di4c_plugins.teachers.enumerable import EnumerableTeacher, PosteriorMarginals
 from theory.claims import Claim, Line, at_least, at_most
 from theory.drawing import COLOURS, log_axes, series
-from theory.spaces import at, chain_law, even_times, processes, teacher_of
+from theory.mixture_fit import minimise
+from theory.spaces import Chain, at, even_times, processes, teacher_of
 
 TIMES = (0.05, 0.2, 0.6)
 MOST = 4.0
@@ -66,20 +67,14 @@ class System:
     def x_t(self) -> tuple[Tensor, Tensor]:
         """(the states that x_t takes [X, D], their law [X])."""
         process, positions = self.teacher.process, self.data.num_positions
-        law = (
-            noised_law(process, self.data.probs, self.data.states, self.t)
-            if self.t < 1
-            else prior_law(process, positions)
-        )
+        law = prior_law(process, positions) if self.t == 1 else self.noised(self.data.probs, self.t)
         return every_state(process.num_states, positions)[law > 0], law[law > 0]
 
     @cached_property
     def rows(self) -> Rows:
         """Those that noise can make."""
-        every, times = (
-            every_state(self.teacher.process.num_states, self.data.num_positions),
-            torch.tensor(TIMES).double(),
-        )
+        every = every_state(self.teacher.process.num_states, self.data.num_positions)
+        times = torch.tensor(TIMES).double()
         sizes = len(self.x_t[0]), self.components, len(self.data.states), len(times), len(every)
         a, m, k, n, b = torch.tensor(list(itertools.product(*map(range, sizes)))).unbind(1)
         s = times[n] * (self.t if self.bridge else 1.0)
@@ -88,13 +83,8 @@ class System:
 
     def start(self, seed: int = 0) -> Tensor:
         """Random logits."""
-        shape = (
-            1 if self.blind else len(self.x_t[0]),
-            self.components,
-            self.data.num_positions,
-            self.teacher.process.num_states,
-        )
-        return Draws(seed).normal(*shape)[0]
+        shape = self.components, self.data.num_positions, self.teacher.process.num_states
+        return Draws(seed).normal(1 if self.blind else len(self.x_t[0]), *shape)[0]
 
     def law(self, logits: Tensor) -> Tensor:
         """p^θ_0 over the data's states: [K]."""
@@ -109,11 +99,12 @@ class System:
 
     def divergence(self, logits: Tensor) -> Tensor:
         """Σ_s w(s)·KL(p^θ_s ‖ p^ψ_s), nats."""
-        law, states, process = self.law(logits), self.data.states, self.teacher.process
-        return sum(
-            self.weight(s) * kl(noised_law(process, law, states, s), noised_law(process, self.data.probs, states, s))
-            for s in TIMES
-        )
+        law = self.law(logits)
+        return sum(self.weight(s) * kl(self.noised(law, s), self.noised(self.data.probs, s)) for s in TIMES)
+
+    def noised(self, law: Tensor, s: float) -> Tensor:
+        """The law of x_s [S^D], x_0's over the data's states being `law`."""
+        return noised_law(self.teacher.process, law, self.data.states, s)
 
     def weight(self, s: float) -> float:
         """w(s), as the form states it."""
@@ -127,11 +118,8 @@ class System:
     def loss(self, logits: Tensor) -> Tensor:
         """The expected matching term, summed over the times, against the exact critic. Its gradient counts, not its value."""
         rows, subs = self.rows, self.teacher.parameterisation
-        x_t, x_0, chosen = (
-            self.x_t[0][rows.x_t],
-            self.data.states[rows.x_0],
-            logits[0 if self.blind else rows.x_t, rows.component],
-        )
+        x_t, x_0 = self.x_t[0][rows.x_t], self.data.states[rows.x_0]
+        chosen = logits[0 if self.blind else rows.x_t, rows.component]
         student = Prediction.from_logits(chosen, x_t, subs)
         with torch.no_grad():
             sampled = dense_probs(student)[:, 0].gather(-1, x_0[..., None]).prod(1)[:, 0]
@@ -150,10 +138,9 @@ class System:
         joint, states, number = self.joint(logits), self.data.states, len(self.x_t[0])
 
         def marginals(x_s: Tensor, s: Tensor) -> Tensor:
-            n, a, k = (
-                v.flatten() for v in torch.meshgrid(*map(torch.arange, (len(x_s), number, len(states))), indexing="ij")
-            )
-            posterior = torch.einsum("nxk,xk->nk", self.noise(a, k, x_s[n], s[n]).view(len(x_s), number, -1), joint)
+            every = torch.meshgrid(*map(torch.arange, (len(x_s), number, len(states))), indexing="ij")
+            n, a, k = (index.flatten() for index in every)
+            posterior = torch.einsum("nxk,xk->nk", self.noise(a, k, x_s[n], s[n]).view(every[0].shape), joint)
             one_hot = torch.nn.functional.one_hot(states, self.teacher.process.num_states).double()
             found = torch.einsum("nk,kds->nds", posterior / posterior.sum(1, keepdim=True), one_hot)
             return found.clamp_min(1e-300).log()
@@ -210,18 +197,10 @@ def best_product(one: System, restarts: int = 3) -> tuple[float, float]:
     found = []
     for seed in range(restarts):
         logits = one.start(seed).requires_grad_()
-        optimizer = torch.optim.LBFGS([logits], max_iter=200, line_search_fn="strong_wolfe", tolerance_grad=1e-10)
-
-        def closure(logits=logits, optimizer=optimizer) -> Tensor:
-            optimizer.zero_grad()
-            value = one.divergence(logits)
-            value.backward()
-            return value
-
-        first = torch.autograd.grad(one.loss(logits), logits)[0].norm()
-        optimizer.step(closure)
-        last = torch.autograd.grad(one.loss(logits), logits)[0].norm()
-        found.append((float(one.divergence(logits.detach())), float(last / first)))
+        gradients = [torch.autograd.grad(one.loss(logits), logits)[0].norm()]
+        least = minimise([logits], partial(one.divergence, logits), max_iter=200, tolerance_grad=1e-10)
+        gradients.append(torch.autograd.grad(one.loss(logits), logits)[0].norm())
+        found.append((least, float(gradients[1] / gradients[0])))
     return min(found)
 
 
@@ -229,19 +208,11 @@ def fixed_point_lines(name: str, steps: int, tolerance: float) -> tuple[list[Lin
     """Where a mixture ends, and one component at best, x_t = x_1."""
     one = system(name, 1.0, 4)
     (law, values), (best, gradient) = descend(one, steps), best_product(system(name, 1.0, 1, blind=True))
-    process, positions = one.teacher.process, one.data.num_positions
-    every = every_state(process.num_states, positions)
-    many = chain_law(process, one.teacher.predict, prior_law(process, positions), every, even_times(256))
-    many = many[number_of(one.data.states, process.num_states)]
+    many = Chain.of(one.teacher).law(even_times(256))[number_of(one.data.states, one.teacher.process.num_states)]
+    tv, share = float(total_variation(law, many)), values[-1] / best
     lines = [
-        at_most(
-            f"{name}: TV, four components in one step to the teacher in 256",
-            float(total_variation(law, many)),
-            tolerance,
-        ),
-        at_most(
-            f"{name}: Σ w KL where four components end, share of the least of a product", values[-1] / best, tolerance
-        ),
+        at_most(f"{name}: TV, four components in one step to the teacher in 256", tv, tolerance),
+        at_most(f"{name}: Σ w KL where four components end, share of the least of a product", share, tolerance),
         at_least(f"{name}: the least of a product, nats", best, 1e-2, "it cannot have the law"),
         at_most(f"{name}: gradient at the best product, share of that at the start", gradient, 1e-3, "where it ends"),
     ]
@@ -275,9 +246,8 @@ def draw_descent(axes, data: dict) -> None:
         values = curve["mixture"]
         every = sorted({int(len(values) ** (i / 14)) for i in range(15)})
         series(axes, every, [max(values[i - 1], 1e-9) for i in every], k, f"{name}, four components")
-        axes.axhline(
-            curve["best product"], color=COLOURS[k], linestyle=":", linewidth=1.1, label=f"{name}, best product"
-        )
+        look = {"color": COLOURS[k], "linestyle": ":", "linewidth": 1.1, "label": f"{name}, best product"}
+        axes.axhline(curve["best product"], **look)
     log_axes(axes, "steps of descent", "Σ w(s) KL, nats", base=10)
 
 

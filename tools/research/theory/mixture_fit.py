@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -12,7 +13,8 @@ from di4c_plugins.datasets.enumerable import Enumerable
 from di4c_plugins.estimators.exact import Exact
 from di4c_plugins.processes.enumeration import kl, product_law
 from theory.claims import Claim, at_most, within
-from theory.drawing import log_axes, series
+from theory.drawing import COLOURS, log_axes, series
+from theory.moments import chosen_components
 
 RESTARTS = 3
 
@@ -29,22 +31,14 @@ def measure(small: bool = False) -> Claim:
         numbers = numbers[:: 2 if small else 1]
         fits = [fit(data, m, steps=250 if small else 500) for m in numbers]
         product = total_correlation(data)
-        largest_rise = max(b - a for a, b in itertools.pairwise(fits))
+        shares, told = [value / product for value in fits], f"{product:.4f} nats"
+        rise, point_mass = max(b - a for a, b in itertools.pairwise(shares)), point_masses(data)
         lines += [
-            within(
-                f"{name}: KL of one component / total correlation",
-                fits[0] / product,
-                1 - 1e-4,
-                1 + 1e-3,
-                f"{product:.4f} nats",
-            ),
-            at_most(f"{name}: largest rise of KL from M to the next M, share of M = 1", largest_rise / product, 1e-3),
-            at_most(f"{name}: KL at M = {numbers[-1]}, share of M = 1", fits[-1] / product, 1e-3),
+            within(f"{name}: KL of one component / total correlation", shares[0], 1 - 1e-4, 1 + 1e-3, told),
+            at_most(f"{name}: largest rise of KL from M to the next M, share of M = 1", rise, 1e-3),
+            at_most(f"{name}: KL at M = {numbers[-1]}, share of M = 1", shares[-1], 1e-3),
             at_most(
-                f"{name}: KL of one point mass a state, weighted",
-                point_masses(data),
-                1e-12,
-                "the proposition's own mixture",
+                f"{name}: KL of one point mass a state, weighted", point_mass, 1e-12, "the proposition's own mixture"
             ),
         ]
         curves[name] = {"components": numbers, "kl": fits, "total_correlation": product}
@@ -83,8 +77,7 @@ def loss(data: Enumerable, logits: Tensor, log_weights: Tensor | None = None) ->
     """KL(q ‖ mixture) of each row of logits [R, M, D, S], through statistics and the exact estimator: [R]."""
     rows = len(logits)
     samples = data.states.expand(rows, -1, -1)
-    prediction = Prediction.from_logits(logits, torch.zeros(rows, data.num_positions, dtype=torch.long))
-    prediction = Prediction(**{**vars(prediction), "log_weights": log_weights})
+    prediction = chosen_components(logits, log_weights)
     log_law = data.probs.clamp_min(1e-300).log().expand(rows, -1)
     query = Query(Exact.needs, samples, log_law=log_law)
     return sum(Exact()(statistics(prediction, [query])[0]))
@@ -102,31 +95,30 @@ def fit(data: Enumerable, components: int, *, steps: int) -> float:
 
 
 def _descend(data: Enumerable, logits: Tensor, weights: Tensor, steps: int) -> float:
-    optimizer = torch.optim.LBFGS(
-        [logits, weights],
-        lr=1.0,
-        max_iter=steps,
-        history_size=20,
-        line_search_fn="strong_wolfe",
-        tolerance_grad=1e-9,
-        tolerance_change=1e-14,
-    )
+    value = lambda: loss(data, logits, weights.log_softmax(0)).sum()
+    tolerances = {"tolerance_grad": 1e-9, "tolerance_change": 1e-14}
+    return minimise([logits, weights], value, max_iter=steps, history_size=20, **tolerances)
+
+
+def minimise(parameters: list[Tensor], value: Callable[[], Tensor], **options) -> float:
+    """The least of value() by L-BFGS with a line search, from where the parameters are; they end there."""
+    optimizer = torch.optim.LBFGS(parameters, line_search_fn="strong_wolfe", **options)
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        value = loss(data, logits, weights.log_softmax(0)).sum()
-        value.backward()
-        return value
+        found = value()
+        found.backward()
+        return found
 
     optimizer.step(closure)
     with torch.no_grad():
-        return float(loss(data, logits, weights.log_softmax(0)))
+        return float(value())
 
 
 def draw_fits(axes, data: dict) -> None:
     for k, (name, curve) in enumerate(data["curves"].items()):
         series(axes, curve["components"], [max(v, 1e-8) for v in curve["kl"]], k, name)
-        axes.axhline(curve["total_correlation"], color=("#D55E00", "#0072B2")[k], linestyle=":", linewidth=1.1)
+        axes.axhline(curve["total_correlation"], color=COLOURS[k], linestyle=":", linewidth=1.1)
     ticks = sorted({m for curve in data["curves"].values() for m in curve["components"]})
     log_axes(axes, "components M", "KL to the target, nats (least shown 1e-8)", base=2, ticks=ticks)
 

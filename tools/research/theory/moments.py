@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from di4c.contracts import Draws, LambdaSampler, LossEstimator, Prediction
+from di4c.contracts import Draws, LossEstimator, Prediction
 from di4c.mixture.every_sample import every_sample
 from di4c.mixture.sums import Query, statistics
 from di4c.mixture.target import draw_target
@@ -28,25 +28,15 @@ class Tables:
     target: Tensor
 
     @classmethod
-    def random(
-        cls, atoms: int, positions: int, states: int, *, spread: float = 1.5, distance: float = 0.5, seed: int = 0
-    ) -> "Tables":
+    def random(cls, atoms: int, positions: int, states: int) -> "Tables":
         """A random student, and a target at a small distance from it, as one step of the teacher makes it."""
-        draws = Draws(seed, path=("tables",))
-        student = spread * draws.normal(atoms, positions, states)[0]
-        return cls(student, student + distance * draws.normal(atoms, positions, states)[0])
+        draws = Draws(0, path=("tables",))
+        student = 1.5 * draws.normal(atoms, positions, states)[0]
+        return cls(student, student + 0.5 * draws.normal(atoms, positions, states)[0])
 
     def prediction(self, logits: Tensor) -> Prediction:
         """All components of a table as one example."""
         return chosen_components(logits[None])
-
-    def truth(self) -> tuple[float, Tensor]:
-        """(Σ_x q(x)·−log p(x), its gradient in the student's table [K, D, S])."""
-        student = self.student.clone().requires_grad_()
-        samples, log_law = every_sample(self.prediction(self.target))
-        joint = statistics(self.prediction(student), [Query(frozenset({"joint"}), samples)])[0].joint[0]  # [x, K]
-        nll = -(log_law[0].exp() * (joint.logsumexp(-1) - joint.new_tensor(joint.shape[-1]).log())).sum()
-        return float(nll), torch.autograd.grad(nll, student)[0]
 
 
 @dataclass(frozen=True)
@@ -67,17 +57,10 @@ def chosen_components(logits: Tensor, log_weights: Tensor | None = None) -> Pred
 
 
 def replicates(
-    estimator: LossEstimator,
-    tables: Tables,
-    components: int,
-    targets: int,
-    number: int,
-    *,
-    seed: int = 0,
-    latent: LambdaSampler | None = None,
+    estimator: LossEstimator, tables: Tables, components: int, targets: int, number: int, *, seed: int = 0
 ) -> Replicates:
-    """R = `number` independent replicates of the estimator with M components and N targets; default: independent λ."""
-    latent = Categorical(atoms=len(tables.student), independent=True) if latent is None else latent
+    """R = `number` independent replicates of the estimator with M components and N targets, λ independent."""
+    latent = Categorical(atoms=len(tables.student), independent=True)
     draws = Draws(seed, count=number)
     own = latent.sample(components, draws.child("lambda")).argmax(-1)
     shared = "target_joint" in estimator.needs
@@ -142,30 +125,26 @@ class Moments:
 
 def moments(found: Replicates) -> Moments:
     """The moments of R replicates; biases from the difference to the reference, whose noise is the samples' alone."""
-    number = len(found.value)
-    excess = found.value - found.reference_value
     off = found.gradient - found.reference_gradient
-    spread = (found.gradient - found.gradient.mean(0)).square().sum(1)
-    square = (found.value - found.value.mean()).square()
-    first, second = (half.mean(0) for half in off.tensor_split(2))
-    norm, error = _norm(first, second, off)
-    standard = off.std(0).clamp_min(1e-300) / number**0.5
+    deviation = off.std(0)
+    z = off.mean(0).abs() / (deviation.clamp_min(1e-300) / len(off) ** 0.5)
     return Moments(
-        float(excess.mean()),
-        float(excess.std() / number**0.5),
-        float(square.mean()),
-        float(square.std() / number**0.5),
-        norm,
-        error,
-        float(spread.mean()),
-        float(spread.std() / number**0.5),
-        float((off.mean(0).abs() / standard).where(off.std(0) > 1e-12, 0.0).max()),
+        *_mean(found.value - found.reference_value),
+        *_mean((found.value - found.value.mean()).square()),
+        *_norm(off),
+        *_mean((found.gradient - found.gradient.mean(0)).square().sum(1)),
+        float(z.where(deviation > 1e-12, 0.0).max()),
     )
 
 
-def _norm(first: Tensor, second: Tensor, off: Tensor) -> tuple[float, float]:
+def _mean(values: Tensor) -> tuple[float, float]:
+    """(the mean, its standard error)."""
+    return float(values.mean()), float(values.std() / len(values) ** 0.5)
+
+
+def _norm(off: Tensor) -> tuple[float, float]:
     """(‖E off‖ by the inner product of independent halves' means, its standard error where it is well above 0)."""
-    inner = float(first @ second)
+    first, second = (half.mean(0) for half in off.tensor_split(2))
     mean = off.mean(0)
     along = (off @ mean) / mean.norm().clamp_min(1e-300)
-    return max(inner, 0.0) ** 0.5, float(along.std() / len(off) ** 0.5)
+    return max(float(first @ second), 0.0) ** 0.5, _mean(along)[1]

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from di4c.contracts import ForwardProcess
 from di4c_plugins.datasets.enumerable import Enumerable
-from di4c_plugins.processes.enumeration import noised_law, reverse_matrix, step_matrix, total_variation
+from di4c_plugins.processes.enumeration import noised_law, reverse_matrix, total_variation
 from theory.claims import Claim, Line, at_most, within
-from theory.drawing import log_axes, series
-from theory.spaces import at, chain_law, even_times, processes, states_of, teacher_of
+from theory.drawing import guide, log_axes, series
+from theory.spaces import Chain, at, even_times, processes, teacher_of
 
 MIDDLE = 0.5
 """The time from which Lemma 1's step of length ε is taken."""
@@ -42,24 +42,20 @@ def measure(small: bool = False) -> Claim:
 
 def measured_curve(process: ForwardProcess, data: Enumerable, steps: list[int]) -> dict[str, list[float]]:
     """{"tv": TV(q_0, p_N), "sum": Σ_n E_{q_t} TV(q_{s|t}, p_{s|t}), its bound by the triangle inequality}, by N."""
-    teacher, x = teacher_of(process, data), states_of(process, data)
-    truth = noised_law(process, data.probs, data.states, 0.0)
-    start = noised_law(process, data.probs, data.states, 1.0)
-    found: dict[str, list[float]] = {"tv": [], "sum": []}
-    for number in steps:
-        times = even_times(number)
-        law = chain_law(process, lambda x, t: teacher.predict(x, t), start, x, times)
-        found["tv"].append(float(total_variation(law, truth)))
+    truth, start = (noised_law(process, data.probs, data.states, t) for t in (0.0, 1.0))
+    chain, found = Chain.of(teacher_of(process, data)), {"tv": [], "sum": []}
+    for times in map(even_times, steps):
+        found["tv"].append(float(total_variation(chain.law(times, start), truth)))
         found["sum"].append(sum(step_error(process, data, t, s) for t, s in itertools.pairwise(times)))
     return found
 
 
 def step_errors(process: ForwardProcess, data: Enumerable, t: float, s: float) -> tuple[Tensor, Tensor]:
     """(TV(q_{s|t}(·|x_t), ∏_d q^d_{s|t}(·|x_t)), q_t(x_t)) for every x_t: [S^D] each."""
-    teacher, x = teacher_of(process, data), states_of(process, data)
-    product = step_matrix(process, teacher.predict(x, at(x, t)), t, s)
-    true = reverse_matrix(process, teacher.backbone.posterior(x, at(x, t)), data.states, t, s)
-    return total_variation(product, true), noised_law(process, data.probs, data.states, t)
+    teacher = teacher_of(process, data)
+    chain = Chain.of(teacher)
+    true = reverse_matrix(process, teacher.backbone.posterior(chain.states, at(chain.states, t)), data.states, t, s)
+    return total_variation(chain.step(t, s), true), noised_law(process, data.probs, data.states, t)
 
 
 def step_error(process: ForwardProcess, data: Enumerable, t: float, s: float) -> float:
@@ -76,24 +72,15 @@ def single_step(process: ForwardProcess, data: Enumerable, length: float) -> flo
 
 def lines_of(name: str, curve: dict[str, list[float]], steps: list[int]) -> list[Line]:
     slope = math.log2(curve["tv"][-1] / curve["tv"][-2])
-    scaled = [n * v for n, v in zip(steps, curve["tv"], strict=True)]
+    one_step = math.log2(curve["one_step"][-2] / curve["one_step"][-1])
+    before, last = (n * v for n, v in zip(steps[-2:], curve["tv"][-2:], strict=True))
     worst = max(v / b for v, b in zip(curve["tv"], curve["sum"], strict=True))
+    settles = f"{name}: N·TV settles, ratio N = {steps[-1]} to {steps[-2]}"
     return [
         within(f"{name}: slope of TV against N, N = {steps[-2]} to {steps[-1]}", slope, -1.1, -0.9),
-        within(
-            f"{name}: N·TV settles, ratio N = {steps[-1]} to {steps[-2]}",
-            scaled[-1] / scaled[-2],
-            0.93,
-            1.07,
-            f"N·TV → {scaled[-1]:.3f}",
-        ),
+        within(settles, last / before, 0.93, 1.07, f"N·TV → {last:.3f}"),
         at_most(f"{name}: TV / sum of the steps' errors, worst N", worst, 1 + 1e-9),
-        within(
-            f"{name}: slope of the step's error against ε",
-            math.log2(curve["one_step"][-2] / curve["one_step"][-1]),
-            1.9,
-            2.1,
-        ),
+        within(f"{name}: slope of the step's error against ε", one_step, 1.9, 2.1),
     ]
 
 
@@ -108,14 +95,7 @@ def draw_steps(axes, data: dict) -> None:
         series(axes, data["steps"], curve["tv"], k, name)
     series(axes, data["steps"], data["bits"], 3, "two equal bits: 1/(2N)")
     first = max(curve["tv"][-1] for curve in data["curves"].values()) * data["steps"][-1]
-    axes.plot(
-        data["steps"],
-        [1.6 * first / n for n in data["steps"]],
-        color="#9aa0ab",
-        linestyle=":",
-        linewidth=1.2,
-        label="slope −1",
-    )
+    guide(axes, data["steps"], [1.6 * first / n for n in data["steps"]], "slope −1")
     log_axes(axes, "steps N", "total variation to the data", base=2)
 
 
@@ -123,14 +103,7 @@ def draw_single(axes, data: dict) -> None:
     for k, (name, curve) in enumerate(data["curves"].items()):
         series(axes, data["lengths"], curve["one_step"], k, name)
     last = max(curve["one_step"][-1] for curve in data["curves"].values()) / data["lengths"][-1] ** 2
-    axes.plot(
-        data["lengths"],
-        [2.2 * last * e**2 for e in data["lengths"]],
-        color="#9aa0ab",
-        linestyle=":",
-        linewidth=1.2,
-        label="slope 2",
-    )
+    guide(axes, data["lengths"], [2.2 * last * e**2 for e in data["lengths"]], "slope 2")
     log_axes(axes, "step length ε", "total variation to the true step", base=2)
 
 

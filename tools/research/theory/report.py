@@ -1,13 +1,14 @@
 """The claims' page, its overview picture and the stored file."""
 
-import io
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from di4c.evaluation.page import facts, image, page, section
+from di4c.evaluation.plots import png
 from di4c.evaluation.style import INK
 from theory.claims import Claim, module_of
 
@@ -22,7 +23,7 @@ def write(claims: Sequence[Claim], folder: Path, about: dict[str, str]) -> list[
     page_file, picture, stored = (folder / f"theory.{ending}" for ending in ("html", "png", "json"))
     page_file.write_text(report(claims, about), encoding="utf-8")
     picture.write_bytes(overview(claims))
-    content = {"about": about, "claims": [claim.stored() for claim in claims]}
+    content = {"about": about, "claims": [asdict(claim) for claim in claims]}
     stored.write_text(json.dumps(rounded(content), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return [page_file, picture, stored]
 
@@ -78,9 +79,7 @@ def figure(panels: Sequence[tuple[str, Any, dict]]) -> bytes:
     for empty in axes[len(panels) :]:
         empty.set_visible(False)
     made.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
-    buffer = io.BytesIO()
-    made.savefig(buffer, format="png", dpi=DPI, facecolor="white")
-    return buffer.getvalue()
+    return png(made, DPI)
 
 
 def _columns(panels: int) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,10 +15,9 @@ from di4c_plugins.backbones.dit import DiT
 from di4c_plugins.datasets.enumerable import Enumerable
 from di4c_plugins.heads.readout import Readout
 from di4c_plugins.latents.categorical import Categorical
-from di4c_plugins.processes.enumeration import every_state, step_matrix
 from di4c_plugins.processes.maskgit import MaskGITProcess
-from theory.sampler_laws import ancestral_law, halton_law, leap_matrix, maskgit_law, min_time_law
-from theory.spaces import Predict, at, processes, teacher_of
+from theory.sampler_laws import halton_law, leap_matrix, maskgit_law, min_time_law
+from theory.spaces import Chain, even_times, every_component, processes, teacher_of
 
 
 @dataclass(frozen=True)
@@ -46,158 +46,88 @@ def made(name: str, process: ForwardProcess, teacher: Teacher | None = None, **o
 def every_case() -> list[Case]:
     """Cases of all samplers; a masked space of 2 states at 4 positions, chains of 3 states at 3 and 2 positions."""
     masked, chain, pair = (Enumerable(positions=d, states=s, spread=1.5) for d, s in ((4, 2), (3, 3), (2, 3)))
-    by_process = {name: (process, teacher_of(process, chain)) for name, process in processes(3).items()}
-    cases = [ancestral_case(name, teacher) for name, (_, teacher) in by_process.items()]
+    teachers = {name: teacher_of(process, chain) for name, process in processes(3).items()}
+    cases = [ancestral_case(name, teacher) for name, teacher in teachers.items()]
     cases += masked_cases(teacher_of(processes(2)["absorbing"], masked))
     cases += maskgit_cases(teacher_of(MaskGITProcess(2, schedule="cosine"), masked))
     for name in ("uniform", "discretised Gaussian"):
-        cases += min_time_cases(name, by_process[name][1])
-        cases += leaping_cases(name, teacher_of(by_process[name][0], pair))
-    return cases + student_cases(by_process["absorbing"][1])
+        cases += min_time_cases(name, teachers[name])
+        cases += leaping_cases(name, teacher_of(teachers[name].process, pair))
+    return cases + student_cases(teachers["absorbing"])
 
 
 def ancestral_case(name: str, teacher: Teacher) -> Case:
-    sampler = made("ancestral", teacher.process)
-    return Case(
-        f"ancestral, {name}",
-        sampler,
-        teacher,
-        3,
-        lambda: ancestral_law(teacher.process, teacher.predict, teacher.num_positions, sampler.times(3)),
-    )
+    law = partial(Chain.of(teacher).law, even_times(3))
+    return Case(f"ancestral, {name}", made("ancestral", teacher.process), teacher, 3, law)
 
 
 def masked_cases(teacher: Teacher) -> list[Case]:
     """Two names of the ancestral step, and MDLM's sampler with its last fill as a draw."""
-    process, positions, end = teacher.process, teacher.num_positions, 1e-5
+    process, law, end = teacher.process, Chain.of(teacher).law, 1e-5
     grid = [*torch.linspace(1, end, 4, dtype=torch.float64).tolist(), 0.0]
-    cases = [
-        Case(
-            "analytic",
-            made("analytic", process),
-            teacher,
-            3,
-            lambda: ancestral_law(process, teacher.predict, positions, torch.linspace(1, 0, 4).tolist()),
-        )
-    ]
+    cases = [Case("analytic", made("analytic", process), teacher, 3, partial(law, even_times(3)))]
     for cached in (False, True):
         sampler = made("mdlm-ancestral", process, final="draw", cached=cached, end=end)
-        cases.append(
-            Case(
-                f"mdlm-ancestral{', cached' * cached}",
-                sampler,
-                teacher,
-                3,
-                lambda: ancestral_law(process, teacher.predict, positions, grid),
-            )
-        )
+        cases.append(Case(f"mdlm-ancestral{', cached' * cached}", sampler, teacher, 3, partial(law, grid)))
     return cases
 
 
 def maskgit_cases(teacher: Teacher) -> list[Case]:
-    process, positions = teacher.process, teacher.num_positions
-    cases = []
+    process, chain, cases = teacher.process, Chain.of(teacher), []
     for annealing in ("random", "none", "linear"):
         sampler = made("maskgit", process, annealing=annealing, gumbel_temperature=1.5)
-        cases.append(
-            Case(
-                f"maskgit, {annealing} order",
-                sampler,
-                teacher,
-                3,
-                lambda annealing=annealing: maskgit_law(
-                    process, teacher.predict, positions, 3, annealing=annealing, temperature=1.5
-                ),
-            )
-        )
-    cases.append(
-        Case("halton", made("halton", process), teacher, 3, lambda: halton_law(process, teacher.predict, positions, 3))
-    )
-    return cases
+        law = partial(maskgit_law, chain, 3, annealing=annealing, temperature=1.5)
+        cases.append(Case(f"maskgit, {annealing} order", sampler, teacher, 3, law))
+    return [*cases, Case("halton", made("halton", process), teacher, 3, partial(halton_law, chain, 3))]
 
 
 def min_time_cases(name: str, teacher: Teacher) -> list[Case]:
     """tauLDR's ancestral steps, x_0 drawn, and by argmax."""
-    process, positions = teacher.process, teacher.num_positions
-    cases = []
+    chain, cases = Chain.of(teacher), []
     for final in ("draw", "argmax"):
-        sampler = made("tauldr-ancestral", process, final=final, min_time=0.1)
-
-        def law(sampler: Sampler = sampler, final: str = final) -> Tensor:
-            x = every_state(process.num_states, positions)
-            return min_time_law(
-                process,
-                teacher.predict,
-                positions,
-                sampler.times(3),
-                lambda t, s: step_matrix(process, teacher.predict(x, at(x, t)), t, s),
-                final=final,
-            )
-
+        sampler = made("tauldr-ancestral", teacher.process, final=final, min_time=0.1)
+        law = partial(min_time_law, chain, sampler.times(3), chain.step, final=final)
         cases.append(Case(f"tauldr-ancestral, {name}, {final}", sampler, teacher, 3, law))
     return cases
 
 
 def leaping_cases(name: str, teacher: Teacher) -> list[Case]:
     """Leaps of ordered and unordered states, and a corrector after each leap."""
-    process, positions = teacher.process, teacher.num_positions
-    cases = []
+    chain, cases = Chain.of(teacher), []
+    corrected = {"corrector_steps": 2, "corrector_scale": 0.7, "corrector_entry_time": 0.6}
     for ordered in (True, False):
-        options = {"ordered": ordered, "final": "draw", "min_time": 0.1}
-        corrected = {"corrector_steps": 2, "corrector_scale": 0.7, "corrector_entry_time": 0.6}
+        leap = partial(leap_matrix, chain, ordered=ordered)
 
-        def step(t: float, s: float, ordered: bool = ordered) -> Tensor:
-            return leap_matrix(process, teacher.predict, positions, t, t - s, ordered=ordered)
+        def step(t: float, s: float, leap: Callable[..., Tensor] = leap) -> Tensor:
+            return leap(t, t - s)
 
-        def corrected_step(t: float, s: float, ordered: bool = ordered) -> Tensor:
+        def corrected_step(t: float, s: float, leap: Callable[..., Tensor] = leap) -> Tensor:
             if t > 0.6:
-                return step(t, s, ordered)
-            corrector = leap_matrix(
-                process, teacher.predict, positions, s, 0.7 * (t - s), ordered=ordered, forward=True
-            )
-            return step(t, s, ordered) @ corrector @ corrector
+                return leap(t, t - s)
+            corrector = leap(s, 0.7 * (t - s), forward=True)
+            return leap(t, t - s) @ corrector @ corrector
 
-        for kind, extra, one in (("tau-leaping", {}, step), ("predictor-corrector", corrected, corrected_step)):
-            sampler = made(kind, process, **options, **extra)
-            cases.append(
-                Case(
-                    f"{kind}, {name}, {'ordered' if ordered else 'unordered'}",
-                    sampler,
-                    teacher,
-                    4,
-                    lambda sampler=sampler, one=one: min_time_law(
-                        process, teacher.predict, positions, sampler.times(4), one, final="draw"
-                    ),
-                )
-            )
+        for kind, options, one in (("tau-leaping", {}, step), ("predictor-corrector", corrected, corrected_step)):
+            sampler = made(kind, teacher.process, ordered=ordered, final="draw", min_time=0.1, **options)
+            title = f"{kind}, {name}, {'ordered' if ordered else 'unordered'}"
+            cases.append(Case(title, sampler, teacher, 4, partial(min_time_law, chain, sampler.times(4), one)))
     return cases
 
 
 def student_cases(teacher: Teacher) -> list[Case]:
     """A mixture student with a fresh λ in every step, and the same handing over to the teacher for its last step."""
     student, latent = random_student(teacher)
-    process, positions = teacher.process, teacher.num_positions
-    predict = whole_mixture(student, latent)
-    hybrid = made("hybrid", process, teacher, sampler="ancestral", teacher_steps=1)
-    times = torch.linspace(1, 0, 4, dtype=torch.float64).tolist()
+    process, positions, times = teacher.process, teacher.num_positions, even_times(3)
+    mixture = every_component(student, latent)
+    in_turn = lambda x, t: teacher.predict(x, t) if t[0] <= times[2] else mixture(x, t)
     fresh = lambda draws: mixture_denoiser(student, latent, draws)
+    hybrid = made("hybrid", process, teacher, sampler="ancestral", teacher_steps=1)
+    alone, handed = (Chain(process, predict, positions).law for predict in (mixture, in_turn))
     return [
         Case(
-            "ancestral, mixture student",
-            made("ancestral", process),
-            teacher,
-            2,
-            lambda: ancestral_law(process, predict, positions, [1.0, 0.5, 0.0]),
-            fresh,
+            "ancestral, mixture student", made("ancestral", process), teacher, 2, partial(alone, even_times(2)), fresh
         ),
-        Case(
-            "hybrid, student then teacher",
-            hybrid,
-            teacher,
-            3,
-            lambda: ancestral_law(process, predict, positions, times, handover=times[2], late=teacher.predict),
-            fresh,
-        ),
+        Case("hybrid, student then teacher", hybrid, teacher, 3, partial(handed, times), fresh),
     ]
 
 
@@ -214,11 +144,3 @@ def random_student(teacher: Teacher, atoms: int = 4) -> tuple[MixtureStudent, Ca
         backbone, head, parameterisation=teacher.parameterisation, num_states=teacher.process.num_states
     )
     return student.eval().requires_grad_(False), latent
-
-
-def whole_mixture(student: MixtureStudent, latent: Categorical) -> Predict:
-    """All atoms of λ as weighted components."""
-    number = latent.num_atoms
-    return lambda x, t: student.predict(
-        x, t, None, torch.eye(number).expand(len(x), -1, -1), latent.log_weights(number)
-    )

@@ -9,69 +9,33 @@ import math
 import torch
 from torch import Tensor
 
-from di4c.contracts import ForwardProcess
-from di4c_plugins.processes.ctmc import ContinuousTimeChain
-from di4c_plugins.processes.enumeration import dense_probs, every_state, number_of, prior_law, product_law, step_matrix
+from di4c_plugins.processes.enumeration import dense_probs, number_of, product_law
 from di4c_plugins.samplers.halton import halton_order
 from di4c_plugins.samplers.maskgit import reveal_counts
-from theory.spaces import Predict, at
+from theory.spaces import Chain, Step, at, even_times
 
 
-def ancestral_law(
-    process: ForwardProcess,
-    predict: Predict,
-    positions: int,
-    times: list[float],
-    *,
-    handover: float = -1.0,
-    late: Predict | None = None,
-) -> Tensor:
-    """Ancestral steps over `times` from the prior; from the time `handover` down by the denoiser `late`."""
-    x = every_state(process.num_states, positions)
-    law = prior_law(process, positions)
-    for t, s in itertools.pairwise(times):
-        model = late if t <= handover else predict
-        law = law @ step_matrix(process, model(x, at(x, t)), t, s)
-    return law
-
-
-def min_time_law(
-    process: ForwardProcess, predict: Predict, positions: int, times: list[float], step, *, final: str
-) -> Tensor:
+def min_time_law(chain: Chain, times: list[float], step: Step, *, final: str = "draw") -> Tensor:
     """`step(t, s)` matrices from the prior down to min_time, where x_0 is drawn from the denoiser or is its argmax."""
-    x = every_state(process.num_states, positions)
-    law = prior_law(process, positions)
-    for t, s in itertools.pairwise(times[:-1]):
-        law = law @ step(t, s)
-    prediction = predict(x, at(x, times[-2]))
+    law, end = chain.law(times[:-1], step=step), times[-2]
     if final == "draw":
-        return law @ step_matrix(process, prediction, times[-2], 0.0)
-    likeliest = number_of(dense_probs(prediction)[:, 0].argmax(-1), process.num_states)
-    return law @ torch.nn.functional.one_hot(likeliest, len(x)).double()
+        return law @ chain.step(end, 0.0)
+    likeliest = number_of(dense_probs(chain.at(end))[:, 0].argmax(-1), chain.process.num_states)
+    return law @ torch.nn.functional.one_hot(likeliest, len(law)).double()
 
 
-def leap_matrix(
-    process: ContinuousTimeChain,
-    predict: Predict,
-    positions: int,
-    t: float,
-    duration: float,
-    *,
-    ordered: bool,
-    forward: bool = False,
-) -> Tensor:
-    """One tau-leap: every position adds up Poisson numbers of jumps (ordered, clamped) or makes the only one it has."""
-    x = every_state(process.num_states, positions)
-    time = at(x, t)
-    p_0 = dense_probs(predict(x, time))[:, 0]
-    rates = process.reverse_rates(process.tables(time), x, p_0, time)
+def leap_matrix(chain: Chain, t: float, duration: float, *, ordered: bool, forward: bool = False) -> Tensor:
+    """One tau-leap of a continuous-time chain: every position adds up Poisson numbers of jumps (ordered, clamped) or makes the only one
+    it has."""
+    process, x, time = chain.process, chain.states, at(chain.states, t)
+    rates = process.reverse_rates(process.tables(time), x, dense_probs(chain.at(t))[:, 0], time)
     if forward:
         rates = rates + process.forward_rates(x, time)
     one = _added_jumps if ordered else _only_jump
-    p = torch.stack(
-        [torch.stack([one(int(x[b, d]), rates[b, d] * duration) for d in range(positions)]) for b in range(len(x))]
-    )
-    return product_law(p, x)
+    rows = [
+        [one(int(here), mean * duration) for here, mean in zip(*row, strict=True)] for row in zip(x, rates, strict=True)
+    ]
+    return product_law(torch.stack([torch.stack(row) for row in rows]), x)
 
 
 def _only_jump(here: int, mean: Tensor) -> Tensor:
@@ -102,21 +66,18 @@ def _added_jumps(here: int, mean: Tensor, most: int = 60) -> Tensor:
     return torch.zeros(states, dtype=torch.float64).index_add(0, to, shift)
 
 
-def maskgit_law(
-    process: ForwardProcess, predict: Predict, positions: int, steps: int, *, annealing: str, temperature: float
-) -> Tensor:
+def maskgit_law(chain: Chain, steps: int, *, annealing: str, temperature: float) -> Tensor:
     """Draw all masked tokens, keep the most confident: by their log-probability, with Gumbel noise, or at random.
 
     Gumbel noise of scale τ ranks like drawing without replacement with weights p^{1/τ} (Plackett and Luce).
     """
-    x = every_state(process.num_states, positions)
-    law, mask = prior_law(process, positions), process.mask_index
-    for i, count in enumerate(reveal_counts(process.schedule, positions, steps).tolist()):
-        p_0 = dense_probs(predict(x, at(x, 1 - i / steps)))[:, 0]
+    process, x, law = chain.process, chain.states, chain.prior
+    for i, count in enumerate(reveal_counts(process.schedule, chain.positions, steps).tolist()):
+        p_0 = dense_probs(chain.at(1 - i / steps))[:, 0]
         scale = temperature * (1 - (i / (steps - 1) if steps > 1 else 0.0))
         step = torch.zeros(len(x), len(x), dtype=torch.float64)
         for a in law.nonzero().flatten().tolist():
-            masked = [d for d in range(positions) if x[a, d] == mask]
+            masked = (x[a] == process.mask_index).nonzero().flatten().tolist()
             number = len(masked) if i == steps - 1 else min(count, len(masked))
             for tokens in itertools.product(range(process.num_states - 1), repeat=len(masked)):
                 chance = [float(p_0[a, d, v]) for d, v in zip(masked, tokens, strict=True)]
@@ -151,20 +112,16 @@ def _kept(chance: list[float], number: int, annealing: str, scale: float) -> dic
     return shares
 
 
-def halton_law(process: ForwardProcess, predict: Predict, positions: int, steps: int) -> Tensor:
+def halton_law(chain: Chain, steps: int) -> Tensor:
     """Every step draws the next positions of the Halton order, as many as the schedule asks for, one at least."""
-    x = every_state(process.num_states, positions)
-    law, mask = prior_law(process, positions), process.mask_index
+    process, x, law, positions = chain.process, chain.states, chain.prior, chain.positions
     order = halton_order(math.isqrt(positions)).tolist()
-    times = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
-    for n in range(steps):
-        p_0 = dense_probs(predict(x, at(x, float(times[n]))))[:, 0]
-        wanted = int((1 - float(process.schedule.masked(times[n + 1 : n + 2])[0])) * positions + 1e-9)
-        rows = torch.zeros_like(p_0)
-        for a in range(len(x)):
-            masked = [d for d in order if x[a, d] == mask]
-            now = set(masked[: max(wanted - (positions - len(masked)), 1)])
-            for d in range(positions):
-                rows[a, d] = p_0[a, d] if d in now else torch.nn.functional.one_hot(x[a, d], process.num_states)
+    for t, s in itertools.pairwise(even_times(steps)):
+        wanted = int((1 - float(process.schedule.masked(torch.tensor(s).double()))) * positions + 1e-9)
+        rows = torch.nn.functional.one_hot(x, process.num_states).double()
+        for row, here, p_0 in zip(rows, x, dense_probs(chain.at(t))[:, 0], strict=True):
+            masked = [d for d in order if here[d] == process.mask_index]
+            now = masked[: max(wanted - (positions - len(masked)), 1)]
+            row[now] = p_0[now]
         law = law @ product_law(rows, x)
     return law

@@ -22,18 +22,14 @@ def measure(small: bool = False) -> Claim:
         f"(Barnard's test, {SIMULATIONS} simulations of the likelihood ratio); a sampler fails if {STAGES} fresh "
         f"sets of samples all have p ≤ {LEVEL}, which a correct one does less than once in 10⁹ tests.",
         [line_of(name, verdict) for name, verdict in found.items()],
-        {
-            "number": number,
-            "p_values": {name: v.p_values for name, v in found.items()},
-            "tv": {name: v.tv for name, v in found.items()},
-        },
+        {"number": number} | {key: {n: getattr(v, key) for n, v in found.items()} for key in ("p_values", "tv")},
     )
 
 
 def line_of(name: str, verdict: Verdict) -> Line:
-    note = f"TV of the frequencies {verdict.tv:.4f}" + (
-        f", {verdict.impossible} impossible samples" if verdict.impossible else ""
-    )
+    note = f"TV of the frequencies {verdict.tv:.4f}"
+    if verdict.impossible:
+        note += f", {verdict.impossible} impossible samples"
     if len(verdict.p_values) > 1:
         note += ", after p = " + ", ".join(f"{p:.4f}" for p in verdict.p_values[:-1])
     return Line(f"{name}: p-value", verdict.p_values[-1], f"above {LEVEL:g}", verdict.ok, note)
@@ -67,13 +63,8 @@ def draw_p_values(axes, data: dict) -> None:
 
 
 def _short(name: str) -> str:
-    for long, short in (
-        ("discretised ", ""),
-        ("predictor-corrector", "pred.-corr."),
-        ("student then teacher", "then teacher"),
-    ):
-        name = name.replace(long, short)
-    return name
+    shorter = name.replace("discretised ", "").replace("predictor-corrector", "pred.-corr.")
+    return shorter.replace("student then teacher", "then teacher")
 
 
 PANELS = [("Samplers against their exact laws", draw_p_values)]
