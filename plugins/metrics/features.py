@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Callable
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,7 @@ class OfFeatures(OfTokens):
     """
 
     called: str
+    data: Any
 
     def __init__(
         self,
