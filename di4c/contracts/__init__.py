@@ -21,7 +21,7 @@ from di4c.contracts.head import StudentHead
 from di4c.contracts.latent import LambdaSampler
 from di4c.contracts.lent import LentTeacher
 from di4c.contracts.metric import Generation, Metric
-from di4c.contracts.objective import Objective, ProbeBatch
+from di4c.contracts.objective import Objective, Pretraining, ProbeBatch
 from di4c.contracts.parameterisation import LOG_ZERO, Parameterisation, Raw
 from di4c.contracts.pipeline import Measured, Pipeline, Runs, merged
 from di4c.contracts.posterior import Posterior
@@ -40,7 +40,7 @@ __all__ = [
     "CHUNK_BYTES", "LOG_ZERO", "AffineOutputHead", "AffineRows", "Backbone", "Batch", "Context", "DataSource", "Decoder", "Denoiser",
     "Draws", "ForwardProcess", "Generation", "IdentityOutputHead", "ImageTokenizer", "IntervalTimeSampler", "LambdaSampler",
     "LentTeacher", "LossEstimator", "Measured", "Metric", "Modulation", "Objective", "Parameterisation", "Pipeline",
-    "Posterior", "Prediction", "ProbeBatch", "Proposal", "Proposed", "Raw", "Reduction", "Runs", "Sampler", "Split", "Statistics",
+    "Posterior", "Prediction", "Pretraining", "ProbeBatch", "Proposal", "Proposed", "Raw", "Reduction", "Runs", "Sampler", "Split", "Statistics",
     "StudentHead", "Teacher", "Tempering", "TimeSampler",
     "TwoPartBackbone", "categorical", "cumulated", "merged", "placed", "strict_load",
 ]  # fmt: skip

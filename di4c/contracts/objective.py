@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from di4c.contracts.dataset import Batch
+from di4c.contracts.prediction import Prediction
 from di4c.contracts.teacher import Teacher
 from di4c.draws import Draws
 
@@ -83,3 +84,26 @@ class Objective(nn.Module):
         progress: the share of the run's steps that are made, in (0, 1]. A run tells each name once.
         """
         return {}
+
+
+class Pretraining(Objective):
+    """Base of the objectives that train a teacher's network on noised data. `label_dropout` replaces labels by "no label"."""
+
+    def __init__(self, teacher: Teacher, *, label_dropout: float):
+        super().__init__()
+        self.model = teacher.backbone.requires_grad_(True)
+        self.process, self.parameterisation = teacher.process, teacher.parameterisation
+        self.label_dropout = label_dropout
+
+    def predicted(self, batch: Batch, t: Tensor, draws: Draws, kind: type[Prediction] = Prediction) -> Prediction:
+        """What the network says of the examples noised at t [B]: one component at its x_t."""
+        x_t = self.process.corrupt(batch.x_0, t, draws.child("x_t"))
+        features = self.model(x_t, t, dropped_labels(batch.cond, self.label_dropout, draws))
+        return kind(features, x_t, self.model.readout, self.parameterisation, num_states=self.process.num_states)
+
+
+def dropped_labels(cond: Tensor | None, probability: float, draws: Draws) -> Tensor | None:
+    """cond [B] with each label replaced by −1 (no label) with the given probability."""
+    if cond is None or not probability:
+        return cond
+    return torch.where(draws.child("label dropout").uniform() < probability, -1, cond)

@@ -11,6 +11,7 @@ LARGEST_KEPT = 2**30
 
 _USERS = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_kept = False
 
 
 def keep_freed_memory() -> bool:
@@ -21,7 +22,18 @@ def keep_freed_memory() -> bool:
     """
     if not sys.platform.startswith("linux") or any(name in os.environ for name in _USERS):
         return False
+    global _kept
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    return mallopt is not None and bool(
+    _kept = mallopt is not None and bool(
         mallopt(_M_MMAP_THRESHOLD, LARGEST_IN_HEAP) and mallopt(_M_TRIM_THRESHOLD, LARGEST_KEPT)
     )
+    return _kept
+
+
+def give_back_unused() -> None:
+    """Gives back what `keep_freed_memory` has kept, now and then, as tensors of ever other sizes leave gaps that none of them fits.
+
+    Without it the process grows for hours. Source: malloc_trim(3).
+    """
+    if _kept:
+        ctypes.CDLL(None).malloc_trim(0)

@@ -16,6 +16,7 @@ from di4c.contracts.objective import Objective
 from di4c.draws import Draws
 from di4c.engine import checkpoint as checkpoints
 from di4c.engine import process_group
+from di4c.engine.allocator import give_back_unused
 from di4c.engine.card import last_metrics
 from di4c.engine.determinism import deterministic
 from di4c.engine.dropout import insert_example_dropout
@@ -35,6 +36,7 @@ from di4c.engine.shards import shards_of
 from di4c.engine.stream import ExampleStream
 from di4c.errors import DataError
 
+STEPS_BETWEEN_TRIMS = 50
 _CHEAP_EXPORT_BYTES = 64 * 2**20
 
 
@@ -185,6 +187,8 @@ class Trainer:
             self.average.update(self.step - self.rested)
         for terms in micro_batches:
             self.means.add(terms, self.micro * ranks.world_size())
+        if self.step % STEPS_BETWEEN_TRIMS == 0:
+            give_back_unused()
 
     def _backward(self, batch: Batch, draws: Draws) -> dict[str, torch.Tensor]:
         """Adds the gradient of a micro-batch; its terms [B]."""

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from di4c.contracts import Batch, Draws, LambdaSampler, Prediction, Split, Teacher, placed
+from di4c.contracts.objective import dropped_labels
 from di4c.losses.clusters import Clusters
-from di4c.losses.inputs import dropped_labels
 from di4c.losses.options import InputOptions
 from di4c.losses.terms import FullNoiseTerm
 from di4c.mixture.equal_inputs import draws_masks, equal_inputs, once

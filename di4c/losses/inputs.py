@@ -8,6 +8,7 @@ from einops import repeat
 from torch import Tensor
 
 from di4c.contracts import Batch, Denoiser, Draws, LambdaSampler, Prediction, Teacher, placed
+from di4c.contracts.objective import dropped_labels
 from di4c.contracts.sharing import Sharing
 from di4c.kernels.backend import chunk_budget
 from di4c.losses.options import InputOptions
@@ -206,13 +207,6 @@ def _distilled_pair(
 
 def _copied(cond: Tensor | None, copies: int) -> Tensor | None:
     return None if cond is None else cond.repeat_interleave(copies)
-
-
-def dropped_labels(cond: Tensor | None, probability: float, draws: Draws) -> Tensor | None:
-    """cond [B] with each label replaced by −1 (no label) with the given probability."""
-    if cond is None or not probability:
-        return cond
-    return torch.where(draws.child("label dropout").uniform() < probability, -1, cond)
 
 
 def _components(latent: LambdaSampler, number: int, draws: Draws) -> tuple[Tensor, Tensor]:

@@ -1,26 +1,9 @@
-"""Training a teacher: what its objectives have in common, and its continuous-time bound."""
+"""Training a teacher by its process's continuous-time bound."""
 
 from torch import Tensor
 
-from di4c.contracts import Batch, Draws, Objective, Prediction, Teacher, TimeSampler
-from di4c.losses.inputs import dropped_labels
+from di4c.contracts import Batch, Draws, Pretraining, Teacher, TimeSampler
 from di4c.mixture.scored import ScoredByRows
-
-
-class Pretraining(Objective):
-    """Base of the objectives that train a teacher's network on noised data. `label_dropout` replaces labels by "no label"."""
-
-    def __init__(self, teacher: Teacher, *, label_dropout: float):
-        super().__init__()
-        self.model = teacher.backbone.requires_grad_(True)
-        self.process, self.parameterisation = teacher.process, teacher.parameterisation
-        self.label_dropout = label_dropout
-
-    def predicted(self, batch: Batch, t: Tensor, draws: Draws, kind: type[Prediction] = Prediction) -> Prediction:
-        """What the network says of the examples noised at t [B]: one component at its x_t."""
-        x_t = self.process.corrupt(batch.x_0, t, draws.child("x_t"))
-        features = self.model(x_t, t, dropped_labels(batch.cond, self.label_dropout, draws))
-        return kind(features, x_t, self.model.readout, self.parameterisation, num_states=self.process.num_states)
 
 
 class NELBO(Pretraining):

@@ -2,9 +2,8 @@
 
 from torch import Tensor
 
-from di4c.contracts import Batch, Draws, Teacher
+from di4c.contracts import Batch, Draws, Pretraining, Teacher
 from di4c.errors import SpecError
-from di4c.losses.pretraining import Pretraining
 
 
 class Denoising(Pretraining):

@@ -8,9 +8,8 @@ from torch import Tensor
 
 from di4c.contracts import Backbone, Batch, Draws, LambdaSampler, Prediction, Teacher, placed
 from di4c.contracts.extending import extending
-from di4c.contracts.objective import ProbeBatch
+from di4c.contracts.objective import ProbeBatch, dropped_labels
 from di4c.errors import SpecError
-from di4c.losses.inputs import dropped_labels
 from di4c.losses.loss import TERMS
 from di4c.losses.objective import Di4C
 from di4c.mixture.student import MixtureStudent

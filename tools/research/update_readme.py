@@ -11,6 +11,7 @@ import re
 import statistics
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from gpu_checks.table import FILE, gpu_table
@@ -99,6 +100,31 @@ def comparison_table(stored: dict, columns: list[tuple[str, int]]) -> str:
     ]
     known = [number(reference_values(stored)[name]["mean"]) for name, _ in columns]
     return markdown_table(head, [*lines, ["*training data (reference)*", *known]])
+
+
+def ablation(file: str, stored: dict) -> str:
+    """tools/ablate.py's judged metric, a row a row of the grid; then which rows are as good as the reference at more steps."""
+    name, rows = stored["judged"], stored["rows"]
+    steps = sorted({row["steps"] for row in rows})
+    found = {(row["model"], row["mixture_size"], row["steps"]): row["metrics"][name] for row in rows}
+    models = dict.fromkeys(key[:2] for key in found)
+    lines = [[model_label(*model), *(_over_seeds(found.get((*model, n))) for n in steps)] for model in models]
+    known = number(stored["reference_values"][name]["mean"])
+    lines.append(["*training data (reference)*", *[known] * len(steps)])
+    told = [f"{c['row']} at {c['steps']} as {c['reference_steps']}" for c in stored["reached"] if c["reached"]]
+    note = (
+        f"{stored['about']} Mean over training seeds ± their standard deviation. As good as {stored['reference']} at more steps, to one "
+        f"spread over sampling seeds: {'; '.join(told) or 'none'}. Commit {stored['commit'][:10]}; stored in [tools/results/{file}](tools/results/{file})."
+    )
+    head = [METRICS.get(name, name), *map(told_steps, steps)]
+    return f"{markdown_table(head, lines)}\n\n{note}\n"
+
+
+def _over_seeds(value: dict | None) -> str:
+    if value is None:
+        return ""
+    spread = f" ± {number(value['std'], value['mean'])}" if len(value["seeds"]) > 1 else ""
+    return number(value["mean"]) + spread
 
 
 def digits_seeds(stored: dict) -> str:
@@ -317,6 +343,8 @@ RENDERERS: dict[str, Callable[..., str]] = {
     "text-small-sdtt-di4c2": judged,
     "small-seeds": small_seeds,
     "theory": theory,
+    "text16": partial(ablation, "text16.json"),
+    "letters64": partial(ablation, "letters64.json"),
 }
 
 
