@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import save_file
 from torch import nn
 
+from di4c.contracts import strict_load
 from di4c.errors import CheckpointError
 from di4c_plugins.teachers import containers
 
@@ -153,21 +154,21 @@ def test_trouble_31_weights_that_are_no_numbers_are_refused_by_name(value, dtype
     module, state = network(), {k: v.to(dtype) for k, v in network().state_dict().items()}
     state["out.weight"][2, 1] = value
     with pytest.raises(CheckpointError, match="f.pt: 'out.weight' holds NaN or infinite"):
-        containers.strict_load(module, state, "f.pt")
+        strict_load(module, state, "f.pt")
     assert all(p.isfinite().all() for p in module.parameters())
 
 
 def test_trouble_31_a_mask_among_the_buffers_may_be_infinite_and_not_nan():
     module = network()
     module.register_buffer("mask", torch.tensor([0.0, -torch.inf]))
-    containers.strict_load(module, module.state_dict(), "f")
+    strict_load(module, module.state_dict(), "f")
     with pytest.raises(CheckpointError, match="'mask' holds NaN"):
-        containers.strict_load(module, module.state_dict() | {"mask": torch.tensor([0.0, torch.nan])}, "f")
+        strict_load(module, module.state_dict() | {"mask": torch.tensor([0.0, torch.nan])}, "f")
 
 
 def test_strict_load_loads():
     source, target = network(), network()
-    containers.strict_load(target, source.state_dict(), "f")
+    strict_load(target, source.state_dict(), "f")
     assert torch.equal(source.embed.weight, target.embed.weight)
 
 
@@ -187,9 +188,7 @@ def test_a_state_that_does_not_fit_is_explained_and_not_loaded(change, said):
     module = network()
     before = {k: v.clone() for k, v in module.state_dict().items()}
     with pytest.raises(CheckpointError, match=said):
-        containers.strict_load(
-            module, change(network().state_dict()), "f", {"latent_projection": "it is a Di4C student"}
-        )
+        strict_load(module, change(network().state_dict()), "f", {"latent_projection": "it is a Di4C student"})
     assert all(torch.equal(v, before[k]) for k, v in module.state_dict().items())
 
 
@@ -197,16 +196,16 @@ def test_a_state_that_does_not_fit_is_explained_and_not_loaded(change, said):
 def test_another_depth_is_explained(layers, said):
     stack = [nn.Sequential(*(nn.Linear(2, 2) for _ in range(number))) for number in (2, layers)]
     with pytest.raises(CheckpointError, match=f"likely: the file's network has {said}"):
-        containers.strict_load(stack[0], stack[1].state_dict(), "f")
+        strict_load(stack[0], stack[1].state_dict(), "f")
 
 
 def test_a_reason_for_one_tensor_is_not_given_for_another_width():
     """A plugin's reason for its embedding is about rows; where all tensors differ, the width does."""
     reasons = {"embed": "another vocabulary"}
     with pytest.raises(CheckpointError, match="another vocabulary"):
-        containers.strict_load(network(), network().state_dict() | {"embed.weight": torch.zeros(7, 4)}, "f", reasons)
+        strict_load(network(), network().state_dict() | {"embed.weight": torch.zeros(7, 4)}, "f", reasons)
     with pytest.raises(CheckpointError) as told:
-        containers.strict_load(network(), network(width=5).state_dict(), "f", reasons)
+        strict_load(network(), network(width=5).state_dict(), "f", reasons)
     assert "another width" in str(told.value) and "vocabulary" not in str(told.value)
 
 
@@ -220,20 +219,20 @@ def tied() -> nn.Module:
 def test_trouble_23_a_tied_tensor_may_be_left_out_under_either_name(left_out):
     module, state = tied(), tied().state_dict()
     del state[left_out]
-    containers.strict_load(module, state, "f")
+    strict_load(module, state, "f")
     assert torch.equal(module.embed.weight, next(iter(state.values()))) and module.out.weight is module.embed.weight
 
 
 def test_trouble_23_tied_tensors_that_differ_or_lack_altogether_are_refused():
     state = tied().state_dict()
     with pytest.raises(CheckpointError, match="'embed.weight' and 'out.weight' are one tensor.*differ in the file"):
-        containers.strict_load(tied(), {name: value + i for i, (name, value) in enumerate(state.items())}, "f")
+        strict_load(tied(), {name: value + i for i, (name, value) in enumerate(state.items())}, "f")
     with pytest.raises(CheckpointError, match="2 missing from the file"):
-        containers.strict_load(tied(), {}, "f")
+        strict_load(tied(), {}, "f")
     untied = network().state_dict()
     del untied["out.weight"]
     with pytest.raises(CheckpointError, match="1 missing from the file: out.weight"):
-        containers.strict_load(network(), untied, "f")
+        strict_load(network(), untied, "f")
 
 
 def test_a_missing_name_is_told_with_its_prefix():
