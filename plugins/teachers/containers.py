@@ -1,6 +1,6 @@
 """Checkpoint files of published models: read safely, stripped of prefixes, EMA applied, and fitted strictly."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -107,13 +107,17 @@ def named_as(module: torch.nn.Module, state: Mapping[str, Tensor], source: str, 
     """The tensors under the module's own names where they can be had: `prefix`, and what DDP, torch.compile and FSDP add, cut off.
 
     Of the ways to read the names the one with most in common with the module is taken, first the plainest; the others are
-    strict_load's to refuse.
+    strict_load's to refuse. Names without a `prefix` that others carry (metrics, noise schedules) are left out where the module
+    does not know them.
     """
     own = module.state_dict().keys()
     bare = without(state, source)
     ways = [_cut(names, prefix) for names in (state, bare, _cut(bare, PARALLEL))]
     ways += [_cut(names, PARALLEL) for names in ways]
-    return max(ways, key=lambda names: len(own & names.keys()))
+    if prefix:
+        inside = [below(names, prefix) for names in (state, bare, _cut(bare, PARALLEL))]
+        ways += [*inside, *(_cut(names, PARALLEL) for names in inside)]
+    return max(ways, key=lambda names: (len(own & names.keys()), -len(names.keys() - own)))
 
 
 def _cut(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -128,21 +132,21 @@ def below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def with_shadows(
-    state: Mapping[str, Tensor], shadows: Iterable[Tensor], source: str, buffers: Iterable[str] = ()
+    state: Mapping[str, Tensor], shadows: Iterable[Tensor], source: str, buffers: Collection[str] = ()
 ) -> dict[str, Tensor]:
     """The state with its parameters replaced by EMA shadows, a list in parameter order.
 
-    A state dict keeps registration order, so its entries without the `buffers` (name endings) are the parameters in
-    order. Raises CheckpointError where number or shapes do not agree.
+    A state dict keeps registration order, so its entries without the `buffers` (names) are the parameters in order. Raises CheckpointError where number or shapes do not agree.
     """
     if not isinstance(shadows, list | tuple) or not all(isinstance(shadow, Tensor) for shadow in shadows):
         raise CheckpointError(f"{source}: its EMA shadows are not a list of tensors")
-    shadows, endings = list(shadows), tuple(buffers)
-    names = [key for key in state if not (endings and key.endswith(endings))]
+    shadows = list(shadows)
+    names = [key for key in state if key not in buffers]
     if len(shadows) != len(names):
         raise CheckpointError(
             f"{source}: {len(shadows)} EMA shadows for {len(names)} parameters; the shadows are listed in parameter "
-            "order, so they cannot be assigned. Load the raw weights instead (ema: false)"
+            "order, so they cannot be assigned (a buffer, a frozen or a shared tensor has none). Load the raw weights "
+            "instead (ema: false), or write a teacher that knows them (docs/extending.md, port a network of yours)"
         )
     wrong = [n for n, s in zip(names, shadows, strict=True) if s.shape != state[n].shape]
     if wrong:

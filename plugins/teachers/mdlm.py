@@ -1,6 +1,6 @@
 """Masked-diffusion language models from published checkpoints: MDLM."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from torch import Tensor
 
@@ -64,18 +64,21 @@ class Mdlm(PublishedTeacher):
         return published_backbone(state)
 
 
-def network_state(content: Mapping, source: str, *, ema: bool, required: bool = False) -> dict[str, Tensor]:
+def network_state(
+    content: Mapping, source: str, *, ema: bool, required: bool = False, buffers: Collection[str] = ()
+) -> dict[str, Tensor]:
     """The network's tensors under their published names, without prefixes, buffers and foreign entries.
 
     content: a Lightning checkpoint (its `state_dict`, and `ema` if asked for) or a state dict. Wrappers' prefixes (any
     number of "backbone.", and what DDP and torch.compile add) are cut off; where there is a "backbone." anywhere, entries without it
-    (metrics, noise schedules) are left out. ema: take the averaged weights, which must be there if `required`.
+    (metrics, noise schedules) are left out. ema: take the averaged weights, which must be there if `required`. buffers: names of
+    the network's own buffers in the file, which have no average; they are kept as they are.
     """
     lightning = "state_dict" in content
     state = without(tensors_at(content, "state_dict" if lightning else None, source), source, PARALLEL)
     shadows = content.get("ema") if lightning else None
     if ema and isinstance(shadows, Mapping) and "shadow_params" in shadows:
-        state = _averaged(state, shadows["shadow_params"], source)
+        state = _averaged(state, shadows["shadow_params"], source, buffers)
     elif ema and required:
         raise CheckpointError(f"{source}: ema was asked for, and the file has no EMA shadows")
     wrapped = below(state, "backbone.")
@@ -83,14 +86,18 @@ def network_state(content: Mapping, source: str, *, ema: bool, required: bool = 
     return {key: value for key, value in state.items() if not key.endswith(BUFFERS)}
 
 
-def _averaged(state: dict[str, Tensor], shadows: list[Tensor], source: str) -> dict[str, Tensor]:
+def _averaged(
+    state: dict[str, Tensor], shadows: list[Tensor], source: str, buffers: Collection[str]
+) -> dict[str, Tensor]:
     """The backbone's parameters from their shadows; shadows of a noise schedule's parameters come after them."""
     backbone = {key: value for key, value in state.items() if key.startswith("backbone.")} or state
     noise = [key for key in state if key.startswith("noise.")]
-    parameters = len([key for key in backbone if not key.endswith(BUFFERS)])
+    names = zip(backbone, without(backbone, source, "backbone.", PARALLEL), strict=True)
+    unaveraged = {key for key, name in names if name in buffers or key.endswith(BUFFERS)}
+    parameters = len(backbone) - len(unaveraged)
     surplus = len(shadows) - parameters
     kept = shadows[:parameters] if 0 < surplus <= len(noise) else shadows
-    return with_shadows(backbone, kept, source, BUFFERS)
+    return with_shadows(backbone, kept, source, unaveraged)
 
 
 def published_backbone(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

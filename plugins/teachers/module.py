@@ -12,7 +12,7 @@ class ModuleTeacher(Teacher):
     """Any nn.Module f(x_t[, t | σ | r][, cond]) → logits [B, D, S], named as "pkg.module:Class".
 
     options: the class's own keyword arguments. checkpoint: a torch or safetensors file with its state dict (under
-    checkpoint_key, names beginning with checkpoint_prefix, if so; what DDP and torch.compile add to names is cut off). time: "t", "sigma",
+    checkpoint_key, names beginning with checkpoint_prefix, if so, and others left out; what DDP and torch.compile add to names is cut off). time: "t", "sigma",
     "r" or "none". takes_cond: whether labels are its next argument. readout: dotted name of its output layer, if it has one that
     maps features to logits; else the generic path reads whole logits.
     """

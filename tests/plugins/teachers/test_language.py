@@ -14,7 +14,7 @@ from di4c.errors import CheckpointError, SpecError
 from di4c_plugins.backbones.mdlm_dit import MdlmDiT
 from di4c_plugins.heads.sinusoidal_token import SinusoidalToken
 from di4c_plugins.processes.mdlm import Mdlm as Process
-from di4c_plugins.teachers.mdlm import Mdlm
+from di4c_plugins.teachers.mdlm import Mdlm, network_state
 from di4c_plugins.teachers.sdtt import Di4CText, Sdtt, hub_revision
 
 TOKENS, LENGTH = 11, 6
@@ -90,6 +90,19 @@ def test_shadows_of_a_learnt_noise_schedule_come_after_the_network(tmp_path):
     shadows = [3 * value for value in parameters(published(network))] + [torch.ones(1), torch.ones(1)]
     torch.save(lightning(state, shadows), tmp_path / "mdlm.ckpt")
     assert agree(Mdlm(process(), LENGTH, path=str(tmp_path / "mdlm.ckpt"), backbone=backbone()).backbone, network, 3.0)
+
+
+def test_buffers_of_another_network_have_no_shadow():
+    """A list of shadows holds parameters alone; a buffer between them must not shift it."""
+    network = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3), torch.nn.Linear(3, 3))
+    shadows = [torch.full_like(p, i) for i, p in enumerate(network.parameters())]
+    buffers = [name for name, _ in network.named_buffers()]
+    content = lightning(prefixed(network.state_dict(), "backbone."), shadows)
+    state = network_state(content, "x.ckpt", ema=True, buffers=buffers)
+    assert all((state[name] == i).all() for i, (name, _) in enumerate(network.named_parameters()))
+    assert state.keys() == network.state_dict().keys()
+    with pytest.raises(CheckpointError, match="6 EMA shadows for 9 parameters.*a buffer"):
+        network_state(content, "x.ckpt", ema=True)
 
 
 def test_hub_form_sizes_the_network_by_file_and_configuration(tmp_path, monkeypatch):

@@ -77,6 +77,15 @@ def test_a_checkpoint_is_loaded_strictly(tmp_path):
         teacher(checkpoint=str(tmp_path / "theirs.pt"), checkpoint_key="model")
 
 
+def test_entries_beside_the_prefix_are_left_out(tmp_path):
+    torch.manual_seed(1)
+    saved = TheirModel()
+    state = {f"net.{k}": v for k, v in saved.state_dict().items()} | {"noise.sigma_max": torch.zeros(1)}
+    torch.save(state, tmp_path / "theirs.pt")
+    made = teacher(checkpoint=str(tmp_path / "theirs.pt"), checkpoint_prefix="net.")
+    assert torch.equal(made.backbone.module.embed.weight, saved.embed.weight)
+
+
 class Nested(TheirModel):
     """Has names that a wrapper's prefix could be taken for."""
 
