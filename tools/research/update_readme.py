@@ -14,7 +14,10 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from benchmarks.table import bench
+from estimator_cases.table import estimators
 from gpu_checks.table import FILE, gpu_table
+from page_tables import markdown_table
 
 from di4c.evaluation.rows import Row, model_label, number, ratio, told_steps
 from di4c.old_keys import reference_values
@@ -36,14 +39,6 @@ METRICS = {
 OF_THE_SEEDS = ("frechet_distance", "covariance_error", "pair_tv", "nll_nats_per_token")
 SHOWN = {"frechet_distance": (1, 2, 4, 8), "covariance_error": (1, 2), "pair_tv": (1, 2)}
 """What the demo's table shows; the stored file and its picture hold the rest."""
-
-
-def markdown_table(head: list[str], rows: list[list[str]]) -> str:
-    """A table in Markdown, numbers to the right; a | inside a cell is escaped, since it would end the cell."""
-    rule = ["---", *["---:"] * (len(head) - 1)]
-    return "\n".join(
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in [head, rule, *rows]
-    )
 
 
 def demo(stored: dict) -> str:
@@ -215,117 +210,6 @@ def _cell(rows: list[Row], row: Row, name: str) -> str:
         return ""
     share = ratio(rows, row, name)
     return number(row["metrics"][name]["mean"]) + ("" if share is None else f" (×{share:.2f})")
-
-
-def estimators(stored: dict) -> str:
-    """What a choice does to bias and spread: a row a comparison, the cell before → after; the verdict in words."""
-    lines = []
-    for name, part, before, change, verdict in ESTIMATORS:
-        after = {key: value for key, value in (before | change).items() if value is not None}
-        old, new = (next(r for r in stored[part]["rows"] if want.items() <= r.items()) for want in (before, after))
-        case = f"{'enumerated, D = ' + str(old['D']) if part == 'enumerated' else 'digits, t = ' + format(old['t'], 'g')}, M = {old['M']}"
-        cells = [
-            f"{_short(old[k])} → {_short(new[k])}" if k in old and k in new else ""
-            for k in ("bias_nats", "gradient_bias", "gradient_sd")
-        ]
-        told = {"components": new["M"], "time_ratio": new.get("cpu_seconds", 0.0) / old.get("cpu_seconds", 1.0)}
-        lines.append([name.format(**told), case, *cells, verdict.format(**told)])
-    head = ["", "case", "bias of the loss, nats", "bias of the gradient", "spread of the gradient", ""]
-    text = (
-        "Gradients in units of the noise that the examples of the batch alone cause (16 digits, or 32 x of the enumerated mixture). "
-        "Stored in [tools/results/estimators.json](tools/results/estimators.json), measured by tools/research/measure_estimators.py."
-    )
-    return f"{markdown_table(head, lines)}\n\n{text}{_trained(stored.get('training'))}\n"
-
-
-def _trained(training: dict | None) -> str:
-    """The short trainings in words, if they are stored."""
-    if training is None:
-        return ""
-    found = "; ".join(
-        f"{_choice(row)} {statistics.fmean(row['held_out_nll_nats'].values()):.2f} "
-        f"({', '.join(f'{v:.2f}' for v in row['held_out_nll_nats'].values())})"
-        for row in training["rows"]
-    )
-    sizes = f"{training['steps']} steps of {training['batch_size']} with M = {training['components']}"
-    return f" Trained for {sizes}, held-out −log p of one step in nats, mean (each seed): {found}."
-
-
-def _short(value: float) -> str:
-    return f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.3f}"
-
-
-def _choice(row: dict) -> str:
-    latent = {k: v for k, v in row["latent"].items() if k != "dim"}
-    law = latent.pop("name") + "".join(f", {k}: {v}" for k, v in latent.items() if k != "atoms")
-    return f"{row['data']}{' + ' + row['consistency'] if row['consistency'] else ''} with {law}"
-
-
-DIGITS = {"law": "uniform", "t": 1.0, "M": 16, "estimator": "monte-carlo", "latent": "uniform"}
-GRID = {"D": 64, "M": 16, "estimator": "monte-carlo", "latent": "uniform"}
-TARGETS = {"M": 16, "estimator": "monte-carlo"}
-ESTIMATORS = [
-    ("`sobol` λ for independent", "gradient", DIGITS, {"latent": "sobol"}, "use it"),
-    ("`sobol` λ for independent", "enumerated", GRID, {"latent": "sobol"}, "components smooth in λ"),
-    ("`stratified` λ", "gradient", DIGITS, {"latent": "stratified"}, "kept"),
-    ("`categorical` spread over K = 32 atoms", "enumerated", GRID | {"latent": "categorical, independent"},
-     {"latent": "categorical, spread"}, "now the default"),
-    ("`own-component`", "targets", TARGETS | {"M": 4}, {"estimator": "own-component"}, "for small M"),
-    ("`own-component`", "targets", TARGETS, {"estimator": "own-component"}, "little left to gain"),
-    ("`own-component`", "enumerated", GRID, {"estimator": "own-component"}, "components far apart"),
-    ("`control-variate`", "targets", TARGETS, {"estimator": "control-variate"}, "more with x_u: each"),
-    ("its best coefficient for 1", "targets", TARGETS | {"estimator": "control-variate"},
-     {"estimator": "control-variate, best coefficient"}, "dropped: nothing to learn by leave-one-out"),
-    ("`x_u: each` for shared", "targets", TARGETS, {"estimator": "monte-carlo, x_u each"},
-     "{time_ratio:.1f} times the time with a head behind the trunk"),
-    ("`jackknife`", "gradient", DIGITS, {"estimator": "jackknife"}, "for batches of hundreds"),
-    ("antithetic λ", "gradient", DIGITS, {"latent": "antithetic"}, "dropped"),
-    ("telescoping (M = {components} on average)", "enumerated", GRID | {"D": 16}, {"M": None, "estimator": "telescoping"},
-     "dropped: unbiased, too noisy"),
-]  # fmt: skip
-"""(choice, part of the file, the row before, what is another in the row after, None for whatever it is there, verdict); {components} and
-{time_ratio} are filled in from the rows."""
-
-IMPLEMENTATIONS = {
-    "project": "this project",
-    "late": "`late` head",
-    "token": "`token` head",
-    "plain": "plain",
-    "readout": "`readout` head",
-    "each": "evaluating each",
-}
-
-
-def bench(stored: dict) -> str:
-    """A row a benchmark and pair of implementations, ratios first; then the machines."""
-    head = ["", "CPU time ratio", "time ratio", "memory ratio", "CPU seconds", "peak megabytes", "where the time goes"]
-    lines = [_bench_line(name, found) for name, found in stored.items()]
-    machines = [found["machine"] for found in stored.values()]
-    where = "; ".join(dict.fromkeys(f"{m['device']}, {m['threads']} threads, torch {m['torch']}" for m in machines))
-    commits = ", ".join(dict.fromkeys(m["commit"] for m in machines))
-    note = (
-        "Peaks are above what the process held before. A shared machine: CPU seconds (of all threads, in a fresh process each) tell more "
-        f"than wall-clock. {where}; commits {commits}. Stored in [tools/results/bench.json](tools/results/bench.json)."
-    )
-    return f"{markdown_table(head, lines)}\n\n{note}\n"
-
-
-def _bench_line(name: str, found: dict) -> list[str]:
-    names, ratios = [key for key in IMPLEMENTATIONS if key in found], ["", "", ""]
-    if len(names) > 1:
-        names = sorted(names, key=lambda key: found[key]["cpu_seconds"])[:2]
-        name += f": {' over '.join(IMPLEMENTATIONS[key] for key in names)}"
-        suffix = next(key for key in found if key.startswith("time_ratio")).removeprefix("time_ratio")
-        ratios = [_ratio(found[f"{kind}_ratio{suffix}"]) for kind in ("cpu_time", "time", "memory")]
-    spent = found[names[0]]["report"].get("milliseconds", {})
-    share = ", ".join(f"{part} {100 * value / sum(spent.values()):.0f} %" for part, value in spent.items())
-    columns = (("cpu_seconds", 2), ("peak_megabytes", 0))
-    used = [" / ".join(f"{found[n][key]:.{digits}f}" for n in names) for key, digits in columns]
-    return [name, *ratios, *used, share]
-
-
-def _ratio(value: float) -> str:
-    return f"{value:.2f}" if value >= 0.02 else f"{value:.3f}"
 
 
 RENDERERS: dict[str, Callable[..., str]] = {
