@@ -226,5 +226,17 @@ def test_any_build_of_the_pinned_version_is_kept(monkeypatch, found, told):
     assert checker["_wrong"]("torch==2.13.0") == told
 
 
+def test_it_is_told_whose_code_an_environment_holds(monkeypatch, capsys, tmp_path):
+    """Before another checkout takes it over."""
+    checker = runpy.run_path(str(ROOT / "tools/check_install.py"))
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools/constraints.txt").write_text("")
+    monkeypatch.setitem(checker["main"].__globals__, "ROOT", tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    assert checker["main"]() == 1
+    told = f"di4c is not installed from {tmp_path}; this environment's now comes from {ROOT}, and will come from here"
+    assert told in capsys.readouterr().out
+
+
 def test_flash_attention_is_never_required():
     assert "flash" not in (ROOT / "pyproject.toml").read_text()

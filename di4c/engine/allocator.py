@@ -33,7 +33,7 @@ def keep_freed_memory() -> bool:
 def give_back_unused() -> None:
     """Gives back what `keep_freed_memory` has kept, now and then, as tensors of ever other sizes leave gaps that none of them fits.
 
-    Without it the process grows for hours. Source: malloc_trim(3).
+    The process grows more slowly then; pages that are in part in use stay. Source: malloc_trim(3).
     """
     if _kept:
         ctypes.CDLL(None).malloc_trim(0)

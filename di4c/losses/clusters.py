@@ -1,6 +1,8 @@
 """Clusters of data, as a start for λ: a mixture of products fitted by EM, without a network.
 
-log p(x) = log Σ_k w_k ∏_d θ_k^d(x^d),   w of λ's prior; it is also what K atoms can bind at most, found in a minute.
+    log p(x) = log Σ_k w_k ∏_d θ_k^d(x^d),   w of λ's prior
+
+EM ends in a local optimum of a sample: what it binds tells what K atoms can bind at least.
 """
 
 from dataclasses import dataclass

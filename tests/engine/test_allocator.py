@@ -1,4 +1,4 @@
-"""Freed memory stays with the process, but not for ever."""
+"""Freed memory stays with the process, until it is asked for."""
 
 import json
 import os

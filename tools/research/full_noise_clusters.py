@@ -1,7 +1,7 @@
-"""What K atoms can bind at t = 1, and which heads can carry it: python tools/research/full_noise_bound.py --spec SPEC --out FILE [--ranks 64,256]
+"""What K atoms can bind at t = 1 at least, and which heads can carry it: python tools/research/full_noise_clusters.py --spec SPEC --out FILE [--ranks 64,256]
 
 A mixture of products is fitted to the data by EM, without a network: what it gains on the product of its marginals, on held-out data,
-is what λ has to give. Then a new student of the spec is fitted to these products, at t = 1 and without noise: what is left of the
+is what λ can bind at least. Then a new student of the spec is fitted to these products, at t = 1 and without noise: what is left of the
 divergence says what its head can carry. SPEC: of a student with `latent: categorical` under a process with a mask.
 """
 
