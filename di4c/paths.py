@@ -1,5 +1,6 @@
 """Paths that a user gives, and names that become paths: each is understood in one place."""
 
+import difflib
 import os
 from pathlib import Path
 
@@ -32,6 +33,22 @@ def user_path(given: str | os.PathLike[str]) -> Path:
 def real_path(path: Path) -> Path:
     """The absolute path with links followed; in a loop of links as far as they lead."""
     return Path(os.path.realpath(path))
+
+
+def near(path: str | Path) -> str:
+    """ "; did you mean runs/digits-teacher?" for a path that is not there, by the names beside its first missing part; else ""."""
+    path = Path(path)
+    there = next((above for above in path.parents if os.path.isdir(above)), None)
+    if there is None or os.path.lexists(path):
+        return ""
+    missing, *rest = path.relative_to(there).parts
+    try:
+        found = difflib.get_close_matches(missing, os.listdir(there), n=2, cutoff=0.7)
+    except OSError:
+        return ""
+    told = [str(there / name / Path(*rest)) for name in found]
+    told = [name for name in told if os.path.exists(name)]
+    return f"; did you mean {' or '.join(told)}?" if told else ""
 
 
 def with_ending(path: str | Path, ending: str) -> Path:

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from di4c.errors import SpecError
+from di4c.paths import near
 
 MOST_LEVELS = 30
 MOST_VALUES = 100_000
@@ -95,7 +96,7 @@ def read_yaml(path: Path) -> Any:
             raise SpecError(f"{path}: is too large for a spec ({status.st_size} bytes)")
         text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError as error:
-        raise SpecError(f"{path}: no such file") from error
+        raise SpecError(f"{path}: no such file{near(path)}") from error
     except OSError as error:
         raise SpecError(f"{path}: cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:

@@ -40,15 +40,15 @@ def test_list_prints_names_sources_and_docstrings(capsys):
     assert "no docstring" not in shown and "no source" not in shown
 
 
-@pytest.mark.parametrize("kind", ["student_heads", "head"])
-def test_list_of_one_kind_in_either_number(capsys, kind):
+@pytest.mark.parametrize("kind", ["student_heads", "head", "heads"])
+def test_list_of_one_kind_by_its_name_or_its_key(capsys, kind):
     assert main(["list", kind]) == 0
     shown = capsys.readouterr().out
     assert "adaln" in shown and "digits" not in shown
 
 
 def test_list_of_an_unknown_kind(capsys):
-    assert main(["list", "heads"]) == USER_ERROR
+    assert main(["list", "student_head"]) == USER_ERROR
     assert "Did you mean 'student_heads'" in capsys.readouterr().err
 
 

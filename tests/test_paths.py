@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from di4c.errors import SpecError
-from di4c.paths import is_plain_name, user_path, with_ending
+from di4c.paths import is_plain_name, near, user_path, with_ending
 
 
 def test_trouble_11_home_stands_where_it_is_written(monkeypatch, tmp_path):
@@ -44,3 +44,18 @@ def test_trouble_b20_names_that_become_paths():
     assert not any(
         map(is_plain_name, ("", "..", ".", "../x", "/x", "a/b", ".hidden", "a\0", "a\n", "a\\b", "x" * 101, "a/"))
     )
+
+
+def test_a_path_that_is_not_there_is_told_with_those_that_are_like_it(tmp_path, monkeypatch):
+    (tmp_path / "runs/digits-teacher/export").mkdir(parents=True)
+    assert near(tmp_path / "runs/digits-tecaher") == f"; did you mean {tmp_path}/runs/digits-teacher?"
+    assert near(tmp_path / "rusn/digits-teacher/export") == f"; did you mean {tmp_path}/runs/digits-teacher/export?"
+    assert near(tmp_path / "rusn/nothing") == near(tmp_path / "runs/other") == near(tmp_path / "runs") == near("") == ""
+    monkeypatch.chdir(tmp_path)
+    assert near("run") == "; did you mean runs?" and near(tmp_path / "runs/\0") == ""
+
+
+def test_a_link_to_nothing_is_there(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "dat").symlink_to("absent")
+    assert near(tmp_path / "dat") == ""

@@ -20,8 +20,7 @@ def main(arguments: list[str] | None = None, prog: str | None = None) -> None:
 
 def _list_parts(options: argparse.Namespace) -> None:
     registry = Registry.default(options.plugin)
-    plural = {kind.key: name for name, kind in KINDS.items()}
-    kinds = KINDS if options.kind is None else [plural.get(options.kind, options.kind)]
+    kinds = KINDS if options.kind is None else [_kind(options.kind)]
     for kind in kinds:
         targets = registry.targets(kind)
         print(f"{kind} (in a spec: {', '.join(KINDS[kind].places)})" if targets else f"{kind}: none")
@@ -29,6 +28,12 @@ def _list_parts(options: argparse.Namespace) -> None:
         source_width = max((len(target.source) for target in targets), default=0)
         for target in targets:
             print(f"  {target.name:<{name_width}}  {target.source:<{source_width}}  {first_docstring_line(target)}")
+
+
+def _kind(word: str) -> str:
+    """The kind that is called so, or one of which is: teachers, teacher, lambda_samplers, latent, latents."""
+    called = {kind.key: name for name, kind in KINDS.items()}
+    return word if word in KINDS else called.get(word, called.get(word.removesuffix("s"), word))
 
 
 def _list_specs() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from di4c.engine.exported import export_config
 from di4c.errors import CheckpointError, SpecError
-from di4c.paths import user_path
+from di4c.paths import near, user_path
 
 
 @dataclass(frozen=True)
@@ -65,5 +65,5 @@ def _export_of(path: Path, key: str) -> Path:
             return folder
     what = "teacher" if key.startswith("teacher") else "student"
     raise CheckpointError(
-        f"{key}: no model.safetensors in {path} or {path}/export; train the {what} first, or name its run"
+        f"{key}: no model.safetensors in {path} or {path}/export; train the {what} first, or name its run{near(path)}"
     )

@@ -27,7 +27,7 @@ from di4c.evaluation.cells import writing
 from di4c.evaluation.generation import Recipe, labels_at_random, training_labels
 from di4c.evaluation.models import Model, ProductModel, student_model
 from di4c.mixture.student import MixtureStudent
-from di4c.paths import user_path
+from di4c.paths import near, user_path
 from di4c.whole import whole_number
 
 DEFAULT_BATCH = 256
@@ -266,7 +266,7 @@ def load(
 def export_folder(path: Path) -> Path:
     """The folder with model.safetensors and config.json: `path` itself, or its `export`. Raises CheckpointError."""
     if not path.exists():
-        raise CheckpointError(f"{path}: no such folder; expected a run folder or an export folder")
+        raise CheckpointError(f"{path}: no such folder; expected a run folder or an export folder{near(path)}")
     if not path.is_dir():
         raise CheckpointError(f"{path}: is a file; expected the run folder or export folder that it lies in")
     for folder in (path / "export", path):

@@ -8,6 +8,7 @@ from io import BufferedReader
 from pathlib import Path
 
 from di4c.errors import DataError, Di4CError
+from di4c.paths import near
 
 LFS_POINTER = b"version https://git-lfs"
 KINDS = {
@@ -56,7 +57,7 @@ def check_plain(file: Path) -> None:
             mode = os.stat(file).st_mode
         except FileNotFoundError:
             raise DataError(
-                f"{file}: {'a link to nothing' if file.is_symlink() else 'no such file or folder'}"
+                f"{file}: {'a link to nothing' if file.is_symlink() else 'no such file or folder'}{near(file)}"
             ) from None
     for test, kind in KINDS.items():
         if test(mode):

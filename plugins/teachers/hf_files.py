@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from di4c.contracts.weight_files import first_line, read_mapping, require_whole
 from di4c.contracts.weights import require_finite
 from di4c.errors import CheckpointError, SpecError
+from di4c.paths import near
 from di4c_plugins.datasets.text_file import vocabulary_lines
 from di4c_plugins.teachers.hub import HUB_NAME, local_path, read_config
 
@@ -25,7 +26,7 @@ def folder_of(path: str, revision: str | None = None) -> Path:
     if local.is_dir():
         return local
     if not HUB_NAME.fullmatch(path):
-        raise CheckpointError(f"{path}: no such folder (a hub repository is written as owner/name)")
+        raise CheckpointError(f"{path}: no such folder (a hub repository is written as owner/name){near(local)}")
     from huggingface_hub import snapshot_download
 
     try:

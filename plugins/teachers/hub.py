@@ -6,7 +6,7 @@ from pathlib import Path
 
 from di4c.contracts.weight_files import first_line, read_mapping, require_whole
 from di4c.errors import CheckpointError, SpecError
-from di4c.paths import user_path
+from di4c.paths import near, user_path
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 INSIDE_HUB = "hub:"
@@ -35,7 +35,9 @@ def locate(path: str, revision: str | None = None) -> Located:
                 return Located(local / name, read_config(local / "config.json"))
         raise CheckpointError(f"{path}: the folder has none of {', '.join(WEIGHTS)}")
     if not HUB_NAME.fullmatch(path):
-        raise CheckpointError(f"{path}: no such file or folder (a hub repository is written as owner/name)")
+        raise CheckpointError(
+            f"{path}: no such file or folder (a hub repository is written as owner/name){near(local)}"
+        )
     return _from_hub(path, revision)
 
 
@@ -50,7 +52,7 @@ def locate_file(path: str, revision: str | None = None) -> Path:
             require_whole(local)
             return local
         raise CheckpointError(
-            f"{path}: no such file (a file of a hub repository is written as {INSIDE_HUB}owner/name/path/in/it)"
+            f"{path}: no such file (a file of a hub repository is written as {INSIDE_HUB}owner/name/path/in/it){near(local)}"
         )
     owner, _, rest = path.removeprefix(INSIDE_HUB).partition("/")
     name, _, inside = rest.partition("/")

@@ -10,6 +10,7 @@ import pytest
 
 from di4c.__main__ import main
 from di4c.command_line import USER_ERROR
+from di4c.commands.new import SPECS
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,6 +30,16 @@ def test_a_new_teacher_passes_its_own_test_and_its_spec_is_valid(name, tmp_path,
         passes()
     assert main(["check", str(spec)]) == 0
     assert f"{code.name}:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", sorted(SPECS))
+def test_a_new_part_of_any_kind_passes_its_own_test_and_its_spec_is_valid(kind, tmp_path, capsys, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    assert main(["new", kind, f"new-{kind}", "--folder", str(tmp_path)]) == 0
+    tests = runpy.run_path(str(tmp_path / f"test_new_{kind}.py"))
+    ran = [test() for name, test in tests.items() if name.startswith("test_")]
+    assert len(ran) == 2 and main(["check", str(tmp_path / f"new_{kind}.yaml")]) == 0
+    assert f"new_{kind}.py:New{kind.title()}" in capsys.readouterr().out
 
 
 def test_nothing_is_overwritten(tmp_path, capsys):
