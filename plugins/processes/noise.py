@@ -13,13 +13,12 @@ some at t = 0.
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from di4c.errors import SpecError
-from di4c_plugins.processes.schedules import MaskSchedule
+from di4c_plugins.processes.schedules import MaskSchedule, Shape
 
 
 class Noise(MaskSchedule):
@@ -42,61 +41,32 @@ class Noise(MaskSchedule):
         return self.rate(t) / torch.expm1(self.sigma(t))
 
 
+INTERPOLATED: dict[str, tuple[Shape, Shape]] = {
+    "log-linear": (lambda t: t, torch.ones_like),
+    "cosine": (lambda t: 2 * torch.sin(math.pi / 4 * t) ** 2, lambda t: math.pi / 2 * torch.sin(math.pi / 2 * t)),
+    "cosine-squared": (lambda t: torch.sin(math.pi / 2 * t) ** 2, lambda t: math.pi / 2 * torch.sin(math.pi * t)),
+}
+"""f(t), from 0 to 1, and f′(t): t, 1 − cos(πt/2) and sin²(πt/2)."""
+
+
 class Interpolated(Noise):
-    """σ = −log(1 − (1−ε)·f(t)) with f from 0 to 1: the mask probability is (1−ε)·f(t)."""
+    """σ = −log(1 − (1−ε)·f(t)) with f of INTERPOLATED by its name: the mask probability is (1−ε)·f(t)."""
 
-    def __init__(self, epsilon: float):
-        self.epsilon = epsilon
-
-    @abstractmethod
-    def fraction(self, t: Tensor) -> Tensor:
-        """f(t)."""
-
-    @abstractmethod
-    def slope(self, t: Tensor) -> Tensor:
-        """f′(t)."""
+    def __init__(self, name: str, epsilon: float):
+        self.name, self.epsilon = name, epsilon
 
     def sigma(self, t: Tensor) -> Tensor:
-        return -torch.log1p(-(1 - self.epsilon) * self.fraction(t))
+        return -torch.log1p(-self.masked(t))
 
     def rate(self, t: Tensor) -> Tensor:
-        return (1 - self.epsilon) * self.slope(t) / (1 - (1 - self.epsilon) * self.fraction(t))
+        return (1 - self.epsilon) * INTERPOLATED[self.name][1](t) / (1 - self.masked(t))
 
     def masked(self, t: Tensor) -> Tensor:
-        return (1 - self.epsilon) * self.fraction(t)
+        return (1 - self.epsilon) * INTERPOLATED[self.name][0](t)
 
     def log_rate(self, t: Tensor) -> Tensor:
-        return self.slope(t) / self.fraction(t)
-
-
-class LogLinear(Interpolated):
-    """f(t) = t."""
-
-    def fraction(self, t: Tensor) -> Tensor:
-        return t
-
-    def slope(self, t: Tensor) -> Tensor:
-        return torch.ones_like(t)
-
-
-class Cosine(Interpolated):
-    """f(t) = 1 − cos(πt/2)."""
-
-    def fraction(self, t: Tensor) -> Tensor:
-        return 2 * torch.sin(math.pi / 4 * t) ** 2
-
-    def slope(self, t: Tensor) -> Tensor:
-        return math.pi / 2 * torch.sin(math.pi / 2 * t)
-
-
-class CosineSquared(Interpolated):
-    """f(t) = 1 − cos²(πt/2) = sin²(πt/2)."""
-
-    def fraction(self, t: Tensor) -> Tensor:
-        return torch.sin(math.pi / 2 * t) ** 2
-
-    def slope(self, t: Tensor) -> Tensor:
-        return math.pi / 2 * torch.sin(math.pi * t)
+        shape, slope = INTERPOLATED[self.name]
+        return slope(t) / shape(t)
 
 
 class Linear(Noise):
@@ -122,11 +92,6 @@ class Geometric(Linear):
         return self.sigma(t) * math.log(self.sigma_max / self.sigma_min)
 
 
-INTERPOLATED: dict[str, Callable[[float], Noise]] = {
-    "log-linear": LogLinear,
-    "cosine": Cosine,
-    "cosine-squared": CosineSquared,
-}
 RANGED = {"linear": (Linear, 0.0, 10.0), "geometric": (Geometric, 1e-3, 1.0)}
 
 
@@ -144,7 +109,7 @@ def noise_schedule(
             )
         if not 0 <= epsilon < 1:
             raise SpecError(f"noise '{name}': epsilon is {epsilon}; it lies in [0, 1)")
-        return INTERPOLATED[name](epsilon)
+        return Interpolated(name, epsilon)
     if name not in RANGED:
         raise SpecError(f"no noise schedule named '{name}'; known: {', '.join(sorted([*INTERPOLATED, *RANGED]))}")
     kind, low, high = RANGED[name]

@@ -1,8 +1,12 @@
 """Mask schedules m(t): the probability that a position is masked at time t, m(0) = 0, m(1) = 1 (or nearly)."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 from torch import Tensor
+
+Shape = Callable[[Tensor], Tensor]
+"""A function of time in a table of schedules: the shape and dtype of its argument."""
 
 
 class MaskSchedule(ABC):

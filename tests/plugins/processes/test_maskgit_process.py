@@ -5,7 +5,7 @@ import torch
 
 from di4c.contracts import Draws
 from di4c.testing import check_process
-from di4c_plugins.processes.maskgit import RATIO_SCHEDULES, MaskGITProcess
+from di4c_plugins.processes.maskgit import RATIO_SCHEDULES, MaskGITProcess, RatioSchedule
 
 
 @pytest.mark.parametrize("name", RATIO_SCHEDULES)
@@ -25,12 +25,12 @@ def test_it_keeps_the_contract(name):
 @pytest.mark.parametrize("name", RATIO_SCHEDULES)
 def test_the_rate_is_the_logarithmic_derivative(name):
     t = torch.linspace(0.05, 0.95, 10, dtype=torch.float64, requires_grad=True)
-    schedule = RATIO_SCHEDULES[name]()
+    schedule = RatioSchedule(name)
     (rate,) = torch.autograd.grad(schedule.masked(t).log().sum(), t)
     torch.testing.assert_close(schedule.log_rate(t.detach()), rate, rtol=1e-9, atol=0)
 
 
 @pytest.mark.parametrize("name", RATIO_SCHEDULES)
 def test_the_masked_fraction_grows_with_t(name):
-    masked = RATIO_SCHEDULES[name]().masked(torch.linspace(0, 1, 101, dtype=torch.float64))
+    masked = RatioSchedule(name).masked(torch.linspace(0, 1, 101, dtype=torch.float64))
     assert (masked.diff() > 0).all()

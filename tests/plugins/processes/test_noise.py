@@ -97,3 +97,10 @@ def test_the_published_off_by_one_of_the_noised_data_is_an_option():
         ]
         wanted = [0.999 * t, min(0.999 * (t + 0.25), 1.0) if t else 0.0]
         assert all(abs(a - b) < 0.01 for a, b in zip(shares, wanted, strict=True)), t
+
+
+@pytest.mark.parametrize("name", ["log-linear", "cosine", "cosine-squared"])
+def test_confidence_samplers_find_all_masked_at_their_beginning_and_nothing_at_their_end(name):
+    fraction = noise_schedule(name, epsilon=0.0).fraction(torch.linspace(0, 1, 9, dtype=torch.float64))
+    torch.testing.assert_close(fraction[[0, -1]], torch.tensor([1.0, 0.0], dtype=torch.float64))
+    assert (fraction.diff() < 0).all()

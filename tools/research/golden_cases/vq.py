@@ -6,7 +6,7 @@ from torch import Tensor
 from di4c.contracts import Context
 from di4c_plugins.backbones.maskgit import MaskGITBackbone, with_tied_output_head
 from di4c_plugins.heads.sinusoidal_token import SinusoidalToken
-from di4c_plugins.processes.maskgit import RATIO_SCHEDULES
+from di4c_plugins.processes.maskgit import RatioSchedule
 from di4c_plugins.samplers.maskgit import reveal_counts
 from di4c_plugins.teachers.containers import below
 from di4c_plugins.tokenizers.vqgan import VQGAN
@@ -69,11 +69,11 @@ def maskgit_schedule(tensors: dict[str, Tensor], config: dict) -> list[Check]:
     for name, wanted in below(tensors, "out.counts_").items():
         got = torch.full_like(wanted, -1)
         for row, steps in enumerate(_numbers_of_steps(config["steps"], len(wanted))):
-            got[row, :steps] = reveal_counts(RATIO_SCHEDULES[name](), config["tokens"], steps)
+            got[row, :steps] = reveal_counts(RatioSchedule(name), config["tokens"], steps)
         checks.append(exact(f"counts_{name}", got, wanted))
     for name, wanted in below(tensors, "out.mask_fraction_").items():
         t = 1 - torch.linspace(0, 1, len(wanted))
-        fraction = RATIO_SCHEDULES[name]().masked(t)
+        fraction = RatioSchedule(name).masked(t)
         resolution = 1.01 / config.get("uniforms", UNIFORMS)
         checks.append(Check(f"mask_fraction_{name}", fraction, wanted, resolution, "absolute"))
     return checks
