@@ -107,7 +107,9 @@ class TauLDRUNet(TwoPartBackbone):
 
     def _steps(self) -> tuple[list[Step], list[Step]]:
         """The way down; the middle and the way up."""
-        return self.plan.down(self.downsampling_modules), self.plan.up(self.middle_modules, self.upsampling_modules)
+        parts = (self.downsampling_modules, self.middle_modules, self.upsampling_modules)
+        down, middle, up = self.plan.steps(*parts)
+        return down, middle + up
 
     def for_student(self) -> Backbone:
         """A trainable copy; λ layers are added if this network has none."""

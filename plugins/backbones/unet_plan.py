@@ -1,19 +1,19 @@
 """The order of a U-Net's blocks, and a pass through them that can stop at a block and go on from there."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from di4c_plugins.backbones.unet_blocks import Downsample, ResidualBlock, SelfAttention, Upsample
 
-Kind = Literal["block", "layer", "keep", "join"]
+Kind = Literal["block", "attention", "shrink", "grow", "keep", "join"]
 
 
 class Step(NamedTuple):
-    """A part of the pass: a residual block, another layer, or a skip that is kept, or joined again.
+    """A part of the pass: a residual block, another layer, or a skip that is kept, or joined again (module None).
 
     number: of the residual block that it is or follows, −1 before the first.
     """
@@ -42,82 +42,48 @@ class Plan:
         """Residual blocks on the way down."""
         return len(self.multipliers) * self.res_blocks
 
-    def build(self, **options) -> tuple[nn.ModuleList, nn.ModuleList, nn.ModuleList]:
-        """The blocks on the way down, in the middle, and on the way up; `options` are those of a ResidualBlock."""
-        down, widths = [], [self.channels]
-        for scale, multiplier in enumerate(self.multipliers):
-            for _ in range(self.res_blocks):
-                down += self._stage(widths[-1], multiplier, scale, options)
-                widths.append(self.channels * multiplier)
-            if scale < len(self.multipliers) - 1:
-                down.append(Downsample(widths[-1]))
-                widths.append(widths[-1])
-        width = widths[-1]
-        middle = [
-            ResidualBlock(width, width, **options),
-            self._attention(width, options),
-            ResidualBlock(width, width, **options),
-        ]
-        up = []
-        for scale, multiplier in reversed(list(enumerate(self.multipliers))):
-            for _ in range(self.res_blocks + 1):
-                up += self._stage(width + widths.pop(), multiplier, scale, options)
-                width = self.channels * multiplier
-            if scale:
-                up.append(Upsample(width))
-        return nn.ModuleList(down), nn.ModuleList(middle), nn.ModuleList(up)
+    def parts(self) -> tuple[list[Kind], list[Kind], list[Kind]]:
+        """The way down, each output kept as a skip; the middle; the way up, each block given a skip."""
+        down: list[Kind] = ["keep"]
+        up: list[Kind] = []
+        last = len(self.multipliers) - 1
+        for scale in range(last + 1):
+            stage: list[Kind] = ["block", "attention"] if scale == self.attention_at else ["block"]
+            down += [*stage, "keep"] * self.res_blocks + (["shrink", "keep"] if scale < last else [])
+            up = ["join", *stage] * (self.res_blocks + 1) + (["grow"] if scale else []) + up
+        return down, ["block", "attention", "block"], up
 
-    def _stage(self, in_width: int, multiplier: int, scale: int, options: dict) -> list[nn.Module]:
-        """A residual block, with attention behind it at that scale."""
-        width = self.channels * multiplier
-        block = ResidualBlock(in_width, width, **options)
-        return [block, self._attention(width, options)] if scale == self.attention_at else [block]
+    def build(self, *, rescale: bool, **options: Any) -> list[nn.ModuleList]:
+        """The modules of each part; the options are those of a ResidualBlock."""
+        width, kept, scale, parts = self.channels, [], 0, []
+        for part in self.parts():
+            made = nn.ModuleList()
+            for kind in part:
+                if kind == "block":
+                    before, width = width, self.channels * self.multipliers[scale]
+                    made.append(ResidualBlock(before, width, rescale=rescale, **options))
+                elif kind == "attention":
+                    made.append(SelfAttention(width, rescale=rescale))
+                elif kind == "keep":
+                    kept.append(width)
+                elif kind == "join":
+                    width += kept.pop()
+                else:
+                    made.append((Downsample if kind == "shrink" else Upsample)(width))
+                    scale += 1 if kind == "shrink" else -1
+            parts.append(made)
+        return parts
 
-    def _attention(self, width: int, options: dict) -> SelfAttention:
-        return SelfAttention(width, rescale=options["rescale"])
-
-    def down(self, modules: nn.ModuleList) -> list[Step]:
-        """The way down, each output kept as a skip."""
-        blocks, steps = iter(modules), Steps(-1)
-        steps.add("keep")
-        for scale in range(len(self.multipliers)):
-            for _ in range(self.res_blocks):
-                self._add_stage(steps, blocks, scale)
-                steps.add("keep")
-            if scale < len(self.multipliers) - 1:
-                steps.add("layer", next(blocks))
-                steps.add("keep")
-        return steps.made
-
-    def up(self, middle: nn.ModuleList, modules: nn.ModuleList) -> list[Step]:
-        """The middle (block, attention, block) and the way up, each block given a skip."""
-        blocks, steps = iter(modules), Steps(self.depth_down - 1)
-        kinds: tuple[Kind, ...] = ("block", "layer", "block")
-        for kind, module in zip(kinds, middle, strict=True):
-            steps.add(kind, module)
-        for scale in reversed(range(len(self.multipliers))):
-            for _ in range(self.res_blocks + 1):
-                steps.add("join")
-                self._add_stage(steps, blocks, scale)
-            if scale:
-                steps.add("layer", next(blocks))
-        return steps.made
-
-    def _add_stage(self, steps: "Steps", blocks: Iterator[nn.Module], scale: int) -> None:
-        steps.add("block", next(blocks))
-        if scale == self.attention_at:
-            steps.add("layer", next(blocks))
-
-
-class Steps:
-    """Steps in the making; residual blocks are numbered from `last` + 1 on."""
-
-    def __init__(self, last: int):
-        self.last, self.made = last, []
-
-    def add(self, kind: Kind, module: nn.Module | None = None) -> None:
-        self.last += kind == "block"
-        self.made.append(Step(kind, module, self.last))
+    def steps(self, *modules: nn.ModuleList) -> list[list[Step]]:
+        """The steps of each part with its modules, the residual blocks numbered throughout."""
+        number, parts = -1, []
+        for part, made in zip(self.parts(), map(iter, modules), strict=True):
+            steps = []
+            for kind in part:
+                number += kind == "block"
+                steps.append(Step(kind, None if kind in ("keep", "join") else next(made), number))
+            parts.append(steps)
+        return parts
 
 
 class Walk:
@@ -130,9 +96,9 @@ class Walk:
         for kind, module, _ in steps:
             if kind == "block":
                 self.h = module(self.h, self.time, lam)
-            elif kind == "layer":
-                self.h = module(self.h)
             elif kind == "keep":
                 self.skips.append(self.h)
-            else:
+            elif kind == "join":
                 self.h = torch.cat([self.h, self.skips.pop()], dim=1)
+            else:
+                self.h = module(self.h)
