@@ -8,12 +8,11 @@ import numpy as np
 
 from di4c.errors import DataError
 from di4c_plugins.datasets.pixels import Images, PixelData, checked, hub_images, pooled
-from di4c_plugins.datasets.reading import open_plain, reading
+from di4c_plugins.datasets.reading import first_file, open_plain, reading
 
 BATCHES = {"train": [f"data_batch_{k}" for k in range(1, 6)], "test": ["test_batch"]}
 RECORD = 1 + 3 * 32 * 32
-
-
+UNPACKED = ("", "cifar-10-batches-py/", "cifar-10-batches-bin/")
 NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
 
@@ -50,14 +49,9 @@ class CIFAR10(PixelData):
 
 def batch_file(folder: Path, name: str) -> Path:
     """The file of that name in the folder or in the one that the archives unpack to."""
-    with reading(f"data.path {folder}", "a folder"):
-        for parent in (folder, folder / "cifar-10-batches-py", folder / "cifar-10-batches-bin"):
-            for file in (parent / name, parent / f"{name}.bin"):
-                if file.is_file():
-                    return file
-    raise DataError(
-        f"data.path {folder}: no {name} and no {name}.bin; expected CIFAR-10's python or binary version, unpacked"
-    )
+    places = [parent + name + end for parent in UNPACKED for end in ("", ".bin")]
+    expected = f"no {name} and no {name}.bin; expected CIFAR-10's python or binary version, unpacked"
+    return first_file(folder, places, expected)
 
 
 def read_batch(file: Path) -> Images:

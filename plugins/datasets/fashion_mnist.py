@@ -9,7 +9,7 @@ import numpy as np
 
 from di4c.errors import DataError
 from di4c_plugins.datasets.pixels import Images, PixelData, checked, hub_images, pooled
-from di4c_plugins.datasets.reading import open_plain, reading
+from di4c_plugins.datasets.reading import first_file, open_plain, reading
 
 PREFIX = {"train": "train", "test": "t10k"}
 
@@ -49,11 +49,8 @@ class FashionMNIST(PixelData):
 
 def idx_file(folder: Path, name: str) -> Path:
     """The file of that name in the folder, compressed or not."""
-    with reading(f"data.path {folder}", "a folder"):
-        for file in (folder / f"{name}.gz", folder / name):
-            if file.is_file():
-                return file
-    raise DataError(f"data.path {folder}: no {name}.gz; expected the four idx files of (Fashion-)MNIST")
+    expected = f"no {name}.gz; expected the four idx files of (Fashion-)MNIST"
+    return first_file(folder, (f"{name}.gz", name), expected)
 
 
 def read_idx(file: Path, item: tuple[int, ...]) -> np.ndarray:

@@ -5,12 +5,10 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from di4c.contracts import Batch, Draws, Split
+from di4c.contracts import Draws
 from di4c.errors import DataError, SpecError
-from di4c_plugins.datasets.folders import SPLITS, files_below, split_folders
+from di4c_plugins.datasets.folders import files_below, split_folders
 from di4c_plugins.datasets.image_file import CENTRAL, Crop, read_square
 from di4c_plugins.datasets.pixels import Images, PixelData, PixelSplit
 from di4c_plugins.datasets.reading import reading
@@ -21,27 +19,18 @@ ENDINGS = {
 }  # fmt: skip
 
 
-class FileSplit(Split):
+class FileSplit(PixelSplit):
     """Images that are read, cropped to a square and scaled when they are asked for."""
 
     def __init__(self, files: list[Path], labels: np.ndarray, data: "ImageFolder", *, flips: bool, crops: float):
-        self.files, self.labels_of_files, self.data, self.flips, self.crops = files, labels, data, flips, crops
+        nothing = np.empty((0, *data.shape), dtype=np.uint8)
+        conditional = data.num_classes is not None
+        super().__init__(Images(nothing, labels), data.num_states, conditional=conditional, flips=flips)
+        self.files, self.shape, self.crops = files, data.shape, crops
 
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def batch(self, indices: Tensor, draws: Draws | None = None) -> Batch:
-        chosen = indices.tolist()
-        crops = self._crops(len(chosen), draws)
-        pixels = np.stack([read_square(self.files[i], self.data.shape, c) for i, c in zip(chosen, crops, strict=True)])
-        conditional = self.data.num_classes is not None
-        split = PixelSplit(
-            Images(pixels, self.labels_of_files[chosen]),
-            self.data.num_states,
-            conditional=conditional,
-            flips=self.flips,
-        )
-        return split.batch(torch.arange(len(chosen)), draws)
+    def read(self, chosen: np.ndarray, draws: Draws | None) -> np.ndarray:
+        crops = zip(chosen, self._crops(len(chosen), draws), strict=True)
+        return np.stack([read_square(self.files[i], self.shape, crop) for i, crop in crops])
 
     def _crops(self, count: int, draws: Draws | None) -> list[Crop]:
         """A square for every image: the central one, or one at random whose side is at least `crops` of the largest's."""
@@ -49,9 +38,6 @@ class FileSplit(Split):
             return [CENTRAL] * count
         share, x, y = draws.child("crops").uniform(3).cpu().unbind(1)
         return list(zip((self.crops + (1 - self.crops) * share).tolist(), x.tolist(), y.tolist(), strict=True))
-
-    def labels(self) -> Tensor | None:
-        return torch.from_numpy(self.labels_of_files) if self.data.num_classes is not None else None
 
 
 class ImageFolder(PixelData):
@@ -85,7 +71,6 @@ class ImageFolder(PixelData):
             )
         self.crops = crops
         self.path, self.held_out = Path(path).expanduser(), held_out
-        self._files_of: dict[str, FileSplit] = {}
         if conditional:
             self._check_classes()
         super().__init__(
@@ -93,17 +78,11 @@ class ImageFolder(PixelData):
         )
         self.label_names = self._classes if conditional else None
 
-    def split(self, name: str) -> FileSplit:  # type: ignore[override]  # of files, not of images in memory
-        if name not in SPLITS:
-            raise DataError(f"data: no split {name!r}; the splits are 'train' and 'test'")
-        if name not in self._files_of:
-            files = self._files[name]
-            labels = np.array([self._classes.index(file.parent.name) for file in files], dtype=np.int64)
-            training = name == "train"
-            self._files_of[name] = FileSplit(
-                files, labels, self, flips=self.flips and training, crops=self.crops if training else 1.0
-            )
-        return self._files_of[name]
+    def made_split(self, name: str) -> FileSplit:
+        files, training = self._files[name], name == "train"
+        labels = np.array([self._classes.index(file.parent.name) for file in files], dtype=np.int64)
+        crops = self.crops if training else 1.0
+        return FileSplit(files, labels, self, flips=self.flips and training, crops=crops)
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256(repr((self.shape, self.num_states, self.num_classes)).encode())

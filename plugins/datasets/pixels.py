@@ -24,22 +24,26 @@ class Images:
 
 
 class PixelSplit(Split):
-    """A split in memory: levels ⌊pixel·S/256⌋, flattened as (c, h, w); `flips` mirrors half of the images, by draws."""
+    """Levels ⌊pixel·S/256⌋ of images in memory, flattened as (c, h, w); `flips` mirrors half of them, by draws."""
 
     def __init__(self, images: Images, num_states: int, *, conditional: bool, flips: bool):
         self.images, self.num_states, self.conditional, self.flips = images, num_states, conditional, flips
 
     def __len__(self) -> int:
-        return len(self.images.pixels)
+        return len(self.images.labels)
 
     def batch(self, indices: Tensor, draws: Draws | None = None) -> Batch:
         chosen = indices.cpu().numpy()
-        pixels = torch.from_numpy(self.images.pixels[chosen])
+        pixels = torch.from_numpy(self.read(chosen, draws))
         if self.flips and draws is not None:
             mirrored = (draws.uniform() < 0.5).cpu()
             pixels = torch.where(mirrored[:, None, None, None], pixels.flip(-1), pixels)
         cond = torch.from_numpy(self.images.labels[chosen]) if self.conditional else None
         return Batch(levels(pixels, self.num_states).flatten(1), cond)
+
+    def read(self, chosen: np.ndarray, draws: Draws | None) -> np.ndarray:
+        """The pixels of the images of these numbers: [n, C, H, W] uint8."""
+        return self.images.pixels[chosen]
 
     def labels(self) -> Tensor | None:
         return torch.from_numpy(self.images.labels) if self.conditional else None
@@ -75,11 +79,13 @@ class PixelData(DataSource):
         if name not in ("train", "test"):
             raise DataError(f"data: no split {name!r}; the splits are 'train' and 'test'")
         if name not in self._splits:
-            flips = self.flips and name == "train"
-            self._splits[name] = PixelSplit(
-                self.read(name), self.num_states, conditional=self.num_classes is not None, flips=flips
-            )
+            self._splits[name] = self.made_split(name)
         return self._splits[name]
+
+    def made_split(self, name: str) -> PixelSplit:
+        """The split, made when it is first asked for."""
+        conditional, flips = self.num_classes is not None, self.flips and name == "train"
+        return PixelSplit(self.read(name), self.num_states, conditional=conditional, flips=flips)
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256(repr((self.shape, self.num_states, self.num_classes)).encode())

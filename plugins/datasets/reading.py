@@ -3,7 +3,7 @@
 import contextlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from io import BufferedReader
 from pathlib import Path
 
@@ -62,6 +62,15 @@ def check_plain(file: Path) -> None:
     for test, kind in KINDS.items():
         if test(mode):
             raise DataError(f"{file}: {kind}, not a file")
+
+
+def first_file(folder: Path, names: Iterable[str], absent: str) -> Path:
+    """The first file of these names in a folder that `data.path` says. DataError, in the words of `absent`, where there is none."""
+    with reading(f"data.path {folder}", "a folder"):
+        for name in names:
+            if (folder / name).is_file():
+                return folder / name
+    raise DataError(f"data.path {folder}: {absent}")
 
 
 def open_plain(file: Path) -> BufferedReader:

@@ -25,24 +25,19 @@ class CodeSplit(Split):
 
     def __init__(self, codes: np.ndarray, labels: np.ndarray | None):
         self.codes = codes
-        self.labels_of_images = labels
+        self.cond = None if labels is None else torch.from_numpy(labels.astype(np.int64))
 
     def __len__(self) -> int:
         return len(self.codes)
 
     def batch(self, indices: Tensor, draws: Draws | None = None) -> Batch:
-        indices = indices.cpu().numpy()
-        views = self.codes.shape[1]
-        view = np.zeros(len(indices), dtype=np.int64) if draws is None else draws.integers(views).cpu().numpy()
-        codes = torch.from_numpy(self.codes[indices, view].astype(np.int64))
-        return Batch(codes, self._labels(indices))
+        indices, views = indices.cpu(), self.codes.shape[1]
+        view = 0 if draws is None else draws.integers(views).cpu().numpy()
+        codes = torch.from_numpy(self.codes[indices.numpy(), view].astype(np.int64))
+        return Batch(codes, None if self.cond is None else self.cond[indices])
 
     def labels(self) -> Tensor | None:
-        return self._labels(slice(None))
-
-    def _labels(self, chosen: np.ndarray | slice) -> Tensor | None:
-        labels = self.labels_of_images
-        return None if labels is None else torch.from_numpy(labels[chosen].astype(np.int64))
+        return self.cond
 
 
 class VQTokens(DataSource):
@@ -100,7 +95,7 @@ class VQTokens(DataSource):
     @torch.no_grad()
     def _encoded(self, source: Split, views: int) -> Iterator[np.ndarray]:
         """Codes of the images in order, flat, a batch at a time; an image's mirror image follows it."""
-        device = self._device()
+        device = "cuda" if torch.cuda.is_available() else "cpu"
         network = self.tokenizer.to(device)
         for indices in torch.arange(len(source)).split(self.batch_size):
             images = images_of(source.batch(indices).x_0.to(device), network.image_shape, self.dataset.num_states)
@@ -123,7 +118,3 @@ class VQTokens(DataSource):
     @cached_property
     def _tokenizer_digest(self) -> str:
         return self.tokenizer.fingerprint()
-
-    @staticmethod
-    def _device() -> str:
-        return "cuda" if torch.cuda.is_available() else "cpu"
