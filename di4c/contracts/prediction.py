@@ -1,7 +1,7 @@
 """p(x_0 | x_t; λ_1), …, p(x_0 | x_t; λ_M) before the output head: what teachers, students and denoisers return."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -126,21 +126,28 @@ class Prediction:
 
     def log_prob_of(self, x: Tensor, where: Tensor | None = None, chunk_bytes: int | None = None) -> Tensor:
         """Σ_d log p^d(x^d | x_t; λ_m) over the positions with uncertainty (and in `where`): [B, M] nats, x [B, D]."""
-        size, components, positions = self.shape
-        total = torch.zeros(size, components, dtype=self.accumulation_dtype, device=x.device)
+        size, components, _ = self.shape
         tokens = x.flatten()
 
         def read(h: Tensor, rows: Tensor) -> Tensor:
             index = tokens[rows][:, None, None].expand(-1, components, 1)
             return self.log_probs_from(h, rows).gather(-1, index).squeeze(-1)
 
-        for rows in self.chunks(chunk_bytes, where):
+        return self.summed(read, ((rows,) for rows in self.chunks(chunk_bytes, where)), size, components)
+
+    def summed(self, read: Callable[..., Tensor], pieces: Iterable[tuple[Tensor | None, ...]], *shape: int) -> Tensor:
+        """Σ_d of what `read` makes of component features at rows b·D + d, in that shape: [B, …] float32 at least.
+
+        pieces: (rows, whatever else `read` takes), a chunk each; what is read is read again in the backward pass.
+        """
+        total = torch.zeros(shape, dtype=self.accumulation_dtype, device=self.x_t.device)
+        for rows, *more in pieces:
             h = self.component_features(rows)
-            recompute = torch.is_grad_enabled() and h.requires_grad
-            value = (
-                checkpoint(read, h, rows, use_reentrant=False, preserve_rng_state=False) if recompute else read(h, rows)
-            )
-            total = total.index_add(0, rows // positions, value.to(self.accumulation_dtype))
+            if torch.is_grad_enabled() and h.requires_grad:
+                value = checkpoint(read, h, rows, *more, use_reentrant=False, preserve_rng_state=False)
+            else:
+                value = read(h, rows, *more)
+            total = total.index_add(0, rows // self.x_t.shape[1], value.to(total))
         return total
 
     def log_probs(self, rows: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Distribution matching with λ: a critic learns the student's own samples, and the student is drawn to the teacher's law."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,13 +18,9 @@ from di4c_plugins.objectives.matching_diagnostics import matching_warnings, samp
 from di4c_plugins.objectives.matching_forms import Renoised, form_of, matching_loss
 from di4c_plugins.objectives.matching_inputs import noised_start, renoised, student_sample
 from di4c_plugins.objectives.matching_options import Critic, Matching, Ramp
-from di4c_plugins.times.samplers import UniformTime
 
 ALSO = (*TERMS, "full_noise")
 """Di4C's parts that are terms of its loss."""
-
-EVEN = UniformTime(0.05, 1.0)
-"""s, or s/t, where a spec does not say: the least noise is left out, where c(s) is largest and the critic learns least."""
 
 
 def fresh_critic(teacher: Teacher) -> Backbone:
@@ -135,19 +132,19 @@ class DistributionMatching(Di4C):
 
     def _seen(self, batch: Batch, draws: Draws) -> Renoised:
         """The student's samples, with noise on them, and what critic and teacher say of them."""
-        told, options, process = self.matching, self.options, self.teacher.process
+        options, process = self.options, self.teacher.process
         cond = dropped_labels(batch.cond, options.label_dropout, draws)
         x_t, t = noised_start(self, batch, cond, draws)
         lam = placed(options.latent.sample(1, draws.child("lambda")), draws.device)
         student = self.model.predict(x_t, t, cond, lam)
         if process.mask_index is not None:
             student = student.without(process.mask_index)
-        x_0 = student_sample(student, process, draws.child("x_0"), options.chunk_bytes)
-        seen = renoised(self.form, process, told, told.noise_time or EVEN, student, x_0, t, draws)
-        labels = None if cond is None else cond.repeat_interleave(told.renoised)
+        x_0 = student_sample(self, student, draws.child("x_0"))
+        seen = renoised(self, student, x_0, t, draws)
+        labels = None if cond is None else cond.repeat_interleave(self.matching.renoised)
         features = self.critic(seen.x_s, seen.s, labels)
         critic = Prediction(features, seen.x_s, self.critic.readout, self.teacher.parameterisation, process.num_states)
-        return seen.judged(critic, self.teacher.predict(seen.x_s, seen.s, labels))
+        return replace(seen, critic=critic, teacher=self.teacher.predict(seen.x_s, seen.s, labels))
 
     def _factor(self, term: str, step: int) -> float:
         return self.ramps[term](step) if term in self.ramps else 1.0

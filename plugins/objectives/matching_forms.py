@@ -20,11 +20,10 @@ time s has the weight w(s) that the form states.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from di4c.contracts import LOG_ZERO, Draws, ForwardProcess, Prediction
 from di4c.errors import SpecError
@@ -55,19 +54,15 @@ class Renoised:
     critic: Prediction | None = None
     teacher: Prediction | None = None
 
-    def judged(self, critic: Prediction, teacher: Prediction) -> "Renoised":
-        """With what critic and teacher say of x_s."""
-        return replace(self, critic=critic, teacher=teacher)
-
 
 class MatchingForm(ABC):
     """One kind of noise. bridges: whether x_s may be drawn given x_t too."""
 
     bridges: bool
 
-    @abstractmethod
     def bridge(self, x_0: Tensor, x_t: Tensor, t: Tensor, s: Tensor, draws: Draws) -> Tensor:
         """x_s ~ q(x_s | x_t, x̂_0): [B, D]."""
+        raise NotImplementedError(f"{type(self).__name__} draws x_s given x̂_0 alone")
 
     @abstractmethod
     def coefficient(self, s: Tensor, span: Tensor, most: float) -> Tensor:
@@ -127,9 +122,6 @@ class ChainForm(MatchingForm):
     def __init__(self, process: ContinuousTimeChain):
         self.process = process
 
-    def bridge(self, x_0: Tensor, x_t: Tensor, t: Tensor, s: Tensor, draws: Draws) -> Tensor:
-        raise NotImplementedError("a chain's x_s is drawn given x̂_0 alone")
-
     def coefficient(self, s: Tensor, span: Tensor, most: float) -> Tensor:
         return torch.ones_like(s)
 
@@ -175,12 +167,8 @@ def matching_loss(
     student, budget = seen.student, chunk_bytes or chunk_budget(seen.x_s.device)
     rewards = form.rewards(seen.critic, seen.teacher, seen.x_s, seen.s, clip)
     pieces = form.pieces(student, student.x_t, seen.x_s, budget // AT_ONCE)
-    value = summed(
-        student,
-        rewards,
-        pieces,
-        kept=seen.x_s.numel() * student.num_states * student.accumulation_dtype.itemsize <= budget,
-    )
+    kept = seen.x_s.numel() * student.num_states * student.accumulation_dtype.itemsize <= budget
+    value = summed(student, rewards, pieces, kept=kept)
     return form.coefficient(seen.s, seen.span, most).to(value) * value
 
 
@@ -189,23 +177,15 @@ def summed(student: Prediction, rewards: Rewards, pieces: Iterator[Tensor], *, k
 
     kept: whether the ρ of all rows may be held until the backward pass; else each chunk's are read again there.
     """
-    positions = student.x_t.shape[1]
-    total = torch.zeros(len(student.x_t), dtype=student.accumulation_dtype, device=student.x_t.device)
 
     def read(h: Tensor, rows: Tensor, rho: Tensor | None) -> Tensor:
         rho = rewards(rows) if rho is None else rho
         log_p = student.log_probs_from(h, rows)[:, 0]
         return (log_p.exp() * rho.to(log_p)).sum(-1)
 
-    for rows in pieces:
-        rho = rewards(rows) if kept else None
-        value = checkpoint(
-            read, student.component_features(rows), rows, rho, use_reentrant=False, preserve_rng_state=False
-        )
-        total = total.index_add(0, rows // positions, value.to(total))
-    return total
+    read_out = ((rows, rewards(rows) if kept else None) for rows in pieces)
+    return student.summed(read, read_out, len(student.x_t))
 
 
 def cut(values: Tensor, clip: float | None) -> Tensor:
-    """The values within ±clip."""
     return values if clip is None else values.clamp(-clip, clip)

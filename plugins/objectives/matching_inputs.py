@@ -5,14 +5,18 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from di4c.contracts import Batch, Denoiser, Draws, ForwardProcess, Prediction, TimeSampler
+from di4c.contracts import Batch, Denoiser, Draws, Prediction
 from di4c.mixture.student import mixture_denoiser
 from di4c.mixture.target import draw
-from di4c_plugins.objectives.matching_forms import MatchingForm, Renoised
-from di4c_plugins.objectives.matching_options import Matching, OnPolicy
+from di4c_plugins.objectives.matching_forms import Renoised
+from di4c_plugins.objectives.matching_options import OnPolicy
+from di4c_plugins.times.samplers import UniformTime
 
 if TYPE_CHECKING:
     from di4c_plugins.objectives.distribution_matching import DistributionMatching
+
+EVEN = UniformTime(0.05, 1.0)
+"""s, or s/t, where a spec does not say: the least noise is left out, where c(s) is largest and the critic learns least."""
 
 
 def noised_start(
@@ -43,34 +47,25 @@ def rolled_out(
     return x, _at(1 - made / policy.steps, x)
 
 
-def student_sample(student: Prediction, process: ForwardProcess, draws: Draws, chunk_bytes: int | None) -> Tensor:
+def student_sample(objective: "DistributionMatching", student: Prediction, draws: Draws) -> Tensor:
     """x̂_0 ~ ∏_d p^{θ,d}(· | x_t; λ): [B, D]; under masked noise what x_t shows stays."""
-    x_0 = draw(student, draws, chunk_bytes=chunk_bytes)[:, 0]
-    return x_0 if process.mask_index is None else torch.where(student.x_t == process.mask_index, x_0, student.x_t)
+    x_0 = draw(student, draws, chunk_bytes=objective.options.chunk_bytes)[:, 0]
+    mask = objective.teacher.process.mask_index
+    return x_0 if mask is None else torch.where(student.x_t == mask, x_0, student.x_t)
 
 
-def renoised(
-    form: MatchingForm,
-    process: ForwardProcess,
-    options: Matching,
-    noise_time: TimeSampler,
-    student: Prediction,
-    x_0: Tensor,
-    t: Tensor,
-    draws: Draws,
-) -> Renoised:
+def renoised(objective: "DistributionMatching", student: Prediction, x_0: Tensor, t: Tensor, draws: Draws) -> Renoised:
     """k x_s for each of the student's samples."""
-    copies = draws.repeat(options.renoised)
-    if options.renoised > 1:
-        student, x_0, t = (
-            student.repeated(options.renoised),
-            *(x.repeat_interleave(options.renoised, 0) for x in (x_0, t)),
-        )
-    share, _ = noise_time.sample(copies.child("s"))
-    if options.x_s == "fresh":
-        return Renoised(student, x_0, process.corrupt(x_0, share, copies.child("x_s")), share, torch.ones_like(share))
+    told, copies = objective.matching, draws.repeat(objective.matching.renoised)
+    if told.renoised > 1:
+        student = student.repeated(told.renoised)
+        x_0, t = (x.repeat_interleave(told.renoised, 0) for x in (x_0, t))
+    share, _ = (told.noise_time or EVEN).sample(copies.child("s"))
+    if told.x_s == "fresh":
+        x_s = objective.teacher.process.corrupt(x_0, share, copies.child("x_s"))
+        return Renoised(student, x_0, x_s, share, torch.ones_like(share))
     s = share * t
-    return Renoised(student, x_0, form.bridge(x_0, student.x_t, t, s, copies.child("x_s")), s, t)
+    return Renoised(student, x_0, objective.form.bridge(x_0, student.x_t, t, s, copies.child("x_s")), s, t)
 
 
 def _denoiser(objective: "DistributionMatching", policy: OnPolicy, draws: Draws) -> Denoiser:

@@ -7,7 +7,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from di4c.contracts import LOG_ZERO, Batch, Draws, LambdaSampler, Objective, Prediction, ProbeBatch, Teacher
 from di4c.errors import SpecError
@@ -142,20 +141,12 @@ class Sdtt(Objective):
 
     def _summed(self, student: Prediction, target: Prediction, where: Tensor) -> Tensor:
         """Σ_d distance over the positions `where` [B, D]: [B], the student's logits recomputed in the backward pass."""
-        size, _, positions = student.shape
-        total = torch.zeros(size, device=where.device)
 
         def read(h: Tensor, rows: Tensor, log_q: Tensor) -> Tensor:
             return self.distance(student.log_probs_from(h, rows)[:, 0], log_q)
 
-        for rows in student.chunks(where=where):
-            with torch.no_grad():
-                log_q = target.log_probs(rows)[:, 0]
-            value = checkpoint(
-                read, student.component_features(rows), rows, log_q, use_reentrant=False, preserve_rng_state=False
-            )
-            total = total.index_add(0, rows // positions, value.to(total))
-        return total
+        log_q = torch.no_grad()(lambda rows: target.log_probs(rows)[:, 0])
+        return student.summed(read, ((rows, log_q(rows)) for rows in student.chunks(where=where)), len(where))
 
     def _teacher(self, number: int, draws: Draws) -> Predict:
         if number == 0:
