@@ -6,11 +6,8 @@ from contextvars import ContextVar
 from functools import cached_property
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from di4c.contracts.backbone import Backbone
-from di4c.contracts.head import StudentHead
 from di4c.contracts.prediction import Denoiser, Prediction
 from di4c.contracts.teacher import Teacher
 from di4c.contracts.tempering import Tempering
@@ -47,6 +44,10 @@ def observed(denoiser: Denoiser) -> Denoiser:
     return denoise
 
 
+LENT = {"_load", "loaded", "of", "predict", "denoiser", "components", "to", "freeze"}
+"""What of a LentTeacher is its own."""
+
+
 class LentTeacher(Teacher):
     """Another teacher in all that it can be asked, loaded no earlier: most samplers that may use one do not."""
 
@@ -60,13 +61,12 @@ class LentTeacher(Teacher):
 
     @cached_property
     def loaded(self) -> Teacher:
-        """The teacher itself."""
         return self._load()
 
-    def __getattr__(self, name: str) -> Any:
-        """process, parameterisation, backbone, num_positions, and whatever a plugin's teacher has besides."""
-        if name.startswith("__") or name in ("_load", "loaded"):
-            raise AttributeError(name)
+    def __getattribute__(self, name: str) -> Any:
+        """Whatever the teacher has, a plugin's own attributes too, but for what is counted and what returns the teacher."""
+        if name in LENT or name.startswith("__"):
+            return super().__getattribute__(name)
         return getattr(self.loaded, name)
 
     def predict(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
@@ -84,24 +84,3 @@ class LentTeacher(Teacher):
 
     def components(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
         return observed(self.loaded.components)(x_t, t, cond)
-
-    @property
-    def network(self) -> nn.Module:
-        return self.loaded.network
-
-    def student_backbone(self) -> Backbone:
-        return self.loaded.student_backbone()
-
-    def warm_start(self, head: StudentHead) -> None:
-        self.loaded.warm_start(head)
-
-    def to(self, device: torch.device | str) -> "LentTeacher":
-        self.loaded.to(device)
-        return self
-
-    def freeze(self) -> "LentTeacher":
-        self.loaded.freeze()
-        return self
-
-    def portable_entry(self, entry: dict) -> dict:
-        return self.loaded.portable_entry(entry)
