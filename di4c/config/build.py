@@ -62,11 +62,11 @@ class Parts:
     """
 
     data: Data
-    process: ForwardProcess | None
-    teacher: Teacher | None
-    student: MixtureStudent | None
-    latent: LambdaSampler | None
-    objective: Objective | None
+    process: ForwardProcess | None = None
+    teacher: Teacher | None = None
+    student: MixtureStudent | None = None
+    latent: LambdaSampler | None = None
+    objective: Objective | None = None
 
 
 def build(
@@ -90,7 +90,7 @@ def build(
         if start and weights and spec.student.start is not None:
             with located(spec.source):
                 load_start(spec, student, latent, process, DataShape.of(data))
-    parts = Parts(data, process, teacher, student, latent, None)
+    parts = Parts(data, process, teacher, student, latent)
     return dataclasses.replace(parts, objective=build_objective(spec, registry, parts)) if weights else parts
 
 

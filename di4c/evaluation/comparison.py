@@ -129,19 +129,11 @@ def entrants(
 
 def entrant(name: str, size: MixtureSize, model: LoadedModel) -> Entrant:
     """A loaded model under one prior of λ as a sweep takes it."""
-    identity = {
-        "weights": model.digest,
-        "sampler": model.spec.eval.sampler,
-        "latent": model.spec.latent if size else None,
-    }
+    latent = model.spec.latent if size else None
+    identity = {"weights": model.digest, "sampler": model.spec.eval.sampler, "latent": latent}
     guides = [fingerprint(teacher) for teacher in lent_teachers(model.sampler)]
-    return Entrant(
-        name=name,
-        mixture_size=size,
-        model=lambda draws: model.model(size, draws),
-        sampler=model.sampler,
-        identity=identity | ({"guides": guides} if guides else {}),
-    )
+    identity |= {"guides": guides} if guides else {}
+    return Entrant(name, size, lambda draws: model.model(size, draws), model.sampler, identity)
 
 
 def _metrics(run: LoadedModel, settings: EvalSpec) -> list[tuple[Mapping[str, Any], Metric]]:

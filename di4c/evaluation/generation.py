@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from di4c.contracts import DataSource, Draws, ForwardProcess, Sampler, Tempering
+from di4c.contracts import DataSource, Draws, ForwardProcess, Generation, Sampler, Tempering
 from di4c.contracts.lent import observed, sampling
 from di4c.errors import TrainingError
 from di4c.evaluation.arguments import known_tokens
@@ -77,6 +77,15 @@ class Recipe:
             total += rows_called
             parts.append(x_0.cpu())
         return Samples(torch.cat(parts), total, seconds)
+
+    def generation(self, x_0: Tensor, cond: Tensor | None, draws: Draws) -> Generation:
+        """Samples as metrics take them, with the model in the form that they were made in."""
+        denoiser = self.model.denoiser(draws.child("lambda"))
+        return Generation(
+            x_0=x_0, cond=cond, steps=self.steps, sampler=self.sampler,
+            denoiser=lambda *given: denoiser(*given).tempered(self.tempering),
+            components=lambda *given: self.model.components(*given).tempered(self.tempering), draws=draws,
+        )  # fmt: skip
 
 
 def prompted(process: ForwardProcess, x_1: Tensor, known: Tensor | None) -> Tensor:

@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from di4c.config.build import DataShape, build, build_data, build_sampler, build_teacher, teacher_needs_data
+from di4c.config.build import DataShape, Parts, build, build_data, build_sampler, build_teacher, teacher_needs_data
 from di4c.config.eval_spec import MixtureSize
 from di4c.config.eval_spec import mixture_size as checked_mixture_size
 from di4c.config.fitting import check_keeps_predictions
 from di4c.config.registry import Registry
 from di4c.config.spec import Spec, changed, read_spec
-from di4c.contracts import DataSource, Decoder, Draws, LambdaSampler, LentTeacher, Sampler, Teacher, Tempering
+from di4c.contracts import DataSource, Decoder, Draws, LentTeacher, Sampler, Tempering
 from di4c.engine.carried import Carried, read_carried
 from di4c.engine.compiling import compile_backbones
 from di4c.engine.exported import export_config, load_into
@@ -26,7 +27,6 @@ from di4c.evaluation.arguments import device_of, draws_of, known_tokens, labels_
 from di4c.evaluation.cells import writing
 from di4c.evaluation.generation import Recipe, labels_at_random, training_labels
 from di4c.evaluation.models import Model, ProductModel, student_model
-from di4c.mixture.student import MixtureStudent
 from di4c.paths import near, user_path
 from di4c.whole import whole_number
 
@@ -44,20 +44,19 @@ class LoadedModel:
         self,
         path: Path,
         spec: Spec,
+        parts: Parts,
         *,
-        teacher: Teacher,
-        student: MixtureStudent | None = None,
-        latent: LambdaSampler | None = None,
         device: torch.device | str = "cpu",
         carried: Carried | None = None,
-        data: DataSource | None = None,
     ):
-        self.path, self.spec, self.device = path, spec, device
-        self.carried, self._data = carried, data
-        self.student, self.latent = student, latent
-        self.process = teacher.process
-        self._teacher = teacher
-        teacher.to(device).freeze()
+        self.path, self.spec, self.parts, self.device, self.carried = path, spec, parts, device, carried
+        self.process, self.student, self.latent, self._teacher = (
+            parts.process,
+            parts.student,
+            parts.latent,
+            parts.teacher,
+        )
+        parts.teacher.to(device).freeze()
         self.network.to(device).eval().requires_grad_(False)
 
     @property
@@ -73,7 +72,8 @@ class LoadedModel:
     @cached_property
     def data(self) -> DataSource:
         """The data set that it was trained on. DataError where what lies there now has other sizes."""
-        data = build_data(self.spec, self.registry) if self._data is None else self._data
+        built = self.parts.data
+        data = built if isinstance(built, DataSource) else build_data(self.spec, self.registry)
         found, wanted = DataShape.of(data), DataShape.of(self.carried or data)
         if found != wanted:
             raise DataError(f"{self.path}: was trained on {wanted}, but the data of its spec are {found}")
@@ -102,15 +102,13 @@ class LoadedModel:
         """The sampler of the spec's eval section; the run's own teacher, if it takes one, is loaded when it is first asked."""
         teacher = self._teacher if self.student is None else LentTeacher(lambda: self.teacher()._teacher)
         sampler = build_sampler(self.spec, self.registry, self.process, teacher, self.sizes, self.device)
+        sampled = self._teacher if self.student is None else self.student
         with located(self.spec.source):
-            check_keeps_predictions(
-                sampler, (self._teacher if self.student is None else self.student).backbone, "eval.sampler"
-            )
+            check_keeps_predictions(sampler, sampled.backbone, "eval.sampler")
         return sampler
 
     @cached_property
     def digest(self) -> str:
-        """A digest of the weights."""
         digest = hashlib.sha256()
         for name, tensor in sorted(self.network.state_dict().items()):
             digest.update(name.encode())
@@ -157,11 +155,10 @@ class LoadedModel:
             known = known_tokens(known, self.sizes.num_positions, self.process)
         tempering = self._tempering(temperature, top_p)
         draws = draws_of(seed, generator, num, self.device)
-        labels = (
-            self._training_labels(draws)
-            if cond is None
-            else labels_of(cond, num, self.sizes.num_classes).to(self.device)
-        )
+        if cond is None:
+            labels = self._training_labels(draws)
+        else:
+            labels = labels_of(cond, num, self.sizes.num_classes).to(self.device)
         model = self.model(mixture_size, draws.child("model"))
         recipe = Recipe(model, self.sampler, self.sizes.num_positions, steps, known, tempering)
         return recipe.batches(labels, draws, batch_size).x_0
@@ -189,10 +186,8 @@ class LoadedModel:
         tokens: as for `decode`. cond: their labels, one for all or one each. Raises SpecError for what is none of these, Di4CError
         where the file cannot be written.
         """
-        tokens, path = (
-            tokens_of(tokens, self.sizes.num_positions, self.sizes.num_states),
-            user_path(path_of(path, "save_grid")),
-        )
+        tokens = tokens_of(tokens, self.sizes.num_positions, self.sizes.num_states)
+        path = user_path(path_of(path, "save_grid"))
         labels = None if cond is None else labels_of(cond, len(tokens), self.sizes.num_classes)
         has_own = self.carried is None or self.carried.entry is None
         with writing(path):
@@ -210,9 +205,8 @@ class LoadedModel:
             raise CheckpointError(f"{self.path}: an export does not carry its teacher; give the run folder instead")
         data = self.data if teacher_needs_data(self.spec, self.registry) else self.sizes
         teacher = build_teacher(self.spec, self.registry, data, self.process)
-        return LoadedModel(
-            self.path, self.spec, teacher=teacher, device=self.device, carried=self.carried, data=self._data
-        )
+        parts = replace(self.parts, teacher=teacher, student=None, latent=None)
+        return LoadedModel(self.path, self.spec, parts, device=self.device, carried=self.carried)
 
     def trained_seconds(self) -> float | None:
         """Wall-clock seconds of training, all sessions together; None where the run folder is not at hand."""
@@ -251,16 +245,8 @@ def load(
     load_into(parts.teacher.backbone if parts.student is None else parts.student, folder)
     if compile:
         compile_backbones(parts.teacher.network, *([] if parts.student is None else [parts.student]))
-    return LoadedModel(
-        path,
-        changed(read_spec(run_spec), overrides) if run_spec.is_file() else spec,
-        teacher=parts.teacher,
-        student=parts.student,
-        latent=parts.latent,
-        device=device,
-        carried=carried,
-        data=data,
-    )
+    told = changed(read_spec(run_spec), overrides) if run_spec.is_file() else spec
+    return LoadedModel(path, told, parts, device=device, carried=carried)
 
 
 def export_folder(path: Path) -> Path:

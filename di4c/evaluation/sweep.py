@@ -95,7 +95,7 @@ class Sweep:
         if not self.ranks.first:
             return
         cond = None if cond is None else cond.cpu()
-        generation = self._generation(entrant, model, x_0, cond, steps, draws, self.tempering)
+        generation = recipe.generation(x_0, cond, draws.child("metrics"))
         grid = self._save_grid(cell, x_0, cond) if seed == self.seeds[0] else None
         with sampling(self.tempering):  # a metric may sample again, with a teacher's help too
             values = self._values(generation, needs_samples=True)
@@ -106,7 +106,8 @@ class Sweep:
         draws = self._draws(seed)
         model = entrant.model(draws.child("model"))
         nothing = torch.empty(0, self.data.num_positions, dtype=torch.int64)
-        generation = self._generation(entrant, model, nothing, None, steps, draws)
+        recipe = Recipe(model, entrant.sampler, self.data.num_positions, steps)
+        generation = recipe.generation(nothing, None, draws.child("metrics"))
         self.store.save(cell, self._values(generation, needs_samples=False))
 
     def _values(self, generation: Generation, *, needs_samples: bool) -> dict[str, Any]:
@@ -114,24 +115,6 @@ class Sweep:
         found = [(metric, metric(generation)) for _, metric in self.metrics if metric.needs_samples == needs_samples]
         directions = {name: metric.higher_is_better for metric, values in found for name in values}
         return {"metrics": _merged(values for _, values in found), "higher_is_better": directions}
-
-    def _generation(
-        self,
-        entrant: Entrant,
-        model: Model,
-        x_0: Tensor,
-        cond: Tensor | None,
-        steps: int,
-        draws: Draws,
-        tempering: Tempering | None = None,
-    ) -> Generation:
-        mine = draws.child("metrics")
-        denoiser = model.denoiser(mine.child("lambda"))
-        return Generation(
-            x_0=x_0, cond=cond, steps=steps, sampler=entrant.sampler,
-            denoiser=lambda *given: denoiser(*given).tempered(tempering),
-            components=lambda *given: model.components(*given).tempered(tempering), draws=mine,
-        )  # fmt: skip
 
     def _draws(self, seed: int) -> Draws:
         return Draws(seed, count=self.samples, path=("evaluation",), device=self.ranks.device)

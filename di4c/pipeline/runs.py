@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import torch
 
 from di4c import ranks
-from di4c.config.build import build_data, build_process, build_teacher
+from di4c.config.build import Parts, build_data, build_process, build_teacher
 from di4c.config.pipeline import run_spec, shared_values
 from di4c.config.registry import Registry
 from di4c.config.resuming import is_trained, refuse_edited, refuse_orphans
@@ -100,8 +100,9 @@ class SpecRuns(Runs):
         """The teacher that the spec names."""
         spec = self._spec
         data = build_data(spec, self._registry)
-        teacher = build_teacher(spec, self._registry, data, build_process(spec, self._registry, data))
-        return LoadedModel(self.folder, spec, teacher=teacher, device=self._ranks.device, data=data)
+        process = build_process(spec, self._registry, data)
+        parts = Parts(data, process, build_teacher(spec, self._registry, data, process))
+        return LoadedModel(self.folder, spec, parts, device=self._ranks.device)
 
 
 def _measured(found: list[Measurement]) -> dict[str, Measured]:
