@@ -6,7 +6,7 @@ from typing import Any
 from di4c.evaluation.frontier import Curve, Frontier
 from di4c.evaluation.plots import legend_above, panels_of, png
 from di4c.evaluation.rows import REFERENCE, Row, model_label, plain, told_steps
-from di4c.evaluation.style import FAINT, INK, REFERENCE_LINE, looks, quiet_axes
+from di4c.evaluation.style import FAINT, INK, REFERENCE_LINE, Look, looks, quiet_axes
 
 GREYS = ("#c4c8d0", "#9aa0ac", "#6f7683", "#2b2f38")
 
@@ -23,15 +23,12 @@ def frontier_figure(frontier: Frontier, reference_values: Mapping[str, Mapping[s
     styles = looks(others)
     for axes, number in zip(axes_of, steps, strict=True):
         for place, of_teacher in enumerate(teacher):
-            colour = GREYS[place * (len(GREYS) - 1) // max(len(teacher) - 1, 1)]
-            curve = _draw(
-                axes, frontier, (REFERENCE, None), of_teacher, colour, "o", "-", 1.3, "teacher, steps at its end"
-            )
+            look = Look(GREYS[place * (len(GREYS) - 1) // max(len(teacher) - 1, 1)], "o", width=1.3)
+            curve = _draw(axes, frontier, (REFERENCE, None), of_teacher, look, "teacher, steps at its end")
             axes.annotate(str(of_teacher), (curve.entropy[0], curve.quality[0]), xytext=(-4, 2), textcoords="offset points",
-                          ha="right", fontsize=8.5, color=colour)  # fmt: skip
+                          ha="right", fontsize=8.5, color=look.colour)  # fmt: skip
         for key in others:
-            look = styles[key]
-            _draw(axes, frontier, key, number, look.colour, look.marker, look.line, look.width, model_label(*key))
+            _draw(axes, frontier, key, number, styles[key], model_label(*key))
         if {frontier.quality, frontier.entropy} <= reference_values.keys():
             real = [reference_values[name]["mean"] for name in (frontier.entropy, frontier.quality)]
             axes.plot(*real, "*", color=REFERENCE_LINE, markersize=11,
@@ -46,26 +43,17 @@ def frontier_figure(frontier: Frontier, reference_values: Mapping[str, Mapping[s
     return png(figure)
 
 
-def _draw(
-    axes: Any,
-    frontier: Frontier,
-    key: tuple[str, Any],
-    steps: int,
-    colour: str,
-    marker: str,
-    line: Any,
-    width: float,
-    label: str,
-) -> Curve:
+def _draw(axes: Any, frontier: Frontier, key: tuple[str, Any], steps: int, look: Look, label: str) -> Curve:
     rows = [r for r in frontier.rows if (r["model"], r["mixture_size"]) == key and r["steps"] == steps]
     curve = Curve.of(rows, frontier.quality, frontier.entropy)
-    axes.plot(curve.entropy, curve.quality, color=colour, linestyle=line, linewidth=width, marker=marker, markersize=4.5,
-              markerfacecolor="white", markeredgewidth=1.1, label=label)  # fmt: skip
-    axes.fill_between(
-        curve.entropy, curve.quality - curve.std, curve.quality + curve.std, color=colour, alpha=0.15, linewidth=0
-    )
+    axes.plot(curve.entropy, curve.quality, color=look.colour, linestyle=look.line, linewidth=look.width, marker=look.marker,
+              markersize=4.5, markerfacecolor="white", markeredgewidth=1.1, label=label)  # fmt: skip
+    low, high = curve.quality - curve.std, curve.quality + curve.std
+    axes.fill_between(curve.entropy, low, high, color=look.colour, alpha=0.15, linewidth=0)
     plain = _nearest_to_one(rows)["metrics"]
-    axes.plot(plain[frontier.entropy]["mean"], plain[frontier.quality]["mean"], marker, color=colour, markersize=6)
+    axes.plot(
+        plain[frontier.entropy]["mean"], plain[frontier.quality]["mean"], look.marker, color=look.colour, markersize=6
+    )
     return curve
 
 
