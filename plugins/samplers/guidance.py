@@ -7,8 +7,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from di4c.contracts import Denoiser, LentTeacher, Teacher, Tempering
+from di4c.contracts import Denoiser, LentTeacher, Sampler, Teacher, Tempering
 from di4c.errors import SpecError
+from di4c_plugins.processes.absorbing import Absorbing
+from di4c_plugins.samplers.masked import need_mask
 
 SHARP = 1e3
 """Above this scale differences of log-probabilities are scaled, in float64: nothing overflows, and in the limit it is greedy."""
@@ -35,18 +37,6 @@ class Guidance:
             raise SpecError("sampler: guide 'teacher' needs a teacher; with none, use guide: self or guidance: 0")
         if not 0 < self.scale < math.inf:
             raise SpecError(f"sampler: logit_scale is {self.scale}; it must be positive and finite")
-
-    @classmethod
-    def of(
-        cls, mask_index: int, weight: float, guide: Literal["self", "teacher"], scale: float, teacher: Teacher | None
-    ) -> "Guidance":
-        """The guidance of a sampler's options, which holds a teacher only if it is asked. Raises SpecError."""
-        if not abs(weight) <= LARGEST:
-            raise SpecError(f"sampler: guidance is {weight}; it lies between -{LARGEST:g} and {LARGEST:g}")
-        asked = guide if weight else "self"
-        return cls(
-            mask_index, asked, scale, LentTeacher.of(teacher) if asked == "teacher" and teacher is not None else None
-        )
 
     def log_probs(
         self, denoiser: Denoiser, x_t: Tensor, t: Tensor, cond: Tensor | None, weight: Tensor | None
@@ -79,3 +69,34 @@ class Guidance:
             with_label, without = prediction.tempered(None).log_p0().chunk(2)
         w = weight.to(with_label)[:, None, None]
         return (1 + w) * with_label - w * without, prediction.tempering
+
+
+class GuidedSampler(Sampler):
+    """Base of samplers that draw from guided predictions; it holds a teacher only if that one guides.
+
+    guidance: w. guide, logit_scale: `guide` and `scale` of Guidance. called: the sampler's name, for messages.
+    """
+
+    called: str
+    process: Absorbing
+
+    def __init__(
+        self,
+        process: Absorbing,
+        *,
+        teacher: Teacher | None = None,
+        guidance: float = 0.0,
+        guide: Literal["self", "teacher"] = "self",
+        logit_scale: float = 1.0,
+    ):
+        need_mask(process, self.called)
+        if not abs(guidance) <= LARGEST:
+            raise SpecError(f"sampler: guidance is {guidance}; it lies between -{LARGEST:g} and {LARGEST:g}")
+        asked = guide if guidance else "self"
+        lent = LentTeacher.of(teacher) if asked == "teacher" and teacher is not None else None
+        self.process, self.weight = process, guidance
+        self.guidance = Guidance(process.mask_index, asked, logit_scale, lent)
+
+    def guided(self, denoiser: Denoiser, x_t: Tensor, t: Tensor, cond: Tensor | None, share: Tensor) -> Tensor:
+        """log p(x_0 | x_t, c) [B, D, S] with the `share` [B] of the guidance's weight."""
+        return self.guidance.log_probs(denoiser, x_t, t, cond, self.weight * share if self.weight else None)

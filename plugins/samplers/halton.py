@@ -2,16 +2,16 @@
 
 import math
 from functools import lru_cache
-from typing import Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from di4c.contracts import Denoiser, Draws, Sampler, Teacher, categorical
+from di4c.contracts import Denoiser, Draws, categorical
+from di4c.contracts.extending import extending
 from di4c.errors import SpecError
 from di4c_plugins.processes.absorbing import Absorbing
-from di4c_plugins.samplers.guidance import Guidance
-from di4c_plugins.samplers.masked import need_mask
+from di4c_plugins.samplers.guidance import GuidedSampler
 
 
 @lru_cache(maxsize=8)
@@ -37,7 +37,7 @@ def _mirrored(n: int, base: int) -> float:
     return numerator / denominator
 
 
-class HaltonSampler(Sampler):
+class HaltonSampler(GuidedSampler):
     """Reveals the next ⌊(1 − γ(s))·D⌋ − (visible) positions along the Halton order, at least one a step.
 
     `guidance` is constant over steps. `redraw`: draw the visible tokens of the order anew at every step, as the
@@ -46,30 +46,17 @@ class HaltonSampler(Sampler):
     sequence.
     """
 
-    process: Absorbing
+    called = "halton"
 
-    def __init__(
-        self,
-        process: Absorbing,
-        *,
-        teacher: Teacher | None = None,
-        guidance: float = 0.0,
-        guide: Literal["self", "teacher"] = "self",
-        logit_scale: float = 1.0,
-        redraw: bool = False,
-        shift: bool = False,
-    ):
-        need_mask(process, "halton")
-        self.process = process
-        self.weight = guidance
-        self.guidance = Guidance.of(process.mask_index, guidance, guide, logit_scale, teacher)
-        self.redraw = redraw
-        self.shift = shift
+    @extending(GuidedSampler, before="redraw")
+    def __init__(self, process: Absorbing, *, redraw: bool = False, shift: bool = False, **of_guided: Any):
+        super().__init__(process, **of_guided)
+        self.redraw, self.shift = redraw, shift
 
     def step(self, denoiser: Denoiser, x_t: Tensor, t: Tensor, s: Tensor, cond: Tensor | None, draws: Draws) -> Tensor:
         """x_s; with `redraw` of all visible tokens, since a step alone cannot tell a prompt."""
         prompt = torch.zeros_like(x_t, dtype=torch.bool)
-        log_p = self._log_probs(denoiser, x_t, t, cond)
+        log_p = self.guided(denoiser, x_t, t, cond, torch.ones_like(t))
         return self._revealed(log_p, x_t, s, self._rank(x_t, draws.child("order")), prompt, draws)
 
     @torch.no_grad()
@@ -80,12 +67,9 @@ class HaltonSampler(Sampler):
         x = x_1
         for n in range(steps):
             t, s = grid[n].expand(len(x)), grid[n + 1].expand(len(x))
-            x = self._revealed(self._log_probs(denoiser, x, t, cond), x, s, rank, prompt, draws.child("step", n))
+            log_p = self.guided(denoiser, x, t, cond, torch.ones_like(t))
+            x = self._revealed(log_p, x, s, rank, prompt, draws.child("step", n))
         return x
-
-    def _log_probs(self, denoiser: Denoiser, x_t: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
-        weight = torch.full_like(t, self.weight) if self.weight else None
-        return self.guidance.log_probs(denoiser, x_t, t, cond, weight)
 
     def _revealed(self, log_p: Tensor, x_t: Tensor, s: Tensor, rank: Tensor, prompt: Tensor, draws: Draws) -> Tensor:
         """x_t with draws of log p [B, D, S] at the positions whose turn it is, but for the prompt's: [B, D]."""

@@ -1,17 +1,17 @@
 """MaskGIT's confidence sampler, and its one-step form that makes x_u in the consistency loss."""
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from di4c.contracts import Denoiser, Draws, Sampler, Teacher, categorical
+from di4c.contracts import Denoiser, Draws, categorical
+from di4c.contracts.extending import extending
 from di4c.errors import SpecError
 from di4c_plugins.processes.absorbing import Absorbing
 from di4c_plugins.processes.schedules import MaskSchedule
-from di4c_plugins.samplers.guidance import Guidance
-from di4c_plugins.samplers.masked import need_mask
+from di4c_plugins.samplers.guidance import GuidedSampler
 
 
 def reveal_counts(schedule: MaskSchedule, tokens: int, steps: int) -> Tensor:
@@ -27,7 +27,7 @@ def reveal_counts(schedule: MaskSchedule, tokens: int, steps: int) -> Tensor:
     return counts
 
 
-class MaskGITSampler(Sampler):
+class MaskGITSampler(GuidedSampler):
     """Draws every masked token, then keeps the most confident ones (Chang et al. 2022, section 3.2).
 
     confidence = log p(drawn token) + τ·(1 − progress)·Gumbel noise ("linear" annealing), a uniform number ("random"),
@@ -39,38 +39,31 @@ class MaskGITSampler(Sampler):
     scale, for r > (n − 1)/n), and ⌊(1 − γ(s))·D⌋ tokens are visible after it, as in Hayakawa et al. 2025's code.
     """
 
-    process: Absorbing
+    called = "maskgit"
 
+    @extending(GuidedSampler, before="horizon")
     def __init__(
         self,
         process: Absorbing,
         *,
-        teacher: Teacher | None = None,
         annealing: Literal["linear", "random", "none"] = "linear",
         gumbel_temperature: float = 4.5,
-        guidance: float = 0.0,
-        guide: Literal["self", "teacher"] = "self",
-        logit_scale: float = 1.0,
         horizon: int = 8,
+        **of_guided: Any,
     ):
-        need_mask(process, "maskgit")
+        super().__init__(process, **of_guided)
         if not 0 <= gumbel_temperature < math.inf or horizon < 1:
             raise SpecError(
                 f"sampler maskgit: gumbel_temperature is {gumbel_temperature} and horizon {horizon}; "
                 "a finite number ≥ 0 and a whole number ≥ 1 are needed"
             )
-        self.process = process
-        self.annealing = annealing
-        self.gumbel_temperature = gumbel_temperature
-        self.weight = guidance
-        self.guidance = Guidance.of(process.mask_index, guidance, guide, logit_scale, teacher)
-        self.horizon = horizon
+        self.annealing, self.gumbel_temperature, self.horizon = annealing, gumbel_temperature, horizon
 
     def step(self, denoiser: Denoiser, x_t: Tensor, t: Tensor, s: Tensor, cond: Tensor | None, draws: Draws) -> Tensor:
         visible = (x_t != self.process.mask_index).sum(1)
         wanted = ((1 - self.process.schedule.masked(s)) * x_t.shape[1]).long()
         progress = _progress(1 - t, self.horizon)
-        log_p = self._log_probs(denoiser, x_t, t, cond, progress)
+        log_p = self.guided(denoiser, x_t, t, cond, progress)
         return self._reveal(log_p, x_t, (wanted - visible).clamp_min(0), progress, draws)
 
     @torch.no_grad()
@@ -85,12 +78,9 @@ class MaskGITSampler(Sampler):
             t = torch.full((len(x),), time, dtype=torch.float64, device=x.device)
             revealed = masked if i == steps - 1 else masked.clamp_max(count)
             progress = _progress(1 - t, steps)
-            log_p = self._log_probs(denoiser, x, t, cond, progress)
+            log_p = self.guided(denoiser, x, t, cond, progress)
             x = self._reveal(log_p, x, revealed, progress, draws.child("step", i))
         return x
-
-    def _log_probs(self, denoiser: Denoiser, x_t: Tensor, t: Tensor, cond: Tensor | None, progress: Tensor) -> Tensor:
-        return self.guidance.log_probs(denoiser, x_t, t, cond, self.weight * progress if self.weight else None)
 
     def _reveal(self, log_p: Tensor, x_t: Tensor, count: Tensor, progress: Tensor, draws: Draws) -> Tensor:
         """x_t with its `count` [B] most confident draws of log p [B, D, S] in place of masks: [B, D]."""
