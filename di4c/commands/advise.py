@@ -8,11 +8,9 @@ do less for the noise than a larger batch. Suggests the smallest M that the next
 import argparse
 import time
 
-import torch
-
 from di4c.command_line import amount_argument, command, number, numbers, path_argument
 from di4c.config.build import Parts, build_objective
-from di4c.contracts import Batch, Draws
+from di4c.contracts import Draws
 from di4c.diagnostics.advice import TOLERANCE_NATS, Noised, suggested_components
 from di4c.errors import SpecError
 from di4c.evaluation.loaded import load
@@ -27,11 +25,11 @@ def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
     if model.student is None:
         raise SpecError(f"{options.run}: a model without λ has no components")
     teacher = model.teacher()._teacher
-    parts = Parts(model.data, model.process, teacher, model.student, model.latent, None)
+    parts = Parts(model.data, model.process, teacher, model.student, model.latent)
     trained = build_objective(model.spec, model.registry, parts).options
     draws = Draws(options.seed, count=options.examples, device=model.device)
     split = model.data.checked_split("train", model.process)
-    batch = batch_on(split.batch(draws.child("example").integers(len(split)).cpu()), model.device)
+    batch = split.batch(draws.child("example").integers(len(split)).cpu()).to(model.device)
     t, _ = trained.time.sample(draws.child("t"))
     x_t = model.process.corrupt(batch.x_0, t, draws.child("x_t"))
     noised = Noised(model.student, model.latent, batch, x_t, t)
@@ -53,11 +51,6 @@ def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
         + f" (the run has {trained.components})"
     )
     return 0
-
-
-def batch_on(batch: Batch, device: torch.device | str) -> Batch:
-    """The examples where the model is."""
-    return Batch(batch.x_0.to(device), None if batch.cond is None else batch.cond.to(device))
 
 
 def _over_lambda(noised: Noised, components: int, repeats: int, draws: Draws) -> float:

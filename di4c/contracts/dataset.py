@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from di4c.contracts.decoder import Decoder
@@ -18,6 +19,10 @@ class Batch:
 
     x_0: Tensor
     cond: Tensor | None = None
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same examples on a device."""
+        return Batch(self.x_0.to(device), None if self.cond is None else self.cond.to(device))
 
 
 class Split(ABC):

@@ -10,9 +10,9 @@ from torch import Tensor
 from di4c.contracts import DataSource
 from di4c.errors import SpecError
 from di4c_plugins.metrics.features import TIMM, TimmFeatures, imported, need_weights
-from di4c_plugins.metrics.frechet import Frechet, gaussian_distance
+from di4c_plugins.metrics.frechet import Frechet, gaussian_distance, moments
 from di4c_plugins.metrics.pairwise import Pairwise
-from di4c_plugins.metrics.reference import OfTokens
+from di4c_plugins.metrics.reference import OfTokens, evenly
 from di4c_plugins.tokenizers.pixels import images_of
 
 ImageFeatures = Callable[[Tensor], Tensor]
@@ -77,15 +77,12 @@ class DecodedImages(OfTokens):
     def _held_out(self) -> tuple[Tensor, Tensor]:
         """Mean and covariance of the held-out images' features."""
         examples = self.data.dataset.split("test")
-        count = min(len(examples), self.max_references)
-        indices = (torch.arange(count) * (len(examples) / count)).long()
-        parts = indices.split(self.batch_size)
+        parts = evenly(len(examples), self.max_references).split(self.batch_size)
         return self._moments(self._images(examples.batch(part).x_0) for part in parts)
 
     def _moments(self, images: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
         """Mean [F] and unbiased covariance [F, F] of the features of batches of images, float64."""
-        features = torch.cat([self._features(batch).detach().cpu().double() for batch in images])
-        return features.mean(0), torch.cov(features.T).reshape(features.shape[1], -1)
+        return moments(torch.cat([self._features(batch).detach().cpu() for batch in images]))
 
     def _images(self, x: Tensor) -> Tensor:
         return images_of(x, self.data.tokenizer.image_shape, self.data.dataset.num_states)

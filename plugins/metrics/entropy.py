@@ -29,7 +29,7 @@ class Entropy(OfTokens):
 def position_entropy(x: Tensor, num_states: int) -> float:
     """Mean over positions of −Σ_s P(x^d = s) log P(x^d = s) with the frequencies in x [n, D], nats."""
     n, positions = x.shape
-    cell = torch.arange(positions) * num_states + x
+    cell = torch.arange(positions, device=x.device) * num_states + x
     _, counts = torch.unique(cell, return_counts=True)
     p = counts.double() / n
     return float(-(p * p.log()).sum() / positions)

@@ -23,11 +23,11 @@ class Frechet(OfFeatures):
     called = "frechet"
 
     def of(self, x: Tensor) -> dict[str, float]:
-        return {"frechet_distance": gaussian_distance(*_moments(self._map(x)), *self._held_out)}
+        return {"frechet_distance": gaussian_distance(*moments(self._map(x)), *self._held_out)}
 
     @cached_property
     def _held_out(self) -> tuple[Tensor, Tensor]:
-        return _moments(self._map(reference(self.data, "test", self.max_references)))
+        return moments(self._map(reference(self.data, "test", self.max_references)))
 
 
 def gaussian_distance(mean_1: Tensor, cov_1: Tensor, mean_2: Tensor, cov_2: Tensor) -> float:
@@ -43,7 +43,7 @@ def gaussian_distance(mean_1: Tensor, cov_1: Tensor, mean_2: Tensor, cov_2: Tens
     return float(squared.clamp_min(0))
 
 
-def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
+def moments(features: Tensor) -> tuple[Tensor, Tensor]:
     """Mean [F] and unbiased covariance [F, F], float64."""
     features = features.double()
     return features.mean(0), torch.cov(features.T).reshape(features.shape[1], -1)

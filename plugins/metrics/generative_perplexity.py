@@ -61,7 +61,6 @@ class GenerativePerplexity(Metric):
 
     @torch.no_grad()
     def of(self, x: Tensor, device: torch.device | str) -> dict[str, float]:
-        """The numbers for samples x [n, D]."""
         sequences = [self.tokens(row) for row in x.cpu()]
         total, scored = 0.0, 0
         for start in range(0, len(sequences), self.batch_size):

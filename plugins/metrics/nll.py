@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from di4c.contracts import LOG_ZERO, Batch, DataSource, Draws, ForwardProcess, Generation, Metric, Prediction, Split
-from di4c_plugins.metrics.reference import reference
+from di4c_plugins.metrics.reference import evenly, reference
 
 MAX_REFERENCES = 2000
 LARGE_TABLE = 2**22
@@ -44,9 +44,9 @@ class LikelihoodBound(Metric):
 
     @torch.no_grad()
     def __call__(self, generation: Generation) -> dict[str, float]:
-        num = min(self.num_examples, len(self._test))
-        shared = generation.draws.rows(0, 1)
-        order = (torch.arange(num) * (len(self._test) / num)).long()[shared.child("order").permutation(num)[0].cpu()]
+        chosen = evenly(len(self._test), self.num_examples)
+        num, shared = len(chosen), generation.draws.rows(0, 1)
+        order = chosen[shared.child("order").permutation(num)[0].cpu()]
         terms = min(self.terms, generation.steps)
         total = sum(self._one_term(generation, order, term, terms) for term in range(terms)) * generation.steps / terms
         if self.process.mask_index is not None:
@@ -69,13 +69,13 @@ class LikelihoodBound(Metric):
 
     def _term(self, generation: Generation, batch: Batch, t: float, s: float, draws: Draws) -> Tensor:
         """log q(x_s|x_t, x_0) − log E_λ p(x_s|x_t; λ) for one draw of x_t and x_s: [B], nats."""
-        x_0 = batch.x_0.to(draws.device)
-        cond = None if batch.cond is None else batch.cond.to(draws.device)
+        batch = batch.to(draws.device)
+        x_0 = batch.x_0
         now, then = (torch.full((len(x_0),), v, dtype=torch.float64, device=x_0.device) for v in (t, s))
         x_t = self.process.corrupt(x_0, now, draws.child("x_t"))
         truth = Prediction.point(x_0, x_t, self.process.num_states)
         x_s = self.process.posterior(x_t, truth, now, then, draws.child("x_s")) if s > 0 else x_0
-        model = generation.components(x_t, now, cond, draws.child("lambda"), self.lambda_draws)
+        model = generation.components(x_t, now, batch.cond, draws.child("lambda"), self.lambda_draws)
         log_q = self.process.posterior_log_prob(x_s, x_t, truth, now, then)[:, 0]
         log_p = self.process.posterior_log_prob(x_s, x_t, model, now, then).double()
         value = log_q.double() - mixture_log_prob(log_p, None if model.averaged else model.log_weights)

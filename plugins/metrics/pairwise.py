@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from di4c.contracts import DataSource
-from di4c_plugins.metrics.reference import OfTokens, reference
+from di4c_plugins.metrics.reference import OfTokens, evenly, reference
 
 
 class Pairwise(OfTokens):
@@ -32,8 +32,7 @@ class Pairwise(OfTokens):
         self.data, self.covariance = data, covariance
         self.levels = min(levels, data.num_states)
         self.max_references = max_references
-        count = min(data.num_positions, max_positions)
-        self.positions = (torch.arange(count) * (data.num_positions / count)).long()
+        self.positions = evenly(data.num_positions, max_positions)
 
     def of(self, x: Tensor) -> dict[str, float]:
         """{"covariance_error" if it is measured, "pair_tv"} of x [n, D]."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from di4c.contracts.extending import extending
 from di4c.errors import SpecError
 from di4c_plugins.metrics.features import OfFeatures
-from di4c_plugins.metrics.reference import reference
+from di4c_plugins.metrics.reference import evenly, reference
 
 
 class PrecisionRecall(OfFeatures):
@@ -40,17 +40,13 @@ class PrecisionRecall(OfFeatures):
         count = min(len(x), len(self._held_out))
         if count <= self.neighbours:
             raise SpecError(f"precision-recall: {count} samples; more than neighbours ({self.neighbours}) are needed")
-        real, fake = evenly(self._held_out, count), self._map(evenly(x, count)).double()
+        real = self._held_out[evenly(len(self._held_out), count)]
+        fake = self._map(x[evenly(len(x), count)]).double()
         return {"precision": covered(fake, real, self.neighbours), "recall": covered(real, fake, self.neighbours)}
 
     @cached_property
     def _held_out(self) -> Tensor:
         return self._map(reference(self.data, "test", self.max_references)).double()
-
-
-def evenly(x: Tensor, count: int) -> Tensor:
-    """`count` evenly spaced rows of x."""
-    return x[(torch.arange(count) * (len(x) / count)).long()]
 
 
 def covered(points: Tensor, centres: Tensor, neighbours: int) -> float:

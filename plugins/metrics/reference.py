@@ -33,9 +33,13 @@ class OfTokens(Metric):
 def reference(data: DataSource, split: str, at_most: int) -> Tensor:
     """Tokens of the split: [n, D] int64 on the CPU; evenly spaced examples if there are more than `at_most`."""
     examples = data.split(split)
-    step = max(len(examples) / at_most, 1.0)
-    indices = (torch.arange(min(len(examples), at_most)) * step).long()
-    return examples.batch(indices).x_0.cpu()
+    return examples.batch(evenly(len(examples), at_most)).x_0.cpu()
+
+
+def evenly(number: int, at_most: int) -> Tensor:
+    """`at_most` evenly spaced indices of so many, or all of them: int64."""
+    count = min(number, at_most)
+    return (torch.arange(count) * (number / max(count, 1))).long()
 
 
 def subset(x: Tensor, num: int, draws: Draws) -> Tensor:

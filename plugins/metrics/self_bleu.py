@@ -9,6 +9,7 @@ from torch import Tensor
 
 from di4c.contracts import DataSource, Generation, Metric
 from di4c.errors import SpecError
+from di4c_plugins.metrics.reference import evenly
 
 EPSILON = 0.1
 
@@ -69,9 +70,7 @@ class SelfBleu(Metric):
         test = self.data.checked_split("test", process)
         if process.mask_index is None:
             raise SpecError("metric self-bleu: continuing a prefix needs a process with a mask state")
-        count = min(self.prefixes, len(test))
-        chosen = (torch.arange(count) * (len(test) / count)).long()
-        known = test.batch(chosen).x_0[:, : self.prefix].repeat_interleave(self.group, dim=0)
+        known = test.batch(evenly(len(test), self.prefixes)).x_0[:, : self.prefix].repeat_interleave(self.group, dim=0)
         parts = []
         draws = generation.draws.rows(0, len(known)).child("continuations")
         for start in range(0, len(known), self.batch_size):

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
 
 from di4c.contracts import Draws, Prediction
 from di4c.mixture.target import draw
+from di4c_plugins.metrics.entropy import position_entropy
 
 LEAST_ENTROPY = 0.8
 """Below this share of the teacher's sample entropy the student is on its way to few samples."""
@@ -30,19 +30,11 @@ def sample_entropies(student: Prediction, teacher: Prediction, draws: Draws) -> 
 
     Few samples have too low an entropy, both alike.
     """
-    entropies = {
-        name: entropy_of(draw(prediction, draws.child(name))[:, 0])
+    entropies = [
+        position_entropy(draw(prediction, draws.child(name))[:, 0], prediction.num_states)
         for name, prediction in (("student", student), ("teacher", teacher))
-    }
-    return {"sample_entropy_nats": entropies["student"], "teacher_sample_entropy_nats": entropies["teacher"]}
-
-
-def entropy_of(x: Tensor) -> float:
-    """Mean over positions of the entropy of the tokens there, of x [n, D]: nats."""
-    count, positions = x.shape
-    places = x + (int(x.max()) + 1) * torch.arange(positions, device=x.device)
-    share = places.unique(return_counts=True)[1].double() / count
-    return float(-torch.special.xlogy(share, share).sum() / positions)
+    ]
+    return dict(zip(("sample_entropy_nats", "teacher_sample_entropy_nats"), entropies, strict=True))
 
 
 def matching_warnings(found: Mapping[str, float]) -> dict[str, str]:

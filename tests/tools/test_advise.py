@@ -60,6 +60,7 @@ def test_trouble_b09_the_data_are_where_the_model_is(device, tmp_path, monkeypat
     import torch
 
     from di4c.commands import advise
+    from di4c.contracts import Batch
     from di4c.evaluation import loaded
     from tests.evaluation.conftest import PRETRAIN, distill, write_run
 
@@ -76,7 +77,7 @@ def test_trouble_b09_the_data_are_where_the_model_is(device, tmp_path, monkeypat
     moved = []
     monkeypatch.setattr(advise, "load", load)
     monkeypatch.setattr(
-        advise, "batch_on", lambda batch, where, real=advise.batch_on: (moved.append(str(where)), real(batch, where))[1]
+        Batch, "to", lambda batch, where, real=Batch.to: (moved.append(str(where)), real(batch, where))[1]
     )
     assert advise.main(["--run", str(run), "--sizes", "1,2", "--examples", "2", "--repeats", "2"]) == 0
     assert moved == [device] and {x.device.type for x in seen} <= {device}
@@ -86,11 +87,7 @@ def test_trouble_b09_the_data_are_where_the_model_is(device, tmp_path, monkeypat
 def test_trouble_b09_a_batch_is_moved():
     import torch
 
-    from di4c.commands import advise
     from di4c.contracts import Batch
 
-    moved = advise.batch_on(Batch(torch.zeros(2, 3), torch.zeros(2)), "meta")
-    assert (
-        moved.x_0.device.type == moved.cond.device.type == "meta"
-        and advise.batch_on(Batch(torch.zeros(1)), "meta").cond is None
-    )
+    moved = Batch(torch.zeros(2, 3), torch.zeros(2)).to("meta")
+    assert moved.x_0.device.type == moved.cond.device.type == "meta" and Batch(torch.zeros(1)).to("meta").cond is None
