@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from di4c.config.construct import plan
-from di4c.config.fitting import check_head_class, check_samplers, check_takes_student, parameters_of
-from di4c.config.kinds import KINDS, MADE_OF_A_STUDENT
+from di4c.config.fitting import check_head_class, check_samplers, check_takes_student, made_of_a_student
+from di4c.config.kinds import KINDS
 from di4c.config.pipeline import build_pipeline, planned_specs
 from di4c.config.registry import Registry
 from di4c.config.spec import Spec, entries
@@ -41,7 +41,7 @@ def check(spec: Spec, registry: Registry) -> list[tuple[str, str]]:
 
 def _checked_without_run(registry: Registry, entry: Mapping, where: str) -> str:
     """What could be checked of a teacher whose run is not there yet: its options, if it is made of a student and takes none of it."""
-    if not parameters_of(registry, entry["name"]) >= MADE_OF_A_STUDENT:
+    if not made_of_a_student(registry, entry["name"]):
         return "options not checked"
     options = {key: value for key, value in entry.items() if key != "run"}
     plan(registry, "teachers", options, KINDS["teachers"].provided, where)

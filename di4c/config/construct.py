@@ -184,14 +184,9 @@ def arms_of(annotation: Any) -> tuple:
 
 def _parameters(factory: Any) -> dict[str, inspect.Parameter]:
     """The parameters that can be given by keyword; "**" stands for any other."""
-    parameters = inspect.signature(factory).parameters
-    named = {
-        key: p
-        for key, p in parameters.items()
-        if p.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    }
-    rest = [p for p in parameters.values() if p.kind is inspect.Parameter.VAR_KEYWORD]
-    return {**named, **({"**": rest[0]} if rest else {})}
+    every = inspect.signature(factory).parameters.items()
+    given = {key: p for key, p in every if p.kind not in (p.POSITIONAL_ONLY, p.VAR_POSITIONAL)}
+    return {"**" if p.kind is p.VAR_KEYWORD else key: p for key, p in given.items()}
 
 
 def _check_keys(options: Mapping, parameters: Mapping, provided: set[str], told: str) -> None:

@@ -1,7 +1,9 @@
 """Which parts fit one another, as far as their classes say; errors that name the spec."""
 
+import contextlib
 import inspect
 from collections.abc import Mapping
+from typing import Any
 
 from di4c.config.annotations import hints_of
 from di4c.config.construct import Construction, arms_of
@@ -11,28 +13,32 @@ from di4c.config.trained import TrainedRun
 from di4c.contracts import Backbone, ForwardProcess, Sampler
 from di4c.errors import RegistryError, SpecError
 
+UNKNOWN = frozenset({"unknown"})
+"""What a head needs that does not say so: it fits nothing."""
+
 
 def check_takes_student(registry: Registry, entry: Mapping, trained: TrainedRun) -> None:
     """SpecError unless the named teacher can be made of a student."""
-    told = f"teacher.name: {trained.run} is a distilled student, and {entry['name']!r} is not made of one."
-    if parameters_of(registry, entry["name"]) >= MADE_OF_A_STUDENT:
+    if made_of_a_student(registry, entry["name"]):
         return
-    fitting = [t.name for t in registry.targets("teachers") if parameters_of(registry, t.name) >= MADE_OF_A_STUDENT]
+    told = f"teacher.name: {trained.run} is a distilled student, and {entry['name']!r} is not made of one."
+    fitting = [t.name for t in registry.targets("teachers") if made_of_a_student(registry, t.name)]
     raise SpecError(f"{told} Teachers that are: {', '.join(fitting) or 'none'}.")
 
 
-def parameters_of(registry: Registry, teacher: str) -> set[str]:
-    """The names of a teacher's constructor's parameters; one that cannot be imported has none."""
+def made_of_a_student(registry: Registry, teacher: str) -> bool:
+    """Whether a teacher's constructor says so by its parameters; of one that cannot be imported nothing is known."""
     try:
-        return set(inspect.signature(registry.resolve("teachers", teacher)).parameters)
+        return set(inspect.signature(registry.resolve("teachers", teacher)).parameters) >= MADE_OF_A_STUDENT
     except (RegistryError, TypeError, ValueError):
-        return set()
+        return False
 
 
 def check_head(registry: Registry, name: str, needs: frozenset, backbone: type, accepts: frozenset) -> None:
     if needs <= accepts:
         return
-    fitting = [t.name for t in registry.targets("student_heads") if _needs(registry, t.name) <= accepts]
+    heads = _importable(registry, "student_heads")
+    fitting = [name for name, head in heads.items() if getattr(head, "needs", UNKNOWN) <= accepts]
     raise SpecError(
         f"student.head: {name!r} needs {_listed(needs)}, but {backbone.__name__} accepts {_listed(accepts)}. "
         f"Heads that fit: {', '.join(fitting) or 'none'}."
@@ -73,11 +79,11 @@ def check_samplers(registry: Registry, planned: Mapping[str, Construction]) -> N
 def _check_samplers(registry: Registry, construction: Construction, where: str, process: type) -> None:
     factory = construction.factory
     if isinstance(factory, type) and issubclass(factory, Sampler):
-        allowed = tuple(arm for arm in arms_of(hints_of(factory).get("process", ForwardProcess)))
-        if all(isinstance(arm, type) and issubclass(arm, ForwardProcess) for arm in allowed) and not issubclass(
-            process, allowed
-        ):
-            fitting = [t.name for t in registry.targets("processes") if _is_one(registry, t.name, allowed)]
+        allowed = arms_of(hints_of(factory).get("process", ForwardProcess))
+        known = all(isinstance(arm, type) and issubclass(arm, ForwardProcess) for arm in allowed)
+        if known and not issubclass(process, allowed):
+            processes = _importable(registry, "processes")
+            fitting = [name for name, p in processes.items() if isinstance(p, type) and issubclass(p, allowed)]
             raise SpecError(
                 f"{where}: {factory.__name__} works with {' or '.join(arm.__name__ for arm in allowed)}, and process is a "
                 f"{process.__name__}. Processes that fit: {', '.join(fitting) or 'none'}."
@@ -86,21 +92,13 @@ def _check_samplers(registry: Registry, construction: Construction, where: str, 
         _check_samplers(registry, inner, f"{where}.{key}", process)
 
 
-def _is_one(registry: Registry, name: str, allowed: tuple[type, ...]) -> bool:
-    """Whether a process is of one of the classes; one that cannot be imported is of none."""
-    try:
-        found = registry.resolve("processes", name)
-    except RegistryError:
-        return False
-    return isinstance(found, type) and issubclass(found, allowed)
-
-
-def _needs(registry: Registry, name: str) -> frozenset:
-    """What a head's class says it needs; a head that cannot be imported fits nothing."""
-    try:
-        return frozenset(registry.resolve("student_heads", name).needs)
-    except (RegistryError, AttributeError, TypeError):
-        return frozenset({"unknown"})
+def _importable(registry: Registry, kind: str) -> dict[str, Any]:
+    """{name: its class or factory} of the parts of a kind that can be imported."""
+    found = {}
+    for target in registry.targets(kind):
+        with contextlib.suppress(RegistryError):
+            found[target.name] = registry.resolve(kind, target.name)
+    return found
 
 
 def _listed(names: frozenset) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from di4c.config.spec import Spec
+from di4c.config.spec import Spec, with_texts
 from di4c.engine.checkpoint import candidates
 from di4c.engine.exported import exported_step
 from di4c.engine.run_folder import changed_keys, recorded_spec
@@ -71,20 +71,8 @@ def _steps(values: Any) -> int:
 
 def _moved(values: Any, folder: Path) -> Any:
     """Recorded values of a run inside the folder of a whole that may have been moved since: as they would be in `folder`."""
-    was = str(Path(values["train"]["run"]).parent)
-
-    def at_home(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: at_home(item) for key, item in value.items()}
-        if isinstance(value, list):
-            return [at_home(item) for item in value]
-        return (
-            str(folder / value.removeprefix(f"{was}/"))
-            if isinstance(value, str) and value.startswith(f"{was}/")
-            else value
-        )
-
-    return at_home(values)
+    was = f"{Path(values['train']['run']).parent}/"
+    return with_texts(values, lambda text: str(folder / text.removeprefix(was)) if text.startswith(was) else text)
 
 
 def _completed(values: Any) -> Any:

@@ -5,7 +5,7 @@ folder.
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -171,6 +171,9 @@ def _normalised(spec: Spec, folder: Path) -> Spec:
     if isinstance(objective, Mapping) and spec.task in DEFAULT_OBJECTIVE:
         objective = {"name": DEFAULT_OBJECTIVE[spec.task], **objective}
     given = {key: getattr(spec, key) for key in SECTIONS} | {"objective": objective}
+    at_home = lambda text: (
+        str(user_path(text)) if text.startswith("~/") else text
+    )  # DeepSpeed takes paths as they stand
     sections: dict[str, Any] = {k: None if entry is None else full_entry(entry, k) for k, entry in given.items()}
     return dataclasses.replace(
         spec,
@@ -178,7 +181,7 @@ def _normalised(spec: Spec, folder: Path) -> Spec:
         student=spec.student and dataclasses.replace(spec.student, head=full_entry(spec.student.head, "student.head")),
         eval=spec.eval and spec.eval.normalised(),
         plugins=[_absolute(plugin, folder) for plugin in spec.plugins],
-        deepspeed=_at_home(spec.deepspeed),
+        deepspeed=with_texts(spec.deepspeed, at_home),
     )
 
 
@@ -209,13 +212,13 @@ def _check_nested(registry: Registry, options: Mapping, where: str) -> None:
                 _check_nested(registry, value, f"{where}.{key}")
 
 
-def _at_home(value: Any) -> Any:
-    """Plain values whose texts that begin with ~/ lie in the home folder: DeepSpeed takes paths as they stand."""
+def with_texts(value: Any, change: Callable[[str], str]) -> Any:
+    """Plain values with every text in them changed."""
     if isinstance(value, Mapping):
-        return {key: _at_home(item) for key, item in value.items()}
+        return {key: with_texts(item, change) for key, item in value.items()}
     if isinstance(value, list):
-        return [_at_home(item) for item in value]
-    return str(user_path(value)) if isinstance(value, str) and value.startswith("~/") else value
+        return [with_texts(item, change) for item in value]
+    return change(value) if isinstance(value, str) else value
 
 
 def _shown(values: Any) -> str:
