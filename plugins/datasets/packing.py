@@ -29,7 +29,6 @@ class Packing:
         self.rounds = self.blocks // (self.run * self.period)
 
     def count(self, part: Part) -> int:
-        """Number of examples of a part."""
         held_out = self.rounds * self.run if self.period > 1 else 0
         return {"all": self.blocks, "test": held_out, "train": self.blocks - held_out}[part]
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,12 +13,13 @@ from torch import Tensor
 from di4c.contracts import Batch, DataSource, Draws, Split
 from di4c.errors import DataError, SpecError
 from di4c_plugins.datasets.decoders import Texts
-from di4c_plugins.datasets.packing import Packing
-from di4c_plugins.datasets.text_documents import Documents
+from di4c_plugins.datasets.packing import Packing, Part
+from di4c_plugins.datasets.text_documents import Division, Documents
 from di4c_plugins.datasets.text_encoding import (
     DOCUMENT_END,
     Characters,
     Encoding,
+    Normalisation,
     Subwords,
     alphabet_of,
     load_tokenizer,
@@ -27,10 +28,6 @@ from di4c_plugins.datasets.token_cache import TokenCache, cache_root, cached_tex
 
 READING = 2
 """Rises where the same source is read as other tokens, so that no cache of an earlier reading is used."""
-
-
-Part = Literal["train", "test", "all"]
-Normalise = Literal["none", "lowercase", "letters"]
 
 
 class PackedSplit(Split):
@@ -80,10 +77,10 @@ class Text(DataSource):
         train_split: str = "train",
         test_split: str | None = None,
         column: str = "text",
-        documents: Literal["file", "blank-line", "line"] = "file",
+        documents: Division = "file",
         tokenizer: str = "characters",
         separator: str | None = None,
-        normalise: Literal["none", "lowercase", "letters"] = "none",
+        normalise: Normalisation = "none",
         alphabet: str | None = None,
         most_characters: int = 128,
         wrap: bool = False,
@@ -116,10 +113,9 @@ class Text(DataSource):
         if name not in ("train", "test"):
             raise DataError(f"text has no split {name!r}; its splits are 'train' and 'test'")
         wrapper = self.encoding.separator if self.wrap else None
-        if "test" in self.sources:
-            return PackedSplit(self._caches[name], self._packing(self._caches[name]), "all", wrapper)
-        part: Part = "train" if name == "train" else "test"
-        return PackedSplit(self._caches["train"], self._packing(self._caches["train"]), part, wrapper)
+        part: Part = "all" if "test" in self.sources else "train" if name == "train" else "test"
+        cache = self._caches[name if part == "all" else "train"]
+        return PackedSplit(cache, self._packing(cache), part, wrapper)
 
     def fingerprint(self) -> str:
         parts = [
@@ -143,7 +139,12 @@ class Text(DataSource):
         return Texts(self.encoding, self.num_positions, wrap=self.wrap)
 
     def _encoding(
-        self, tokenizer: str, separator: str | None, normalise: Normalise, alphabet: str | None, most_characters: int
+        self,
+        tokenizer: str,
+        separator: str | None,
+        normalise: Normalisation,
+        alphabet: str | None,
+        most_characters: int,
     ) -> Encoding:
         if tokenizer != "characters":
             if normalise != "none" or alphabet is not None:
@@ -158,7 +159,7 @@ class Text(DataSource):
             alphabet = separator + alphabet
         return Characters(alphabet, separator=separator, normalise=normalise)
 
-    def _counted_alphabet(self, separator: str, normalise: Normalise, most: int) -> str:
+    def _counted_alphabet(self, separator: str, normalise: Normalisation, most: int) -> str:
         """The alphabet of the training text, counted once and kept with the caches."""
         if normalise == "letters":
             return alphabet_of([], separator, normalise, most)

@@ -1,7 +1,7 @@
 """Documents of text, one at a time, from files, folders, parquet or a hub data set; a corpus need not fit in memory."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -104,14 +104,14 @@ class Documents:
 
     def _pieces(self) -> Iterator[Piece]:
         if self.path is None:
-            yield from self._from_hub()
+            yield from self._fields(self._from_hub(), f"{self.dataset} ({self.split})")
             return
         for file in self.files():
             with reading(file, "text"):
                 if ending(file) == ".parquet":
-                    yield from self._from_parquet(file)
+                    yield from self._fields(self._from_parquet(file), str(file))
                 elif ending(file) in (*ROWS, ".json"):
-                    yield from self._from_json(file)
+                    yield from self._fields(self._from_json(file), str(file))
                 else:
                     yield from self._from_plain(file)
 
@@ -127,7 +127,12 @@ class Documents:
                     )
                 yield Piece(part, ends, str(file), row)
 
-    def _from_json(self, file: Path) -> Iterator[Piece]:
+    def _fields(self, rows: Iterable[tuple[int, Any]], source: str) -> Iterator[Piece]:
+        """The texts of numbered rows."""
+        for number, row in rows:
+            yield Piece(self._field(row, f"{source}:{number}"), True, source, number, counted=False)
+
+    def _from_json(self, file: Path) -> Iterator[tuple[int, Any]]:
         with open_text(file) as text:
             for number, line in enumerate(iter(lambda: text.readline(LONGEST_ROW), ""), 1):
                 if not line.strip():
@@ -138,9 +143,9 @@ class Documents:
                             f"{file}:{number}: longer than {LONGEST_ROW} characters; one object a line is needed"
                         )
                     row = json.loads(line)
-                yield Piece(self._field(row, f"{file}:{number}"), True, str(file), number, counted=False)
+                yield number, row
 
-    def _from_parquet(self, file: Path) -> Iterator[Piece]:
+    def _from_parquet(self, file: Path) -> Iterator[tuple[int, Any]]:
         import pyarrow.parquet
 
         row = 1
@@ -151,10 +156,7 @@ class Documents:
             for batch in table.iter_batches(batch_size=256, columns=[self.column]):
                 with reading(f"{file}:{row}", f"parquet (one of {len(batch)} rows from here)"):
                     texts = batch.column(0).to_pylist()
-                for number, text in enumerate(texts, row):
-                    yield Piece(
-                        self._field({self.column: text}, f"{file}:{number}"), True, str(file), number, counted=False
-                    )
+                yield from enumerate(({self.column: text} for text in texts), row)
                 row += len(batch)
 
     def _check_column(self, schema: Any, file: Path) -> None:
@@ -172,14 +174,12 @@ class Documents:
                 f"{file}: column '{self.column}' holds {kind}, no text. Name the one with the text with data.column"
             )
 
-    def _from_hub(self) -> Iterator[Piece]:
-        where = f"{self.dataset} ({self.split})"
+    def _from_hub(self) -> Iterator[tuple[int, Any]]:
         with reading(f"data.dataset: {self.dataset}", "a data set of the hub"):
             import datasets
 
             rows = datasets.load_dataset(self.dataset, self.configuration, split=self.split, streaming=True)
-            for number, row in enumerate(rows, 1):
-                yield Piece(self._field(row, f"{where}:{number}"), True, where, number, counted=False)
+            yield from enumerate(rows, 1)
 
     def _field(self, row: object, where: str) -> str:
         """The row's text; "" where it is null."""
