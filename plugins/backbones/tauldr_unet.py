@@ -96,13 +96,11 @@ class TauLDRUNet(TwoPartBackbone):
         walk = Walk(h, embedded, skips)
         down, up = self._steps()
         if mean is None:
-            walk.through(
-                (step for step in down if step.number >= start), None if lam is None else self._early_lam(lam, time)
-            )
+            early = None if lam is None else _mixed(self.tlam_mix, self.lemb_modules, lam, time)
+            walk.through((step for step in down if step.number >= start), early)
             mean = walk.h.mean(3).mean(2)
-        walk.through(
-            (step for step in up if step.number >= start), None if lam is None else self._late_lam(lam, time, mean)
-        )
+        late = None if lam is None else _mixed(self.h_t_lam_mix, self.hlemb_modules, lam, time, mean)
+        walk.through((step for step in up if step.number >= start), late)
         return self._moments(self.output_modules[1](nn.functional.silu(self.output_modules[0](walk.h))), centred)
 
     def _steps(self) -> tuple[list[Step], list[Step]]:
@@ -152,18 +150,6 @@ class TauLDRUNet(TwoPartBackbone):
         label = torch.full((len(time),), -1, device=time.device) if cond is None else cond
         return embedded + self.class_embedding(torch.where(label < 0, self.num_classes, label))
 
-    def _early_lam(self, embedding: Tensor, time: Tensor) -> Tensor:
-        """λ on the way down, mixed with the sinusoids of t: [B·M, 4·lam_embed_dim]."""
-        mixed = self.tlam_mix(torch.cat([embedding, _rows_like(time, embedding)], dim=1))
-        return _through(self.lemb_modules, nn.functional.silu(mixed))
-
-    def _late_lam(self, embedding: Tensor, time: Tensor, mean: Tensor) -> Tensor:
-        """λ in the middle and on the way up, mixed with t and the mean feature: [B·M, 4·lam_embed_dim]."""
-        mixed = self.h_t_lam_mix(
-            torch.cat([embedding, _rows_like(time, embedding), _rows_like(mean, embedding)], dim=1)
-        )
-        return _through(self.hlemb_modules, nn.functional.silu(mixed))
-
     def _moments(self, out: Tensor, centred: Tensor) -> Tensor:
         """(tanh(x + ·), log-scale) a pixel: [B·M, D, 2]."""
         wide = out if out.dtype == torch.float64 else out.float()
@@ -174,6 +160,12 @@ class TauLDRUNet(TwoPartBackbone):
 def _rows_like(x: Tensor, rows: Tensor) -> Tensor:
     """x [B, …] repeated to as many rows as `rows` [B·M, …] has, b major."""
     return x if len(x) == len(rows) else repeat(x, "b ... -> (b m) ...", m=len(rows) // len(x))
+
+
+def _mixed(mix: nn.Linear, layers: nn.ModuleList, lam: Tensor, *beside: Tensor) -> Tensor:
+    """λ's embedding mixed with what stands beside it, the sinusoids of t and maybe the mean feature: [B·M, 4·lam_embed_dim]."""
+    mixed = mix(torch.cat([lam, *(_rows_like(x, lam) for x in beside)], dim=1))
+    return _through(layers, nn.functional.silu(mixed))
 
 
 def _two_layers(width: int) -> nn.ModuleList:
