@@ -1,12 +1,12 @@
 """An export's model card: what it is, for people and for the hub."""
 
-import csv
 from collections.abc import Collection, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
 import yaml
 
+from di4c.engine.metrics import MetricsFile
 from di4c.files import write_bytes
 
 CARD = "README.md"
@@ -47,12 +47,8 @@ def write_card(folder: Path, config: Mapping[str, Any], metrics: Mapping[str, fl
 
 def last_metrics(file: Path, without: Collection[str] = NO_METRICS) -> dict[str, float]:
     """The newest value of every column of a run's metrics.csv but some; {} where there is none."""
-    values: dict[str, float] = {}
-    if file.is_file():
-        with open(file, newline="", encoding="utf-8") as opened:
-            for row in csv.DictReader(opened):
-                values |= {name: float(text) for name, text in row.items() if name and text and name not in without}
-    return values
+    rows = MetricsFile(file).rows()
+    return {name: float(text) for row in rows for name, text in row.items() if text and name not in without}
 
 
 def _title(spec: Mapping[str, Any]) -> str:

@@ -5,12 +5,15 @@ import time
 
 
 class Progress:
-    """What rank 0 shows: a bar in a terminal, otherwise a line a report."""
+    """What rank 0 shows: a bar in a terminal once training has begun, otherwise a line a report."""
 
-    def __init__(self, steps: int, done: int, *, shown: bool):
-        self.steps, self.shown = steps, shown
+    def __init__(self, steps: int, *, shown: bool):
+        self.steps, self.shown, self._bar = steps, shown, None
+
+    def begin(self, done: int) -> None:
+        """Begins after `done` updates."""
         self._first, self._began = done, time.monotonic()
-        self._bar = _bar(steps, done) if shown and sys.stdout.isatty() else None
+        self._bar = _bar(self.steps, done) if self.shown and sys.stdout.isatty() else None
 
     def advance(self, step: int) -> None:
         """Moves the bar to `step` updates."""

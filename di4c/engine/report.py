@@ -22,14 +22,16 @@ class Reporter:
         self.active = ranks.rank() == 0
         self.folder = folder
         self.file = MetricsFile(folder / "metrics.csv")
-        self.monitor, self.steps, self.batch_size = monitor, steps, batch_size
-        self._progress: Progress | None = None
+        self.monitor, self.batch_size = monitor, batch_size
+        self.progress, self.opened = Progress(steps, shown=self.active), False
+        self.say, self.advance, self.close = self.progress.say, self.progress.advance, self.progress.close
         self._since = (time.monotonic(), 0)
 
     def open(self, step: int) -> None:
         """Begins after `step` updates; rows of later ones, which a killed run left, are dropped."""
         ranks.on_rank_zero(lambda: self.file.truncate(step))
-        self._progress = Progress(self.steps, step, shown=self.active)
+        self.progress.begin(step)
+        self.opened = True
         self._since = (time.monotonic(), step)
 
     def report(
@@ -45,7 +47,7 @@ class Reporter:
             (then, before), self._since = self._since, (now, step)
             rate = (step - before) * self.batch_size / max(now - then, 1e-9)
             self._record(step, means | diagnostics | {"examples_per_second": round(rate, 2)})
-            self._progress.report(step, means, rate)
+            self.progress.report(step, means, rate)
         elif diagnostics:
             self._record(step, diagnostics)
         if diagnostics:
@@ -53,21 +55,10 @@ class Reporter:
         for name, text in warnings.items():
             self.warn_once(name, f"step {step}: {text}")
 
-    def advance(self, step: int) -> None:
-        """Moves the progress bar."""
-        self._progress.advance(step)
-
-    def say(self, message: str) -> None:
-        """Prints one line."""
-        if self._progress is not None:
-            self._progress.say(message)
-        elif self.active:
-            print(message, flush=True)
-
     def warn(self, message: str) -> None:
-        """Prints one line of warning."""
-        if self._progress is not None:
-            self._progress.say(f"warning: {message}")
+        """Prints one line of warning, to stderr before training begins."""
+        if self.opened:
+            self.say(f"warning: {message}")
         elif self.active:
             print(f"warning: {message}", file=sys.stderr, flush=True)
 
@@ -81,11 +72,6 @@ class Reporter:
             return
         replace_file(file, f"{before}{name}: {message}\n")
         self.warn(message)
-
-    def close(self) -> None:
-        """Ends the display."""
-        if self._progress is not None:
-            self._progress.close()
 
     def _record(self, step: int, values: dict[str, float]) -> None:
         if not self.active:

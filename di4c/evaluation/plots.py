@@ -1,12 +1,12 @@
 """eval.png and the training curves."""
 
-import csv
 import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from di4c.engine.metrics import MetricsFile
 from di4c.evaluation.rows import Row, metric_names, model_label
 from di4c.evaluation.style import FAINT, INK, REFERENCE_LINE, looks, quiet_axes
 
@@ -55,9 +55,7 @@ def training_figure(curves: Mapping[str, Path]) -> bytes | None:
 
 def read_curves(path: Path) -> dict[str, tuple[list[int], list[float]]]:
     """{column: (steps, values)} of a metrics.csv, without empty fields and columns that say nothing new."""
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    curves = {}
+    rows, curves = MetricsFile(path).rows(), {}
     for column in rows[0] if rows else ():
         points = [(int(float(row["step"])), _float(row[column])) for row in rows if row[column]]
         points = [(step, value) for step, value in points if math.isfinite(value)]
@@ -144,7 +142,6 @@ def _float(text: str) -> float:
 
 
 def png(figure: Any, dpi: int = DPI) -> bytes:
-    """The figure as a PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, facecolor="white")
     return buffer.getvalue()
