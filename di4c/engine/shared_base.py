@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import warnings
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -73,7 +74,8 @@ class WithoutAdapters(OnSharedBase):
     def forward(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None, context: Context | None = None) -> Tensor:
         backbone, layers = self._shared
         training = backbone.training
-        with _switched_off(layers):
+        # peft's own switch also turns requires_grad of the adapters off and on, between a forward pass and its backward pass
+        with _changed(layers, "_disable_adapters", inside=True, outside=False):
             backbone.eval()
             try:
                 return backbone(x_t, t, cond, context)
@@ -108,13 +110,8 @@ class WithAdapter(OnSharedBase):
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None, context: Context | None = None) -> Tensor:
         backbone, layers = self._shared
-        for layer in layers:
-            layer._active_adapter = [self.name]
-        try:
+        with _changed(layers, "_active_adapter", inside=[self.name], outside=[STUDENTS]):
             return backbone(x_t, t, cond, context)
-        finally:
-            for layer in layers:
-                layer._active_adapter = [STUDENTS]
 
 
 def base_digest(module: nn.Module) -> Tensor:
@@ -165,18 +162,15 @@ def _adapted(backbone: nn.Module) -> list[nn.Module]:
 
 
 @contextlib.contextmanager
-def _switched_off(layers: list[nn.Module]) -> Iterator[None]:
-    """The layers without their adapters.
-
-    peft's own switch also turns requires_grad of the adapters off and on, between a forward pass and its backward pass.
-    """
-    for layer in layers:
-        layer._disable_adapters = True
+def _changed(layers: list[nn.Module], name: str, *, inside: Any, outside: Any) -> Iterator[None]:
+    """The layers with an attribute of peft's that is another one inside."""
     try:
+        for layer in layers:
+            setattr(layer, name, inside)
         yield
     finally:
         for layer in layers:
-            layer._disable_adapters = False
+            setattr(layer, name, outside)
 
 
 def _leave_out(backbone: Backbone, base: list[str]) -> None:
