@@ -96,14 +96,8 @@ class Plan:
         substeps = int((self.spec.objective.get("teacher_step") or {}).get("substeps", 1)) if self.targets else 0
         rows = self.micro * self.networks.shape.num_positions
         read = 4 * self.components * self.scored + self.targets + substeps
-        head = 2 * rows * self._width * self.networks.num_states * read
+        head = 2 * rows * self.networks.backbone.width * self.networks.num_states * read
         return float(self.accumulation * (trace + target + one * (substeps + 1) + head))
-
-    @property
-    def _width(self) -> int:
-        return (
-            self.networks.trained.backbone.width if self.networks.student is not None else self.networks.trained.width
-        )
 
     def _row(self, name: str, engine: Engine) -> Row:
         needed = self.memory(engine)
@@ -124,12 +118,7 @@ class Plan:
             self.chunk_bytes,
             4 * micro * self.networks.shape.num_positions * components * self.scored * self.networks.num_states,
         )
-        head = (
-            self.networks.trained.backbone.readout
-            if self.networks.student is not None
-            else self.networks.trained.readout
-        )
-        affine = getattr(head, "affine", False)
+        affine = getattr(self.networks.backbone.readout, "affine", False)
         loss = (AFFINE_CHUNKS if affine else GENERIC_CHUNKS) * chunk + trace.loss
         return Passes(trace, target, loss)
 

@@ -16,7 +16,7 @@ from di4c.config.build import (
 )
 from di4c.config.registry import Registry
 from di4c.config.spec import Spec
-from di4c.contracts import DataSource, LambdaSampler, Teacher
+from di4c.contracts import Backbone, DataSource, LambdaSampler, Teacher
 from di4c.errors import SpecError
 from di4c.mixture.student import MixtureStudent
 
@@ -35,6 +35,11 @@ class Skeleton:
     @property
     def trained(self) -> nn.Module:
         return self.teacher.backbone if self.student is None else self.student
+
+    @property
+    def backbone(self) -> Backbone:
+        """The network of `trained`."""
+        return self.teacher.backbone if self.student is None else self.student.backbone
 
 
 @dataclass(frozen=True)
