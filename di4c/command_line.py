@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ParamSpec
+from typing import ParamSpec, TypeVar
 
 from di4c.engine.launchers import told_rank
 from di4c.errors import Di4CError, LaunchError, RegistryError, SpecError, file_error
@@ -20,6 +20,7 @@ USER_ERROR = 2
 INTERRUPTED = 130
 
 P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def command(main: Callable[P, int | None]) -> Callable[P, int]:
@@ -50,29 +51,26 @@ def command(main: Callable[P, int | None]) -> Callable[P, int]:
     return guarded
 
 
-def number(least: int | None = None) -> Callable[[str], int]:
-    """A whole number as argparse's `type`: the rule of the Python interface, for text."""
+def argument(convert: Callable[[str], T]) -> Callable[[str], T]:
+    """`convert` as argparse's `type`: what it refuses is told in its words."""
 
-    def convert(text: str) -> int:
+    def converted(text: str) -> T:
         try:
-            return whole_number_of_text(text, "", least)
+            return convert(text)
         except SpecError as error:
             raise argparse.ArgumentTypeError(str(error).removeprefix(": ").rstrip(".")) from error
 
-    return convert
+    return converted
+
+
+def number(least: int | None = None) -> Callable[[str], int]:
+    """A whole number as argparse's `type`: the rule of the Python interface, for text."""
+    return argument(lambda text: whole_number_of_text(text, "", least))
 
 
 def positive(most: float = math.inf) -> Callable[[str], float]:
     """A number > 0 and ≤ most as argparse's `type`."""
-
-    def convert(text: str) -> float:
-        try:
-            return positive_number(float(text), "", most)
-        except (SpecError, ValueError) as error:
-            told = str(error) if isinstance(error, SpecError) else f"expected a number, found {text!r}"
-            raise argparse.ArgumentTypeError(told.removeprefix(": ").rstrip(".")) from error
-
-    return convert
+    return argument(lambda text: positive_number(_number_of(text, "a number"), "", most))
 
 
 def positives(text: str) -> list[float]:
@@ -80,12 +78,8 @@ def positives(text: str) -> list[float]:
     return [positive()(part) for part in text.split(",")]
 
 
-def path_argument(text: str) -> Path:
-    """An argument that is a path; see `user_path`."""
-    try:
-        return user_path(text)
-    except SpecError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
+path_argument: Callable[[str], Path] = argument(user_path)
+"""A path as argparse's `type`; see `user_path`."""
 
 
 def numbers(least: int) -> Callable[[str], list[int]]:
@@ -94,15 +88,19 @@ def numbers(least: int) -> Callable[[str], list[int]]:
     return lambda text: [one(part) for part in text.split(",")]
 
 
+@argument
 def amount_argument(text: str) -> float:
     """An argument that is a number ≥ 0, not inf or nan."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a number ≥ 0, found {text!r}")
+    if not 0 <= (number := _number_of(text, "a number ≥ 0")) < math.inf:
+        raise SpecError(f"expected a number ≥ 0, found {text!r}")
     return number
+
+
+def _number_of(text: str, expected: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise SpecError(f"expected {expected}, found {text!r}") from error
 
 
 def _tell(error: Di4CError) -> None:
