@@ -11,12 +11,10 @@ from di4c.contracts import strict_load
 from di4c.errors import CheckpointError, SpecError
 from di4c.paths import user_path
 from di4c_plugins.teachers.containers import PARALLEL, read_file, tensors_at, without
+from di4c_plugins.teachers.hub import WEIGHTS
 
 HUB = "hub"
 """Instead of a path: timm's own weights of the model, downloaded once."""
-
-FILES = ("model.safetensors", "pytorch_model.bin")
-"""The weights in a folder as the hub lays them out."""
 
 CONTAINERS = ("state_dict_ema", "state_dict", "model")
 """Under which entry of a training checkpoint the weights lie, the averaged ones first."""
@@ -51,7 +49,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
     """Loads a file, or the weights in a folder, into a timm model without a classifier. Raises CheckpointError."""
     file = path
     if path.is_dir():
-        file = next((path / name for name in FILES if (path / name).is_file()), path / FILES[0])
+        file = next((path / name for name in WEIGHTS if (path / name).is_file()), path / WEIGHTS[0])
     content = read_file(file)
     key = next((key for key in CONTAINERS if isinstance(content.get(key), dict)), None)
     state = without(tensors_at(content, key, str(file)), str(file), PARALLEL)

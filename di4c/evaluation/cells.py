@@ -66,7 +66,6 @@ class CellStore:
         return json.loads(path.read_text(encoding="utf-8"))["result"] if path.exists() else None
 
     def save(self, cell: Cell, result: Mapping[str, Any]) -> None:
-        """Stores a result."""
         text = json.dumps({"cell": asdict(cell), "result": dict(result)}, indent=1, default=str)
         write_atomically(self._path(cell), text)
 

@@ -43,7 +43,6 @@ class Report:
     metrics: Sequence[Metric] = field(default_factory=tuple)
 
     def html(self) -> str:
-        """The page."""
         found = finding(self.rows, self.reference_values, self.higher_is_better)
         body = [
             f"<h1>{escape(self.title)}</h1>",

@@ -21,7 +21,7 @@ from di4c_plugins.backbones.rotary import Rotary, Turns
 from di4c_plugins.backbones.sinusoid import sinusoid
 from di4c_plugins.processes.noise import discretised, noise_schedule
 
-PUBLISHED_NAMES = {"output_layer.linear.": "readout.linear."}
+PUBLISHED_READOUT = ("output_layer.linear.", "readout.linear.")
 """Published prefix → prefix here; `rotary_emb.inv_freq` of published files is not read: the angles follow from `rotary_base`."""
 
 

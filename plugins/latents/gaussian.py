@@ -35,4 +35,4 @@ class Gaussian(LambdaSampler):
         return GaussianProposal(parameters, self._cube.points)
 
     def start_proposal(self, layer: nn.Linear, *, spread: float, noise: float) -> None:
-        start_gaussian(layer, spread, noise)
+        start_gaussian(layer, spread=spread, noise=noise)

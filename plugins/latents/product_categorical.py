@@ -1,11 +1,13 @@
 """Many λ of few numbers: a product of categorical distributions."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from di4c.contracts import Draws, LambdaSampler
 from di4c.errors import SpecError
-from di4c_plugins.latents.proposals import CategoricalProposal, start_categorical
+from di4c_plugins.latents.proposals import CategoricalProposal
 from di4c_plugins.latents.unit_cube import shared_shift, sobol_points
 
 MOST_LISTED = 256
@@ -45,7 +47,9 @@ class ProductCategorical(LambdaSampler):
         return CategoricalProposal(parameters, self.values)
 
     def start_proposal(self, layer: nn.Linear, *, spread: float, noise: float) -> None:
-        start_categorical(layer, spread, noise)
+        """Logits of standard deviation spread/noise over examples."""
+        nn.init.normal_(layer.weight, std=spread / noise / math.sqrt(layer.in_features))
+        nn.init.zeros_(layer.bias)
 
     def _atoms(self) -> Tensor:
         """Every atom: [K, L]."""

@@ -13,19 +13,13 @@ LARGEST_LOG_SCALE = 5.0
 """Standard deviations stay between e⁻⁵ and e⁵."""
 
 
-def start_gaussian(layer: nn.Linear, spread: float, noise: float) -> None:
+def start_gaussian(layer: nn.Linear, *, spread: float, noise: float) -> None:
     """Means of standard deviation `spread` over examples, σ = `noise` for all."""
     mean, log_scale = layer.weight.data.chunk(2)
     nn.init.normal_(mean, std=spread / math.sqrt(layer.in_features))
     nn.init.zeros_(log_scale)
     nn.init.zeros_(layer.bias)
     layer.bias.data.chunk(2)[1].fill_(LARGEST_LOG_SCALE * math.atanh(math.log(noise) / LARGEST_LOG_SCALE))
-
-
-def start_categorical(layer: nn.Linear, spread: float, noise: float) -> None:
-    """Logits of standard deviation spread/noise over examples."""
-    nn.init.normal_(layer.weight, std=spread / noise / math.sqrt(layer.in_features))
-    nn.init.zeros_(layer.bias)
 
 
 @dataclass(frozen=True)

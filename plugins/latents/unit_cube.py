@@ -43,7 +43,7 @@ class Uniform(LambdaSampler):
         return GaussianProposal(parameters, self.points, on_cube=True)
 
     def start_proposal(self, layer: nn.Linear, *, spread: float, noise: float) -> None:
-        start_gaussian(layer, spread, noise)
+        start_gaussian(layer, spread=spread, noise=noise)
 
 
 def shared_shift(dim: int, draws: Draws | None) -> Tensor:

@@ -86,6 +86,5 @@ class Ramp:
             raise SpecError(f"objective.ramps: steps ≥ 1 and start ≥ 0; found {self}")
 
     def __call__(self, step: int) -> float:
-        """The factor at a step."""
         done = min(max(step - self.start, 0) / self.steps, 1.0)
         return self.first + (self.last - self.first) * done

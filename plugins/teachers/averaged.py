@@ -42,8 +42,7 @@ class AveragedStudent(Teacher):
     @torch.no_grad()
     def predict(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
         """The averaged product as one component."""
-        lam = self.lam.to(x_t.device).expand(len(x_t), -1, -1)
-        return self._components(x_t, t, cond, lam).average(self.log_weights.to(x_t.device))
+        return self._weighted(x_t, t, cond).average()
 
     def denoiser(self, draws: Draws) -> Denoiser:
         if self.steps == "product":
@@ -58,10 +57,7 @@ class AveragedStudent(Teacher):
 
     @torch.no_grad()
     def components(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
-        if self.steps == "product":
-            return self.predict(x_t, t, cond)
-        lam = self.lam.to(x_t.device).expand(len(x_t), -1, -1)
-        return replace(self._components(x_t, t, cond, lam), log_weights=self.log_weights.to(x_t.device))
+        return self.predict(x_t, t, cond) if self.steps == "product" else self._weighted(x_t, t, cond)
 
     @property
     def network(self) -> nn.Module:
@@ -73,6 +69,11 @@ class AveragedStudent(Teacher):
         shapes, wanted = ({name: value.shape for name, value in state.items()} for state in (own, fresh))
         if type(head) is type(self.head) and shapes == wanted:
             head.load_state_dict(own)
+
+    def _weighted(self, x_t: Tensor, t: Tensor, cond: Tensor | None) -> Prediction:
+        """The components of the K fixed values of λ, with their weights."""
+        lam = self.lam.to(x_t.device).expand(len(x_t), -1, -1)
+        return replace(self._components(x_t, t, cond, lam), log_weights=self.log_weights.to(x_t.device))
 
     def _components(self, x_t: Tensor, t: Tensor, cond: Tensor | None, lam: Tensor) -> Prediction:
         """The M components of λ [B, M, L]."""

@@ -10,6 +10,7 @@ from di4c.contracts.weight_files import first_line, read_mapping, require_whole
 from di4c.contracts.weights import require_finite
 from di4c.errors import CheckpointError, SpecError
 from di4c.paths import near
+from di4c_plugins.datasets.text_encoding import USUAL_MASKS
 from di4c_plugins.datasets.text_file import vocabulary_lines
 from di4c_plugins.teachers.hub import HUB_NAME, local_path, read_config
 
@@ -17,7 +18,6 @@ SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 WEIGHT_FILES = (SINGLE, INDEX, "pytorch_model.bin", "pytorch_model.bin.index.json")
 DATA_FILES = ["*.json", "*.safetensors", "*.bin", "*.txt", "*.model"]
 """What is fetched of a hub repository: never its code."""
-USUAL_MASKS = ("[MASK]", "<mask>", "<|mask|>", "<|mdm_mask|>")
 
 
 def folder_of(path: str, revision: str | None = None) -> Path:

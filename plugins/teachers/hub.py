@@ -90,11 +90,9 @@ def _from_hub(name: str, revision: str | None) -> Located:
 
 def _fetch(name: str, file: str, revision: str | None) -> Path | None:
     """The local copy of a hub file; None if the repository has no such file."""
-    try:
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-    except ImportError as error:
-        raise CheckpointError(f"{name}: no such file, and hub names need `pip install huggingface_hub`") from error
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
     try:
         return Path(hf_hub_download(repo_id=name, filename=file, revision=revision))
     except Exception as error:  # the hub's client raises many kinds, its transport's among them

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from di4c.contracts import Backbone, ForwardProcess, Parameterisation
 from di4c.errors import CheckpointError
-from di4c_plugins.backbones.mdlm_dit import PUBLISHED_NAMES, MdlmDiT
+from di4c_plugins.backbones.mdlm_dit import PUBLISHED_READOUT, MdlmDiT
 from di4c_plugins.parameterisations.subs import Subs
 from di4c_plugins.teachers.containers import PARALLEL, below, not_found, read_file, tensors_at, with_shadows, without
 from di4c_plugins.teachers.hub import locate
@@ -102,12 +102,9 @@ def _averaged(
 
 def published_backbone(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of a published network (without the λ projection) under this project's names."""
-    renamed = {}
-    for key, value in state.items():
-        for theirs, ours in PUBLISHED_NAMES.items():
-            key = ours + key[len(theirs) :] if key.startswith(theirs) else key
-        renamed[key] = value
-    return {key: value for key, value in renamed.items() if not key.endswith(BUFFERS)}
+    theirs, ours = PUBLISHED_READOUT
+    kept = {key: value for key, value in state.items() if not key.endswith(BUFFERS)}
+    return {ours + key[len(theirs) :] if key.startswith(theirs) else key: value for key, value in kept.items()}
 
 
 def sizes_of(state: Mapping[str, Tensor], config: Mapping, source: str) -> dict:

@@ -3,14 +3,12 @@
 A path is a local file or folder, or a folder of a hub repository, written as hub:owner/name/path/in/it.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
-from torch import Tensor, nn
+from torch import Tensor
 
-from di4c.contracts import strict_load
 from di4c.contracts.weight_files import first_line, read_mapping, require_whole
 from di4c.errors import CheckpointError
 from di4c.paths import user_path
@@ -54,12 +52,6 @@ def weights_file(path: str) -> Path:
         f"tokenizer.path: no tokenizer in {path}; looked for {EXPORTED[0]} (there or in export/) and {PUBLISHED[0]}. "
         "Train one with `task: tokenizer`, or name a published VQGAN's folder"
     )
-
-
-def published_state(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Loads the tensors strictly into a VQGAN; CheckpointError lists what does not fit."""
-    reasons = {"quantize.embedding": "num_codes or embed_dim (n_embed, embed_dim in model.yaml) is not the file's"}
-    strict_load(module, state, source, reasons)
 
 
 def _published_options(file: Path) -> dict[str, Any]:

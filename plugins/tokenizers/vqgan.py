@@ -6,11 +6,13 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from di4c.contracts import ImageTokenizer
+from di4c.contracts import ImageTokenizer, strict_load
 from di4c.errors import SpecError
 from di4c_plugins.backbones.unet_blocks import Downsample, Upsample
 from di4c_plugins.tokenizers.blocks import Level, Middle, group_norm
-from di4c_plugins.tokenizers.checkpoints import published_state, recorded_options, tokenizer_state
+from di4c_plugins.tokenizers.checkpoints import recorded_options, tokenizer_state
+
+REASONS = {"quantize.embedding": "num_codes or embed_dim (n_embed, embed_dim in model.yaml) is not the file's"}
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,7 @@ class VQGAN(ImageTokenizer):
         self.quant_conv = nn.Conv2d(z_channels, embed_dim, 1)
         self.post_quant_conv = nn.Conv2d(embed_dim, z_channels, 1)
         if path is not None:
-            published_state(self, tokenizer_state(path), path)
+            strict_load(self, tokenizer_state(path), path, REASONS)
 
     def latents(self, images: Tensor) -> Tensor:
         """What is quantised: [B, e, h, w]."""
