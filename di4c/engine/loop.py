@@ -113,10 +113,8 @@ class Trainer:
         self.average = MovingAverage(self.shards, options.ema) if options.ema else None
         self.means = RunningMeans(self.device)
         self.reporter = Reporter(options.run, self.engine.monitor, steps=options.steps, batch_size=options.batch_size)
-        if options.on_nonfinite == "skip":
-            self.guard: StopOnNonFinite = SkipNonFinite(self.shards, self.stream, options.run, self.reporter.warn)
-        else:
-            self.guard = StopOnNonFinite(self.shards)
+        guard = SkipNonFinite if options.on_nonfinite == "skip" else StopOnNonFinite
+        self.guard = guard(self.shards, self.stream, options.run, self.reporter.warn)
 
     def train(self, stop: process_group.StopSignal, *, resume: bool) -> Result:
         """Trains to the last step, or until SIGTERM."""
@@ -202,7 +200,7 @@ class Trainer:
 
     def _means(self) -> dict[str, float]:
         """The terms' means since the last report, learning rate and gradient norm."""
-        self.guard.check(self.stream, self.options.run)
+        self.guard.check()
         values = self.means.read()
         if not values:
             return {}
@@ -229,7 +227,7 @@ class Trainer:
         return _mean_over_ranks(found, self.device)
 
     def _checkpoint(self, last: bool) -> None:
-        self.guard.check(self.stream, self.options.run)
+        self.guard.check()
         self.guard.check_weights(self.step)
         self.means.merge()
         state = self._state()
@@ -284,17 +282,12 @@ class Trainer:
         checkpoints.clear_unfinished(self.options.run / "checkpoints")
 
     def _export(self, saved: checkpoints.Checkpoint) -> None:
-        run = self.run
-        metrics = last_metrics(self.options.run / "metrics.csv")
-        export(
-            saved,
-            self.options.run / "export",
-            run.exported_spec,
-            code_commit(),
-            data=run.data,
-            told=run.spec,
-            metrics=metrics,
-        )
+        beside = {
+            "data": self.run.data,
+            "told": self.run.spec,
+            "metrics": last_metrics(self.options.run / "metrics.csv"),
+        }
+        export(saved, self.options.run / "export", self.run.exported_spec, code_commit(), **beside)
 
 
 def _due(step: int, every: int, last: bool) -> bool:

@@ -1,5 +1,6 @@
 """NaN or infinite losses: noticed without waiting for the device, and never saved."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -16,10 +17,10 @@ MOST_SKIPS_IN_A_ROW = 100
 
 
 class StopOnNonFinite:
-    """Remembers on the device the first step whose loss is not finite; `check` reads it."""
+    """Remembers on the device the first step whose loss is not finite; `check` reads it. warn: what is told of skipped steps."""
 
-    def __init__(self, shards: Shards):
-        self.shards = shards
+    def __init__(self, shards: Shards, stream: ExampleStream, folder: Path, warn: Callable[[str], None]):
+        self.shards, self.stream, self.folder, self.warn = shards, stream, folder, warn
         self._first = torch.full((), _NEVER, dtype=torch.int64, device=shards.engine.device)
 
     def observe(self, loss: Tensor, step: int) -> None:
@@ -31,11 +32,11 @@ class StopOnNonFinite:
         """Whether the coming update is to change nothing; never here."""
         return False
 
-    def check(self, stream: ExampleStream, folder: Path) -> None:
+    def check(self) -> None:
         """Raises TrainingError on all ranks if a loss so far was not finite; saves that step's batch. Collective."""
         first = int(*ranks.combined(self._first, op=dist.ReduceOp.MIN))
         if first != _NEVER:
-            file = ranks.on_rank_zero(lambda: save_batch(stream, first, folder))
+            file = ranks.on_rank_zero(lambda: save_batch(self.stream, first, self.folder))
             raise TrainingError(
                 f"the loss of step {first + 1} is not finite; its batch is in {file}. Nothing was saved after it. "
                 "Lower train.optimizer.lr, set train.clip, or set train.on_nonfinite: skip"
@@ -61,9 +62,8 @@ class SkipNonFinite(StopOnNonFinite):
     Costs one host sync a step. Gradients are blanked as they arise, before DeepSpeed reduces them.
     """
 
-    def __init__(self, shards: Shards, stream: ExampleStream, folder: Path, warn):
-        super().__init__(shards)
-        self._stream, self._folder, self._warn = stream, folder, warn
+    def __init__(self, shards: Shards, stream: ExampleStream, folder: Path, warn: Callable[[str], None]):
+        super().__init__(shards, stream, folder, warn)
         self._bad = torch.zeros((), dtype=torch.bool, device=shards.engine.device)
         self._in_a_row = 0
         self.skipped = 0
@@ -82,13 +82,13 @@ class SkipNonFinite(StopOnNonFinite):
             return False
         self.skipped += 1
         self.shards.zero_gradients()
-        file = ranks.on_rank_zero(lambda: save_batch(self._stream, step, self._folder))
-        self._warn(f"warning: step {step + 1} is skipped, its loss or gradient is not finite; its batch is in {file}")
+        file = ranks.on_rank_zero(lambda: save_batch(self.stream, step, self.folder))
+        self.warn(f"warning: step {step + 1} is skipped, its loss or gradient is not finite; its batch is in {file}")
         if self._in_a_row >= MOST_SKIPS_IN_A_ROW:
             raise TrainingError(f"{self._in_a_row} steps in a row were not finite; the run cannot recover by skipping")
         return True
 
-    def check(self, stream: ExampleStream, folder: Path) -> None:
+    def check(self) -> None:
         """Nothing is left to check: bad steps changed nothing."""
 
     def _blank(self, gradient: Tensor) -> Tensor:

@@ -137,7 +137,8 @@ def test_on_cuda_the_work_waits_for_the_copy_and_the_host_does_not(monkeypatch):
 
 
 def test_taking_a_batch_and_keeping_its_losses_asks_the_device_for_nothing():
-    guard, means = StopOnNonFinite(SimpleNamespace(engine=SimpleNamespace(device=CPU))), RunningMeans(CPU)
+    shards, means = SimpleNamespace(engine=SimpleNamespace(device=CPU)), RunningMeans(CPU)
+    guard = StopOnNonFinite(shards, None, None, print)
     with ReadAhead(ExampleStream(Reader(), 5, batch_size=6), keys(0, 3), CPU) as batches, Waits() as found:
         for step in range(3):
             batch, _ = batches.next()
