@@ -112,14 +112,8 @@ def build_teacher(
     With `teacher.run` its weights, and the options that the entry leaves out, are those of that run's export; if that run
     distilled a student, the teacher is made of `student` and its `latent`, which its constructor asks for.
     """
-    provided = {
-        "process": process,
-        "data": data,
-        "num_positions": data.num_positions,
-        "num_states": process.num_states,
-        "num_classes": data.num_classes,
-        "weights": weights,
-    }
+    sizes = vars(DataShape.of(data)) | {"num_states": process.num_states}
+    provided = {"process": process, "data": data, "weights": weights, **sizes}
     with _seeded(spec.seed, "teacher"):
         with located(spec.source):
             entry, trained = trained_entry(spec.teacher)

@@ -18,16 +18,14 @@ LICENCE = "The licence is not stated. Weights derive from their data and teacher
 def write_card(folder: Path, config: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
     """Writes README.md beside an export's config.json: front matter that the hub reads, then the facts in words."""
     spec, data = config["spec"], config.get("data") or {}
+    tags = ["di4c", "discrete-diffusion", *(["distillation", "few-step"] if spec.get("task") == "distill" else [])]
+    datasets = [name for name in [_dataset(spec.get("data"))] if name]
     front = {
         "library_name": "di4c",
         "license": "unknown",
         "pipeline_tag": _pipeline(data),
-        "datasets": [name for name in [_dataset(spec.get("data"))] if name],
-        "tags": [
-            "di4c",
-            "discrete-diffusion",
-            *(["distillation", "few-step"] if spec.get("task") == "distill" else []),
-        ],
+        "datasets": datasets,
+        "tags": tags,
     }
     front = {key: value for key, value in front.items() if value}
     lines = [

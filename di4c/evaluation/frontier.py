@@ -87,16 +87,11 @@ def comparisons(rows: Sequence[Row], quality: str, entropy: str, higher_is_bette
 def _compared(mine: Curve, theirs: Curve, sign: float) -> dict[str, Any]:
     inside = (theirs.entropy >= mine.entropy[0]) & (theirs.entropy <= mine.entropy[-1])
     points = int(inside.sum())
+    found: dict[str, Any] = {"points": points, "difference": None, "worst": None, "spread": None, "reached": None}
     if points < max(2, len(inside) / 2):
-        return {"points": points, "difference": None, "worst": None, "spread": None, "reached": None}
+        return found
     at = theirs.entropy[inside]
     difference = sign * (np.interp(at, mine.entropy, mine.quality) - theirs.quality[inside])
     variance = np.interp(at, mine.entropy, mine.std) ** 2 + theirs.std[inside] ** 2
     mean, spread = float(difference.mean()), float(np.sqrt(variance.mean()))
-    return {
-        "points": points,
-        "difference": mean,
-        "worst": float(difference.max()),
-        "spread": spread,
-        "reached": mean <= spread,
-    }
+    return found | {"difference": mean, "worst": float(difference.max()), "spread": spread, "reached": mean <= spread}

@@ -128,6 +128,13 @@ def grid_angles(grid: list[int], head_width: int) -> Tensor:
     return F.pad(angles, (0, head_width // 2 - angles.shape[-1]))
 
 
+def zeroed(layer: nn.Linear) -> nn.Linear:
+    """The layer with weight and bias 0 (adaLN-zero; of an output head the uniform prediction)."""
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
 class Block(nn.Module):
     """Attention and MLP, each scaled, shifted and gated by the conditioning; the gates start open."""
 
@@ -136,13 +143,11 @@ class Block(nn.Module):
         # on what joins the residual stream: SDPA with dropout inside has no fast CPU kernel
         self.dropout = nn.Dropout(dropout)
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
-        self.modulation = nn.Linear(width, 6 * width)
+        self.modulation = zeroed(nn.Linear(width, 6 * width))
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
         hidden = int(mlp_ratio * width)
         self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, width))
-        nn.init.zeros_(self.modulation.weight)
-        nn.init.zeros_(self.modulation.bias)
 
     def forward(self, h: Tensor, c: Tensor, turns: Turns) -> Tensor:
         """h [B, D + K, H], conditioning c [B, C] after its SiLU → [B, D + K, H]."""
@@ -163,9 +168,7 @@ class ModulatedNorm(nn.Module):
     def __init__(self, width: int):
         super().__init__()
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
-        self.modulation = nn.Linear(width, 2 * width)
-        nn.init.zeros_(self.modulation.weight)
-        nn.init.zeros_(self.modulation.bias)
+        self.modulation = zeroed(nn.Linear(width, 2 * width))
 
     def forward(self, h: Tensor, c: Tensor) -> Tensor:
         """h [B, D, H], conditioning c [B, C] after its SiLU → [B, D, H]."""
@@ -180,9 +183,7 @@ class LinearOutputHead(nn.Module):
 
     def __init__(self, width: int, num_states: int):
         super().__init__()
-        self.linear = AffineOutputHead(width, num_states)
-        nn.init.zeros_(self.linear.weight)
-        nn.init.zeros_(self.linear.bias)
+        self.linear = zeroed(AffineOutputHead(width, num_states))
 
     def forward(self, h: Tensor, *rows: Tensor, reduction: Reduction | None = None) -> Tensor | tuple[Tensor, ...]:
         return self.linear(h, *rows, reduction=reduction)

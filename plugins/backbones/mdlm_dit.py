@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from di4c.contracts import Context, TwoPartBackbone
 from di4c.errors import SpecError
-from di4c_plugins.backbones.dit import LinearOutputHead, enter
+from di4c_plugins.backbones.dit import LinearOutputHead, enter, zeroed
 from di4c_plugins.backbones.rotary import Rotary, Turns
 from di4c_plugins.backbones.sinusoid import sinusoid
 from di4c_plugins.processes.noise import discretised, noise_schedule
@@ -172,10 +172,3 @@ class FinalNorm(nn.Module):
     def forward(self, h: Tensor, c: Tensor) -> Tensor:
         shift, scale = self.adaLN_modulation(c)[:, None].chunk(2, dim=-1)
         return torch.addcmul(shift, self.norm_final(h), 1 + scale)
-
-
-def zeroed(layer: nn.Linear) -> nn.Linear:
-    """The layer with weight and bias 0 (adaLN-zero)."""
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer

@@ -118,12 +118,8 @@ class Text(DataSource):
         return PackedSplit(cache, self._packing(cache), part, wrapper)
 
     def fingerprint(self) -> str:
-        parts = [
-            self.encoding.identity(),
-            self.num_positions,
-            self.wrap,
-            self.held_out if "test" not in self.sources else None,
-        ]
+        held_out = None if "test" in self.sources else self.held_out
+        parts = [self.encoding.identity(), self.num_positions, self.wrap, held_out]
         parts += [self._caches[name].about["digest"] for name in sorted(self.sources)]
         return _digest(parts)
 
