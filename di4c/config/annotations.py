@@ -50,12 +50,7 @@ def _one_by_one(function: Callable) -> Iterator[tuple[str, Any]]:
     for holder in reversed(function.__mro__) if isinstance(function, type) else (function,):
         module = sys.modules.get(getattr(holder, "__module__", None) or "")
         names = _Names(getattr(holder, "__globals__", None) or vars(module or typing), module)
-        own = (
-            vars(holder).get("__annotations__", {})
-            if isinstance(holder, type)
-            else getattr(holder, "__annotations__", {})
-        )
-        for name, annotation in own.items():
+        for name, annotation in inspect.get_annotations(holder).items():
             try:
                 yield name, _typed(annotation, names)
             except Exception:  # a text that is no annotation: nothing is known of the parameter's type

@@ -4,6 +4,7 @@ x_t ─ [before] x_t [after] ─ input embeddings ─┐
                                    λ tokens ───┴─ network ─ cut to x_t (shifted by one where asked) ─ features ─ output head
 """
 
+import inspect
 from collections.abc import Callable, Sequence
 
 import torch
@@ -39,7 +40,6 @@ class MaskedLM(Backbone):
         before: Sequence[int] = (),
         after: Sequence[int] = (),
         shifted: bool = False,
-        takes_embeddings: bool = True,
     ):
         super().__init__()
         with_dropout_modules(network)
@@ -53,6 +53,7 @@ class MaskedLM(Backbone):
         self.register_buffer("before", torch.tensor(list(before), dtype=torch.int64, device="cpu"), persistent=False)
         self.register_buffer("after", torch.tensor(list(after), dtype=torch.int64, device="cpu"), persistent=False)
         embedding_width = getattr(network.get_input_embeddings(), "embedding_dim", None)
+        takes_embeddings = "inputs_embeds" in inspect.signature(network.forward).parameters
         if takes_embeddings and readout is not None and embedding_width == self.width:
             self.accepts = frozenset({"tokens"})
         self.exact = {name: table for name, table in network.named_buffers() if table.is_floating_point()}
@@ -158,18 +159,16 @@ def split_output_head(model: nn.Module) -> nn.Linear | None:
     name = next((n for n, module in model.named_modules() if module is layer), None)
     if type(layer) is not nn.Linear or name is None:
         return None
-    parent, _, last = name.rpartition(".")
-    owner = model.get_submodule(parent)
     probe = torch.tensor([[0, 1]], device=layer.weight.device)
     training = model.training
     with torch.no_grad():
         model.eval()
         expected = model(input_ids=probe).logits
-        setattr(owner, last, nn.Identity())
+        model.set_submodule(name, nn.Identity())
         same = _same_logits(model, layer, probe, expected)
         model.train(training)
     if not same:
-        setattr(owner, last, layer)
+        model.set_submodule(name, layer)
     return layer if same else None
 
 

@@ -77,14 +77,12 @@ class RowOutputHead(AffineRows):
 
 def detach_submodule(module: nn.Module, name: str) -> nn.Module:
     """The submodule `name`, replaced in `module` by the identity."""
-    parent, _, last = name.rpartition(".")
     try:
-        owner = module.get_submodule(parent)
-        layer = owner.get_submodule(last)
+        layer = module.get_submodule(name)
     except AttributeError as error:
         names = ", ".join(n for n, _ in module.named_children())
         raise SpecError(
             f"teacher.readout: {type(module).__name__} has no submodule {name!r}; it has {names}"
         ) from error
-    setattr(owner, last, nn.Identity())
+    module.set_submodule(name, nn.Identity())
     return layer

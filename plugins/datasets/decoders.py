@@ -1,5 +1,6 @@
 """Samples as images and texts, without the data: what exports carry."""
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -105,8 +106,6 @@ class Codes(Pictures):
 
     @classmethod
     def restored(cls, folder: Path, values: dict[str, Any]) -> "Codes":
-        import importlib
-
         module, _, name = values["tokenizer"].partition(":")
         tokenizer = getattr(importlib.import_module(module), name)(**values["options"])
         strict_load(tokenizer, read_tensors(folder / WEIGHTS_FILE), str(folder / WEIGHTS_FILE))

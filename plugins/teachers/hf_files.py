@@ -51,7 +51,8 @@ def model_config(folder: Path, model_type: str | None) -> dict:
 
 def token_ids(folder: Path, trust_remote_code: bool = False) -> Mapping[str, int]:
     """{token: id} of the folder's tokenizer: tokenizer.json, vocab.txt or vocab.json, else what transformers finds."""
-    for name, read in (("tokenizer.json", _fast), ("vocab.txt", _lines), ("vocab.json", _merged)):
+    lines = lambda file: {token: i for i, token in enumerate(vocabulary_lines(file))}
+    for name, read in (("tokenizer.json", _fast), ("vocab.txt", lines), ("vocab.json", _merged)):
         if (folder / name).exists():
             require_whole(folder / name)
             return read(folder / name)
@@ -70,10 +71,6 @@ def _fast(file: Path) -> Mapping[str, int]:
         return Tokenizer.from_file(str(file)).get_vocab(with_added_tokens=True)
     except Exception as error:  # the library raises nothing narrower
         raise CheckpointError(f"{file}: cannot be read as a tokenizer ({first_line(error)})") from error
-
-
-def _lines(file: Path) -> Mapping[str, int]:
-    return {token: i for i, token in enumerate(vocabulary_lines(file))}
 
 
 def _merged(file: Path) -> Mapping[str, int]:

@@ -99,10 +99,8 @@ class HFMaskedLM(Teacher):
                 "let data.tokenizer name the teacher's own tokenizer"
             )
         before, after = self.frame
-        backbone = MaskedLM(
-            network, self.process.num_states, readout=readout, before=before, after=after, shifted=shifted,
-            takes_embeddings=takes_embeddings(network),
-        )  # fmt: skip
+        states = self.process.num_states
+        backbone = MaskedLM(network, states, readout=readout, before=before, after=after, shifted=shifted)
         backbone.check_length(self.num_positions)
         return backbone
 
@@ -127,13 +125,6 @@ def with_dropout(config: Mapping[str, Any], dropout: float | None) -> dict[str, 
 def _is_dropout(key: str, value: Any) -> bool:
     # ESM's token_dropout is a switch
     return "dropout" in key and isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def takes_embeddings(network: nn.Module) -> bool:
-    """Whether the network's forward has an argument `inputs_embeds`."""
-    import inspect
-
-    return "inputs_embeds" in inspect.signature(network.forward).parameters
 
 
 def _ids(tokens: list[str | int] | None, vocabulary: Mapping[str, int], option: str) -> list[int]:

@@ -7,10 +7,9 @@ from torch import Tensor
 
 from di4c.contracts import Backbone, ForwardProcess, Parameterisation, Raw
 from di4c.contracts.extending import extending
-from di4c.errors import CheckpointError
 from di4c_plugins.backbones.maskgit import MaskGITBackbone, with_tied_output_head
 from di4c_plugins.teachers.averaged import PUBLISHED_LAW, Steps
-from di4c_plugins.teachers.containers import PARALLEL, not_found, read_file, tensors_at, without
+from di4c_plugins.teachers.containers import PARALLEL, read_file, tensors_at, without
 from di4c_plugins.teachers.hub import locate_file
 from di4c_plugins.teachers.published import PROJECTION, Found, PublishedStudent, PublishedTeacher, required_path
 
@@ -33,7 +32,7 @@ class MaskGITTeacher(PublishedTeacher):
     network disagree.
     """
 
-    backbone_name, backbone_class = "maskgit", MaskGITBackbone
+    backbone_name, backbone_class, called = "maskgit", MaskGITBackbone, "MaskGIT"
     reasons: Mapping[str, str] = REASONS
 
     def __init__(
@@ -55,7 +54,10 @@ class MaskGITTeacher(PublishedTeacher):
         self.set_up(process, num_positions, parameterisation or Raw(), backbone, found, num_classes=num_classes)
 
     def sizes_of(self, found: Found) -> dict:
-        return sizes_of(found.state, found.source)
+        width = found.state["tok_emb.weight"].shape[1]
+        mlp_width = found.state["transformer.layers.0.1.fn.net.0.weight"].shape[0]
+        depth = len({name.split(".")[2] for name in found.state if name.startswith("transformer.layers.")})
+        return {"width": width, "depth": depth, "heads": HEADS, "mlp_width": mlp_width}
 
     def renamed(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         return with_tied_output_head(state)
@@ -84,14 +86,3 @@ def network_state(content: Mapping, source: str) -> dict[str, Tensor]:
     """The network's tensors of a published .pth ({iter, global_epoch, model_state_dict, …}) or of a state dict."""
     key = "model_state_dict" if "model_state_dict" in content else None
     return without(tensors_at(content, key, source), source, PARALLEL)
-
-
-def sizes_of(state: Mapping[str, Tensor], source: str) -> dict:
-    """The options of a MaskGITBackbone that fits the tensors."""
-    try:
-        width = state["tok_emb.weight"].shape[1]
-        mlp_width = state["transformer.layers.0.1.fn.net.0.weight"].shape[0]
-    except (KeyError, IndexError) as error:
-        raise CheckpointError(f"{source}: not MaskGIT's network: {not_found(str(error.args[0]), state)}") from error
-    depth = len({name.split(".")[2] for name in state if name.startswith("transformer.layers.")})
-    return {"width": width, "depth": depth, "heads": HEADS, "mlp_width": mlp_width}

@@ -8,7 +8,7 @@ from di4c.contracts import Backbone, ForwardProcess, Parameterisation
 from di4c.errors import CheckpointError
 from di4c_plugins.backbones.mdlm_dit import PUBLISHED_READOUT, MdlmDiT
 from di4c_plugins.parameterisations.subs import Subs
-from di4c_plugins.teachers.containers import PARALLEL, below, not_found, read_file, tensors_at, with_shadows, without
+from di4c_plugins.teachers.containers import PARALLEL, below, read_file, tensors_at, with_shadows, without
 from di4c_plugins.teachers.hub import locate
 from di4c_plugins.teachers.published import PROJECTION, Found, PublishedTeacher, required_path
 
@@ -31,7 +31,7 @@ class Mdlm(PublishedTeacher):
     Raises CheckpointError where file and network disagree.
     """
 
-    backbone_name, backbone_class = "mdlm-dit", MdlmDiT
+    backbone_name, backbone_class, called = "mdlm-dit", MdlmDiT, "MDLM"
     file_keys: tuple[str, ...] = ("path", "revision", "ema")
     reasons: Mapping[str, str] = REASONS
     ema_by_default = True
@@ -58,7 +58,23 @@ class Mdlm(PublishedTeacher):
         self.set_up(process, num_positions, parameterisation or Subs(process), backbone, found)
 
     def sizes_of(self, found: Found) -> dict:
-        return sizes_of(*found)
+        """Heads and time conditioning from a published config.json."""
+        state, config, _ = found
+        width = state["vocab_embed.embedding"].shape[1]
+        conditioning_width = state["sigma_map.mlp.2.weight"].shape[0]
+        depth = len({key.split(".")[1] for key in state if key.startswith("blocks.")})
+        mlp_ratio = state["blocks.0.mlp.0.weight"].shape[0] // width
+        model = config["model"] if isinstance(config.get("model"), Mapping) else config
+        heads = model.get("n_heads") or max(width // HEAD_WIDTH, 1)
+        return {
+            "width": width,
+            "depth": depth,
+            "heads": int(heads),
+            "conditioning_width": conditioning_width,
+            "mlp_ratio": mlp_ratio,
+            "time_conditioning": bool(config.get("time_conditioning", False)),
+            "conditioning_grid": int(config.get("T") or 0) if config.get("time_conditioning") else 0,
+        }
 
     def renamed(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return published_backbone(state)
@@ -105,25 +121,3 @@ def published_backbone(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     theirs, ours = PUBLISHED_READOUT
     kept = {key: value for key, value in state.items() if not key.endswith(BUFFERS)}
     return {ours + key[len(theirs) :] if key.startswith(theirs) else key: value for key, value in kept.items()}
-
-
-def sizes_of(state: Mapping[str, Tensor], config: Mapping, source: str) -> dict:
-    """The options of an MdlmDiT that fits the tensors; heads and time conditioning from a published config.json."""
-    try:
-        width = state["vocab_embed.embedding"].shape[1]
-        conditioning_width = state["sigma_map.mlp.2.weight"].shape[0]
-        depth = len({key.split(".")[1] for key in state if key.startswith("blocks.")})
-        mlp_ratio = state["blocks.0.mlp.0.weight"].shape[0] // width
-    except (KeyError, IndexError) as error:
-        raise CheckpointError(f"{source}: not MDLM's network: {not_found(str(error.args[0]), state)}") from error
-    model = config["model"] if isinstance(config.get("model"), Mapping) else config
-    heads = model.get("n_heads") or max(width // HEAD_WIDTH, 1)
-    return {
-        "width": width,
-        "depth": depth,
-        "heads": int(heads),
-        "conditioning_width": conditioning_width,
-        "mlp_ratio": mlp_ratio,
-        "time_conditioning": bool(config.get("time_conditioning", False)),
-        "conditioning_grid": int(config.get("T") or 0) if config.get("time_conditioning") else 0,
-    }

@@ -9,7 +9,7 @@ from di4c.contracts import Backbone, ForwardProcess, Parameterisation, Teacher, 
 from di4c.errors import CheckpointError, SpecError
 from di4c_plugins.heads.sinusoidal_token import SinusoidalToken
 from di4c_plugins.teachers.averaged import AveragedStudent
-from di4c_plugins.teachers.containers import below
+from di4c_plugins.teachers.containers import below, not_found
 
 PROJECTION = "latent_projection."
 
@@ -25,11 +25,12 @@ class Found(NamedTuple):
 class PublishedTeacher(Teacher):
     """A network with the weights of a file; sized by the file, unless the entry names it.
 
-    A plugin names its backbone, the keys of its entry that only say where weights are, and what messages give as the reason for a
+    A plugin names its backbone, what messages call the network, the keys of its entry that only say where weights are, and what messages give as the reason for a
     tensor too many or too few ({beginning of its name: reason}); its constructor reads a file and calls `set_up`.
     """
 
     backbone_name: str
+    called: str
     backbone_class: type[Backbone]
     file_keys: tuple[str, ...] = ("path", "revision")
     reasons: Mapping[str, str] = {}
@@ -49,13 +50,17 @@ class PublishedTeacher(Teacher):
         if backbone is None:
             if found is None:
                 raise SpecError("teacher: without weights to read, the entry must name its backbone")
-            self.sizes = self.sizes_of(found)
+            try:
+                self.sizes = self.sizes_of(found)
+            except (KeyError, IndexError) as error:
+                told = not_found(str(error.args[0]), found.state)
+                raise CheckpointError(f"{found.source}: not {self.called}'s network: {told}") from error
             backbone = self.backbone_class(num_positions, process.num_states, **fixed, **self.sizes)
         self.backbone = backbone
         self.load(found)
 
     def sizes_of(self, found: Found) -> dict:
-        """The options of the network that fits the tensors. Raises CheckpointError where they are another network's."""
+        """The options of the network that fits the tensors; KeyError or IndexError where they are another network's."""
         raise NotImplementedError
 
     def renamed(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
