@@ -31,6 +31,7 @@ from di4c.ranks import Ranks
 from di4c.yaml_text import dump
 
 Progress = Callable[[int, int, str], None]
+SILENT: Progress = lambda done, total, text: None
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,6 @@ class Outcome:
     higher_is_better: dict[str, bool | None]
     folder: Path
     frontier: Frontier | None = None
-
-
-def _silent(done: int, total: int, text: str) -> None:
-    pass
 
 
 def settings_of(spec: Spec, **changes: Any) -> EvalSpec:
@@ -95,7 +92,7 @@ def compare(
     return outcome
 
 
-def sweep_of(run: LoadedModel, settings: EvalSpec, store: Path, ranks: Ranks, say: Progress = _silent) -> Sweep:
+def sweep_of(run: LoadedModel, settings: EvalSpec, store: Path, ranks: Ranks, say: Progress = SILENT) -> Sweep:
     """The sweep of an eval section on a run's data; its cells lie in the folder `store`."""
     return Sweep(
         data=run.data, metrics=_metrics(run, settings), store=CellStore(store), steps=settings.steps,

@@ -20,6 +20,13 @@ SHOWN_STEPS = 3
 SIDE_BY_SIDE = ((REFERENCE, None), ("student", "inf"), ("student", "product"))
 """The models whose samples are shown at once."""
 
+PLOT_NOTE = '<p class="note">Bands: one standard deviation over sampling seeds. Dashed: real training data in place of samples.</p>'
+TABLE_NOTE = (
+    f'<p class="note">Mean ± standard deviation over sampling seeds; × is the ratio to the {REFERENCE} with as many steps, '
+    "green where it is better. “product” samples every position from the student’s λ-averaged marginals: what is left of "
+    "the student without correlation. “K atoms” restricts λ to K values. NFE: network calls a sample.</p>"
+)
+
 
 @dataclass(frozen=True)
 class Report:
@@ -49,11 +56,9 @@ class Report:
             f'<p class="lead">{escape(self._lead())}</p>',
             f'<p class="finding">{escape(found)}</p>' if found else "",
             self._cards(),
-            section(
-                "Quality against steps", image(self.plot, "each metric against the number of steps"), self._plot_note()
-            ),
+            section("Quality against steps", image(self.plot, "each metric against the number of steps"), PLOT_NOTE),
             self._frontier(),
-            section("All numbers", self._table(), self._table_note()),
+            section("All numbers", self._table(), TABLE_NOTE),
             self._samples(),
             section("Training", image(self.curves, "training curves")) if self.curves else "",
             section("What is measured", self._definitions()),
@@ -163,17 +168,6 @@ class Report:
         )
         picture = image(plot, f"{curves.quality} against {curves.entropy}")
         return section("Quality against entropy", picture, f"<ul>{lines}</ul>" if lines else "", note)
-
-    def _plot_note(self) -> str:
-        return '<p class="note">Bands: one standard deviation over sampling seeds. Dashed: real training data in place of samples.</p>'
-
-    def _table_note(self) -> str:
-        return (
-            '<p class="note">Mean ± standard deviation over sampling seeds; × is the ratio to the '
-            f"{REFERENCE} with as many steps, green where it is better. “product” samples every position from the student’s "
-            "λ-averaged marginals: what is left of the student without correlation. “K atoms” restricts λ to K values. "
-            "NFE: network calls a sample.</p>"
-        )
 
     def _definitions(self) -> str:
         texts = {type(metric): inspect.getdoc(type(metric)) or "" for metric in self.metrics}

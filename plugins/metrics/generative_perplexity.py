@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from di4c.contracts import DataSource, Draws, Generation, Metric
 from di4c.errors import DataError, SpecError
@@ -89,9 +90,8 @@ class GenerativePerplexity(Metric):
 
     def _score(self, sequences: list[list[int]], device: torch.device | str) -> tuple[float, int]:
         """(summed −log p of the tokens after the first, nats; their number); padded on the right, so unseen."""
-        longest = max(map(len, sequences))
-        ids = torch.tensor([s + [0] * (longest - len(s)) for s in sequences], device=device)
-        real = torch.tensor([[1] * len(s) + [0] * (longest - len(s)) for s in sequences], device=device)
+        ids = pad_sequence([torch.tensor(s, dtype=torch.int64) for s in sequences], batch_first=True).to(device)
+        real = pad_sequence([torch.ones(len(s), dtype=torch.int64) for s in sequences], batch_first=True).to(device)
         logits = self._model.to(device)(input_ids=ids, attention_mask=real).logits[:, :-1].float()
         log_p = logits.log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(-1).double()
         counted = real[:, 1:].bool()

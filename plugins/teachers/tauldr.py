@@ -25,10 +25,9 @@ CIFAR10: dict[str, Any] = {
 }
 """The published networks' sizes."""
 
-REASONS = {
-    "lam_mix": "λ layers are a Di4C student's (teacher di4c-pixels); tauLDR's own models have none",
-    "dense1": "λ layers are a Di4C student's (teacher di4c-pixels); tauLDR's own models have none",
-}
+REASONS = dict.fromkeys(
+    ("lam_mix", "dense1"), "λ layers are a Di4C student's (teacher di4c-pixels); tauLDR's own models have none"
+)
 
 
 class TauLDR(PublishedTeacher):
