@@ -50,7 +50,9 @@ class MaskGITTeacher(PublishedTeacher):
         found = None
         if weights:
             path = required_path(path, "a .pth file, or hub:owner/name/path/in/it")
-            found = Found(network_state(read_file(locate_file(path, revision)), path), {}, path)
+            content = read_file(locate_file(path, revision))
+            key = "model_state_dict" if "model_state_dict" in content else None  # as published, or a state dict itself
+            found = Found(without(tensors_at(content, key, path), path, PARALLEL), {}, path)
         self.set_up(process, num_positions, parameterisation or Raw(), backbone, found, num_classes=num_classes)
 
     def sizes_of(self, found: Found) -> dict:
@@ -80,9 +82,3 @@ class Di4CMaskGIT(PublishedStudent, MaskGITTeacher):
     ):
         self.set_law(PUBLISHED_LAW, atoms, steps)
         super().__init__(process, num_positions, **of_maskgit)
-
-
-def network_state(content: Mapping, source: str) -> dict[str, Tensor]:
-    """The network's tensors of a published .pth ({iter, global_epoch, model_state_dict, …}) or of a state dict."""
-    key = "model_state_dict" if "model_state_dict" in content else None
-    return without(tensors_at(content, key, source), source, PARALLEL)
