@@ -64,7 +64,7 @@ class LentTeacher(Teacher):
         return self._load()
 
     def __getattribute__(self, name: str) -> Any:
-        """Whatever the teacher has, a plugin's own attributes too, but for what is counted and what returns the teacher."""
+        """Whatever the teacher has, a plugin's own attributes too, but for what LENT names."""
         if name in LENT or name.startswith("__"):
             return super().__getattribute__(name)
         return getattr(self.loaded, name)

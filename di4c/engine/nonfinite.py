@@ -17,7 +17,7 @@ MOST_SKIPS_IN_A_ROW = 100
 
 
 class StopOnNonFinite:
-    """Remembers on the device the first step whose loss is not finite; `check` reads it. warn: what is told of skipped steps."""
+    """Remembers on the device the first step whose loss is not finite; `check` reads it. warn: told of skipped steps."""
 
     def __init__(self, shards: Shards, stream: ExampleStream, folder: Path, warn: Callable[[str], None]):
         self.shards, self.stream, self.folder, self.warn = shards, stream, folder, warn

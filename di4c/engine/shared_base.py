@@ -74,7 +74,7 @@ class WithoutAdapters(OnSharedBase):
     def forward(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None, context: Context | None = None) -> Tensor:
         backbone, layers = self._shared
         training = backbone.training
-        # peft's own switch also turns requires_grad of the adapters off and on, between a forward pass and its backward pass
+        # peft's own switch also turns requires_grad of the adapters off and on, between forward and backward pass
         with _changed(layers, "_disable_adapters", inside=True, outside=False):
             backbone.eval()
             try:

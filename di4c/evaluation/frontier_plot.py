@@ -46,8 +46,8 @@ def frontier_figure(frontier: Frontier, reference_values: Mapping[str, Mapping[s
 def _draw(axes: Any, frontier: Frontier, key: tuple[str, Any], steps: int, look: Look, label: str) -> Curve:
     rows = [r for r in frontier.rows if (r["model"], r["mixture_size"]) == key and r["steps"] == steps]
     curve = Curve.of(rows, frontier.quality, frontier.entropy)
-    axes.plot(curve.entropy, curve.quality, color=look.colour, linestyle=look.line, linewidth=look.width, marker=look.marker,
-              markersize=4.5, markerfacecolor="white", markeredgewidth=1.1, label=label)  # fmt: skip
+    axes.plot(curve.entropy, curve.quality, color=look.colour, linestyle=look.line, linewidth=look.width,
+              marker=look.marker, markersize=4.5, markerfacecolor="white", markeredgewidth=1.1, label=label)  # fmt: skip
     low, high = curve.quality - curve.std, curve.quality + curve.std
     axes.fill_between(curve.entropy, low, high, color=look.colour, alpha=0.15, linewidth=0)
     plain = _nearest_to_one(rows)["metrics"]

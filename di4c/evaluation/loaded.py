@@ -50,12 +50,8 @@ class LoadedModel:
         carried: Carried | None = None,
     ):
         self.path, self.spec, self.parts, self.device, self.carried = path, spec, parts, device, carried
-        self.process, self.student, self.latent, self._teacher = (
-            parts.process,
-            parts.student,
-            parts.latent,
-            parts.teacher,
-        )
+        self.process, self._teacher = parts.process, parts.teacher
+        self.student, self.latent = parts.student, parts.latent
         parts.teacher.to(device).freeze()
         self.network.to(device).eval().requires_grad_(False)
 

@@ -20,11 +20,14 @@ SHOWN_STEPS = 3
 SIDE_BY_SIDE = ((REFERENCE, None), ("student", "inf"), ("student", "product"))
 """The models whose samples are shown at once."""
 
-PLOT_NOTE = '<p class="note">Bands: one standard deviation over sampling seeds. Dashed: real training data in place of samples.</p>'
+PLOT_NOTE = (
+    '<p class="note">Bands: one standard deviation over sampling seeds. Dashed: real training data in place of '
+    "samples.</p>"
+)
 TABLE_NOTE = (
-    f'<p class="note">Mean ± standard deviation over sampling seeds; × is the ratio to the {REFERENCE} with as many steps, '
-    "green where it is better. “product” samples every position from the student’s λ-averaged marginals: what is left of "
-    "the student without correlation. “K atoms” restricts λ to K values. NFE: network calls a sample.</p>"
+    f'<p class="note">Mean ± standard deviation over sampling seeds; × is the ratio to the {REFERENCE} with as many '
+    "steps, green where it is better. “product” samples every position from the student’s λ-averaged marginals: what is "
+    "left of the student without correlation. “K atoms” restricts λ to K values. NFE: network calls a sample.</p>"
 )
 
 

@@ -163,7 +163,7 @@ def _rows_like(x: Tensor, rows: Tensor) -> Tensor:
 
 
 def _mixed(mix: nn.Linear, layers: nn.ModuleList, lam: Tensor, *beside: Tensor) -> Tensor:
-    """λ's embedding mixed with what stands beside it, the sinusoids of t and maybe the mean feature: [B·M, 4·lam_embed_dim]."""
+    """λ's embedding mixed with the sinusoids of t, and maybe with the mean feature: [B·M, 4·lam_embed_dim]."""
     mixed = mix(torch.cat([lam, *(_rows_like(x, lam) for x in beside)], dim=1))
     return _through(layers, nn.functional.silu(mixed))
 

@@ -65,7 +65,7 @@ def check_plain(file: Path) -> None:
 
 
 def first_file(folder: Path, names: Iterable[str], absent: str) -> Path:
-    """The first file of these names in a folder that `data.path` says. DataError, in the words of `absent`, where there is none."""
+    """The first file of these names in the folder of `data.path`. DataError in the words of `absent` for none."""
     with reading(f"data.path {folder}", "a folder"):
         for name in names:
             if (folder / name).is_file():

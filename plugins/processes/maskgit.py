@@ -20,7 +20,7 @@ RATIO_SCHEDULES: dict[str, tuple[Shape, Shape]] = {
     ),
     "arccos": (lambda r: torch.arccos(r) / (math.pi * 0.5), lambda r: (1 - r**2) ** -0.5 / (math.pi * 0.5)),
 }
-"""γ(r), the masked fraction, and −γ′(r) = dm/dt, of r = 1 − t, by name: γ(0) = 1, γ(1) = 0 (Chang et al. 2022, section 3.3)."""
+"""γ(r), the masked fraction, and −γ′(r) = dm/dt, of r = 1 − t, by name; γ(0) = 1, γ(1) = 0 (Chang et al. 2022, 3.3)."""
 
 
 class RatioSchedule(MaskSchedule):

@@ -25,8 +25,9 @@ class Found(NamedTuple):
 class PublishedTeacher(Teacher):
     """A network with the weights of a file; sized by the file, unless the entry names it.
 
-    A plugin names its backbone, what messages call the network, the keys of its entry that only say where weights are, and what messages give as the reason for a
-    tensor too many or too few ({beginning of its name: reason}); its constructor reads a file and calls `set_up`.
+    A plugin names its backbone, what messages call the network, the keys of its entry that only say where weights are, and
+    what messages give as the reason for a tensor too many or too few ({beginning of its name: reason}); its constructor reads
+    a file and calls `set_up`.
     """
 
     backbone_name: str
