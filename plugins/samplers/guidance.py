@@ -72,12 +72,9 @@ class Guidance:
 
 
 class GuidedSampler(Sampler):
-    """Base of samplers that draw from guided predictions; it holds a teacher only if that one guides.
+    """Base of samplers that draw from guided predictions; it holds a teacher only if that one guides."""
 
-    guidance: w. guide, logit_scale: `guide` and `scale` of Guidance. called: the sampler's name, for messages.
-    """
-
-    called: str
+    called: str  # in messages
     process: Absorbing
 
     def __init__(
