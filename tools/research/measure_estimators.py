@@ -3,9 +3,8 @@
     enumerated   a mixture over a grid of λ, with the exact truth
     gradient     the real gradient of students of the digits
     targets      the consistency term of the same student: control variate, own component, an x_u for each target
-    training     short trainings that differ in one choice, by held-out likelihood
 
-Needs runs/digits-teacher (tools/specs/digits-teacher.yaml); gradient and targets need its students runs/estimators-uniform and
+gradient and targets need runs/digits-teacher (tools/specs/digits-teacher.yaml) and its students runs/estimators-uniform and
 runs/estimators-gaussian: tools/train.py --spec tools/specs/digits-student.yaml --set train.steps=300 --set train.run=… with
 --set "latent={name: uniform, dim: 1}" and "{name: gaussian, dim: 4}". Parts that are in FILE already are replaced when named.
 """
@@ -26,9 +25,6 @@ sys.path[:0] = [str(TOP), str(TOP / "tools" / "research")]
 from estimator_cases import digits, enumerated
 
 from di4c.command_line import path_argument
-from di4c.config.build import build
-from di4c.config.registry import Registry
-from di4c.config.spec import read_spec
 from di4c.engine.run_folder import code_commit
 from di4c.evaluation.loaded import LoadedModel, load
 from di4c.evaluation.repeated import standard_deviation
@@ -45,10 +41,8 @@ SPEC = TOP / "tools/specs/digits-student.yaml"
 CUBE = {"uniform": Uniform, "stratified": Stratified, "sobol": Sobol, "antithetic": enumerated.Antithetic}
 GAUSSIAN = {points: partial(Gaussian, dim=4, points=points) for points in ("independent", "stratified", "sobol")}
 GAUSSIAN["antithetic"] = partial(enumerated.AntitheticGaussian, 4)
-LAWS = {"uniform": {"name": "uniform", "dim": 1}, "gaussian": {"name": "gaussian", "dim": 4}}
 SIZE, REPEATS = 16, 32
 """Examples of the batch whose gradient is looked at, and how often λ is drawn."""
-TRAINING = {"steps": 150, "batch_size": 32, "components": 4}
 MONTE_CARLO, JACKKNIFE, OWN = MonteCarlo(), Jackknife(), OwnComponent()
 
 
@@ -75,16 +69,8 @@ def measure_enumerated() -> list[dict]:
     return rows
 
 
-def system(latent: dict, seed: int = 0) -> "Parts":  # noqa: F821
-    """Data, process, teacher, a fresh student and its λ sampler, of the digits spec."""
-    changes = [f"latent={json.dumps(latent)}", f"seed={seed}", "objective.components=4"]
-    spec = read_spec(SPEC, changes)
-    torch.manual_seed(seed)
-    return build(spec, Registry.default())
-
-
 def trained_student(law: str) -> tuple[LoadedModel, tuple]:
-    """The run runs/estimators-LAW: digits-student with --set latent=LAWS[law], train.steps=300; and the system of an objective."""
+    """The run runs/estimators-LAW: digits-student with train.steps=300 and its own `latent`; and the system of an objective."""
     model = load(TOP / f"runs/estimators-{law}", device="cpu")
     model.student.requires_grad_(True)
     return model, (model.teacher()._teacher, model.student, model.sampler)
@@ -157,51 +143,6 @@ def best_coefficient(plain: torch.Tensor, controlled: torch.Tensor, noise: float
     return {"estimator": name, "coefficient": beta, "gradient_sd": spread / noise}
 
 
-def trainings() -> list[tuple[str, str | None, dict]]:
-    """(the data term's estimator, the consistency term's, the λ sampler) of the short trainings."""
-    uniform, gaussian = LAWS["uniform"], LAWS["gaussian"]
-    data_only = [("monte-carlo", {"name": law, "dim": 1}) for law in ("uniform", "sobol", "stratified")]
-    data_only += [("jackknife", uniform)]
-    data_only += [("monte-carlo", {"name": "categorical", "atoms": 32, "independent": i}) for i in (True, False)]
-    data_only += [("monte-carlo", gaussian | {"points": p}) for p in ("independent", "sobol")]
-    tried = [(name, None, latent) for name, latent in data_only]
-    tried[4:4] = [("monte-carlo", name, uniform) for name in ("monte-carlo", "own-component")]
-    return tried
-
-
-def measure_training(only: list[int], seeds: list[int]) -> list[dict]:
-    """Held-out one-step likelihood after a TRAINING: λ samplers and estimators on the data term, then the consistency term."""
-    components = TRAINING["components"]
-    kinds = {"monte-carlo": MONTE_CARLO, "jackknife": JACKKNIFE, "own-component": OWN, None: None}
-    rows = []
-    for data, consistency, latent in [trainings()[k] for k in only] if only else trainings():
-        found = {}
-        for seed in seeds:
-            parts = system(latent, seed)
-            terms = {"data": kinds[data], "consistency": kinds[consistency]}
-            terms["targets"] = components if consistency else 0
-            studied = parts.teacher, parts.student, parts.objective.options.sampler
-            made = digits.objective(studied, parts.latent, components, t=[0.5, 0.75, 1.0, 1.0], **terms)
-            digits.trained(made, parts.data, steps=TRAINING["steps"], batch_size=TRAINING["batch_size"], seed=seed)
-            everything, number = parts.latent, 128
-            if latent["name"] == "categorical":
-                everything, number = Categorical(atoms=32), 32
-            parts.student.eval()
-            found[str(seed)] = digits.held_out_nll(made, parts.data, everything, components=number)
-        choice = {"M": components, "data": data, "consistency": consistency, "latent": latent}
-        add(rows, choice | {"held_out_nll_nats": found})
-    return rows
-
-
-def merged(old: list[dict], new: list[dict]) -> list[dict]:
-    """The rows of the same choice joined, with the seeds of both."""
-    rows: dict[str, dict] = {}
-    for row in [*old, *new]:
-        key = json.dumps({k: v for k, v in row.items() if k != "held_out_nll_nats"})
-        rows[key] = row | {"held_out_nll_nats": rows.get(key, row)["held_out_nll_nats"] | row["held_out_nll_nats"]}
-    return list(rows.values())
-
-
 def add(rows: list[dict], row: dict) -> None:
     """Appends a row and prints it."""
     rows.append(row)
@@ -213,26 +154,16 @@ PARTS = {"enumerated": measure_enumerated, "gradient": measure_gradient, "target
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("parts", nargs="+", choices=[*PARTS, "training"])
+    parser.add_argument("parts", nargs="+", choices=PARTS)
     parser.add_argument("--out", type=path_argument, default=TOP / "tools/results/estimators.json")
-    parser.add_argument(
-        "--trainings", type=int, nargs="*", default=[], help="numbers of the short trainings, which are added to FILE"
-    )
-    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1], help="of the short trainings")
     options = parser.parse_args()
     for part in options.parts:
         begin = time.process_time()
-        training = part == "training"
-        rows = measure_training(options.trainings, options.seeds) if training else PARTS[part]()
+        rows = PARTS[part]()
         stored = json.loads(options.out.read_text()) if options.out.exists() else {}
-        if training:
-            rows = merged(stored.get(part, {"rows": []})["rows"], rows)
-        about = {
-            "commit": code_commit(),
-            "spec": str(SPEC.relative_to(TOP)),
-            "cpu_seconds": round(time.process_time() - begin),
-        }
-        stored[part] = about | (TRAINING if training else {}) | {"rows": rows}
+        cpu_seconds = round(time.process_time() - begin)
+        about = {"commit": code_commit(), "spec": str(SPEC.relative_to(TOP)), "cpu_seconds": cpu_seconds}
+        stored[part] = about | {"rows": rows}
         options.out.write_text(json.dumps(stored, indent=1) + "\n")
     return 0
 

@@ -1,17 +1,15 @@
-"""The real loss of a trained student of the digits: its gradient under repeated draws of λ, and short trainings."""
+"""The real loss of a trained student of the digits: its gradient under repeated draws of λ."""
 
 import math
 
-import torch
 from torch import Tensor
 
-from di4c.contracts import Batch, DataSource, Draws, LambdaSampler, LossEstimator, Sampler, Teacher
+from di4c.contracts import Batch, Draws, LambdaSampler, LossEstimator, Sampler, Teacher
 from di4c.evaluation.repeated import gradients as repeated_gradients
 from di4c.losses.inputs import draw_inputs
 from di4c.losses.objective import Di4C
 from di4c.losses.terms import ConsistencyTerm, DataTerm, Gate, TeacherStep
 from di4c.mixture.student import MixtureStudent
-from di4c.mixture.sums import Query, statistics
 from di4c_plugins.times.samplers import TimeGrid
 from estimator_cases.enumerated import gradient_errors
 
@@ -63,40 +61,3 @@ def errors(losses: Tensor, found: Tensor, truth: float, exact: Tensor, noise: fl
     """Bias and spread of the loss (nats, the spread of one example's) and of the gradient in units of `noise`."""
     values = {"bias_nats": float(losses.mean() - truth), "sd_nats": float(losses.std() * math.sqrt(batch))}
     return values | gradient_errors(found, exact, noise)
-
-
-def trained(made: Di4C, data: DataSource, *, steps: int, batch_size: int, seed: int, lr: float = 4e-3) -> None:
-    """AdamW with the digits spec's rates (head five times as fast), cosine decay."""
-    head = set(made.model.head.parameters())
-    groups = [{"params": [*head], "lr": 5 * lr}, {"params": [p for p in made.model.parameters() if p not in head]}]
-    optimizer = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.99), weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda k: min((k + 1) / 30, 0.02 + 0.98 * (1 + math.cos(math.pi * k / steps)) / 2)
-    )
-    split = data.split("train")
-    for step in range(steps):
-        draws = Draws(seed, count=batch_size).child("step", step)
-        batch = split.batch(draws.child("example").integers(len(split)))
-        optimizer.zero_grad()
-        made(batch, draws, step)["loss"].mean().backward()
-        torch.nn.utils.clip_grad_norm_(made.model.parameters(), 50.0)
-        optimizer.step()
-        schedule.step()
-
-
-@torch.no_grad()
-def held_out_nll(
-    made: Di4C, data: DataSource, latent: LambdaSampler, *, components: int = 256, images: int = 150
-) -> float:
-    """−log p^θ(x_0 | x_1 all noise) of held-out images, one step, nats: the mixture over `components` λ of the law."""
-    split, total = data.split("test"), 0.0
-    for start in range(0, images, 50):
-        index = torch.arange(start, start + 50)
-        batch = split.batch(index)
-        draws = Draws(0, start, len(index))
-        x_1 = made.teacher.process.prior(data.num_positions, draws)
-        lam = latent.sample(components, draws.child("lambda"))
-        prediction = made.model.predict(x_1, torch.ones(len(index), dtype=torch.float64), batch.cond, lam)
-        joint = statistics(prediction, [Query(frozenset({"joint"}), batch.x_0[:, None])])[0].joint[:, 0]
-        total -= float((joint.logsumexp(-1) - math.log(components)).sum())
-    return total / images

@@ -1,7 +1,5 @@
 """What the choices of estimators do, as a table: of tools/results/estimators.json."""
 
-import statistics
-
 from page_tables import markdown_table
 
 
@@ -23,30 +21,11 @@ def estimators(stored: dict) -> str:
         "Gradients in units of the noise that the examples of the batch alone cause (16 digits, or 32 x of the enumerated mixture). "
         "Stored in [tools/results/estimators.json](tools/results/estimators.json), measured by tools/research/measure_estimators.py."
     )
-    return f"{markdown_table(head, lines)}\n\n{text}{_trained(stored.get('training'))}\n"
-
-
-def _trained(training: dict | None) -> str:
-    """The short trainings in words, if they are stored."""
-    if training is None:
-        return ""
-    found = "; ".join(
-        f"{_choice(row)} {statistics.fmean(row['held_out_nll_nats'].values()):.2f} "
-        f"({', '.join(f'{v:.2f}' for v in row['held_out_nll_nats'].values())})"
-        for row in training["rows"]
-    )
-    sizes = f"{training['steps']} steps of {training['batch_size']} with M = {training['components']}"
-    return f" Trained for {sizes}, held-out −log p of one step in nats, mean (each seed): {found}."
+    return f"{markdown_table(head, lines)}\n\n{text}\n"
 
 
 def _short(value: float) -> str:
     return f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.3f}"
-
-
-def _choice(row: dict) -> str:
-    latent = {k: v for k, v in row["latent"].items() if k != "dim"}
-    law = latent.pop("name") + "".join(f", {k}: {v}" for k, v in latent.items() if k != "atoms")
-    return f"{row['data']}{' + ' + row['consistency'] if row['consistency'] else ''} with {law}"
 
 
 DIGITS = {"law": "uniform", "t": 1.0, "M": 16, "estimator": "monte-carlo", "latent": "uniform"}
