@@ -9,10 +9,8 @@ import argparse
 import json
 import os
 import re
-import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -103,10 +101,11 @@ def timed(runs: Path, part: str, words: list) -> None:
     """Runs a part and adds its seconds to what runs/chain.json holds of it."""
     file = runs / "chain.json"
     stored = read_json(file, {"parts": dict}) if file.exists() else {"cpu_count": os.cpu_count(), "parts": {}}
-    before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    before = os.times()
     command(words)
-    after, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic() - begin
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    after = os.times()
+    wall = after.elapsed - before.elapsed
+    cpu = after.children_user + after.children_system - before.children_user - before.children_system
     known = stored["parts"].get(part, {"wall": 0.0, "cpu": 0.0})
     stored["parts"][part] = {"wall": round(known["wall"] + wall, 1), "cpu": round(known["cpu"] + cpu, 1)}
     file.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
