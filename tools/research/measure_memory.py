@@ -1,11 +1,9 @@
-"""Measures the peak memory of training a spec, in fresh processes: python tools/research/measure_memory.py --spec SPEC [--ranks N]
+"""The peak memory of training a spec, in fresh processes; see tools/research/measure_scale.py.
 
-Trains on the CPU, and prints, for each rank, the peak resident memory of the host above that of the same process before it builds anything. Nothing is saved.
+Trains on the CPU, and tells, for each rank, the peak resident memory of the host above that of the same process before it builds anything. Nothing is saved.
 glibc is told to give every freed tensor back to the system, so that what is measured is what is held.
---copies 2 gives a student with adapters a second copy of its base, to compare with sharing one.
 """
 
-import argparse
 import json
 import os
 import subprocess
@@ -23,11 +21,14 @@ HOST_ONLY = {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}
 
 
 def measure(spec: Mapping, *, ranks: int = 1, copies: int = 1, timeout: float = 1500) -> list[dict]:
-    """[{"idle_bytes", "peak_bytes", "above_idle_bytes"}] of the ranks that train the spec, a fresh process each."""
+    """[{"idle_bytes", "peak_bytes", "above_idle_bytes"}] of the ranks that train the spec, a fresh process each.
+
+    copies: 2 gives a student with adapters a second copy of its base, to compare with sharing one.
+    """
     paths = os.pathsep.join(filter(None, [str(TOP), os.environ.get("PYTHONPATH")]))
     shared = {"WORLD_SIZE": ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "OMP_NUM_THREADS": 1}
     shared |= ALLOCATOR | HOST_ONLY | {"PYTHONPATH": paths}
-    command = [sys.executable, str(Path(__file__).resolve()), "--worker", json.dumps({"spec": spec, "copies": copies})]
+    command = [sys.executable, str(Path(__file__).resolve()), json.dumps({"spec": spec, "copies": copies})]
     streams = {"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     environments = (shared | {"RANK": rank, "LOCAL_RANK": rank} for rank in range(ranks))
     processes = [
@@ -81,22 +82,5 @@ def _with_a_copy(share_base):
     return lambda teacher, **options: share_base(copy.deepcopy(teacher), **options)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--spec", help="a spec in YAML")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--ranks", type=int, default=1)
-    parser.add_argument("--copies", type=int, default=1, choices=(1, 2))
-    parser.add_argument("--worker", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.worker:
-        _train_here(json.loads(arguments.worker))
-        return
-    from di4c.config.spec import read_spec
-
-    spec = read_spec(arguments.spec, arguments.set).to_dict()
-    print(json.dumps(measure(spec, ranks=arguments.ranks, copies=arguments.copies), indent=1))
-
-
 if __name__ == "__main__":
-    main()
+    _train_here(json.loads(sys.argv[1]))

@@ -17,13 +17,12 @@ TOP = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(TOP))
 
 from di4c.command_line import path_argument
+from di4c.config.spec import Spec, read_spec
 from di4c.engine.run_folder import code_commit
+from tools.ablation.grid import assignments
 from tools.research.measure_memory import measure
 
-BERT = {
-    "model_type": "bert", "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072,
-    "vocab_size": 30_522, "mask_token_id": 40,
-}  # fmt: skip
+SPEC = Path(__file__).with_name("scale.yaml")
 CPU = {"device": "cpu"}
 STAGES = {f"stage-{stage}": {"stage": stage} for stage in range(4)} | {
     "stage-2-offload": {"stage": 2, "offload_optimizer": CPU},
@@ -41,57 +40,37 @@ ABOUT = (
 )
 
 
-def spec_of(folder: str, zero: dict, ranks: int, lora: dict | None = None) -> dict:
-    """A distillation of a random BERT-base on a few letters: two examples a rank, two components."""
-    text = Path(folder) / "text.txt"
-    text.write_text("lorem ipsum dolor sit amet " * 100)
-    letters = "abcdefghijklmnopqrstuvwxyz \n"
-    return {
-        "task": "distill", "seed": 0,
-        "data": {"name": "text", "length": 16, "path": str(text), "cache": f"{folder}/cache", "alphabet": letters},
-        "process": {"name": "absorbing", "mask_index": 40},
-        "teacher": {"name": "hf-masked-lm", "dropout": 0.0, "config": BERT},
-        "student": {"head": "token", "lora": lora},
-        "latent": "uniform",
-        "objective": {
-            "components": 2, "time": {"name": "uniform"}, "sampler": "ancestral",
-            "data": {"weight": 1.0, "estimator": "monte-carlo", "gate": {"shape": "constant", "scale": 1.0}},
-        },
-        "train": {
-            "run": f"{folder}/run", "steps": 3, "batch_size": 2 * ranks, "clip": 1.0, "ema": 0.9, "precision": "fp32",
-            "optimizer": {"lr": 1e-4, "betas": [0.9, 0.99], "weight_decay": 0.0}, "schedule": {"warmup": 1, "decay": "constant"},
-            "diagnostics_every": 0,
-        },
-        "deepspeed": {"zero_optimization": zero},
-    }  # fmt: skip
-
-
 def cell(name: str, before: dict | None = None) -> dict:
     """What one cell measured (or had measured `before`), and what its plan says; no plan knows of a second copy of a base."""
     ranks = 2 if name in STAGES else 1
     lora, copies = BASES.get(name, (None, 1))
     with tempfile.TemporaryDirectory() as folder:
-        values = spec_of(folder, STAGES.get(name, {"stage": 0}), ranks, lora)
+        text = Path(folder) / "text.txt"
+        text.write_text("lorem ipsum dolor sit amet " * 100)
+        changes = {
+            "data.path": str(text), "data.cache": f"{folder}/cache", "train.run": f"{folder}/run", "train.batch_size": 2 * ranks,
+            "student.lora": lora, "deepspeed.zero_optimization": STAGES.get(name, {"stage": 0}),
+        }  # fmt: skip
+        spec = read_spec(SPEC, assignments(changes))
         result = before
         if before is None:
-            found = measure(values, ranks=ranks, copies=copies, timeout=7200)
+            found = measure(spec.to_dict(), ranks=ranks, copies=copies, timeout=7200)
             most = max(rank["above_idle_bytes"] for rank in found)
             result = {"ranks": ranks, "lora": lora, "copies_of_the_base": copies, "measured_bytes": most}
             result |= {"of_each_rank": found, "commit": code_commit()}
-        return result | (_planned(values, ranks, result["measured_bytes"]) if copies == 1 else {})
+        return result | (_planned(spec, ranks, result["measured_bytes"]) if copies == 1 else {})
 
 
-def _planned(values: dict, ranks: int, measured: int) -> dict:
-    from di4c.config.spec import Spec
+def _planned(spec: Spec, ranks: int, measured: int) -> dict:
     from di4c.planning.plan import Plan
 
-    plan = Plan(Spec.from_dict(values), gpus=ranks, bucket_full=False)
-    zero = values["deepspeed"]["zero_optimization"]
+    plan = Plan(spec, gpus=ranks, bucket_full=False)
+    zero = spec.deepspeed["zero_optimization"]
     needed = plan.memory(plan.engine(zero["stage"], offload="offload_optimizer" in zero))
     total = needed.peak + needed.host
     return {
         "trained_parameters": plan.sizes.trained, "frozen_parameters": plan.sizes.frozen, "planned_bytes": total,
-        "planned_over_measured": round(total / measured, 3), "planned_items": needed.items(), "planned_commit": code_commit(),
+        "planned_over_measured": round(total / measured, 3), "planned_items": vars(needed), "planned_commit": code_commit(),
     }  # fmt: skip
 
 
