@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from di4c.evaluation.page import facts, image, page, section
-from di4c.evaluation.plots import png
+from di4c.evaluation.plots import panels_of, png
 from di4c.evaluation.style import INK
 from theory.claims import Claim, module_of
 
 DPI = 150
-COLUMNS = 3
-PANEL_PIXELS = 560
 
 
 def write(claims: Sequence[Claim], folder: Path, about: dict[str, str]) -> list[Path]:
@@ -24,7 +22,8 @@ def write(claims: Sequence[Claim], folder: Path, about: dict[str, str]) -> list[
     page_file.write_text(report(claims, about), encoding="utf-8")
     picture.write_bytes(overview(claims))
     content = {"about": about, "claims": [asdict(claim) for claim in claims]}
-    stored.write_text(json.dumps(rounded(content), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    rounded = json.loads(json.dumps(content), parse_float=lambda number: float(f"{float(number):.6g}"))
+    stored.write_text(json.dumps(rounded, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return [page_file, picture, stored]
 
 
@@ -39,7 +38,7 @@ def report(claims: Sequence[Claim], about: dict[str, str]) -> str:
         facts(list(about.items())),
     ]
     for claim in claims:
-        picture = at_width(image(figure(panels_of(claim)), claim.title), _columns(len(module_of(claim.key).PANELS)))
+        picture = image(figure(panels(claim)), claim.title)
         body.append(section(claim.title, f"<p>{escape(claim.says)}</p>", picture, table(claim)))
     return page("What the theorems say, measured", body)
 
@@ -58,47 +57,23 @@ def table(claim: Claim) -> str:
 
 def overview(claims: Sequence[Claim]) -> bytes:
     """A PNG with the first panel of every claim."""
-    return figure([panels_of(claim)[0] for claim in claims])
+    return figure([panels(claim)[0] for claim in claims])
 
 
-def panels_of(claim: Claim) -> list[tuple[str, Any, dict]]:
+def panels(claim: Claim) -> list[tuple[str, Any, dict]]:
+    """(title, draw(axes, data), data) of the claim's plots."""
     return [(title, draw, claim.data) for title, draw in module_of(claim.key).PANELS]
 
 
-def figure(panels: Sequence[tuple[str, Any, dict]]) -> bytes:
-    """A PNG of panels (title, draw(axes, data), data), three in a row."""
-    from matplotlib.figure import Figure
-
-    columns = _columns(len(panels))
-    rows = -(-len(panels) // columns)
-    made = Figure(figsize=(4.6 * columns + 0.4, 3.7 * rows), layout="constrained")
-    axes = made.subplots(rows, columns, squeeze=False).flatten()
-    for one, (title, draw, data) in zip(axes, panels, strict=False):
-        draw(one, data)
-        one.set_title(title, fontsize=10.5, color=INK, loc="left")
-    for empty in axes[len(panels) :]:
-        empty.set_visible(False)
+def figure(drawn: Sequence[tuple[str, Any, dict]]) -> bytes:
+    """A PNG of panels."""
+    made, grid = panels_of(len(drawn), height=3.5, label="", few=True)
+    for axes, (title, draw, data) in zip(grid, drawn, strict=True):
+        draw(axes, data)
+        axes.set_title(title, fontsize=10.5, color=INK, loc="left")
     made.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
     return png(made, DPI)
 
 
-def _columns(panels: int) -> int:
-    return 2 if panels in (2, 4) else min(panels, COLUMNS)
-
-
-def at_width(picture: str, columns: int) -> str:
-    """The picture as wide as its columns ask for, so that letters are of one size on the page."""
-    return f'<div style="max-width: {PANEL_PIXELS * columns}px">{picture}</div>'
-
-
 def verdict(ok: bool) -> str:
     return '<span class="ratio better">ok</span>' if ok else '<span class="ratio" style="color: #b3261e">FAIL</span>'
-
-
-def rounded(value: Any) -> Any:
-    """The same with numbers of six digits."""
-    if isinstance(value, float):
-        return float(f"{value:.6g}")
-    if isinstance(value, dict):
-        return {str(key): rounded(item) for key, item in value.items()}
-    return [rounded(item) for item in value] if isinstance(value, list | tuple) else value
