@@ -30,7 +30,7 @@ def main() -> int:
 
 def run(argv: list[str]) -> dict:
     """What `bench.py ARGV` finds: subject, shapes, machine; of every implementation times, peak, report; and their ratios."""
-    from benchmarks.measure import SYMBOLS, alternating, machine, measured, ratio, summary
+    from benchmarks.measure import SYMBOLS, alternating, machine, measured, ratios, summary
 
     arguments = parse(argv)
     subject = _subject(arguments.subject)
@@ -48,7 +48,7 @@ def run(argv: list[str]) -> dict:
         found = {name: one | subject.rates(arguments, one, where["device"]) for name, one in found.items()}
     shapes = {name: getattr(arguments, SYMBOLS.get(name, name)) for name in subject.SHAPES.split()}
     described = {"subject": arguments.subject, "shapes": shapes, "machine": where}
-    return described | found | _ratios(results, names, ratio)
+    return described | found | ratios(results)
 
 
 def _worker(arguments: argparse.Namespace) -> dict:
@@ -60,17 +60,6 @@ def _worker(arguments: argparse.Namespace) -> dict:
         small = argparse.Namespace(**{**vars(arguments), "components": 1, "positions": min(arguments.positions, 16)})
         subject.build(small, arguments.worker)()  # libraries and kernels are loaded before the baseline is taken
     return measured(subject.build(arguments, arguments.worker), arguments.repeats, arguments.device)
-
-
-def _ratios(results: dict, names: list[str], ratio) -> dict:
-    """time_ratio and memory_ratio of the first implementation over the other; with more than two, of every pair by name."""
-    pairs = [(a, b) for k, a in enumerate(names) for b in names[k + 1 :]]
-    found = {}
-    for a, b in pairs:
-        suffix = "" if len(pairs) == 1 else f"_{a}_over_{b}"
-        for name, of in (("time", "seconds"), ("cpu_time", "cpu_seconds"), ("memory", "peak_bytes")):
-            found[f"{name}_ratio{suffix}"] = ratio(results, a, b, of)
-    return found
 
 
 def _subject(name: str) -> ModuleType:
@@ -101,8 +90,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         )
         command.add_argument("--worker", default="", help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
-    if hasattr(subject := _subject(arguments.subject), "settle"):
-        subject.settle(arguments)
+    _subject(arguments.subject).settle(arguments)
     torch.set_num_threads(arguments.threads)
     if arguments.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch sees no CUDA device here")

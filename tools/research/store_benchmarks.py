@@ -34,15 +34,12 @@ def main() -> None:
     parser.add_argument(
         "--gpu-check", type=Path, help="store FOLDER/bench.json of tools/gpu_check.sh and measure nothing"
     )
-    parser.add_argument("--rounds", default="2", help="fresh processes an implementation")
-    parser.add_argument("--repeats", default="2", help="timed runs a process")
     arguments = parser.parse_args()
     if arguments.gpu_check:
         return store_gpu_check(arguments.gpu_check)
     file = TOP / "tools/results/bench.json"
     for name in arguments.names or BENCHMARKS:
-        command = [sys.executable, "tools/bench.py", *BENCHMARKS[name].split()]
-        command += ["--rounds", arguments.rounds, "--repeats", arguments.repeats]
+        command = [sys.executable, "tools/bench.py", *BENCHMARKS[name].split(), "--rounds", "2"]
         done = subprocess.run(command, cwd=TOP, stdout=subprocess.PIPE, text=True, check=True)
         stored = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
         stored[name] = {"command": f"python tools/bench.py {BENCHMARKS[name]}", **json.loads(done.stdout)}

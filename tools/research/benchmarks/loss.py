@@ -24,9 +24,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--states", type=int, default=50258)
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--masked", type=float, default=0.5, help="share of the positions that are masked at t")
-    parser.add_argument(
-        "--chunk-megabytes", type=float, help="the loss's budget; the project's own choice if not given"
-    )
 
 
 def settle(arguments: argparse.Namespace) -> None:
@@ -38,12 +35,10 @@ def build(arguments: argparse.Namespace, name: str) -> Work:
     """The work of one measurement."""
     predictions, x_0 = _predictions(arguments)
     draws = Draws(0, count=arguments.batch, device=arguments.device)
-    chosen = name == "project" and arguments.chunk_megabytes is not None
-    options = {"chunk_bytes": int(arguments.chunk_megabytes * 2**20)} if chosen else {}
     terms = project_terms if name == "project" else plain_terms
 
     def work() -> dict:
-        loss = terms(*predictions, x_0, draws.child("x_0"), **options).mean()
+        loss = terms(*predictions, x_0, draws.child("x_0")).mean()
         loss.backward()
         return _report(loss.detach(), predictions[0])
 

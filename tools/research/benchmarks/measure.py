@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from di4c.engine.run_folder import code_commit
@@ -83,14 +85,19 @@ def summary(results: dict[str, list[dict]]) -> dict[str, dict]:
     return found
 
 
-def ratio(results: dict[str, list[dict]], over: str, under: str, of: str) -> float:
-    """Median over rounds of `over`'s value divided by `under`'s in the same round; of: a key of what `measured` returns."""
+def ratios(results: dict[str, list[dict]]) -> dict[str, float]:
+    """time_ratio, cpu_time_ratio and memory_ratio of the first implementation over the other; with more than two, of every pair by name.
 
-    def value(run: dict) -> float:
-        return statistics.median(run[of]) if isinstance(run[of], list) else run[of]
-
-    pairs = zip(results[over], results[under], strict=True)
-    return round(statistics.median(value(a) / value(b) for a, b in pairs), 4)
+    Medians over rounds of the one's value divided by the other's in the same round.
+    """
+    pairs, found = list(itertools.combinations(results, 2)), {}
+    for over, under in pairs:
+        suffix = "" if len(pairs) == 1 else f"_{over}_over_{under}"
+        for name, of in (("time", "seconds"), ("cpu_time", "cpu_seconds"), ("memory", "peak_bytes")):
+            rounds = zip(results[over], results[under], strict=True)
+            shares = [np.median(one[of]) / np.median(other[of]) for one, other in rounds]
+            found[f"{name}_ratio{suffix}"] = round(statistics.median(shares), 4)
+    return found
 
 
 def machine(device: str, threads: int) -> dict:

@@ -42,9 +42,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--recompute", action="store_true", help="recompute the small trunk's blocks in the backward pass"
     )
-    parser.add_argument(
-        "--chunk-megabytes", type=float, help="the loss's budget; the project's own choice if not given"
-    )
 
 
 def settle(arguments: argparse.Namespace) -> None:
@@ -139,13 +136,12 @@ def _objective(arguments: argparse.Namespace, name: str) -> Di4C:
     latent = Categorical(atoms=arguments.components) if arguments.enumerate else Uniform()
     student = systems.make_student(arguments, teacher, compared.get(name, name), latent.dim)
     student.to(systems.DTYPES[arguments.dtype]), teacher.network.to(systems.DTYPES[arguments.dtype])
-    options = {} if arguments.chunk_megabytes is None else {"chunk_bytes": int(arguments.chunk_megabytes * 2**20)}
     estimator, sampler = ControlVariate(), systems.make_sampler(arguments, process)
     return Di4C(
         teacher, student, latent=latent, sampler=sampler, components=arguments.components, targets=arguments.targets,
         x_u=arguments.x_u, time=TimeGrid(points=[arguments.time]), teacher_step=TeacherStep("constant", size=STEP),
         data=DataTerm(1.0, estimator, Gate("constant", 1.0)),
-        consistency=None if arguments.data_only else ConsistencyTerm(1.0, estimator), **options,
+        consistency=None if arguments.data_only else ConsistencyTerm(1.0, estimator),
     )  # fmt: skip
 
 

@@ -13,28 +13,18 @@ from di4c_plugins.estimators.control_variate import ControlVariate
 NEEDS = frozenset({"joint", "marginal", "kl"})
 
 
-def project_terms(
-    student: Prediction,
-    target: Prediction,
-    teacher: Prediction,
-    x_0: Tensor,
-    draws: Draws,
-    chunk_bytes: int | None = None,
-) -> Tensor:
-    """Data term + consistency term: [B] nats. chunk_bytes: None is the budget of the device."""
-    chunk_bytes = chunk_bytes or chunk_budget(x_0.device)
-    drawn = draw_target(target, draws, chunk_bytes=chunk_bytes, keep_bytes=KEPT_CHUNKS * chunk_bytes)
+def project_terms(student: Prediction, target: Prediction, teacher: Prediction, x_0: Tensor, draws: Draws) -> Tensor:
+    """Data term + consistency term: [B] nats."""
+    drawn = draw_target(target, draws, keep_bytes=KEPT_CHUNKS * chunk_budget(x_0.device))
     queries = [Query(NEEDS, x_0[:, None], teacher), Query(NEEDS, drawn.samples, drawn.marginals)]
-    found = statistics(student, queries, chunk_bytes=chunk_bytes)
+    found = statistics(student, queries)
     return sum(sum(ControlVariate()(each)) for each in found)
 
 
 def plain_terms(student: Prediction, target: Prediction, teacher: Prediction, x_0: Tensor, draws: Draws) -> Tensor:
     """The same with every [B, M, D, S] there; tensors that are no longer needed are freed."""
-    active, log_weights = (
-        student.active(),
-        torch.full((student.components,), 1 / student.components, device=x_0.device).log(),
-    )
+    active = student.active()
+    log_weights = torch.full((student.components,), 1 / student.components, device=x_0.device).log()
     with torch.no_grad():
         p = _log_probs(target).exp()
         x = categorical(p, draws.uniform(*p.shape[1:3]))

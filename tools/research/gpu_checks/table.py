@@ -1,5 +1,7 @@
 """The documents' table of what tools/gpu_check.sh has measured on a GPU, or that nothing has been."""
 
+from page_tables import markdown_table
+
 from gpu_checks.bench import CASES, figures
 from gpu_checks.verdict import held_to_limits, limits
 
@@ -14,18 +16,14 @@ def gpu_table(stored: dict | None) -> str:
     told = f"Unmeasured on a GPU: {'; '.join(missing)}." if missing else "Nothing is unmeasured."
     if not measured:
         return f"{told}\n"
-    lines = ["| on a GPU | milliseconds | peak GB | rate | limits |", "| --- | ---: | ---: | ---: | ---: |"]
-    states = limits(results, held_to_limits(stored))
+    lines, states = [], limits(results, held_to_limits(stored))
     for name, found in measured.items():
-        own = [
-            (text.removeprefix(f"{name} "), state)
-            for text, state in states
-            if text.startswith((f"{name} ≤", f"{name} ≥"))
-        ]
-        told_limits = "; ".join(f"{text} {state}" for text, state in own)
+        own = [(text, state) for text, state in states if text.startswith((f"{name} ≤", f"{name} ≥"))]
+        told_limits = "; ".join(f"{text.removeprefix(f'{name} ')} {state}" for text, state in own)
         for implementation, (milliseconds, gigabytes, rate) in found.items():
             held = told_limits if implementation != "plain" else ""
-            lines.append(f"| {name}: {implementation} | {milliseconds:.1f} | {gigabytes:.2f} | {rate} | {held} |")
+            lines.append([f"{name}: {implementation}", f"{milliseconds:.1f}", f"{gigabytes:.2f}", rate, held])
+    table = markdown_table(["on a GPU", "milliseconds", "peak GB", "rate", "limits"], lines)
     machine = stored["machine"]
     where = f"{machine['device']}, torch {machine['torch']}, Triton {machine['triton']}, commit {machine['commit']}"
-    return "\n".join(lines) + f"\n\nbf16. {where}. {told} Stored in [tools/results/{FILE}](tools/results/{FILE}).\n"
+    return f"{table}\n\nbf16. {where}. {told} Stored in [tools/results/{FILE}](tools/results/{FILE}).\n"
