@@ -78,6 +78,11 @@ def known(
     return [Check(name, got, want, tolerance, measure) for name, got, want in named if want is not None]
 
 
+def renamed(config: Mapping, names: Mapping[str, str]) -> dict:
+    """Options from a case's configuration, by {this project's name: the reference's}; what the case leaves out is left out."""
+    return {ours: config[theirs] for ours, theirs in names.items() if theirs in config}
+
+
 @dataclass(frozen=True)
 class Kind:
     """A kind of case: recognised by the beginning of its name, or else by tensors that only this kind has.

@@ -14,7 +14,7 @@ from di4c_plugins.samplers.analytic import analytic_probs
 from di4c_plugins.samplers.mdlm_ancestral import MdlmAncestral, gumbel_argmax, most_likely, reverse_probs
 from di4c_plugins.teachers.containers import below
 from di4c_plugins.teachers.mdlm import published_backbone
-from golden_cases.checks import Check, Kind, exact, known
+from golden_cases.checks import Check, Kind, exact, known, renamed
 
 BLEU = 1e-12  # relative, float64
 NETWORK = 1e-4  # relative, float32 with another order of the matrix products
@@ -22,21 +22,16 @@ STEP = 1e-5  # relative, float32
 CANCELLING = 1e-4  # relative; the reference's float32 score is up to e^σ ≈ 1000 times the probability it leads to
 NOISE_NAMES = {"loglinear": "log-linear", "cosine": "cosine", "cosinesqr": "cosine-squared"}
 MASK_COLUMN = 1e-6  # relative; the column is about −1e6
+NETWORK_OPTIONS = {
+    "width": "hidden_size", "depth": "n_blocks", "heads": "n_heads", "conditioning_width": "cond_dim",
+    "sigma_features": "frequency_embedding_size", "mlp_ratio": "mlp_ratio", "rotary_base": "rotary_base",
+}  # fmt: skip
+"""Of MdlmDiT: this project's name → the reference's."""
 
 
 def backbone_of(tensors: dict[str, Tensor], config: dict) -> MdlmDiT:
     """The network of a case with its weights, in evaluation mode."""
-    backbone = MdlmDiT(
-        config["length"],
-        config["vocab_size"],
-        width=config["hidden_size"],
-        depth=config["n_blocks"],
-        heads=config["n_heads"],
-        conditioning_width=config["cond_dim"],
-        sigma_features=config.get("frequency_embedding_size", 256),
-        mlp_ratio=config.get("mlp_ratio", 4),
-        rotary_base=config.get("rotary_base", 10000),
-    )
+    backbone = MdlmDiT(config["length"], config["vocab_size"], **renamed(config, NETWORK_OPTIONS))
     state = {k: v for k, v in below(tensors, "state.").items() if not k.startswith("latent_projection.")}
     strict_load(backbone, published_backbone(state), "the case")
     return backbone.eval()
@@ -89,11 +84,9 @@ def di4c_dit(tensors: dict[str, Tensor], config: dict) -> list[Check]:
         "logits_sigma": (sigma, "in.lam"),
         "logits_sigma0_no_lam": (zero, None),
     }
-    checks = []
-    for name, (at, lam) in runs.items():
-        context = head.context(tensors[lam][:, None, None]) if lam else None
-        checks.append(Check(name, logits_at(backbone, x, at, context), tensors[f"out.{name}"], NETWORK))
-    return checks
+    context = lambda lam: head.context(tensors[lam][:, None, None]) if lam else None
+    found = {name: logits_at(backbone, x, at, context(lam)) for name, (at, lam) in runs.items()}
+    return [Check(name, logits, tensors[f"out.{name}"], NETWORK) for name, logits in found.items()]
 
 
 def absorbing_sampler(tensors: dict[str, Tensor], config: dict) -> list[Check]:

@@ -11,7 +11,7 @@ from di4c_plugins.backbones.tauldr_unet import TauLDRUNet
 from di4c_plugins.heads.sinusoidal_embedding import SinusoidalEmbedding
 from di4c_plugins.processes.discretised_gaussian import DiscretisedGaussian
 from di4c_plugins.teachers.containers import below
-from golden_cases.checks import Check, Kind, known
+from golden_cases.checks import Check, Kind, known, renamed
 
 SHIPPED = 1e-5
 """Of what the reference computes in float32, and of exp(R·τ) in float64, whose R is the shipped float32 one."""
@@ -34,23 +34,28 @@ ROW_SUMS = 1e-12
 ROW = re.compile(r"^out\.transition_t_row(\d+)$")
 
 NETWORK = 1e-4
+NETWORK_OPTIONS = {
+    "shape": "shape", "channels": "ch", "multipliers": "ch_mult", "res_blocks": "num_res_blocks",
+    "attention_at": "scale_count_to_put_attn", "rescale": "skip_rescale", "time_embed_dim": "time_embed_dim",
+    "lam_embed_dim": "lam_embed_dim", "symmetric_logistic": "fix_logistic",
+}  # fmt: skip
+"""Of TauLDRUNet: this project's name → the reference's."""
+
 LOGITS = 0.1
 """log1p(−exp(l − r) + 1e-6) cancels in a bin with little mass: float64 moves the reference's own logits by 0.04."""
 
 REACHABLE = 1e-5
 """q(x_t|x_0) below which the posterior given x_0 is the reference's rounding noise."""
+PROCESS_OPTIONS = {
+    "rate_sigma": "rate_sigma", "target_sigma": "Q_sigma", "time_base": "time_base", "time_exponential": "time_exponential",
+    "ratio_floor": "eps_ratio",
+}  # fmt: skip
+"""Of DiscretisedGaussian: this project's name → the reference's."""
 
 
 def process_of(config: dict) -> DiscretisedGaussian:
     """The process of a case's configuration."""
-    return DiscretisedGaussian(
-        config["S"],
-        rate_sigma=config["rate_sigma"],
-        target_sigma=config["Q_sigma"],
-        time_base=config["time_base"],
-        time_exponential=config["time_exponential"],
-        ratio_floor=config.get("eps_ratio", 1e-9),
-    )
+    return DiscretisedGaussian(config["S"], **{"ratio_floor": 1e-9} | renamed(config, PROCESS_OPTIONS))
 
 
 def gaussian_rate(tensors: dict[str, Tensor], config: dict) -> list[Check]:
@@ -132,20 +137,8 @@ def unet(tensors: dict[str, Tensor], config: dict) -> list[Check]:
 def unet_of(config: dict) -> TauLDRUNet:
     """The network of a case's configuration."""
     channels, height, width = config["shape"]
-    return TauLDRUNet(
-        channels * height * width,
-        config["S"],
-        shape=config["shape"],
-        channels=config["ch"],
-        multipliers=config["ch_mult"],
-        res_blocks=config["num_res_blocks"],
-        attention_at=config["scale_count_to_put_attn"],
-        dropout=0.0,
-        rescale=config["skip_rescale"],
-        time_embed_dim=config["time_embed_dim"],
-        lam_embed_dim=config["lam_embed_dim"] if config["do_lam_embed"] else 0,
-        symmetric_logistic=config["fix_logistic"],
-    )
+    options = renamed(config, NETWORK_OPTIONS) | ({} if config["do_lam_embed"] else {"lam_embed_dim": 0})
+    return TauLDRUNet(channels * height * width, config["S"], dropout=0.0, **options)
 
 
 def _lambda_context(backbone: TauLDRUNet, lam: Tensor | None, config: dict) -> Context | None:

@@ -10,9 +10,14 @@ from di4c_plugins.processes.maskgit import RatioSchedule
 from di4c_plugins.samplers.maskgit import reveal_counts
 from di4c_plugins.teachers.containers import below
 from di4c_plugins.tokenizers.vqgan import VQGAN
-from golden_cases.checks import Check, Kind, exact, known
+from golden_cases.checks import Check, Kind, exact, known, renamed
 
 NETWORK = 1e-4
+NETWORK_OPTIONS = {
+    "num_classes": "nclass", "width": "hidden_dim", "depth": "depth", "heads": "heads", "mlp_width": "mlp_dim", "dropout": "dropout",
+}  # fmt: skip
+"""Of MaskGITBackbone: this project's name → the reference's."""
+
 UNIFORMS = 2500
 """On a grid of so many uniforms the reference's training fractions were counted, unless the case says otherwise."""
 
@@ -20,16 +25,8 @@ UNIFORMS = 2500
 def maskgit_network(tensors: dict[str, Tensor], config: dict) -> list[Check]:
     """Logits of the MaskGIT transformer with all, some or no labels, and of the student with its λ token."""
     state = below(tensors, "state.")
-    backbone = MaskGITBackbone(
-        config["tokens"],
-        config["codebook_size"] + 1,
-        num_classes=config["nclass"],
-        width=config["hidden_dim"],
-        depth=config["depth"],
-        heads=config["heads"],
-        mlp_width=config["mlp_dim"],
-        dropout=config["dropout"],
-    ).eval()
+    options = renamed(config, NETWORK_OPTIONS)
+    backbone = MaskGITBackbone(config["tokens"], config["codebook_size"] + 1, **options).eval()
     network = {name: value for name, value in state.items() if not name.startswith("latent_projection.")}
     backbone.load_state_dict(with_tied_output_head(network))
     context = _lambda_context(backbone, state, tensors["in.z"], config) if "in.z" in tensors else None
@@ -68,7 +65,9 @@ def maskgit_schedule(tensors: dict[str, Tensor], config: dict) -> list[Check]:
     checks = []
     for name, wanted in below(tensors, "out.counts_").items():
         got = torch.full_like(wanted, -1)
-        for row, steps in enumerate(_numbers_of_steps(config["steps"], len(wanted))):
+        listed = config["steps"]  # the number of steps of every row, or of the first and the last
+        numbers = listed if len(listed) == len(wanted) else range(listed[0], listed[-1] + 1)
+        for row, steps in enumerate(numbers):
             got[row, :steps] = reveal_counts(RatioSchedule(name), config["tokens"], steps)
         checks.append(exact(f"counts_{name}", got, wanted))
     for name, wanted in below(tensors, "out.mask_fraction_").items():
@@ -77,11 +76,6 @@ def maskgit_schedule(tensors: dict[str, Tensor], config: dict) -> list[Check]:
         resolution = 1.01 / config.get("uniforms", UNIFORMS)
         checks.append(Check(f"mask_fraction_{name}", fraction, wanted, resolution, "absolute"))
     return checks
-
-
-def _numbers_of_steps(steps: list[int], rows: int) -> list[int]:
-    """The number of steps of every row: those listed, or all from the first to the last."""
-    return steps if len(steps) == rows else list(range(steps[0], steps[-1] + 1))
 
 
 @torch.no_grad()
