@@ -6,7 +6,6 @@ kept. The folder can be sampled from and evaluated as if it had been trained her
 
 import argparse
 import dataclasses
-from functools import partial
 from pathlib import Path
 
 from di4c.command_line import path_argument, reporting
@@ -27,6 +26,8 @@ def main() -> None:
 
 def import_student(spec_file: Path, overrides: list[str], out: Path) -> Path:
     """Writes OUT/spec.yaml and OUT/export; OUT. Raises SpecError where the student would not be the published one."""
+    from safetensors.torch import save_file
+
     from di4c.config.build import build_data, build_latent, build_process, build_student, build_teacher, portable
     from di4c.config.registry import Registry
     from di4c.config.spec import read_spec, save_spec
@@ -41,10 +42,11 @@ def import_student(spec_file: Path, overrides: list[str], out: Path) -> Path:
     teacher = build_teacher(spec, registry, data, build_process(spec, registry, data))
     student = build_student(spec, registry, teacher, build_latent(spec, registry))
     _check_same(spec_file, teacher, student)
+    weights = {key: value.detach().clone().contiguous() for key, value in student.state_dict().items()}
     facts = {"step": 0, "weights": "published", "commit": None}
     exported = portable(spec, teacher).to_dict()
     with replacing_folder(out) as run:
-        write = partial(_write, student)
+        write = lambda folder: save_file(weights, folder / "model.safetensors")
         write_export(run / "export", exported, facts, write, data=data, told=spec.to_dict())
         save_spec(spec, run / "spec.yaml")
     return out
@@ -63,13 +65,6 @@ def _check_same(spec_file: Path, teacher, student) -> None:
     if theirs.keys() != ours.keys() or not all(torch.equal(theirs[key], ours[key]) for key in theirs):
         told = f"{type(student.head).__name__} is not the student's own {type(head).__name__}"
         raise SpecError(f"{spec_file}: student.head: {told}")
-
-
-def _write(student, folder: Path) -> None:
-    from safetensors.torch import save_file
-
-    weights = {key: value.detach().clone().contiguous() for key, value in student.state_dict().items()}
-    save_file(weights, folder / "model.safetensors")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
 
-from di4c.command_line import amount_argument, command, number, path_argument
+from di4c.command_line import command, number, path_argument, positive
 from di4c.errors import DataError
 from di4c.paths import with_ending
 
@@ -55,17 +55,14 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("pictures", nargs="+", type=_titled, metavar="TITLE=PNG", help="row by row")
     parser.add_argument("--columns", type=number(1), default=4, metavar="N", help="pictures a row (4)")
     parser.add_argument(
-        "--scale", type=_scale, default=1.0, metavar="X", help="shrink the pictures to this share of their size (1)"
+        "--scale",
+        type=positive(100),
+        default=1.0,
+        metavar="X",
+        help="shrink the pictures to this share of their size (1)",
     )
     parser.add_argument("--out", required=True, type=path_argument, metavar="PNG", help="the file to write")
     return parser.parse_args()
-
-
-def _scale(text: str) -> float:
-    scale = amount_argument(text)
-    if not 0.001 <= scale <= 100:
-        raise argparse.ArgumentTypeError(f"expected a share between 0.001 and 100, found {text!r}")
-    return scale
 
 
 def _titled(text: str) -> tuple[str, Path]:

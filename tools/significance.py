@@ -5,10 +5,8 @@ and be no worse than that spread in the other one.
 """
 
 import argparse
-import json
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from di4c.command_line import amount_argument, numbers, path_argument, reporting
@@ -33,7 +31,7 @@ def store(arguments: argparse.Namespace) -> None:
     if arguments.seconds is not None:
         more["seconds"] = read_json(arguments.seconds, {})
     if arguments.tried is not None:
-        more["tried"] = _json(arguments.tried)
+        more["tried"] = read_json(arguments.tried, {})
     write_json(arguments.out, rows, **more, **stored)
     for case in outcome["at"]:
         for kind, kept in (("judged", "beats"), ("guarded", "no_worse")):
@@ -80,14 +78,6 @@ def _values(rows: Sequence[dict[str, Any]], key: tuple, metric: str, steps: int)
             raise DataError(f"a row is none of tools/eval.py's ({error!r}): {str(row)[:80]}") from error
     told = "among the results; evaluate with that metric and number of steps"
     raise DataError(f"no {metric} of the {key[0]} at {steps} steps {told}")
-
-
-def _json(file: Path) -> Any:
-    """Whatever a JSON file holds."""
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{file}: is no JSON: {error}") from error
 
 
 def _arguments() -> argparse.Namespace:
