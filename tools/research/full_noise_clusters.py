@@ -7,20 +7,21 @@ divergence says what its head can carry. SPEC: of a student with `latent: catego
 
 import argparse
 import json
-import sys
 import time
-from pathlib import Path
 
-TOP = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(TOP), str(TOP / "tools" / "research")]
+import torch
+from benchmarks.measure import commit
+
+from di4c.command_line import numbers, path_argument, reporting
+from di4c.config.build import build
+from di4c.config.registry import Registry
+from di4c.config.spec import read_spec
+from di4c.contracts import Draws
+from di4c.files import replace_file
+from di4c.losses.clusters import Clusters
 
 
 def main() -> None:
-    from benchmarks.measure import commit
-
-    from di4c.command_line import numbers, path_argument, reporting
-    from di4c.files import replace_file
-
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--spec", required=True, help="of a student")
     parser.add_argument("--out", type=path_argument, required=True, help="the JSON file that is written")
@@ -36,14 +37,6 @@ def main() -> None:
 
 def fitted(name: str, overrides: list[str], steps: int) -> dict:
     """EM's gain on the product of its marginals, in nats on held-out data, and the divergence of the student from its products, every tenth of the steps."""
-    import torch
-
-    from di4c.config.build import build
-    from di4c.config.registry import Registry
-    from di4c.config.spec import read_spec
-    from di4c.contracts import Draws
-    from di4c.losses.clusters import Clusters
-
     spec = read_spec(name, overrides)
     parts = build(spec, Registry.default(spec.plugins))
     process, student, atoms = parts.teacher.process, parts.student, parts.latent.num_atoms
@@ -60,12 +53,10 @@ def fitted(name: str, overrides: list[str], steps: int) -> dict:
         [{"params": student.backbone.parameters(), "lr": 1e-3}, {"params": student.head.parameters(), "lr": 3e-3}],
         betas=(0.9, 0.99),
     )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1, (step + 1) / 30))
     x_1, t, lam = torch.full_like(x[:1], process.mask_index), torch.ones(1).double(), torch.eye(atoms)[None]
     curve = []
     for step in range(steps):
-        for group in optimizer.param_groups:
-            group.setdefault("rate", group["lr"])
-            group["lr"] = group["rate"] * min(1, (step + 1) / 30)
         log_p = student.predict(x_1, t, None, lam).log_probs(torch.arange(x.shape[1])).transpose(0, 1)
         log_p = log_p[..., : process.num_states].clamp_min(-30)
         divergence = ((-(target * log_p).sum((1, 2)) - entropy) * log_w.exp()).sum()
@@ -73,6 +64,7 @@ def fitted(name: str, overrides: list[str], steps: int) -> dict:
         divergence.backward()
         torch.nn.utils.clip_grad_norm_(student.parameters(), 50.0)
         optimizer.step()
+        schedule.step()
         if (step + 1) % max(1, steps // 10) == 0:
             curve.append({"step": step + 1, "divergence_nats": round(divergence.item(), 3)})
     told = {"overrides": overrides, "em_gain_nats": round(gain.item(), 3), "em_cpu_seconds": round(em_seconds, 1)}

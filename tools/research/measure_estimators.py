@@ -18,10 +18,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-
-TOP = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(TOP), str(TOP / "tools" / "research")]
-
 from estimator_cases import digits, enumerated
 
 from di4c.command_line import path_argument
@@ -37,6 +33,7 @@ from di4c_plugins.latents.categorical import Categorical
 from di4c_plugins.latents.gaussian import Gaussian
 from di4c_plugins.latents.unit_cube import Sobol, Stratified, Uniform
 
+TOP = Path(__file__).resolve().parents[2]
 SPEC = TOP / "tools/specs/digits-student.yaml"
 CUBE = {"uniform": Uniform, "stratified": Stratified, "sobol": Sobol, "antithetic": enumerated.Antithetic}
 GAUSSIAN = {points: partial(Gaussian, dim=4, points=points) for points in ("independent", "stratified", "sobol")}
@@ -52,18 +49,18 @@ def measure_enumerated() -> list[dict]:
     tried = {("monte-carlo", law): (MONTE_CARLO, CUBE[law]()) for law in CUBE}
     tried |= {("jackknife", "uniform"): (JACKKNIFE, Uniform()), ("own-component", "uniform"): (OWN, Uniform())}
     for positions in (4, 16, 64):
-        case, finite = (enumerated.tables(positions, 4, 1.0, grid=grid) for grid in (enumerated.GRID, 32))
+        case, finite = (enumerated.tables(positions, grid=grid) for grid in (enumerated.GRID, 32))
         for components in (4, 16, 64):
             for (estimator, law), made in tried.items():
-                found = enumerated.errors(case, *made, components, repeats=200)
+                found = enumerated.errors(case, *made, components)
                 rows.append({"D": positions, "M": components, "estimator": estimator, "latent": law, **found})
         for components, independent in itertools.product((4, 16), (True, False)):
             law = Categorical(atoms=32, independent=independent)
             told = {"estimator": "monte-carlo", "latent": f"categorical, {'independent' if independent else 'spread'}"}
-            found = enumerated.errors(finite, MONTE_CARLO, law, components, repeats=200)
+            found = enumerated.errors(finite, MONTE_CARLO, law, components)
             rows.append({"D": positions, "M": components, "K": law.num_atoms, **told, **found})
-        roulette = enumerated.Telescoping(base=4, levels=5, repeats=200)
-        found = enumerated.errors(case, roulette, Uniform(), 128, repeats=200)
+        roulette = enumerated.Telescoping(base=4, levels=5)
+        found = enumerated.errors(case, roulette, Uniform(), 128)
         told = {"M": round(roulette.mean_components, 1), "estimator": "telescoping", "latent": "uniform"}
         rows.append({"D": positions, **told, **found})
     return rows

@@ -4,6 +4,7 @@ Trains on the CPU, and tells, for each rank, the peak resident memory of the hos
 glibc is told to give every freed tensor back to the system, so that what is measured is what is held.
 """
 
+import copy
 import json
 import os
 import subprocess
@@ -62,7 +63,8 @@ def _train_here(job: Mapping) -> None:
     idle = status("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # forgets the peak of the imports
     if job["copies"] == 2:
-        building.share_base = _with_a_copy(building.share_base)
+        share_base = building.share_base
+        building.share_base = lambda teacher, **options: share_base(copy.deepcopy(teacher), **options)
     with tempfile.TemporaryDirectory() as folder:
         parts = building.build(spec, registry)
         run, options = Run(seed=spec.seed), replace(spec.train, run=Path(folder))
@@ -73,13 +75,6 @@ def _train_here(job: Mapping) -> None:
     peak = status("VmHWM")
     process_group.finish()
     print(json.dumps({"idle_bytes": idle, "peak_bytes": peak, "above_idle_bytes": peak - idle}), flush=True)
-
-
-def _with_a_copy(share_base):
-    """share_base on a copy of the teacher, which stays as it is."""
-    import copy
-
-    return lambda teacher, **options: share_base(copy.deepcopy(teacher), **options)
 
 
 if __name__ == "__main__":

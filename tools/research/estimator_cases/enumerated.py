@@ -12,6 +12,7 @@ from di4c_plugins.latents.unit_cube import Uniform
 
 GRID = 1024
 FEATURES = 6
+REPEATS = 200
 
 
 @dataclass(frozen=True)
@@ -24,16 +25,16 @@ class Tables:
     gradient: Tensor
 
 
-def tables(positions: int, states: int, scale: float, *, samples: int = 32, grid: int = GRID, seed: int = 0) -> Tables:
+def tables(positions: int, *, grid: int = GRID, states: int = 4, samples: int = 32) -> Tables:
     """Student logits a + Σ_j b_j φ_j(λ), φ_j trigonometric; the target's b is perturbed by 3 in 10; x drawn from the target."""
-    g = torch.Generator().manual_seed(seed)
+    g = torch.Generator().manual_seed(0)
     normal = lambda *shape: torch.randn(*shape, generator=g, dtype=torch.float64)
     lam = (torch.arange(grid, dtype=torch.float64) + 0.5) / grid
     phi = torch.stack(
         [torch.sin(2 * math.pi * (j // 2 + 1) * lam + j % 2 * math.pi / 2) / (1 + j // 2) for j in range(FEATURES)], -1
     )
-    slopes, common = scale * normal(FEATURES, positions, states), normal(positions, states)
-    perturbed = slopes + 0.3 * scale * normal(FEATURES, positions, states)
+    slopes, common = normal(FEATURES, positions, states), normal(positions, states)
+    perturbed = slopes + 0.3 * normal(FEATURES, positions, states)
     student, target = ((common + torch.einsum("kj,jds->kds", phi, b)).log_softmax(-1) for b in (slopes, perturbed))
     atom = torch.randint(grid, (samples,), generator=g)
     x = torch.multinomial(target[atom].exp().flatten(0, 1), 1, generator=g).view(samples, positions)
@@ -46,7 +47,7 @@ def tables(positions: int, states: int, scale: float, *, samples: int = 32, grid
 
 
 def errors(
-    case: Tables, estimator: LossEstimator, law: LambdaSampler, components: int, *, repeats: int = 400, seed: int = 0
+    case: Tables, estimator: LossEstimator, law: LambdaSampler, components: int, *, repeats: int = REPEATS
 ) -> dict[str, float]:
     """Bias and standard deviation of the loss (nats, of one example) and of the gradient of the mean over the X examples, the latter in
     units of the noise that X examples alone cause.
@@ -57,12 +58,12 @@ def errors(
     truth = -(case.joint.logsumexp(-1) - math.log(grid))
     exact = -torch.einsum("xk,xkp->xp", case.joint.softmax(-1), case.gradient)
     noise = exact.pow(2).sum(-1).mean().div(size).sqrt()
-    draws = Draws(seed, count=size * repeats)
+    draws = Draws(0, count=size * repeats)
     lam = law.sample(components, draws)
     index = lam.argmax(-1) if law.num_atoms else (lam[..., 0].double() * grid).long().clamp_max(grid - 1)
     index = index.view(size, repeats, components)
     if "target_joint" in estimator.needs:
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(0)
         index[..., 0] = torch.multinomial(case.target_joint.softmax(-1), repeats, True, generator=generator)
     rows = torch.arange(size)[:, None, None]
     joint, target = case.joint[rows, index].requires_grad_(), case.target_joint[rows, index]
@@ -112,18 +113,13 @@ class Telescoping(LossEstimator):
     needs = frozenset({"joint"})
     assumes_independence = True
 
-    def __init__(self, base: int, levels: int, repeats: int, seed: int = 0):
+    def __init__(self, base: int, levels: int, repeats: int = REPEATS):
         self.base, self.levels = base, levels
-        odds = torch.tensor([2 ** (-1.5 * level) for level in range(1, levels + 1)], dtype=torch.float64)
-        self.probability = odds / odds.sum()
-        generator = torch.Generator().manual_seed(seed)
+        level = torch.arange(1, levels + 1, dtype=torch.float64)
+        self.probability = 2 ** (-1.5 * level) / (2 ** (-1.5 * level)).sum()
+        self.mean_components = float((self.probability * base * 2**level).sum())  # what a step reads on average
+        generator = torch.Generator().manual_seed(0)
         self.level = 1 + torch.multinomial(self.probability, repeats, True, generator=generator)
-
-    @property
-    def mean_components(self) -> float:
-        """What a step reads on average."""
-        sizes = torch.tensor([self.base * 2**level for level in range(1, self.levels + 1)], dtype=torch.float64)
-        return float((self.probability * sizes).sum())
 
     def __call__(self, statistics: Statistics) -> tuple[Tensor, Tensor]:
         joint = statistics.joint[:, 0].unflatten(0, (-1, len(self.level)))  # [X, R, M]
