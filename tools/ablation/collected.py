@@ -11,11 +11,12 @@ from di4c.engine.run_folder import code_commit, trained_seconds
 from di4c.errors import DataError
 from di4c.evaluation.cells import write_atomically
 from di4c.evaluation.plots import metrics_figure
-from di4c.evaluation.rows import Row, model_label, number
+from di4c.evaluation.rows import Row, metric_names, number
 from di4c.evaluation.table import spread, write_json
 from di4c.files import read_json
 from di4c.old_keys import reference_values
-from tools.ablation.grid import Grid, Trial, row_name
+from tools.ablation.grid import Grid, Trial
+from tools.research.page_tables import markdown_table, over_seeds
 
 FACTORS = (2, 4)
 """A row's n steps are compared with so many times as many of the reference's."""
@@ -87,10 +88,11 @@ def write(found: Collected, grid: Grid, trials: Sequence[Trial], out: Path) -> s
     """Writes ablation.json, .md and .png to a folder that is there; the Markdown's text. Raises DataError without the judged metric."""
     if not found.rows:
         raise DataError(f"{out}: nothing is evaluated yet")
-    names = list(dict.fromkeys(name for row in found.rows for name in row["metrics"]))
+    names = sorted(metric_names(found.rows), key=lambda name: name != grid.judged)
     if grid.judged not in names:
         raise DataError(f"judged: no metric {grid.judged!r} was measured; there are {', '.join(names)}")
-    reference = reference_row(grid, trials)
+    chosen = grid.reference or next(iter(grid.rows))
+    reference = next(trial.name for trial in trials if trial.row == chosen)
     compared = reached(found, grid.judged, reference)
     more = {
         "about": grid.about, "judged": grid.judged, "reference": reference, "reached": compared, "runs": found.runs,
@@ -98,18 +100,11 @@ def write(found: Collected, grid: Grid, trials: Sequence[Trial], out: Path) -> s
         "specs": {trial.label: trial.spec.to_dict() for trial in trials if trial.spec is not None},
     }  # fmt: skip
     write_json(out / "ablation.json", found.rows, **more)
-    text = _markdown(found, grid.judged, reference, compared, [grid.judged, *(n for n in names if n != grid.judged)])
+    text = _markdown(found, reference, compared, names)
     write_atomically(out / "ablation.md", text)
-    judged_first = lambda metrics: dict(sorted(metrics.items(), key=lambda m: m[0] != grid.judged))
-    ordered = [row | {"metrics": judged_first(row["metrics"])} for row in found.rows]
+    ordered = [row | {"metrics": {n: row["metrics"][n] for n in names if n in row["metrics"]}} for row in found.rows]
     write_atomically(out / "ablation.png", metrics_figure(ordered, found.reference_values, found.higher_is_better))
     return text
-
-
-def reference_row(grid: Grid, trials: Sequence[Trial]) -> str:
-    """The name of the row that the others are compared with."""
-    name = grid.reference or next(iter(grid.rows))
-    return next((trial.name for trial in trials if trial.row == name), row_name(name, {}))
 
 
 def _row(name: str, steps: int, mixture_size: Any, of_seeds: Sequence[tuple[int, Row]]) -> Row:
@@ -127,10 +122,8 @@ def _row(name: str, steps: int, mixture_size: Any, of_seeds: Sequence[tuple[int,
     }  # fmt: skip
 
 
-def _markdown(
-    found: Collected, judged: str, reference: str, compared: Sequence[Mapping[str, Any]], names: Sequence[str]
-) -> str:
-    parts = [_table(found, name, "judged, " if name == judged else "") for name in names]
+def _markdown(found: Collected, reference: str, compared: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
+    parts = [_table(found, name, "" if k else "judged, ") for k, name in enumerate(names)]
     told = [
         f"- {c['row']} at {c['steps']} against {reference} at {c['reference_steps']}: {c['difference']:+.4f}, spread "
         f"{c['spread']:.4f}: {'reached' if c['reached'] else 'not reached'}"
@@ -141,25 +134,13 @@ def _markdown(
 
 def _table(found: Collected, metric: str, what: str) -> str:
     """One metric: a line a row, a column a number of steps, mean ± spread over training seeds."""
-    rows = [row for row in found.rows if metric in row["metrics"]]
-    steps = sorted({row["steps"] for row in rows})
+    steps, lines = over_seeds(found.rows, metric)
     better = found.higher_is_better.get(metric)
     good = "" if better is None else f"{what}{'higher' if better else 'lower'} is better; "
     reference = found.reference_values.get(metric)
     known = "" if reference is None else f"; training data {number(reference['mean'])}"
-    lines = [f"**{metric}** ({good}mean ± spread over training seeds{known})", ""]
-    lines += ["| steps | " + " | ".join(map(str, steps)) + " |", "|---|" + "---:|" * len(steps)]
-    values: dict[str, dict[int, Any]] = {}
-    for row in rows:
-        values.setdefault(model_label(row["model"], row["mixture_size"]), {})[row["steps"]] = row["metrics"][metric]
-    lines += [f"| {name} | " + " | ".join(_cell(cells.get(n)) for n in steps) + " |" for name, cells in values.items()]
-    return "\n".join(lines)
-
-
-def _cell(value: Mapping[str, Any] | None) -> str:
-    if value is None:
-        return ""
-    return number(value["mean"]) + (f" ± {number(value['std'], like=value['mean'])}" if len(value["seeds"]) > 1 else "")
+    title = f"**{metric}** ({good}mean ± spread over training seeds{known})"
+    return f"{title}\n\n{markdown_table(['steps', *map(str, steps)], lines)}"
 
 
 def _number(value: float | None) -> float:

@@ -17,7 +17,7 @@ from pathlib import Path
 from benchmarks.table import bench
 from estimator_cases.table import estimators
 from gpu_checks.table import FILE, gpu_table
-from page_tables import markdown_table
+from page_tables import markdown_table, over_seeds
 
 from di4c.evaluation.rows import Row, model_label, number, ratio, told_steps
 from di4c.old_keys import reference_values
@@ -42,7 +42,6 @@ SHOWN = {"frechet_distance": (1, 2, 4, 8), "covariance_error": (1, 2), "pair_tv"
 
 
 def demo(stored: dict) -> str:
-    """The demo's table."""
     columns = [(name, steps) for name, most in SHOWN.items() for steps in most]
     return f"{comparison_table(stored, columns)}\n\n{stored['about']}\n"
 
@@ -99,11 +98,8 @@ def comparison_table(stored: dict, columns: list[tuple[str, int]]) -> str:
 
 def ablation(file: str, stored: dict) -> str:
     """tools/ablate.py's judged metric, a row a row of the grid; then which rows are as good as the reference at more steps."""
-    name, rows = stored["judged"], stored["rows"]
-    steps = sorted({row["steps"] for row in rows})
-    found = {(row["model"], row["mixture_size"], row["steps"]): row["metrics"][name] for row in rows}
-    models = dict.fromkeys(key[:2] for key in found)
-    lines = [[model_label(*model), *(_over_seeds(found.get((*model, n))) for n in steps)] for model in models]
+    name = stored["judged"]
+    steps, lines = over_seeds(stored["rows"], name)
     known = number(stored["reference_values"][name]["mean"])
     lines.append(["*training data (reference)*", *[known] * len(steps)])
     told = [f"{c['row']} at {c['steps']} as {c['reference_steps']}" for c in stored["reached"] if c["reached"]]
@@ -113,13 +109,6 @@ def ablation(file: str, stored: dict) -> str:
     )
     head = [METRICS.get(name, name), *map(told_steps, steps)]
     return f"{markdown_table(head, lines)}\n\n{note}\n"
-
-
-def _over_seeds(value: dict | None) -> str:
-    if value is None:
-        return ""
-    spread = f" ± {number(value['std'], value['mean'])}" if len(value["seeds"]) > 1 else ""
-    return number(value["mean"]) + spread
 
 
 def digits_seeds(stored: dict) -> str:
@@ -221,10 +210,7 @@ RENDERERS: dict[str, Callable[..., str]] = {
     "estimators": estimators,
     "bench": bench,
     "gpu-bench": gpu_table,
-    "fashion14": judged,
-    "fashion-vq": judged,
-    "text-small": judged,
-    "text-small-sdtt-di4c2": judged,
+    **dict.fromkeys(("fashion14", "fashion-vq", "text-small", "text-small-sdtt-di4c2"), judged),
     "small-seeds": small_seeds,
     "theory": theory,
     "text16": partial(ablation, "text16.json"),
