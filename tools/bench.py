@@ -52,7 +52,6 @@ def run(argv: list[str]) -> dict:
 
 
 def _worker(arguments: argparse.Namespace) -> dict:
-    """One measurement in this process."""
     from benchmarks.measure import measured
 
     subject = _subject(arguments.subject)

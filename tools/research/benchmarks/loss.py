@@ -32,7 +32,6 @@ def settle(arguments: argparse.Namespace) -> None:
 
 
 def build(arguments: argparse.Namespace, name: str) -> Work:
-    """The work of one measurement."""
     predictions, x_0 = _predictions(arguments)
     draws = Draws(0, count=arguments.batch, device=arguments.device)
     terms = project_terms if name == "project" else plain_terms

@@ -22,20 +22,14 @@ SIZES: systems.Sizes = {"text": systems.TEXT}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The sizes: 32 sequences of 1024 tokens a step, if not told otherwise."""
-    systems.add_arguments(parser, SIZES, default=None)
-    parser.set_defaults(system="text", components=1)
+    systems.add_arguments(parser, SIZES)
+    parser.set_defaults(system="text")
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument(
-        "--compile",
-        action=argparse.BooleanOptionalAction,
-        help="torch.compile the network; on CUDA if not told otherwise",
-    )
 
 
 def settle(arguments: argparse.Namespace) -> None:
-    """Fills in what depends on other arguments."""
     systems.settle(arguments, SIZES)
-    arguments.compile = arguments.device == "cuda" if arguments.compile is None else arguments.compile
+    arguments.compile = arguments.device == "cuda"
 
 
 def build(arguments: argparse.Namespace, name: str) -> Work:

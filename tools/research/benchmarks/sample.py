@@ -28,11 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     systems.add_head_arguments(parser, "text: token, small: late")
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--compile", action="store_true", help="torch.compile this project's network")
-    parser.add_argument("--components", type=int, default=1, help=argparse.SUPPRESS)
 
 
 def settle(arguments: argparse.Namespace) -> None:
-    """Fills in what depends on the system."""
     systems.settle(arguments, SIZES)
     arguments.head = arguments.head or ("token" if arguments.system == "text" else "late")
 
@@ -43,7 +41,6 @@ def rates(arguments: argparse.Namespace, found: dict, device: str) -> dict:
 
 
 def build(arguments: argparse.Namespace, name: str) -> Work:
-    """The work of one measurement."""
     process = systems.make_process(arguments)
     student = systems.make_student(arguments, systems.make_teacher(arguments, process), arguments.head)
     student.to(systems.DTYPES[arguments.dtype]).eval()
@@ -65,7 +62,6 @@ def build(arguments: argparse.Namespace, name: str) -> Work:
     return work
 
 
-@torch.no_grad()
 def _plain_sample(denoiser, process: Absorbing, x: Tensor, steps: int) -> Tensor:
     """Every position read out at every step, float64 Gumbel noise over the vocabulary."""
     times = torch.linspace(1, 0, steps + 1, dtype=torch.float64, device=x.device)

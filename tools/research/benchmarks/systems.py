@@ -36,11 +36,11 @@ Sizes = dict[str, dict]
 """System → argument → its value where none is given."""
 
 
-def add_arguments(parser: argparse.ArgumentParser, sizes: Sizes, default: str | None = "small") -> None:
-    """The system (unless `default` is None: then there is but one), and the sizes of its network."""
+def add_arguments(parser: argparse.ArgumentParser, sizes: Sizes) -> None:
+    """The system, if there are several, and the sizes of its network."""
     told = "; ".join(f"{system}: {values}" for system, values in sizes.items())
-    if default is not None:
-        parser.add_argument("--system", choices=SYSTEMS, default=default, help=f"sizes if not given: {told}")
+    if len(sizes) > 1:
+        parser.add_argument("--system", choices=SYSTEMS, default="small", help=f"sizes if not given: {told}")
     for name in dict.fromkeys(name for values in sizes.values() for name in values):
         parser.add_argument(f"--{name}", type=int)
     parser.add_argument("--heads", type=int, help="of the attention; one for every 64 of the width if not given")
@@ -48,14 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser, sizes: Sizes, default: str | 
 
 
 def add_head_arguments(parser: argparse.ArgumentParser, told: str) -> None:
-    """The student's head."""
     parser.add_argument("--head", choices=HEADS, help=told)
     parser.add_argument("--late-blocks", type=int, default=2)
     parser.add_argument("--rank", type=int, help=f"of the readout head; small: the width, text: {TEXT_RANK}")
 
 
 def settle(arguments: argparse.Namespace, sizes: Sizes) -> None:
-    """Fills in what was not given."""
     for name, value in sizes[arguments.system].items():
         if getattr(arguments, name) is None:
             setattr(arguments, name, value)
@@ -70,7 +68,6 @@ def make_process(arguments: argparse.Namespace) -> Absorbing:
 
 
 def make_sampler(arguments: argparse.Namespace, process: Absorbing) -> Sampler:
-    """The system's ancestral sampler."""
     return MdlmAncestral(process) if arguments.system == "text" else Ancestral(process)
 
 
