@@ -9,18 +9,14 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def main() -> int:
-    wrong = [line for line in (_wrong(pin) for pin in _pins()) if line]
+    pins = (ROOT / "tools" / "constraints.txt").read_text().splitlines()
+    wrong = [told for pin in pins if pin and not pin.startswith("#") and (told := _wrong(pin))]
     found = _folder("di4c")
     if found != ROOT / "di4c" or _folder("di4c_plugins") != ROOT / "plugins":
         other = f"; this environment's now comes from {found.parent}, and will come from here" if found else ""
         wrong.append(f"di4c is not installed from {ROOT}{other}")
     print("\n".join(wrong))
     return 1 if wrong else 0
-
-
-def _pins() -> list[str]:
-    lines = (ROOT / "tools" / "constraints.txt").read_text().splitlines()
-    return [line for line in lines if line and not line.startswith("#")]
 
 
 def _wrong(pin: str) -> str | None:

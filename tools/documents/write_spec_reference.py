@@ -155,7 +155,6 @@ def table(rows: list[Row]) -> str:
 
 
 def reference() -> str:
-    """The whole page."""
     sections = (f"## {heading}\n\n{table(list(rows_of(heading, cls)))}" for heading, cls in SECTIONS.items())
     parts = [INTRODUCTION, *sections]
     registry = Registry.default()

@@ -47,8 +47,7 @@ def fitted(name: str, overrides: list[str], steps: int) -> dict:
     em_seconds, held_out = time.process_time() - begin, data.split("test")
     x = held_out.batch(Draws(1).permutation(len(held_out))[0, :10_000]).x_0
     gain = (clusters.log_joint(x).logsumexp(-1) - product.log_joint(x)[:, 0]).mean()
-    target = clusters.log_theta.exp().permute(2, 0, 1)  # [K, D, S]
-    entropy = -(target * clusters.log_theta.permute(2, 0, 1)).sum((1, 2))
+    log_theta = clusters.log_theta.permute(2, 0, 1)  # [K, D, S]
     optimizer = torch.optim.AdamW(
         [{"params": student.backbone.parameters(), "lr": 1e-3}, {"params": student.head.parameters(), "lr": 3e-3}],
         betas=(0.9, 0.99),
@@ -59,7 +58,7 @@ def fitted(name: str, overrides: list[str], steps: int) -> dict:
     for step in range(steps):
         log_p = student.predict(x_1, t, None, lam).log_probs(torch.arange(x.shape[1])).transpose(0, 1)
         log_p = log_p[..., : process.num_states].clamp_min(-30)
-        divergence = ((-(target * log_p).sum((1, 2)) - entropy) * log_w.exp()).sum()
+        divergence = ((log_theta.exp() * (log_theta - log_p)).sum((1, 2)) * log_w.exp()).sum()
         optimizer.zero_grad()
         divergence.backward()
         torch.nn.utils.clip_grad_norm_(student.parameters(), 50.0)

@@ -86,7 +86,9 @@ def main() -> None:
         if arguments.replan and name not in content["cells"]:
             continue
         found = cell(name, content["cells"][name] if arguments.replan else None)
-        content["machine"] = _machine()
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+        system = f"{platform.machine()} {platform.system()}, {os.cpu_count()} CPU cores"
+        content["machine"] = f"{system}, {memory:.0f} GiB, Python {platform.python_version()}"
         content["cells"][name] = found
         content |= {"about": ABOUT} | _saved(content["cells"])
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
@@ -103,11 +105,6 @@ def _saved(cells: dict) -> dict:
     size = 4 * shared["frozen_parameters"]
     saved = round((copied["measured_bytes"] - shared["measured_bytes"]) / size, 3)
     return {"bytes_of_one_copy": size, "saved_over_one_copy": saved}
-
-
-def _machine() -> str:
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{platform.machine()} {platform.system()}, {os.cpu_count()} CPU cores, {memory:.0f} GiB, Python {platform.python_version()}"
 
 
 if __name__ == "__main__":

@@ -98,7 +98,9 @@ def absorbing_sampler(tensors: dict[str, Tensor], config: dict) -> list[Check]:
     )
     given, want = below(tensors, "in."), below(tensors, "out.")
     numbers = {name: int(name.rsplit("_", 1)[1]) for name in want if name.startswith("sampling_grid_")}
-    grids = {name: sampling_grid(process, config["sampling_eps"], steps) for name, steps in numbers.items()}
+    end = config["sampling_eps"]  # the times of the sampler's steps, and its end
+    times = MdlmAncestral(process, end=end).times
+    grids = {name: torch.tensor([*times(steps)[:-1], end]) for name, steps in numbers.items()}
     return [
         *known(schedule(process, given["t"], given["dt"], config.get("T", 0)), tensors, STEP, "elementwise"),
         *step_checks(process, given, want),
@@ -138,12 +140,6 @@ def step_checks(process: Mdlm, given: dict[str, Tensor], want: dict[str, Tensor]
         Check("analytic_probs", analytic.view(shape), want["analytic_probs"], CANCELLING),
         exact("final_denoise_tokens", torch.where(x == mask, final, x), want["final_denoise_tokens"]),
     ]
-
-
-def sampling_grid(process: Mdlm, end: float, steps: int) -> Tensor:
-    """The times of the sampler's steps and its end: [n + 1]."""
-    times = MdlmAncestral(process, end=end).times(steps)
-    return torch.tensor([*times[:-1], end])
 
 
 def self_bleu_case(tensors: dict[str, Tensor], config: dict) -> list[Check]:

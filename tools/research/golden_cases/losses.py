@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor
@@ -68,8 +69,8 @@ def losses_maskgit(tensors: dict[str, Tensor], config: dict) -> list[Check]:
 def losses_tauldr(tensors: dict[str, Tensor], config: dict) -> list[Check]:
     """Pixels: both terms at all times, distillation on inputs of its own near 0."""
     step_law = TeacherStep("log-uniform", smallest=config["min_distil_time"], largest=config["max_distil_time"])
-    step = step_law.draw(Uniforms(tensors["in.rand_delta"].double()))
-    t, _ = TimeAboveStep(low=config["min_time"]).sample(Uniforms(tensors["in.rand_t"].double()), step)
+    step = step_law.draw(given_uniforms(tensors["in.rand_delta"].double()))
+    t, _ = TimeAboveStep(low=config["min_time"]).sample(given_uniforms(tensors["in.rand_t"].double()), step)
     gates = {
         "sched_sigmoid": Gate("sigmoid", 1.0),
         "sched_None": Gate("constant", 1.0),
@@ -173,15 +174,9 @@ def predicted(logits: Tensor, x_t: Tensor, subs: Subs | None) -> Prediction:
     return replace(prediction, log_weights=log_weights)
 
 
-@dataclass(frozen=True)
-class Uniforms:
-    """Given uniform numbers [B] in place of draws."""
-
-    values: Tensor
-    device: str = "cpu"
-
-    def uniform(self, *shape: int) -> Tensor:
-        return self.values
+def given_uniforms(values: Tensor) -> SimpleNamespace:
+    """Uniform numbers [B] in place of draws."""
+    return SimpleNamespace(device="cpu", uniform=lambda *shape: values)
 
 
 def _gates(config: dict) -> tuple[Gate, dict[str, Gate]]:

@@ -54,7 +54,6 @@ PROCESS_OPTIONS = {
 
 
 def process_of(config: dict) -> DiscretisedGaussian:
-    """The process of a case's configuration."""
     return DiscretisedGaussian(config["S"], **{"ratio_floor": 1e-9} | renamed(config, PROCESS_OPTIONS))
 
 
@@ -135,7 +134,6 @@ def unet(tensors: dict[str, Tensor], config: dict) -> list[Check]:
 
 
 def unet_of(config: dict) -> TauLDRUNet:
-    """The network of a case's configuration."""
     channels, height, width = config["shape"]
     options = renamed(config, NETWORK_OPTIONS) | ({} if config["do_lam_embed"] else {"lam_embed_dim": 0})
     return TauLDRUNet(channels * height * width, config["S"], dropout=0.0, **options)

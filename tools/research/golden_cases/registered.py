@@ -5,7 +5,6 @@ from golden_cases.checks import Kind
 
 
 def all_kinds() -> list[Kind]:
-    """The kinds of all systems."""
     return [kind for system in (language, pixels, vq, losses) for kind in system.KINDS]
 
 

@@ -102,7 +102,6 @@ def vqgan_encode(tensors: dict[str, Tensor], config: dict) -> list[Check]:
 
 @torch.no_grad()
 def vqgan_decode(tensors: dict[str, Tensor], config: dict) -> list[Check]:
-    """Images of codes."""
     network = _vqgan(tensors, config)
     codes = {"image": tensors.get("in.codes"), "image_from_encode": tensors.get("in.codes_enc")}
     images = {name: network.decode(given.flatten(1)) for name, given in codes.items() if given is not None}

@@ -26,7 +26,6 @@ class Record:
         self._write()
 
     def add(self, name: str, result: Any) -> None:
-        """Stores a result."""
         self.content["results"][name] = result
         self._write()
 

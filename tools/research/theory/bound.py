@@ -9,7 +9,7 @@ from di4c.contracts import ForwardProcess, Parameterisation, Prediction, Raw
 from di4c_plugins.parameterisations.subs import Subs
 from di4c_plugins.processes.enumeration import every_state, kl, step_matrix, total_variation
 from theory.claims import Claim, Line, at_least, at_most
-from theory.drawing import MARKERS, labels
+from theory.drawing import MARKERS, log_axes
 from theory.spaces import processes
 
 KINDS = ("mixture", "close", "tilted")
@@ -129,9 +129,7 @@ def draw_ratio(axes, data: dict) -> None:
     low = min(item["tv"] for item in data["instances"])
     high = max(item["bound"] for item in data["instances"])
     axes.plot([low, high], [low, high], color="#2b2f38", linewidth=1.1, label="TV = bound")
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    labels(axes, "bound of Theorem 2", "total variation, teacher to student")
+    log_axes(axes, "bound of Theorem 2", "total variation, teacher to student", base=10)
 
 
 PANELS = [("Theorem 2 on random instances", draw_ratio)]

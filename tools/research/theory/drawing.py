@@ -33,16 +33,12 @@ def guide(axes: Any, x: Sequence[float], y: Sequence[float], label: str) -> None
     axes.plot(x, y, color="#9aa0ab", linestyle=":", linewidth=1.2, label=label)
 
 
-def log_axes(
-    axes: Any, x_label: str, y_label: str, base: int = 2, y_log: bool = True, ticks: Sequence[float] | None = None
-) -> None:
-    """A logarithmic x axis (and y axis), labelled."""
+def log_axes(axes: Any, x_label: str, y_label: str, base: int = 2, ticks: Sequence[float] | None = None) -> None:
     axes.set_xscale("log", base=base)
     if ticks is not None:
         axes.set_xticks(ticks, [f"{v:g}" for v in ticks])
         axes.minorticks_off()
-    if y_log:
-        axes.set_yscale("log")
+    axes.set_yscale("log")
     labels(axes, x_label, y_label)
 
 

@@ -87,10 +87,10 @@ def sweep(name: str, tables: Tables, cells: list[tuple[int, int]], number: int) 
 def exact_lines(tables: Tables) -> list[Line]:
     """The exact estimator against sums written as loops, value and gradient."""
     student = tables.student.clone().requires_grad_()
-    target = tables.prediction(tables.target)
+    target = chosen_components(tables.target[None])
     samples, log_law = every_sample(target)
     query = Query(Exact.needs, samples, target, log_law=log_law)
-    value = sum(Exact()(statistics(tables.prediction(student), [query])[0])).sum()
+    value = sum(Exact()(statistics(chosen_components(student[None]), [query])[0])).sum()
     error = value - brute_force(tables.target, student)
     (gradient,) = torch.autograd.grad(error, student)
     return [
@@ -220,7 +220,7 @@ def draw_moment(axes, data: dict, sweep_name: str, moment: str, y_label: str) ->
             sizes, values, errors = zip(*points, strict=True)
             series(axes, sizes, values, k, name, error=errors)
     x_label = "components M = targets N" if sweep_name == "by_m" else f"targets N (M = {data['fixed']})"
-    log_axes(axes, x_label, y_label, base=2, ticks=data["sizes"])
+    log_axes(axes, x_label, y_label, ticks=data["sizes"])
 
 
 PANELS = [

@@ -12,6 +12,7 @@ from di4c.contracts import Draws, Prediction
 from di4c_plugins.datasets.enumerable import Enumerable
 from di4c_plugins.objectives.matching_forms import MaskedForm, MatchingForm, Renoised, form_of, matching_loss
 from di4c_plugins.processes.enumeration import (
+    bridge,
     dense_probs,
     every_state,
     kl,
@@ -25,7 +26,7 @@ from di4c_plugins.teachers.enumerable import EnumerableTeacher, PosteriorMargina
 from theory.claims import Claim, Line, at_least, at_most
 from theory.drawing import COLOURS, log_axes, series
 from theory.mixture_fit import minimise
-from theory.spaces import Chain, at, even_times, processes, teacher_of
+from theory.spaces import Chain, even_times, processes, teacher_of
 
 TIMES = (0.05, 0.2, 0.6)
 MOST = 4.0
@@ -82,7 +83,6 @@ class System:
         return Rows(*(v[noise > 0] for v in (a, m, k, every[b], s, noise)))
 
     def start(self, seed: int = 0) -> Tensor:
-        """Random logits."""
         shape = self.components, self.data.num_positions, self.teacher.process.num_states
         return Draws(seed).normal(1 if self.blind else len(self.x_t[0]), *shape)[0]
 
@@ -150,12 +150,12 @@ class System:
     def noise(self, a: Tensor, k: Tensor, x_s: Tensor, s: Tensor) -> Tensor:
         """q(x_s | x̂_0), or q(x_s | x_t, x̂_0), of x_t and x̂_0 by their numbers: [N]."""
         process, x_0, x_t = self.teacher.process, self.data.states[k], self.x_t[0][a]
+        times, which = torch.unique(s, return_inverse=True)
         if not self.bridge:
-            times, which = torch.unique(s, return_inverse=True)
             return process.transition(times)[which[:, None], x_0, x_s].prod(1)
         reachable = ((x_t == process.mask_index) | (x_t == x_0)).all(1)
-        certain = Prediction.from_logits(Prediction.point(x_0, x_t, process.num_states).features.double(), x_t)
-        return process.posterior_log_prob(x_s, x_t, certain, at(x_s, self.t), s)[:, 0].double().exp() * reachable
+        kernels = torch.stack([bridge(process, self.t, float(time)) for time in times])
+        return kernels[which[:, None], x_t, x_0, x_s].prod(1) * reachable
 
 
 def system(name: str, t: float, components: int = 2, *, bridge: bool = False, blind: bool = False) -> System:

@@ -90,14 +90,10 @@ def fit(data: Enumerable, components: int, *, steps: int) -> float:
     for row in range(1 if components == 1 else RESTARTS):
         logits = start[row : row + 1].clone().requires_grad_()
         weights = torch.zeros(components, dtype=torch.float64, requires_grad=True)
-        best = min(best, _descend(data, logits, weights, steps))
+        value = lambda logits=logits, weights=weights: loss(data, logits, weights.log_softmax(0)).sum()
+        options = {"history_size": 20, "tolerance_grad": 1e-9, "tolerance_change": 1e-14}
+        best = min(best, minimise([logits, weights], value, max_iter=steps, **options))
     return best
-
-
-def _descend(data: Enumerable, logits: Tensor, weights: Tensor, steps: int) -> float:
-    value = lambda: loss(data, logits, weights.log_softmax(0)).sum()
-    tolerances = {"tolerance_grad": 1e-9, "tolerance_change": 1e-14}
-    return minimise([logits, weights], value, max_iter=steps, history_size=20, **tolerances)
 
 
 def minimise(parameters: list[Tensor], value: Callable[[], Tensor], **options) -> float:
@@ -120,7 +116,7 @@ def draw_fits(axes, data: dict) -> None:
         series(axes, curve["components"], [max(v, 1e-8) for v in curve["kl"]], k, name)
         axes.axhline(curve["total_correlation"], color=COLOURS[k], linestyle=":", linewidth=1.1)
     ticks = sorted({m for curve in data["curves"].values() for m in curve["components"]})
-    log_axes(axes, "components M", "KL to the target, nats (least shown 1e-8)", base=2, ticks=ticks)
+    log_axes(axes, "components M", "KL to the target, nats (least shown 1e-8)", ticks=ticks)
 
 
 PANELS = [("Mixtures fitted to a correlated law", draw_fits)]

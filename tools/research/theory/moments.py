@@ -34,10 +34,6 @@ class Tables:
         student = 1.5 * draws.normal(atoms, positions, states)[0]
         return cls(student, student + 0.5 * draws.normal(atoms, positions, states)[0])
 
-    def prediction(self, logits: Tensor) -> Prediction:
-        """All components of a table as one example."""
-        return chosen_components(logits[None])
-
 
 @dataclass(frozen=True)
 class Replicates:
@@ -73,35 +69,23 @@ def replicates(
     value = correlated + marginal
     (gradient,) = torch.autograd.grad(value.sum(), student)
     if "kl" in estimator.needs:
-        value = value + marginal_entropies(tables.target[theirs])
-    return Replicates(value.detach(), _in_table(gradient, own, len(tables.student)), *_reference(tables, drawn.samples))
-
-
-def marginal_entropies(logits: Tensor) -> Tensor:
-    """Σ_d H(q̄^d) of mixtures of equal weights: [R], from logits [R, N, D, S]."""
-    q = logits.softmax(-1).mean(1)
-    return -torch.special.xlogy(q, q).sum((-2, -1))
-
-
-def _in_table(gradient: Tensor, atoms: Tensor, number: int) -> Tensor:
-    """Gradients [R, M, D, S] of drawn components added up by atom: [R, K·D·S]."""
-    found = gradient.new_zeros(len(gradient), number, *gradient.shape[2:])
-    index = atoms[:, :, None, None].expand_as(gradient)
-    return found.scatter_add(1, index, gradient).flatten(1)
+        q = tables.target[theirs].softmax(-1).mean(1)
+        value = value - torch.special.xlogy(q, q).sum((-2, -1))
+    chosen = torch.nn.functional.one_hot(own, len(tables.student)).to(gradient)
+    of_atoms = torch.einsum("rmk,rmds->rkds", chosen, gradient).flatten(1)
+    return Replicates(value.detach(), of_atoms, *_reference(tables, drawn.samples))
 
 
 def _reference(tables: Tables, samples: Tensor) -> tuple[Tensor, Tensor]:
     """−log p of the whole mixture averaged over the samples [R, N, D]: [R], and its gradient: [R, K·D·S]."""
-    every, _ = every_sample(tables.prediction(tables.target))
+    every, _ = every_sample(chosen_components(tables.target[None]))
     place = number_of(samples, tables.student.shape[-1])  # in raster order, as `every`
     student = tables.student.clone().requires_grad_()
-    joint = statistics(tables.prediction(student), [Query(frozenset({"joint"}), every)])[0].joint[0]
+    joint = statistics(chosen_components(student[None]), [Query(frozenset({"joint"}), every)])[0].joint[0]
     nll = -(joint.logsumexp(-1) - joint.new_tensor(joint.shape[-1]).log())
     rows = torch.stack([torch.autograd.grad(one, student, retain_graph=True)[0].flatten() for one in nll])
-    counts = torch.zeros(len(samples), len(nll), dtype=rows.dtype).scatter_add(
-        1, place, torch.full(place.shape, 1 / place.shape[1], dtype=rows.dtype)
-    )
-    return counts @ nll.detach(), counts @ rows
+    shares = torch.nn.functional.one_hot(place, len(nll)).to(rows).mean(1)
+    return shares @ nll.detach(), shares @ rows
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,13 @@ def measure(small: bool = False) -> Claim:
     lines: list[Line] = []
     curves: dict[str, dict] = {}
     for name, process in processes(data.num_states).items():
-        curve = measured_curve(process, data, steps) | {"one_step": [single_step(process, data, e) for e in lengths]}
+        curve = measured_curve(process, data, steps)
+        curve["one_step"] = [float(step_errors(process, data, MIDDLE, MIDDLE - e)[0].max()) for e in lengths]
         curves[name] = curve
         lines += lines_of(name, curve, steps)
-    bits = two_bits(steps)
+    # Two equal bits, masked, fall in one step with probability 1/N, and then are wrong half the time.
+    equal_bits = Enumerable(positions=2, states=2, probs=[0.5, 0.0, 0.0, 0.5])
+    bits = measured_curve(processes(2)["absorbing"], equal_bits, steps)["tv"]
     worst = max(abs(2 * n * v - 1) for n, v in zip(steps, bits, strict=True))
     lines.append(at_most("|S| = D = 2, masked, {00, 11}: |2N·TV − 1|", worst, 1e-9, "TV = 1/(2N) in closed form"))
     return Claim(
@@ -46,28 +49,18 @@ def measured_curve(process: ForwardProcess, data: Enumerable, steps: list[int]) 
     chain, found = Chain.of(teacher_of(process, data)), {"tv": [], "sum": []}
     for times in map(even_times, steps):
         found["tv"].append(float(total_variation(chain.law(times, start), truth)))
-        found["sum"].append(sum(step_error(process, data, t, s) for t, s in itertools.pairwise(times)))
+        errors = (step_errors(process, data, t, s) for t, s in itertools.pairwise(times))
+        found["sum"].append(sum(float(law @ error) for error, law in errors))
     return found
 
 
 def step_errors(process: ForwardProcess, data: Enumerable, t: float, s: float) -> tuple[Tensor, Tensor]:
-    """(TV(q_{s|t}(·|x_t), ∏_d q^d_{s|t}(·|x_t)), q_t(x_t)) for every x_t: [S^D] each."""
+    """(TV(q_{s|t}(·|x_t), ∏_d q^d_{s|t}(·|x_t)), q_t(x_t)) of every x_t that can be reached."""
     teacher = teacher_of(process, data)
     chain = Chain.of(teacher)
     true = reverse_matrix(process, teacher.backbone.posterior(chain.states, at(chain.states, t)), data.states, t, s)
-    return total_variation(chain.step(t, s), true), noised_law(process, data.probs, data.states, t)
-
-
-def step_error(process: ForwardProcess, data: Enumerable, t: float, s: float) -> float:
-    """E_{x_t ~ q_t} of `step_errors`."""
-    error, law = step_errors(process, data, t, s)
-    return float(law[law > 0] @ error[law > 0])
-
-
-def single_step(process: ForwardProcess, data: Enumerable, length: float) -> float:
-    """The worst reachable x_t's error of one step of length ε from the middle."""
-    error, law = step_errors(process, data, MIDDLE, MIDDLE - length)
-    return float(error[law > 0].max())
+    law = noised_law(process, data.probs, data.states, t)
+    return total_variation(chain.step(t, s), true)[law > 0], law[law > 0]
 
 
 def lines_of(name: str, curve: dict[str, list[float]], steps: list[int]) -> list[Line]:
@@ -84,19 +77,13 @@ def lines_of(name: str, curve: dict[str, list[float]], steps: list[int]) -> list
     ]
 
 
-def two_bits(steps: list[int]) -> list[float]:
-    """TV by N for two equal bits, masked: both fall in one step with probability 1/N, then wrong half the time."""
-    data = Enumerable(positions=2, states=2, probs=[0.5, 0.0, 0.0, 0.5])
-    return measured_curve(processes(2)["absorbing"], data, steps)["tv"]
-
-
 def draw_steps(axes, data: dict) -> None:
     for k, (name, curve) in enumerate(data["curves"].items()):
         series(axes, data["steps"], curve["tv"], k, name)
     series(axes, data["steps"], data["bits"], 3, "two equal bits: 1/(2N)")
     first = max(curve["tv"][-1] for curve in data["curves"].values()) * data["steps"][-1]
     guide(axes, data["steps"], [1.6 * first / n for n in data["steps"]], "slope −1")
-    log_axes(axes, "steps N", "total variation to the data", base=2)
+    log_axes(axes, "steps N", "total variation to the data")
 
 
 def draw_single(axes, data: dict) -> None:
@@ -104,7 +91,7 @@ def draw_single(axes, data: dict) -> None:
         series(axes, data["lengths"], curve["one_step"], k, name)
     last = max(curve["one_step"][-1] for curve in data["curves"].values()) / data["lengths"][-1] ** 2
     guide(axes, data["lengths"], [2.2 * last * e**2 for e in data["lengths"]], "slope 2")
-    log_axes(axes, "step length ε", "total variation to the true step", base=2)
+    log_axes(axes, "step length ε", "total variation to the true step")
 
 
 PANELS = [("N product steps: error of order 1/N", draw_steps), ("One product step: error of order ε²", draw_single)]

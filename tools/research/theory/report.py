@@ -13,6 +13,8 @@ from di4c.evaluation.style import INK
 from theory.claims import Claim, module_of
 
 DPI = 150
+HELD = '<span class="ratio better">ok</span>'
+FAILED = '<span class="ratio" style="color: #b3261e">FAIL</span>'
 
 
 def write(claims: Sequence[Claim], folder: Path, about: dict[str, str]) -> list[Path]:
@@ -20,7 +22,7 @@ def write(claims: Sequence[Claim], folder: Path, about: dict[str, str]) -> list[
     folder.mkdir(parents=True, exist_ok=True)
     page_file, picture, stored = (folder / f"theory.{ending}" for ending in ("html", "png", "json"))
     page_file.write_text(report(claims, about), encoding="utf-8")
-    picture.write_bytes(overview(claims))
+    picture.write_bytes(figure([panels(claim)[0] for claim in claims]))
     content = {"about": about, "claims": [asdict(claim) for claim in claims]}
     rounded = json.loads(json.dumps(content), parse_float=lambda number: float(f"{float(number):.6g}"))
     stored.write_text(json.dumps(rounded, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -28,7 +30,6 @@ def write(claims: Sequence[Claim], folder: Path, about: dict[str, str]) -> list[
 
 
 def report(claims: Sequence[Claim], about: dict[str, str]) -> str:
-    """The whole page as HTML."""
     held = sum(line.ok for claim in claims for line in claim.lines)
     total = sum(len(claim.lines) for claim in claims)
     body = [
@@ -44,20 +45,14 @@ def report(claims: Sequence[Claim], about: dict[str, str]) -> str:
 
 
 def table(claim: Claim) -> str:
-    """The claim's lines."""
     rows = "".join(
         f'<tr><td class="name">{escape(line.name)}</td><td>{line.measured:.4g}</td><td>{escape(line.bound)}</td>'
-        f"<td>{verdict(line.ok)}</td>"
+        f"<td>{HELD if line.ok else FAILED}</td>"
         f'<td class="name">{escape(line.note)}</td></tr>'
         for line in claim.lines
     )
     head = '<tr><th class="name">line</th><th>measured</th><th>bound</th><th></th><th class="name">remark</th></tr>'
     return f'<div class="scroll"><table>{head}{rows}</table></div>'
-
-
-def overview(claims: Sequence[Claim]) -> bytes:
-    """A PNG with the first panel of every claim."""
-    return figure([panels(claim)[0] for claim in claims])
 
 
 def panels(claim: Claim) -> list[tuple[str, Any, dict]]:
@@ -66,14 +61,9 @@ def panels(claim: Claim) -> list[tuple[str, Any, dict]]:
 
 
 def figure(drawn: Sequence[tuple[str, Any, dict]]) -> bytes:
-    """A PNG of panels."""
     made, grid = panels_of(len(drawn), height=3.5, label="", few=True)
     for axes, (title, draw, data) in zip(grid, drawn, strict=True):
         draw(axes, data)
         axes.set_title(title, fontsize=10.5, color=INK, loc="left")
     made.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
     return png(made, DPI)
-
-
-def verdict(ok: bool) -> str:
-    return '<span class="ratio better">ok</span>' if ok else '<span class="ratio" style="color: #b3261e">FAIL</span>'

@@ -19,6 +19,9 @@ from di4c_plugins.processes.maskgit import MaskGITProcess
 from theory.sampler_laws import halton_law, leap_matrix, maskgit_law, min_time_law
 from theory.spaces import Chain, even_times, every_component, processes, teacher_of
 
+ENTRY_TIME = 0.6
+"""From which on the corrector of the leaping cases corrects."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -94,24 +97,22 @@ def min_time_cases(name: str, teacher: Teacher) -> list[Case]:
 def leaping_cases(name: str, teacher: Teacher) -> list[Case]:
     """Leaps of ordered and unordered states, and a corrector after each leap."""
     chain, cases = Chain.of(teacher), []
-    corrected = {"corrector_steps": 2, "corrector_scale": 0.7, "corrector_entry_time": 0.6}
+    corrected = {"corrector_steps": 2, "corrector_scale": 0.7, "corrector_entry_time": ENTRY_TIME}
     for ordered in (True, False):
-        leap = partial(leap_matrix, chain, ordered=ordered)
-
-        def step(t: float, s: float, leap: Callable[..., Tensor] = leap) -> Tensor:
-            return leap(t, t - s)
-
-        def corrected_step(t: float, s: float, leap: Callable[..., Tensor] = leap) -> Tensor:
-            if t > 0.6:
-                return leap(t, t - s)
-            corrector = leap(s, 0.7 * (t - s), forward=True)
-            return leap(t, t - s) @ corrector @ corrector
-
-        for kind, options, one in (("tau-leaping", {}, step), ("predictor-corrector", corrected, corrected_step)):
+        for kind, options in (("tau-leaping", {}), ("predictor-corrector", corrected)):
             sampler = made(kind, teacher.process, ordered=ordered, final="draw", min_time=0.1, **options)
             title = f"{kind}, {name}, {'ordered' if ordered else 'unordered'}"
-            cases.append(Case(title, sampler, teacher, 4, partial(min_time_law, chain, sampler.times(4), one)))
+            step = partial(leap_step, partial(leap_matrix, chain, ordered=ordered), corrected=bool(options))
+            cases.append(Case(title, sampler, teacher, 4, partial(min_time_law, chain, sampler.times(4), step)))
     return cases
+
+
+def leap_step(leap: Callable[..., Tensor], t: float, s: float, *, corrected: bool) -> Tensor:
+    """A leap from t to s, and from ENTRY_TIME on two corrections at s."""
+    if not corrected or t > ENTRY_TIME:
+        return leap(t, t - s)
+    corrector = leap(s, 0.7 * (t - s), forward=True)
+    return leap(t, t - s) @ corrector @ corrector
 
 
 def student_cases(teacher: Teacher) -> list[Case]:
@@ -121,12 +122,13 @@ def student_cases(teacher: Teacher) -> list[Case]:
     mixture = every_component(student, latent)
     in_turn = lambda x, t: teacher.predict(x, t) if t[0] <= times[2] else mixture(x, t)
     fresh = lambda draws: mixture_denoiser(student, latent, draws)
-    hybrid = made("hybrid", process, teacher, sampler="ancestral", teacher_steps=1)
+    ancestral, hybrid = (
+        made("ancestral", process),
+        made("hybrid", process, teacher, sampler="ancestral", teacher_steps=1),
+    )
     alone, handed = (Chain(process, predict, positions).law for predict in (mixture, in_turn))
     return [
-        Case(
-            "ancestral, mixture student", made("ancestral", process), teacher, 2, partial(alone, even_times(2)), fresh
-        ),
+        Case("ancestral, mixture student", ancestral, teacher, 2, partial(alone, even_times(2)), fresh),
         Case("hybrid, student then teacher", hybrid, teacher, 3, partial(handed, times), fresh),
     ]
 

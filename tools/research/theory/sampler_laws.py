@@ -52,16 +52,10 @@ def _added_jumps(here: int, mean: Tensor, most: int = 60) -> Tensor:
     reach = most * states
     shift = torch.zeros(2 * reach + 1, dtype=torch.float64)
     shift[reach] = 1.0
-    for y in range(states):
-        if y == here or mean[y] <= 0:
-            continue
-        added = torch.zeros_like(shift)
-        for k in range(most):
-            move = (y - here) * k
-            weight = math.exp(-float(mean[y]) + k * math.log(float(mean[y])) - math.lgamma(k + 1))
-            if weight > 1e-18:
-                added += weight * torch.roll(shift, move)
-        shift = added
+    jumps = torch.arange(most, dtype=torch.float64)
+    for y in {*range(states)} - {here}:
+        chances = (torch.xlogy(jumps, mean[y]) - mean[y] - torch.lgamma(jumps + 1)).exp()
+        shift = sum(chance * shift.roll((y - here) * k) for k, chance in enumerate(chances))
     to = (torch.arange(-reach, reach + 1) + here).clamp(0, states - 1)
     return torch.zeros(states, dtype=torch.float64).index_add(0, to, shift)
 

@@ -65,7 +65,6 @@ class Chain:
 
     @classmethod
     def of(cls, teacher: Teacher) -> "Chain":
-        """By the teacher."""
         return cls(teacher.process, teacher.predict, teacher.num_positions)
 
     @cached_property

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import fmean
 
@@ -32,9 +33,9 @@ SMALL = [
 def measure(small: bool = False) -> Claim:
     """Exact total variation to the data of teacher, student and product of the student's marginals, by steps, seeds."""
     seeds, overrides = ((0,), SMALL) if small else ((0, 1, 2), [])
-    with tempfile.TemporaryDirectory() as folder:
-        started = [start(Path(folder) / f"student-{seed}", seed, overrides) for seed in seeds]
-        runs = [measured(trained(*run)) for run in started]
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor() as pool:
+        students = pool.map(lambda seed: trained(Path(folder) / f"student-{seed}", seed, overrides), seeds)
+        runs = [measured(di4c.load(student, device="cpu")) for student in students]
     ratio = 0.9 if small else 0.5
     teacher = runs[0]["teacher"]
     worst = max(run["student"][0] for run in runs)
@@ -56,22 +57,19 @@ def measure(small: bool = False) -> Claim:
     )
 
 
-def start(run: Path, seed: int, overrides: list[str]) -> tuple[Path, subprocess.Popen]:
-    """tools/train.py on the spec, in a process of its own; the seeds train side by side."""
-    command = [sys.executable, str(ROOT / "tools/train.py"), "--spec", str(SPEC)]
-    for setting in (f"train.run={run}", f"seed={seed}", *overrides):
-        command += ["--set", setting]
-    with open(f"{run}.log", "w", encoding="utf-8") as log:
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        return run, subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
-
-
-def trained(run: Path, process: subprocess.Popen) -> LoadedModel:
-    """The student once its training has ended."""
-    if process.wait():
-        log = Path(f"{run}.log").read_text(encoding="utf-8")
-        raise RuntimeError(f"training failed ({process.returncode}):\n{log[-3000:]}")
-    return di4c.load(run, device="cpu")
+def trained(run: Path, seed: int, overrides: list[str]) -> Path:
+    """The run of tools/train.py on the spec, in a process of its own."""
+    settings = (f"train.run={run}", f"seed={seed}", *overrides)
+    changes = [word for setting in settings for word in ("--set", setting)]
+    command, environment = (
+        [sys.executable, ROOT / "tools/train.py", "--spec", SPEC],
+        os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    done = subprocess.run([*command, *changes], env=environment, **streams)
+    if done.returncode:
+        raise RuntimeError(f"training failed ({done.returncode}):\n{done.stdout[-3000:]}")
+    return run
 
 
 @torch.no_grad()
