@@ -21,9 +21,6 @@ from di4c_plugins.samplers.ancestral import Ancestral
 from di4c_plugins.samplers.mdlm_ancestral import MdlmAncestral
 from di4c_plugins.teachers.denoiser import DenoiserTeacher
 
-SYSTEMS = ("small", "text")
-"""small: the small DiT. text: MDLM's network and process, and the λ token of the published language students."""
-
 HEADS = ("token", "late", "readout")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 TEXT = {"positions": 1024, "states": 50258, "width": 768, "depth": 12, "conditioning": 128}
@@ -33,14 +30,15 @@ TEXT_RANK = 128
 """Of the readout head of the text system, if it is not told otherwise."""
 
 Sizes = dict[str, dict]
-"""System → argument → its value where none is given."""
+"""System → argument → its value where none is given. small: the small DiT. text: MDLM's network and process, and the λ token of the
+published language students."""
 
 
 def add_arguments(parser: argparse.ArgumentParser, sizes: Sizes) -> None:
     """The system, if there are several, and the sizes of its network."""
     told = "; ".join(f"{system}: {values}" for system, values in sizes.items())
     if len(sizes) > 1:
-        parser.add_argument("--system", choices=SYSTEMS, default="small", help=f"sizes if not given: {told}")
+        parser.add_argument("--system", choices=sizes, default="small", help=f"sizes if not given: {told}")
     for name in dict.fromkeys(name for values in sizes.values() for name in values):
         parser.add_argument(f"--{name}", type=int)
     parser.add_argument("--heads", type=int, help="of the attention; one for every 64 of the width if not given")
