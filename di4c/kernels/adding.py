@@ -1,4 +1,4 @@
-"""Sums into lines of a table, in a fixed order on every device."""
+"""What rows have at tokens, and sums into lines of a table, in a fixed order on every device."""
 
 from torch import Tensor
 
@@ -12,6 +12,13 @@ def add_lines(total: Tensor, line: Tensor, values: Tensor) -> None:
         total.index_put_((line,), values, accumulate=True)
     else:
         total.index_add_(0, line, values)
+
+
+def at_tokens(values: Tensor, tokens: Tensor, row: Tensor | None = None) -> Tensor:
+    """Values [P, M, S] at the tokens [P, N] of each row: [P, M, N]; or at tokens [Q, N] of the rows `row` [Q]: [Q, M, N]."""
+    if row is None:
+        return values.gather(-1, tokens[:, None].expand(-1, values.shape[1], -1))
+    return values.transpose(1, 2)[row[:, None], tokens].transpose(1, 2)
 
 
 def chosen_table(row: Tensor, tokens: Tensor, chosen: Tensor, rows: int, states: int) -> Tensor:

@@ -36,6 +36,10 @@ class Against:
     componentwise: bool = False
     row: Tensor | None = None
 
+    def of_lines(self, values: Tensor) -> Tensor:
+        """Values [P, …] of rows as those of the lines of tokens."""
+        return values if self.row is None else values[self.row]
+
 
 @dataclass(frozen=True)
 class RowValues:

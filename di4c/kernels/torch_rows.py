@@ -3,14 +3,13 @@
 `scratch`, as large as the logits, is overwritten, and so are the logits by `row_gradient`.
 """
 
-from dataclasses import dataclass
 from functools import reduce
 
 import torch
 from torch import Tensor
 
 from di4c.draws import categorical
-from di4c.kernels.adding import chosen_table
+from di4c.kernels.adding import at_tokens, chosen_table
 from di4c.kernels.rows import Against, Lines, Logits, RowGradients, RowValues
 
 ADDS_BIAS, BUFFERED = False, True
@@ -24,7 +23,7 @@ def row_values(logits: Logits, against: Against, scratch: Tensor) -> RowValues:
     normaliser = z.amax(-1) - p.amax(-1).log()
     chosen = kl = componentwise = None
     if against.tokens is not None:
-        chosen = _chosen(z, normaliser, against)
+        chosen = at_tokens(z, against.tokens, against.row).sub_(against.of_lines(normaliser)[..., None])
     if against.kl:
         log_mean = _log_of_mean(torch.matmul(weights, p), _largest(q), z, normaliser, against.log_weights)
         kl = torch.stack([torch.special.xlogy(x, x).sum(-1) - (x * log_mean).sum(-1) for x in q])
@@ -43,12 +42,12 @@ def row_gradient(
     z, weights = logits.z, against.log_weights.exp()
     pull, push = _weighted(against.q, given.kl), _weighted(against.q, given.componentwise)
     p = torch.softmax(z, -1, out=scratch)
-    chosen = Chosen.of(against, given.chosen, z)
-    row_sum = chosen.row_sum(z)
+    index, chosen = _at_states(against, given.chosen, z)
+    row_sum = chosen.sum(-1)
     if pull is not None:
         mean = torch.matmul(weights, p)
         if _underflows(mean, _largest(against.q)):
-            return _gradient_in_logs(z, against, chosen, pull, push)
+            return _gradient_in_logs(z, against, index, chosen, pull, push)
         ratio = pull / mean.clamp_min(_tiny(mean))
         row_sum = row_sum - weights * torch.bmm(p, ratio[..., None]).squeeze(-1)
     if push is not None:
@@ -61,7 +60,7 @@ def row_gradient(
         gradient = p.mul_(torch.bmm(left, right, out=z))
     if push is not None:
         gradient.baddbmm_(-weights.expand_as(row_sum)[..., None], push[:, None])
-    return chosen.added_to(gradient)
+    return _add(gradient, index, chosen)
 
 
 def row_draw(logits: Logits, lines: Lines, scratch: Tensor, mean: Tensor | None = None) -> Tensor | None:
@@ -77,63 +76,39 @@ def row_draw(logits: Logits, lines: Lines, scratch: Tensor, mean: Tensor | None 
     return drawn
 
 
-def _gradient_in_logs(z: Tensor, against: Against, chosen: "Chosen", pull: Tensor, push: Tensor | None) -> Tensor:
+def _gradient_in_logs(
+    z: Tensor, against: Against, index: Tensor | None, chosen: Tensor, pull: Tensor, push: Tensor | None
+) -> Tensor:
     """The same without dividing by p̄, where p̄ underflows at a state that counts: responsibilities as a softmax over m."""
     log_p = z.log_softmax(-1)
     a = (log_p + against.log_weights[:, None]).softmax(1).mul_(-pull[:, None])  # w_m p_m(s)/p̄(s), pulled
     if push is not None:
         a = a - against.log_weights.exp()[:, None] * push[:, None]
-    a = chosen.added_to(a)
+    a = _add(a, index, chosen)
     return a.addcmul_(log_p.exp_(), a.sum(-1, keepdim=True), value=-1)
 
 
-def _chosen(z: Tensor, normaliser: Tensor, against: Against) -> Tensor:
-    """ℓ_m(x_n): [P, M, N], or [Q, M, N] where lines share rows."""
+def _at_states(against: Against, given: Tensor | None, z: Tensor) -> tuple[Tensor | None, Tensor]:
+    """(their states, the gradients with respect to the chosen log-probabilities): [P, M, N] each, N = 0 without any.
+
+    Where lines share rows (None, a table [P, M, S] of their sums).
+    """
+    if given is None:
+        given = z.new_zeros(*z.shape[:2], 0)
+        return given.long(), given
     if against.row is None:
-        return z.gather(-1, _of_components(against.tokens, z)) - normaliser[..., None]
-    found = z.transpose(1, 2)[against.row[:, None], against.tokens]  # [Q, N, M]
-    return found.sub_(normaliser[against.row][:, None]).transpose(1, 2)
+        return against.tokens[:, None].expand_as(given), given
+    return None, chosen_table(against.row, against.tokens, given, len(z), z.shape[-1])
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """The gradient with respect to the chosen log-probabilities, if there is one: [P, M, N] at their tokens, or a table [P, M, S]."""
-
-    tokens: Tensor | None = None
-    given: Tensor | None = None
-    table: Tensor | None = None
-
-    @classmethod
-    def of(cls, against: Against, given: Tensor | None, z: Tensor) -> "Chosen":
-        if given is None or against.row is None:
-            return cls(against.tokens, given)
-        return cls(table=chosen_table(against.row, against.tokens, given, len(z), z.shape[-1]))
-
-    def row_sum(self, z: Tensor) -> Tensor:
-        """Its sum over what was chosen: [P, M]."""
-        summed = self.given if self.table is None else self.table
-        return z.new_zeros(z.shape[:2]) if summed is None else summed.sum(-1)
-
-    def added_to(self, gradient: Tensor) -> Tensor:
-        """The gradient with it, in place."""
-        if self.table is not None:
-            return gradient.add_(self.table)
-        if self.given is None:
-            return gradient
-        return gradient.scatter_add_(-1, _of_components(self.tokens, gradient), self.given)
-
-
-def _of_components(tokens: Tensor, z: Tensor) -> Tensor:
-    return tokens[:, None].expand(-1, z.shape[1], -1)
+def _add(total: Tensor, index: Tensor | None, values: Tensor) -> Tensor:
+    """total [P, M, S] with the values at their states added, in place."""
+    return total.add_(values) if index is None else total.scatter_add_(-1, index, values)
 
 
 def _weighted(q: list[Tensor], given: Tensor | None) -> Tensor | None:
     """Σ_j g_j q_j: [P, S], or None without gradients."""
-    return (
-        None
-        if given is None
-        else sum(x * g[:, None] for x, g in zip(q[1:], given[1:], strict=True)) + q[0] * given[0, :, None]
-    )
+    return None if given is None else sum(x * g[:, None] for x, g in zip(q, given, strict=True))
 
 
 def _largest(q: list[Tensor]) -> Tensor:

@@ -40,7 +40,7 @@ def _log_mean(base, b, lse, log_w, s, inside, M, S, BS: tl.constexpr):
 
 
 @triton.jit(do_not_specialize=["lines", "per_split"])
-def normalisers(z, bias, position, out, lines, M, S, stride, per_split, BIAS: tl.constexpr, BS: tl.constexpr):
+def normalisers(z, bias, position, stride, out, lines, M, S, per_split, BIAS: tl.constexpr, BS: tl.constexpr):
     """out [splits, P·M]: log Σ_s exp z over the states of a split."""
     line, split = tl.program_id(0).to(tl.int64), tl.program_id(1)
     top = tl.full((BS,), NOTHING, tl.float32)
@@ -62,7 +62,7 @@ def normalisers(z, bias, position, out, lines, M, S, stride, per_split, BIAS: tl
 
 @triton.jit(do_not_specialize=["P"])
 def divergences(
-    z, bias, position, lse, log_w, q, sums, pulled, P, M, S, J, stride,
+    z, bias, position, stride, lse, log_w, q, sums, pulled, P, M, S, J,
     BIAS: tl.constexpr, KL: tl.constexpr, COMPONENTWISE: tl.constexpr, JP: tl.constexpr, BS: tl.constexpr,
 ):  # fmt: skip
     """Over a tile's states, for J marginals q [J, P, S]: sums [tiles, 4, J, P] with Σ q, Σ q log q, Σ q log p̄, Σ_m w_m Σ q log p_m,
@@ -102,7 +102,7 @@ def divergences(
 
 @triton.jit(do_not_specialize=["P"])
 def gradient(
-    z, bias, position, lse, log_w, row_sums, q, g_kl, g_componentwise, tokens, g_chosen, out, P, M, S, J, N, stride,
+    z, bias, position, stride, lse, log_w, row_sums, q, g_kl, g_componentwise, tokens, g_chosen, out, P, M, S, J, N,
     BIAS: tl.constexpr, KL: tl.constexpr, COMPONENTWISE: tl.constexpr, CHOSEN: tl.constexpr,
     JP: tl.constexpr, NP: tl.constexpr, BS: tl.constexpr,
 ):  # fmt: skip
@@ -151,7 +151,7 @@ def gradient(
 
 
 @triton.jit(do_not_specialize=["per_split"])
-def masses(z, bias, position, lse, out, C, S, tiles, per_split, stride, BIAS: tl.constexpr, BS: tl.constexpr):
+def masses(z, bias, position, stride, lse, out, C, S, tiles, per_split, BIAS: tl.constexpr, BS: tl.constexpr):
     """out [P·C, tiles] float64: Σ exp(z − lse) over each tile of a line."""
     line, split = tl.program_id(0).to(tl.int64), tl.program_id(1)
     normaliser = tl.load(lse + line)
@@ -167,7 +167,7 @@ def masses(z, bias, position, lse, out, C, S, tiles, per_split, stride, BIAS: tl
 
 @triton.jit
 def invert(
-    z, bias, position, lse, mass, uniform, out, C, S, tiles, stride, BIAS: tl.constexpr, TP: tl.constexpr, BS: tl.constexpr,
+    z, bias, position, stride, lse, mass, uniform, out, C, S, tiles, BIAS: tl.constexpr, TP: tl.constexpr, BS: tl.constexpr,
 ):  # fmt: skip
     """out [P·C]: the first state whose cumulative mass exceeds uniform·total, among states of positive mass; all in float64."""
     line = tl.program_id(0).to(tl.int64)
@@ -191,7 +191,7 @@ def invert(
 
 @triton.jit
 def means(
-    z, bias, position, lse, weights, certain, out, C, S, stride, BIAS: tl.constexpr, CERTAIN: tl.constexpr, BS: tl.constexpr,
+    z, bias, position, stride, lse, weights, certain, out, C, S, BIAS: tl.constexpr, CERTAIN: tl.constexpr, BS: tl.constexpr,
 ):  # fmt: skip
     """out [P, S]: Σ_c w_c exp(z_c − lse_c) at a tile's states, or w_c at the token of which line c is certain."""
     row, tile = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
