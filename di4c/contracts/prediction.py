@@ -109,15 +109,21 @@ class Prediction:
 
         Their number depends on the shapes alone, so that all ranks call the output head equally often (ZeRO-3); some may be empty.
         """
+        return iter(self.uncertain_rows(where).tensor_split(self.number_of_chunks(chunk_bytes)))
+
+    def uncertain_rows(self, where: Tensor | None = None) -> Tensor:
+        """The rows b·D + d with uncertainty (and in `where`): [R]. A GPU has to be waited for: their number is a shape."""
         chosen = self.active() if where is None else self.active() & where
-        rows = chosen.flatten().nonzero().squeeze(-1)
-        return iter(rows.tensor_split(self.number_of_chunks(chunk_bytes)))
+        return chosen.flatten().nonzero().squeeze(-1)
 
     def number_of_chunks(self, chunk_bytes: int | None = None) -> int:
         """How many chunks of that budget its rows are cut into."""
-        per_row = self.components * self.num_states * max(self.features.element_size(), 4)
-        at_a_time = max(1, (chunk_bytes or chunk_budget(self.x_t.device)) // per_row)
+        at_a_time = self.rows_at_a_time(chunk_bytes or chunk_budget(self.x_t.device))
         return max(1, -(-self.most_rows // at_a_time))
+
+    def rows_at_a_time(self, chunk_bytes: int) -> int:
+        """How many rows' logits fit that budget, at least 1."""
+        return max(1, chunk_bytes // (self.components * self.num_states * max(self.features.element_size(), 4)))
 
     @property
     def most_rows(self) -> int:

@@ -26,7 +26,7 @@ class Against:
     divergences are wanted.
 
     row: None, or [Q] int64 where several lines of tokens share a row: tokens are then [Q, N], and those of line k are scored at
-    row[k]; so `chosen` has Q lines, here and in RowValues and RowGradients.
+    row[k]; so `chosen` has Q lines in RowValues.
     """
 
     log_weights: Tensor
@@ -43,7 +43,8 @@ class Against:
 
 @dataclass(frozen=True)
 class RowValues:
-    """chosen [P, M, N], kl and componentwise [J, P], each None where it is not wanted; and what the gradient needs again.
+    """chosen [P, M, N], kl and componentwise [J, P], each None where it is not wanted; and what the gradient needs again. Or the
+    incoming gradients of the three, with what was kept.
 
     With ℓ_m the log-softmax of a row's logits z_m, p_m = exp ℓ_m and p̄ = Σ_m w_m p_m:
 
@@ -60,15 +61,6 @@ class RowValues:
     kl: Tensor | None = None
     componentwise: Tensor | None = None
     kept: tuple[Tensor, ...] = ()
-
-
-@dataclass(frozen=True)
-class RowGradients:
-    """Gradients of RowValues' fields: chosen [P, M, N], kl and componentwise [J, P], or None."""
-
-    chosen: Tensor | None = None
-    kl: Tensor | None = None
-    componentwise: Tensor | None = None
 
 
 @dataclass(frozen=True)

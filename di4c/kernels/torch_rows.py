@@ -10,7 +10,7 @@ from torch import Tensor
 
 from di4c.draws import categorical
 from di4c.kernels.adding import at_tokens, chosen_table
-from di4c.kernels.rows import Against, Lines, Logits, RowGradients, RowValues
+from di4c.kernels.rows import Against, Lines, Logits, RowValues
 
 ADDS_BIAS, BUFFERED = False, True
 """The bias is in the logits already; logits and scratch are made once a pass."""
@@ -25,7 +25,11 @@ def row_values(logits: Logits, against: Against, scratch: Tensor) -> RowValues:
     if against.tokens is not None:
         chosen = at_tokens(z, against.tokens, against.row).sub_(against.of_lines(normaliser)[..., None])
     if against.kl:
-        log_mean = _log_of_mean(torch.matmul(weights, p), _largest(q), z, normaliser, against.log_weights)
+        mean = torch.matmul(weights, p)
+        if _underflows(mean, q):  # by logarithms throughout
+            log_mean = (z - normaliser[..., None] + against.log_weights[:, None]).logsumexp(1)
+        else:
+            log_mean = mean.clamp_min(_tiny(mean)).log_()
         kl = torch.stack([torch.special.xlogy(x, x).sum(-1) - (x * log_mean).sum(-1) for x in q])
     if against.componentwise:
         cross = [torch.bmm(z, x[..., None]).squeeze(-1) - normaliser * x.sum(-1, keepdim=True) for x in q]
@@ -35,10 +39,8 @@ def row_values(logits: Logits, against: Against, scratch: Tensor) -> RowValues:
     return RowValues(chosen, kl, componentwise)
 
 
-def row_gradient(
-    logits: Logits, against: Against, kept: tuple[Tensor, ...], given: RowGradients, scratch: Tensor, dtype: torch.dtype
-) -> Tensor:
-    """The gradient with respect to z: [P, M, S], in z's dtype; `kept` and `dtype` are for kernels that use them."""
+def row_gradient(logits: Logits, against: Against, given: RowValues, scratch: Tensor, dtype: torch.dtype) -> Tensor:
+    """The gradient with respect to z: [P, M, S], in z's dtype; `dtype`, and what was kept, are for kernels that use them."""
     z, weights = logits.z, against.log_weights.exp()
     pull, push = _weighted(against.q, given.kl), _weighted(against.q, given.componentwise)
     p = torch.softmax(z, -1, out=scratch)
@@ -46,7 +48,7 @@ def row_gradient(
     row_sum = chosen.sum(-1)
     if pull is not None:
         mean = torch.matmul(weights, p)
-        if _underflows(mean, _largest(against.q)):
+        if _underflows(mean, against.q):
             return _gradient_in_logs(z, against, index, chosen, pull, push)
         ratio = pull / mean.clamp_min(_tiny(mean))
         row_sum = row_sum - weights * torch.bmm(p, ratio[..., None]).squeeze(-1)
@@ -111,25 +113,13 @@ def _weighted(q: list[Tensor], given: Tensor | None) -> Tensor | None:
     return None if given is None else sum(x * g[:, None] for x, g in zip(q, given, strict=True))
 
 
-def _largest(q: list[Tensor]) -> Tensor:
-    """The pointwise maximum of the marginals: [P, S]."""
-    return reduce(torch.maximum, q)
-
-
-def _log_of_mean(mean: Tensor, relevant: Tensor, z: Tensor, normaliser: Tensor, log_weights: Tensor) -> Tensor:
-    """log p̄: [P, S], by logarithms throughout where p̄ underflows at a state that counts."""
-    if _underflows(mean, relevant):
-        return (z - normaliser[..., None] + log_weights[:, None]).logsumexp(1)
-    return mean.clamp_min(_tiny(mean)).log_()
-
-
-def _underflows(mean: Tensor, relevant: Tensor) -> bool:
-    """Whether p̄ is too small to divide by at a state where q is not negligible (then q·log p̄ and q/p̄ count).
+def _underflows(mean: Tensor, q: list[Tensor]) -> bool:
+    """Whether p̄ is too small to divide by at a state where some q is not negligible (then q·log p̄ and q/p̄ count).
 
     Asking would make the host wait for a GPU, so there the answer is yes.
     """
     negligible = torch.finfo(mean.dtype).eps ** 2
-    return mean.is_cuda or bool(((mean < _tiny(mean)) & (relevant > negligible)).any())
+    return mean.is_cuda or bool(((mean < _tiny(mean)) & (reduce(torch.maximum, q) > negligible)).any())
 
 
 def _tiny(x: Tensor) -> float:

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from di4c.kernels import triton_kernels as kernels
 from di4c.kernels.adding import at_tokens, chosen_table
-from di4c.kernels.rows import Against, Lines, Logits, RowGradients, RowValues
+from di4c.kernels.rows import Against, Lines, Logits, RowValues
 
 ADDS_BIAS, BUFFERED = True, False
 """The kernels add the bias to the bare product; every chunk has tensors of its own, which CUDA's allocator keeps."""
@@ -27,8 +27,8 @@ def row_values(logits: Logits, against: Against, scratch: Tensor | None = None) 
     sums = z.new_zeros(tiles, 4, targets, rows)
     pulled = z.new_zeros(tiles if against.kl else 0, targets, rows, components)
     kernels.divergences[rows, tiles](
-        *_arguments(logits), normaliser, _log_weights(against, z), _stacked(against.q), sums, pulled, rows, components, states, targets,
-        BIAS=_kind(logits), KL=against.kl, COMPONENTWISE=against.componentwise, JP=_power(targets), BS=tile,
+        *_arguments(logits), normaliser, against.log_weights.to(z).contiguous(), _stacked(against.q), sums, pulled,
+        rows, components, states, targets, BIAS=_kind(logits), KL=against.kl, COMPONENTWISE=against.componentwise, JP=_power(targets), BS=tile,
     )  # fmt: skip
     mass, negative_entropy, cross, mean_log = sums.sum(0)
     kl = negative_entropy - cross if against.kl else None
@@ -37,22 +37,17 @@ def row_values(logits: Logits, against: Against, scratch: Tensor | None = None) 
 
 
 def row_gradient(
-    logits: Logits,
-    against: Against,
-    kept: tuple[Tensor, ...],
-    given: RowGradients,
-    scratch: Tensor | None,
-    dtype: torch.dtype,
+    logits: Logits, against: Against, given: RowValues, scratch: Tensor | None, dtype: torch.dtype
 ) -> Tensor:
     """The gradient with respect to z: [P, M, S] in `dtype`."""
-    z, (normaliser, *of_targets), chosen, table = logits.z, kept, given.chosen, None
+    z, (normaliser, *of_targets), chosen, table = logits.z, given.kept, given.chosen, None
     if chosen is not None and against.row is not None:
         # A row may have any number of tokens then: they are summed before the kernel's turn.
         table, chosen = chosen_table(against.row, against.tokens, chosen, len(z), z.shape[-1]), None
     summed = chosen if table is None else table
     row_sums = torch.zeros_like(normaliser) if summed is None else summed.sum(-1)
     (rows, components, states), targets, (tile, tiles) = z.shape, len(against.q), _tiles(z, len(z))
-    log_weights, kl, componentwise = _log_weights(against, z), given.kl, given.componentwise
+    log_weights, kl, componentwise = against.log_weights.to(z).contiguous(), given.kl, given.componentwise
     if kl is not None:
         row_sums = row_sums - (kl[..., None] * of_targets[1]).sum(0)
     if componentwise is not None:
@@ -159,10 +154,6 @@ def _or_nothing(x: Tensor | None, z: Tensor) -> Tensor:
 
 def _kind(logits: Logits) -> int:
     return 0 if logits.bias is None else logits.bias.dim()
-
-
-def _log_weights(against: Against, z: Tensor) -> Tensor:
-    return against.log_weights.to(z).contiguous()
 
 
 def _stacked(q: list[Tensor]) -> Tensor:

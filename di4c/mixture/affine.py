@@ -25,7 +25,9 @@ class Affine:
     def __call__(self, h: Tensor, positions: Tensor, x_t: Tensor | None = None) -> Tensor:
         """Logits [P, M, S], float32 at least, of features h [P, M, H] at positions d [P]; without autograd."""
         logits = self.logits(h, positions)
-        return logits.z if logits.bias is None else logits.z + _of_rows(logits.bias, positions)[..., : self.num_states]
+        if logits.bias is None:
+            return logits.z
+        return logits.z + (logits.bias if logits.bias.dim() == 1 else logits.bias[positions, None])
 
     def logits(self, h: Tensor, positions: Tensor, excluded: tuple[int, ...] = (), out: Tensor | None = None) -> Logits:
         """The same with the excluded states at LOG_ZERO, written to `out` where it is given; a kernel may add the bias itself.
@@ -35,17 +37,18 @@ class Affine:
         assert not torch.is_grad_enabled()
         h, states = h.to(self.weight.dtype), slice(0, self.num_states)
         bias = None if self.bias is None else self.bias[..., states]
-        added = bias is not None and kernels_for(h).ADDS_BIAS
-        shared = bias if bias is not None and bias.dim() == 1 and not added else None
+        left_to_kernel = kernels_for(h).ADDS_BIAS
+        added = None if left_to_kernel else bias
+        shared = None if added is None or added.dim() == 2 else added
         z = product(
             h.flatten(0, 1), self.weight[states], shared, None if out is None else out.view(-1, self.num_states)
         )
         z = z.view(*h.shape[:2], self.num_states)
-        if bias is not None and shared is None and not added:
-            z += _of_rows(bias, positions)
+        if added is not shared:
+            z += added[positions, None]
         for state in excluded:
             z[..., state] += LOG_ZERO
-        return Logits(z, bias, positions) if added else Logits(z)
+        return Logits(z, bias, positions) if left_to_kernel else Logits(z)
 
     def aligned(self, h: Tensor) -> tuple[Tensor, "Affine"]:
         """h and the weights in one dtype: that of autocast where it is on, else the weights'."""
@@ -63,9 +66,8 @@ def product(h: Tensor, weight: Tensor, bias: Tensor | None = None, out: Tensor |
         return found if bias is None else found.add_(bias)
     out = h.new_empty(len(h), len(weight), dtype=torch.float32) if out is None else out
     in_float32 = h.float()
-    for states in torch.arange(len(weight)).split(STATES_AT_A_TIME):
-        some = slice(int(states[0]), int(states[-1]) + 1)
-        torch.mm(in_float32, weight[some].float().T, out=out[:, some])
+    for some, of in zip(out.split(STATES_AT_A_TIME, 1), weight.split(STATES_AT_A_TIME), strict=True):
+        torch.mm(in_float32, of.float().T, out=some)
     return out if bias is None else out.add_(bias)
 
 
@@ -106,8 +108,3 @@ def autocast_dtype(x: Tensor) -> torch.dtype | None:
 def as_given(x: Tensor) -> torch.autocast:
     """A context in which products keep the dtypes of their factors, on the device of x, whatever autocast says outside."""
     return torch.autocast(x.device.type, enabled=False)
-
-
-def _of_rows(bias: Tensor, positions: Tensor) -> Tensor:
-    """The bias of each row, to be added to [P, M, S]."""
-    return bias if bias.dim() == 1 else bias[positions, None]

@@ -22,11 +22,9 @@ class Gradients:
     @classmethod
     def zeros(cls, features: Tensor, affine: Affine, needed: tuple[bool, ...]) -> "Gradients":
         def zero(like: Tensor | None, wanted: bool) -> Tensor | None:
-            return (
-                torch.zeros_like(like, dtype=torch.promote_types(like.dtype, torch.float32))
-                if wanted and like is not None
-                else None
-            )
+            if like is None or not wanted:
+                return None
+            return torch.zeros_like(like, dtype=torch.promote_types(like.dtype, torch.float32))
 
         of_features = torch.zeros_like(features) if needed[0] else None
         return cls(affine, of_features, zero(affine.weight, needed[1]), zero(affine.bias, needed[2]))
@@ -47,8 +45,5 @@ class Gradients:
 
     def result(self) -> tuple[Tensor | None, ...]:
         """(features, weight, bias) in the dtypes of what they are gradients of."""
-        affine = self.affine
-        narrow = [
-            None if g is None else g.to(of.dtype) for g, of in ((self.weight, affine.weight), (self.bias, affine.bias))
-        ]
-        return self.features, *narrow
+        pairs = (self.weight, self.affine.weight), (self.bias, self.affine.bias)
+        return self.features, *(None if g is None else g.to(of.dtype) for g, of in pairs)

@@ -11,7 +11,7 @@ from di4c.kernels.backend import kernels_for
 from di4c.kernels.rows import Against, Lines, Logits
 from di4c.mixture.affine import Affine, as_given, is_affine
 from di4c.mixture.buffers import Buffers
-from di4c.mixture.rows import Rows, uncertain_rows
+from di4c.mixture.rows import Rows
 
 
 @dataclass(frozen=True)
@@ -50,19 +50,13 @@ class Marginals:
         q = torch.empty(len(rows), stacked.num_states, dtype=dtype, device=rows.device)
         place, lines = Rows.at(stacked, rows, 0), self.lines(rows)
         for chunk in place.chunks(at_a_time):
-            here = buffers.view(len(rows[chunk]), stacked.components)
-            read_lines(stacked, place, chunk, affine, lines, here, mean=q[chunk])
+            read_lines(stacked, place, chunk, affine, lines, buffers, mean=q[chunk])
         return q
 
     @property
     def readable(self) -> bool:
         """Whether the row functions read it from an affine output head's weights."""
         return is_affine(self.prediction) and self.prediction.modulation is None
-
-    @property
-    def kept_bytes(self) -> int:
-        """Of the table."""
-        return 0 if self.table is None else self.table.nbytes
 
     @property
     def weights(self) -> Tensor:
@@ -78,25 +72,20 @@ class Marginals:
         """The prediction with the copies of an example as its components. Nothing is moved: they lie so."""
         if self.copies == 1:
             return self.prediction
-        of_copies = self.prediction
-        return replace(
-            of_copies,
-            x_t=of_copies.x_t[:: self.copies],
-            components=self.copies * of_copies.components,
-            log_weights=None,
-        )
+        x_t, components = self.prediction.x_t[:: self.copies], self.copies * self.prediction.components
+        return replace(self.prediction, x_t=x_t, components=components, log_weights=None)
 
     def lines(self, rows: Tensor) -> Lines:
         """The distributions of the rows, and of which tokens they are certain."""
-        tokens = self.prediction.x_t.unflatten(0, (-1, self.copies)).transpose(1, 2).flatten(0, 1)[rows]  # [P, copies]
-        active = self.prediction.active().unflatten(0, (-1, self.copies)).transpose(1, 2).flatten(0, 1)[rows]
+        of_copies = (x.unflatten(0, (-1, self.copies)) for x in (self.prediction.x_t, self.prediction.active()))
+        tokens, active = (x.transpose(1, 2).flatten(0, 1)[rows] for x in of_copies)  # [P, copies]
         certain = torch.where(active, -1, tokens).repeat_interleave(self.prediction.components, 1)
         return Lines(self.weights, certain=certain)
 
     def uncertain(self) -> Tensor:
         """The rows that are not a one-hot: [R]. Copies may have fixed a position at different tokens."""
         if self.copies == 1:
-            return uncertain_rows(self.prediction)
+            return self.prediction.uncertain_rows()
         active, tokens = (x.unflatten(0, (-1, self.copies)) for x in (self.prediction.active(), self.prediction.x_t))
         return (active.any(1) | (tokens != tokens[:, :1]).any(1)).flatten().nonzero().squeeze(-1)
 
@@ -138,9 +127,9 @@ def read_lines(
     score: bool = False,
 ) -> tuple[Tensor | None, Tensor | None]:
     """`row_draw` of a chunk of the rows, from their features; with `score` also the log-probabilities [P, M, N] of what was drawn."""
-    h = rows.features[rows.example[chunk], :, rows.column[chunk]]
-    logits = affine.logits(h, rows.position[chunk], stacked.parameterisation.excluded, buffers.logits)
-    return draw_from(logits, cut(lines, chunk), buffers.scratch, mean, score)
+    here = buffers.view(len(rows.number[chunk]), stacked.components)
+    logits = affine.logits(rows.read(chunk), rows.position[chunk], stacked.parameterisation.excluded, here.logits)
+    return draw_from(logits, cut(lines, chunk), here.scratch, mean, score)
 
 
 def draw_from(

@@ -1,8 +1,9 @@
 """Rows of a prediction with an affine output head: where their features are, and how they are cut into chunks."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,6 +40,10 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.number)
+
+    def read(self, chunk: slice) -> Tensor:
+        """The components' features of some of the rows: [P, M, H]."""
+        return self.features[self.example[chunk], :, self.column[chunk]]
 
     def chunks(self, at_a_time: int) -> Iterator[slice]:
         """Slices of the rows; as many as the data ask for, since all of them run in one call of the output head."""
@@ -83,17 +88,14 @@ class Chunk:
     pairs: slice
 
 
-def uncertain_rows(prediction: Prediction, where: Tensor | None = None) -> Tensor:
-    """The rows b·D + d with uncertainty (and in `where`, bool [B, D]): [R]. A GPU has to be waited for: their number is a shape."""
-    chosen = prediction.active() if where is None else prediction.active() & where
-    return chosen.flatten().nonzero().squeeze(-1)
+def recomputed(read: Callable[..., Any], *arguments: Any, when: bool = True, same_masks: bool = False) -> Any:
+    """read(*arguments); where there is a gradient to come, and `when`, it is called again for it, and keeps nothing until then.
 
-
-def rows_at_a_time(prediction: Prediction, chunk_bytes: int) -> int:
-    """How many rows' logits fit the budget, at least 1."""
-    return max(
-        1, chunk_bytes // (prediction.components * prediction.num_states * max(prediction.features.element_size(), 4))
-    )
+    same_masks: whether it is to draw the dropout masks of the first call.
+    """
+    if not (when and torch.is_grad_enabled()):
+        return read(*arguments)
+    return checkpoint(read, *arguments, use_reentrant=False, preserve_rng_state=same_masks)
 
 
 def sum_by_example(values: Tensor, number: Tensor, positions: int, size: int, block_bytes: int) -> Tensor:
@@ -108,15 +110,14 @@ def sum_by_example(values: Tensor, number: Tensor, positions: int, size: int, bl
         at_a_time = max(1, block_bytes // (8 * max(1, flat.shape[1])))
         for some, of in zip(flat.split(at_a_time), (number // positions).split(at_a_time), strict=True):
             total = total.index_add(0, of, some.double())
-        return total.unflatten(1, values.shape[1:]) if values.dim() > 1 else total[:, 0]
-    columns = max(1, block_bytes // (8 * size * positions))
-    places = total.new_zeros(size * positions, 1)
-    sums = [
-        places.expand(-1, some.shape[1]).index_put((number,), some.double()).unflatten(0, (size, positions)).sum(1)
-        for some in flat.split(columns, 1)
-    ]
-    total = torch.cat(sums, 1) if sums else total
-    return total.unflatten(1, values.shape[1:]) if values.dim() > 1 else total[:, 0]
+    elif flat.shape[1]:
+        places = total.new_zeros(size * positions, 1)
+        sums = [
+            places.expand(-1, some.shape[1]).index_put((number,), some.double()).unflatten(0, (size, positions)).sum(1)
+            for some in flat.split(max(1, block_bytes // (8 * size * positions)), 1)
+        ]
+        total = torch.cat(sums, 1)
+    return total.reshape(size, *values.shape[1:])
 
 
 def _modulated(prediction: Prediction, number: Tensor, chunk_bytes: int) -> Tensor:
@@ -134,10 +135,5 @@ def _modulated(prediction: Prediction, number: Tensor, chunk_bytes: int) -> Tens
     for some in number.tensor_split(calls):
         example, position = some // positions, some % positions
         arguments = (prediction.features[example, position], code, example, position)
-        recompute = torch.is_grad_enabled()
-        parts.append(
-            checkpoint(read, *arguments, use_reentrant=False, preserve_rng_state=False)
-            if recompute
-            else read(*arguments)
-        )
+        parts.append(recomputed(read, *arguments))
     return torch.cat(parts)

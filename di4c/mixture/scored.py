@@ -9,7 +9,7 @@ from di4c.kernels.backend import chunk_budget
 from di4c.mixture.affine import is_affine
 from di4c.mixture.chunked import Scored, row_values_of
 from di4c.mixture.marginals import mixture_log_weights
-from di4c.mixture.rows import Rows, sum_by_example, uncertain_rows
+from di4c.mixture.rows import Rows, sum_by_example
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class ScoredByRows(Prediction):
         if not is_affine(self):
             return super().log_prob_of(x, where, chunk_bytes)
         chunk_bytes = chunk_bytes or chunk_budget(x.device)
-        number = uncertain_rows(self, where)
+        number = self.uncertain_rows(where)
         scored = Scored(mixture_log_weights(self), x[:, None], [], kl=False, componentwise=False, pairs=None)
         chosen, *_ = row_values_of(self, Rows.at(self, number, chunk_bytes), scored, chunk_bytes)
         size, _, positions = self.shape

@@ -4,19 +4,10 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from di4c.contracts import (
-    Backbone,
-    Context,
-    Denoiser,
-    Draws,
-    LambdaSampler,
-    Parameterisation,
-    Prediction,
-    StudentHead,
-    cumulated,
-)
+from di4c.contracts import Backbone, Context, Denoiser, Draws, LambdaSampler, Parameterisation, Prediction, StudentHead
+from di4c.draws import categorical
+from di4c.mixture.rows import recomputed
 
 PRODUCT_COMPONENTS = 64
 """λ draws that average to the marginals of a continuous prior, where a `product` of them is asked for."""
@@ -73,12 +64,7 @@ class MixtureStudent(nn.Module):
         )
         parts = []
         for part in context.split(at_a_time, trunk):
-            if torch.is_grad_enabled():
-                h = checkpoint(
-                    self.backbone, x_t, t, cond, part, use_reentrant=False, preserve_rng_state=not x_t.is_meta
-                )
-            else:
-                h = self.backbone(x_t, t, cond, part)
+            h = recomputed(self.backbone, x_t, t, cond, part, same_masks=not x_t.is_meta)
             parts.append(h.unflatten(0, (len(x_t), -1)))
         return torch.cat(parts, 1).flatten(0, 1)
 
@@ -90,20 +76,18 @@ def mixture_denoiser(student: MixtureStudent, latent: LambdaSampler, draws: Draw
 
 def atoms_denoiser(student: MixtureStudent, atoms: Tensor, weights: Tensor, draws: Draws) -> Denoiser:
     """The student with λ restricted to K atoms [K, L] with weights [K]: a fresh choice for every sequence and call."""
-    cumulative = cumulated(weights.double()).to(draws.device)
+    weights = weights.double().to(draws.device)
 
     def denoise(x_t: Tensor, t: Tensor, cond: Tensor | None) -> Prediction:
-        chosen = torch.searchsorted(cumulative / cumulative[-1], draws.uniform(), right=True).clamp_max(len(atoms) - 1)
+        chosen = categorical(weights, draws.uniform())
         return student.predict(x_t, t, cond, shared_by_copies(atoms[chosen.to(atoms.device)][:, None], x_t))
 
     return denoise
 
 
-def product_denoiser(
-    student: MixtureStudent, latent: LambdaSampler, draws: Draws, components: int = PRODUCT_COMPONENTS
-) -> Denoiser:
+def product_denoiser(student: MixtureStudent, latent: LambdaSampler, draws: Draws) -> Denoiser:
     """The product of the student's λ-averaged marginals: the same marginals, no correlation between positions."""
-    components = latent.num_atoms or components
+    components = latent.num_atoms or PRODUCT_COMPONENTS
     log_weights = latent.log_weights(components)
 
     def denoise(x_t: Tensor, t: Tensor, cond: Tensor | None) -> Prediction:

@@ -1,6 +1,5 @@
 """The target of a loss: a sample of each of its components, and its λ-averaged marginals q̄, read in one pass."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,7 +12,7 @@ from di4c.kernels.rows import Lines, Logits
 from di4c.mixture.affine import Affine, as_given, is_affine, within_output_head
 from di4c.mixture.buffers import Buffers
 from di4c.mixture.marginals import Marginals, cut, draw_from, read_lines
-from di4c.mixture.rows import Rows, rows_at_a_time, sum_by_example, uncertain_rows
+from di4c.mixture.rows import Rows, sum_by_example
 
 KEPT_CHUNKS = 3
 """The marginals are kept for the loss if they take at most so many chunks' bytes; the pass that uses them works in what is left."""
@@ -56,13 +55,11 @@ def draw_target(
     """
     chunk_bytes = chunk_bytes or chunk_budget(target.x_t.device)
     assert copies == 1 or (target.shape[1] == 1 and not score), "copies have one component each, and no joint"
-    number = Marginals(target, copies=copies).uncertain()
-    own = (
-        demodulated(target, number if copies == 1 else uncertain_rows(target), chunk_bytes)
-        if target.modulation
-        else target
-    )
-    marginals = Marginals(own, copies=copies, copy_weights=copy_weights)
+    marginals = Marginals(target, copies=copies, copy_weights=copy_weights)
+    number = marginals.uncertain()
+    if target.modulation:
+        own = demodulated(target, number if copies == 1 else target.uncertain_rows(), chunk_bytes)
+        marginals = replace(marginals, prediction=own)
     stacked = marginals.stacked()
     size, components, positions = stacked.shape
     x = target.x_t.unflatten(0, (size, copies)).repeat_interleave(components // copies, 1).clone()  # [B, N, D]
@@ -71,67 +68,65 @@ def draw_target(
     lines = replace(lines, uniform=uniform[number // positions, :, number % positions])
     table = _empty_table(stacked, number, keep_bytes)
     joint = torch.zeros(size, components, components, dtype=torch.float64, device=x.device) if score else None
-
-    def take(chunk: slice, drawn: Tensor, scores: Tensor | None) -> None:
-        example, position = number[chunk] // positions, number[chunk] % positions
-        x[example, :, position] = drawn
-        if joint is not None:
-            joint.add_(sum_by_example(scores.transpose(1, 2), number[chunk], positions, size, chunk_bytes // 2))
-
-    rows = _TargetRows(marginals, stacked, number, lines, table, chunk_bytes, score)
-    (rows.read_affine if is_affine(stacked) else rows.read_log_probs)(take)
+    rows = _TargetRows(marginals, stacked, number, lines, chunk_bytes, x, joint, table)
+    (rows.read_affine if is_affine(stacked) else rows.read_log_probs)()
     return TargetDraw(x, marginals if table is None else _with_table(marginals, table, number), joint)
-
-
-Take = Callable[[slice, Tensor, Tensor | None], None]
 
 
 @dataclass(frozen=True)
 class _TargetRows:
-    """The rows `number` [R] of a target that are uncertain, and what is read of them; table [R, S]: their marginals, to be filled."""
+    """The rows `number` [R] of a target that are uncertain, and what is filled as they are read: x [B, N, D], joint, if it is asked
+    for, and table [R, S], their marginals, if they are kept."""
 
     marginals: Marginals
     stacked: Prediction
     number: Tensor
     lines: Lines
-    table: Tensor | None
     chunk_bytes: int
-    score: bool
+    x: Tensor
+    joint: Tensor | None
+    table: Tensor | None
 
     @run_eagerly
-    def read_affine(self, take: Take) -> None:
-        """take(chunk, drawn [P, N], scores [P, M, N]) for every chunk of the rows, all within one call of the output head."""
+    def read_affine(self) -> None:
+        """All within one call of the output head."""
         rows = Rows.at(self.stacked, self.number, self.chunk_bytes)
-        at_a_time = rows_at_a_time(self.stacked, self.chunk_bytes)
-        components = self.stacked.components
+        at_a_time = self.stacked.rows_at_a_time(self.chunk_bytes)
 
         def read(features: Tensor, affine: Affine) -> tuple[Tensor, ...]:
             with as_given(features):
-                buffers = Buffers.empty(min(at_a_time, len(rows)), components, affine.num_states, features)
+                most = min(at_a_time, len(rows))
+                buffers = Buffers.empty(most, self.stacked.components, affine.num_states, features)
                 place = replace(rows, features=features)
                 for chunk in rows.chunks(at_a_time):
-                    here = buffers.view(len(self.number[chunk]), components)
-                    told = {"mean": self._marginals_of(chunk), "score": self.score}
-                    take(chunk, *read_lines(self.stacked, place, chunk, affine, self.lines, here, **told))
+                    told = self._asked(chunk)
+                    self._take(chunk, *read_lines(self.stacked, place, chunk, affine, self.lines, buffers, **told))
             return ()
 
         within_output_head(self.stacked, rows.features, read)
 
-    def read_log_probs(self, take: Take) -> None:
+    def read_log_probs(self) -> None:
         """The same for any other output head, whose number of calls depends on the shapes alone (ZeRO-3)."""
-        at_a_time = max(1, rows_at_a_time(self.stacked, self.chunk_bytes))
         start = 0
-        for some in self.number.tensor_split(max(1, -(-self.stacked.x_t.numel() // at_a_time))):
+        for some in self.number.tensor_split(self.stacked.number_of_chunks(self.chunk_bytes)):
             chunk = slice(start, start := start + len(some))
             log_p = self.marginals.prediction.log_probs(self.marginals.rows_of_copies(some))
             log_p = log_p.reshape(len(some), self.stacked.shape[1], self.stacked.num_states).contiguous()
             with as_given(log_p):
                 scratch = torch.empty_like(log_p)
-                lines = cut(self.lines, chunk)
-                take(chunk, *draw_from(Logits(log_p), lines, scratch, self._marginals_of(chunk), self.score))
+                self._take(chunk, *draw_from(Logits(log_p), cut(self.lines, chunk), scratch, **self._asked(chunk)))
 
-    def _marginals_of(self, chunk: slice) -> Tensor | None:
-        return None if self.table is None else self.table[chunk]
+    def _asked(self, chunk: slice) -> dict:
+        """What is asked of a chunk beside its draws."""
+        return {"mean": None if self.table is None else self.table[chunk], "score": self.joint is not None}
+
+    def _take(self, chunk: slice, drawn: Tensor, scores: Tensor | None) -> None:
+        """drawn [P, N], scores [P, M, N]."""
+        number, (size, _, positions) = self.number[chunk], self.x.shape
+        self.x[number // positions, :, number % positions] = drawn
+        if self.joint is not None:
+            of_rows = scores.transpose(1, 2)
+            self.joint.add_(sum_by_example(of_rows, number, positions, size, self.chunk_bytes // 2))
 
 
 def _empty_table(stacked: Prediction, number: Tensor, keep_bytes: int) -> Tensor | None:

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from torch import Tensor
 from di4c.contracts import LOG_ZERO
 from di4c.kernels import torch_rows
 from di4c.kernels.backend import triton_rows
-from di4c.kernels.rows import Against, Lines, Logits, RowGradients
+from di4c.kernels.rows import Against, Lines, Logits, RowValues
 from di4c.mixture.reference import dense_sums
 
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
@@ -92,9 +93,11 @@ def test_values_and_gradients_with_tokens_that_repeat(kernels, components, sampl
     tokens = torch.randint(states, (rows, samples), generator=g)
     tokens = tokens[:, :1].expand(-1, samples).contiguous() if equal else tokens
     against = Against(torch.rand(components, generator=g).log_softmax(0), tokens, q, kl=True, componentwise=True)
-    given = RowGradients(*(torch.randn(s, generator=g) for s in ((rows, components, samples), (2, rows), (2, rows))))
+    given = RowValues(*(torch.randn(s, generator=g) for s in ((rows, components, samples), (2, rows), (2, rows))))
     found = module.row_values(Logits(z.clone()), against, torch.empty_like(z))
-    gradient = module.row_gradient(Logits(z.clone()), against, found.kept, given, torch.empty_like(z), z.dtype)
+    gradient = module.row_gradient(
+        Logits(z.clone()), against, replace(given, kept=found.kept), torch.empty_like(z), z.dtype
+    )
     wide = z.double().requires_grad_()
     every, stacked = torch.ones(rows, 1, dtype=torch.bool), torch.stack(q).double()[:, :, None]
     truth = dense_sums(wide.log_softmax(-1)[:, :, None], every, against.log_weights, tokens[..., None], stacked)
@@ -128,13 +131,11 @@ def test_any_number_of_lines_may_share_a_row(kernels, bias, dtype):
     z, tokens = torch.randn(rows, 3, states, generator=g), torch.randint(states, (len(row), 2), generator=g)
     q, log_weights = torch.randn(rows, states, generator=g).softmax(-1), torch.rand(3, generator=g).log_softmax(0)
     position = torch.tensor([0, 1, 1, 0])
-    given = RowGradients(
-        torch.randn(len(row), 3, 2, generator=g), *(torch.randn(1, rows, generator=g) for _ in range(2))
-    )
+    given = RowValues(torch.randn(len(row), 3, 2, generator=g), *(torch.randn(1, rows, generator=g) for _ in range(2)))
     against = Against(log_weights, tokens, [q], kl=True, componentwise=True, row=row)
     make = lambda: Logits(z.clone(), added, None if added is None else position)
     found = module.row_values(make(), against, torch.empty_like(z))
-    gradient = module.row_gradient(make(), against, found.kept, given, torch.empty_like(z), dtype)
+    gradient = module.row_gradient(make(), against, replace(given, kept=found.kept), torch.empty_like(z), dtype)
     wide = z.double() + (0 if added is None else added.expand(2, -1)[position][:, None].double())
     log_p = wide.requires_grad_().log_softmax(-1)
     every = torch.ones(rows, 1, dtype=torch.bool)

@@ -67,7 +67,7 @@ def test_values_and_gradients_are_those_of_all_components_together(head, size, e
 
 def test_the_second_pass_repeats_the_dropout_of_the_first(monkeypatch):
     loss, gradient = loss_and_gradient(objective_of(2, dropout=0.4))
-    monkeypatch.setattr(students, "checkpoint", lambda f, *arguments, **_: f(*arguments))
+    monkeypatch.setattr(students, "recomputed", lambda f, *arguments, **_: f(*arguments))
     found, kept = loss_and_gradient(objective_of(2, dropout=0.4))
     torch.testing.assert_close(found, loss)
     for name, expected in kept.items():

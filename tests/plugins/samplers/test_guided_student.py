@@ -29,7 +29,7 @@ def denoisers(student, seed):
     return {
         "inf": mixture_denoiser(student, Uniform(), draws),
         "atoms": atoms_denoiser(student, atoms, weights, draws),
-        "product": product_denoiser(student, Uniform(), draws, 4),
+        "product": product_denoiser(student, Uniform(), draws),
     }
 
 
