@@ -26,12 +26,8 @@ class Rollouts:
             raise SpecError(f"rollouts: number, steps and batch_size are at least 1; found {self}")
 
 
-@dataclass(frozen=True)
-class Pool:
+class Pool(Batch):
     """Teacher samples x_0 [n, D] with the labels [n] they were drawn for, or None."""
-
-    x_0: Tensor
-    cond: Tensor | None
 
     def batch(self, draws: Draws) -> Batch:
         """One sample of the pool, with its label, for every example of `draws`."""
@@ -59,16 +55,17 @@ def load_or_roll_out(
     if options.cache is not None and options.cache.is_file():
         return _read(options.cache, made_by)
     share = range(options.number * rank // ranks, options.number * (rank + 1) // ranks)
-    parts = [
-        _roll_out(
-            options,
-            teacher,
-            sampler,
-            num_classes,
-            Draws(draws.seed, first, min(first + options.batch_size, share.stop) - first, draws.path, draws.device),
-        )
-        for first in range(share.start, share.stop, options.batch_size)
-    ]
+
+    @torch.no_grad()
+    def roll_out(first: int) -> tuple[Tensor, Tensor]:
+        """(x_0 [b, D], labels [b], −1 where there are no classes) of a batch of the share."""
+        some = draws.rows(first, min(first + options.batch_size, share.stop))
+        cond = some.child("label").integers(num_classes) if num_classes else None
+        x_1 = teacher.process.prior(teacher.num_positions, some.child("x_1"))
+        x_0 = sampler.sample(teacher.denoiser(some.child("teacher")), x_1, options.steps, cond, some.child("steps"))
+        return x_0, torch.full((some.count,), -1, device=some.device) if cond is None else cond
+
+    parts = [roll_out(first) for first in share[:: options.batch_size]]
     # of a rank without a share
     nothing = torch.empty(0, teacher.num_positions, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
     x_0, cond = (torch.cat([part.cpu() for part in column]) for column in zip(nothing, *parts, strict=True))
@@ -77,19 +74,6 @@ def load_or_roll_out(
     if options.cache is not None and rank == 0:
         _write(options.cache, pool, made_by)
     return pool
-
-
-@torch.no_grad()
-def _roll_out(
-    options: Rollouts, teacher: Teacher, sampler: Sampler, num_classes: int | None, draws: Draws
-) -> tuple[Tensor, Tensor]:
-    """(x_0 [b, D], labels [b], −1 where there are no classes) of the examples that `draws` holds."""
-    count = draws.count
-    cond = draws.child("label").integers(num_classes) if num_classes else torch.full((count,), -1, device=draws.device)
-    x_1 = teacher.process.prior(teacher.num_positions, draws.child("x_1"))
-    denoiser = teacher.denoiser(draws.child("teacher"))
-    x_0 = sampler.sample(denoiser, x_1, options.steps, cond if num_classes else None, draws.child("steps"))
-    return x_0, cond
 
 
 def _gathered(x_0: Tensor, cond: Tensor, ranks: int) -> tuple[Tensor, Tensor]:
