@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from di4c.contracts import Batch, Draws, ForwardProcess, LambdaSampler, TimeSampler
+from di4c.contracts import Batch, Draws, LambdaSampler, TimeSampler
+from di4c.diagnostics.mixture import Studied
 from di4c.mixture.student import MixtureStudent
 from di4c.mixture.sums import Query, statistics
 
@@ -61,27 +62,19 @@ class Noised:
 
 @torch.no_grad()
 def advice(
-    student: MixtureStudent,
-    latent: LambdaSampler,
-    process: ForwardProcess,
-    time: TimeSampler,
-    batch: Batch,
-    components: int,
-    draws: Draws,
-    *,
-    tolerance: float = TOLERANCE_NATS,
-    at_a_time: int | None = None,
+    of: Studied, time: TimeSampler, batch: Batch, components: int, draws: Draws, *, tolerance: float = TOLERANCE_NATS
 ) -> dict[str, float]:
     """What 4M components would gain over M = `components` on noised data, and the M that this suggests.
 
-    {"gain_by_4m_nats", "suggested_components"}, from the first ADVICE_EXAMPLES examples of `batch`. at_a_time: as in Noised.
+    {"gain_by_4m_nats", "suggested_components"}, from the first ADVICE_EXAMPLES examples of `batch`.
     """
     few = draws.rows(0, min(len(batch.x_0), ADVICE_EXAMPLES))
     batch = Batch(batch.x_0[: few.count], None if batch.cond is None else batch.cond[: few.count])
     t, _ = time.sample(few.child("t"))
-    x_t = process.corrupt(batch.x_0, t, few.child("x_t"))
+    x_t = of.process.corrupt(batch.x_0, t, few.child("x_t"))
     sizes = {max(1, components // 2), *(components * k for k in (1, 2, 4))}
-    curve = Noised(student, latent, batch, x_t, t, at_a_time or components).curve(sizes, few.child("sizes"))
+    noised = Noised(of.student, of.latent, batch, x_t, t, of.at_a_time or components)
+    curve = noised.curve(sizes, few.child("sizes"))
     gain = next(size.nll for size in curve if size.components == components) - curve[-1].nll
     return {"gain_by_4m_nats": gain, "suggested_components": float(suggested_components(curve, tolerance))}
 

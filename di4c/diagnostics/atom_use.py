@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from di4c.contracts import Batch, Draws, ForwardProcess, LambdaSampler, Prediction
-from di4c.mixture.equal_inputs import equal_inputs, once
-from di4c.mixture.student import MixtureStudent
+from di4c.contracts import Batch, Draws, LambdaSampler
+from di4c.diagnostics.mixture import Studied
+from di4c.mixture.equal_inputs import components_once, equal_inputs
 from di4c.mixture.sums import Query, statistics
 
 UNUSED = 1 / 20
@@ -26,25 +26,16 @@ def probe_examples(latent: LambdaSampler, num_classes: int | None) -> int:
 
 
 @torch.no_grad()
-def unused_atoms(
-    student: MixtureStudent,
-    latent: LambdaSampler,
-    process: ForwardProcess,
-    probe: Batch,
-    draws: Draws,
-    *,
-    rows_at_a_time: int,
-    at_a_time: int | None = None,
-) -> float:
+def unused_atoms(of: Studied, probe: Batch, draws: Draws, *, rows_at_a_time: int) -> float:
     """The share of the mixture's samples in one step that come from unused atoms, in [0, 1]; for equal weights, the share of atoms.
 
     Σ_k w_k [ E_{x_0 | c} p(λ_k | x_0, x_1, c) < w_k / 20 ],   p(λ_k | x_0, x_1, c) ∝ w_k ∏_d p^{θ,d}(x_0^d | x_1, c; λ_k),
 
     mean over the classes c with 4K examples in the probe batch; over all examples alike, each with its label, if no class has as many.
     x_1 carries nothing of x_0, so one x_1 serves all examples of a class. Of `draws` the name counts, not the examples: ranks agree.
-    rows_at_a_time: of x_1 in a forward pass. at_a_time: as in MixtureStudent.predict.
+    rows_at_a_time: of x_1 in a forward pass.
     """
-    atoms = latent.num_atoms
+    latent, atoms = of.latent, of.latent.num_atoms
     labels, samples = _rows(probe, EXAMPLES_AN_ATOM * atoms)
     stream = Draws(draws.seed, count=len(samples), path=draws.path, device=draws.device).child("census")
     log_weights = latent.log_weights(atoms).to(samples.device)
@@ -53,13 +44,10 @@ def unused_atoms(
         x_0 = samples[start : start + rows_at_a_time]
         part = stream.rows(start, start + len(x_0))
         cond = None if labels is None else labels[start : start + len(x_0)]
-        x_1, t = process.prior(x_0.shape[-1], part), torch.ones(len(x_0), device=x_0.device)
-        lam = latent.sample(atoms, part).to(x_0.device)
-
-        def components_at(x_t: Tensor, t: Tensor, cond: Tensor | None, lam: Tensor = lam) -> Prediction:
-            return student.predict(x_t, t, cond, lam[: len(x_t)], log_weights, at_a_time=at_a_time)
-
-        prediction = once(components_at, equal_inputs(x_1, t, cond), x_1, t, cond)
+        x_1, t = of.process.prior(x_0.shape[-1], part), torch.ones(len(x_0), device=x_0.device)
+        lam, sharing = latent.sample(atoms, part).to(x_0.device), equal_inputs(x_1, t, cond)
+        options = {"log_weights": log_weights, "at_a_time": of.at_a_time}
+        prediction = components_once(of.student, sharing, x_1, t, cond, lam, **options)
         queries = [Query(frozenset({"joint"}), some) for some in x_0.split(SAMPLES_AT_A_TIME, 1)]
         joint = torch.cat([statistics(prediction, [query])[0].joint for query in queries], 1)
         posterior.append((joint + log_weights.to(joint)).softmax(-1))

@@ -1,9 +1,12 @@
 """What tells a mixture from a product, cheap enough to be logged in every run."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from di4c.contracts import Draws, LambdaSampler, Prediction, Statistics, cumulated
+from di4c.contracts import Draws, ForwardProcess, LambdaSampler, Prediction, Statistics
+from di4c.draws import categorical
 from di4c.mixture.marginals import mixture_log_weights
 from di4c.mixture.student import MixtureStudent
 from di4c.mixture.sums import Query, statistics
@@ -13,17 +16,18 @@ COLLAPSED_NATS = 0.05
 """Below this Σ_d I(λ; x^d) at t = 1 the mixture is a product for every use: its total correlation is smaller still."""
 
 
+@dataclass(frozen=True)
+class Studied:
+    """A student with its λ sampler and forward process. at_a_time: the components of a forward pass, as in MixtureStudent.predict."""
+
+    student: MixtureStudent
+    latent: LambdaSampler
+    process: ForwardProcess
+    at_a_time: int | None = None
+
+
 @torch.no_grad()
-def mixture_diagnostics(
-    student: MixtureStudent,
-    latent: LambdaSampler,
-    x_t: Tensor,
-    t: Tensor,
-    cond: Tensor | None,
-    draws: Draws,
-    *,
-    at_a_time: int | None = None,
-) -> dict[str, float]:
+def mixture_diagnostics(of: Studied, x_t: Tensor, t: Tensor, cond: Tensor | None, draws: Draws) -> dict[str, float]:
     """Diagnostics of the student at x_t [B, D], means over B:
 
     mutual_information_nats       Σ_d I(λ; x_0^d), which bounds the next
@@ -31,13 +35,11 @@ def mixture_diagnostics(
                                   mixture expresses and a product cannot (a mean over B samples)
     effective_components          exp of the entropy of λ's posterior given such an x_0 (1: x_0 tells λ; M: nothing)
     mixture_collapsed             1 if the mutual information is below COLLAPSED_NATS, else 0
-
-    at_a_time: as in MixtureStudent.predict.
     """
-    components = latent.num_atoms or 64
-    lam = latent.sample(components, draws.child("lambda")).to(x_t.device)
-    weights = latent.log_weights(components).to(x_t.device)
-    prediction = student.predict(x_t, t, cond, lam, weights, at_a_time=at_a_time)
+    components = of.latent.num_atoms or 64
+    lam = of.latent.sample(components, draws.child("lambda")).to(x_t.device)
+    weights = of.latent.log_weights(components).to(x_t.device)
+    prediction = of.student.predict(x_t, t, cond, lam, weights, at_a_time=of.at_a_time)
     x_0 = _mixture_sample(prediction, weights, draws)
     found = statistics(prediction, [Query(frozenset({"joint", "marginal"}), x_0[:, None])])[0]
     information = mutual_information(prediction).mean()
@@ -79,6 +81,5 @@ def mutual_information(prediction: Prediction) -> Tensor:
 def _mixture_sample(prediction: Prediction, log_weights: Tensor, draws: Draws) -> Tensor:
     """One x_0 of the mixture an example: [B, D], from one sample of every component and a choice of the component."""
     each = draw(prediction, draws.child("x_0"))
-    cumulative = cumulated(log_weights.double().exp())
-    chosen = torch.searchsorted(cumulative / cumulative[-1], draws.child("component").uniform(), right=True)
-    return each[torch.arange(len(each), device=each.device), chosen.clamp_max(each.shape[1] - 1)]
+    chosen = categorical(log_weights.double().exp(), draws.child("component").uniform())
+    return each[torch.arange(len(each), device=each.device), chosen]

@@ -8,16 +8,17 @@ components are one evaluation of the network for each class.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from di4c.contracts import Batch, Draws, LambdaSampler, Prediction, Split, Teacher, placed
+from di4c.contracts import Batch, Draws, LambdaSampler, Split, Teacher, placed
 from di4c.contracts.objective import dropped_labels
 from di4c.losses.clusters import Clusters
 from di4c.losses.options import InputOptions
 from di4c.losses.terms import FullNoiseTerm
-from di4c.mixture.equal_inputs import draws_masks, equal_inputs, once
+from di4c.mixture.equal_inputs import components_once, draws_masks, equal_inputs
 from di4c.mixture.student import MixtureStudent
 from di4c.mixture.sums import Query, statistics
 
@@ -30,14 +31,11 @@ class FullNoise:
     number: int
     open_split: Callable[[], Split] | None
     clusters: Clusters | None = None
-    _split: Split | None = None
 
-    @property
+    @cached_property
     def split(self) -> Split:
-        if self._split is None:
-            assert self.open_split is not None, "objective.full_noise draws from the data: give open_split"
-            self._split = self.open_split()
-        return self._split
+        assert self.open_split is not None, "objective.full_noise draws from the data: give open_split"
+        return self.open_split()
 
     def begin_step(self, step: int, draws: Draws, latent: LambdaSampler, num_states: int) -> None:
         """Finds the clusters where this step has a use for them. Collective; a resumed run finds the same."""
@@ -64,15 +62,12 @@ class FullNoise:
         x_1 = teacher.process.prior(x_0.shape[1], several.child("x_1"))
         t = torch.ones(len(x_1), dtype=torch.float64, device=x_1.device)
         shared = Draws(draws.seed, path=draws.path, device=draws.device).child("lambda")
-        lam = placed(options.latent.sample(self.number, shared), draws.device)  # [1, M, L]
-        log_weights = placed(options.latent.log_weights(self.number), draws.device)
-
-        def components_at(x_t: Tensor, t: Tensor, cond: Tensor | None) -> Prediction:
-            each = lam.expand(len(x_t), -1, -1)
-            return student.predict(x_t, t, cond, each, log_weights, at_a_time=options.components_at_a_time)
-
+        lam, log_weights = options.draw_lambda(self.number, shared)  # [1, M, L]
         sharing = None if draws_masks(student) else equal_inputs(x_1, t, cond)
-        prediction = once(components_at, sharing, x_1, t, cond)
+        prediction = components_once(
+            student, sharing, x_1, t, cond, lam.expand(len(x_1), -1, -1),
+            log_weights=log_weights, at_a_time=options.components_at_a_time,
+        )  # fmt: skip
         query = Query(frozenset({"joint", "marginal"}), x_0[:, None])
         found = statistics(prediction, [query], chunk_bytes=options.chunk_bytes)[0]
         weighted = found.joint[:, 0] + found.log_weights.to(found.joint)
@@ -83,5 +78,5 @@ class FullNoise:
             "full_noise": -self.term.weight * scored,
             "full_noise_correlation": (log_p - found.marginal[:, 0]).detach(),
         }
-        means = {name: value.unflatten(0, (size, -1)).mean(1) for name, value in values.items()}
-        return {name: value.to(prediction.accumulation_dtype) for name, value in means.items()}
+        dtype = prediction.accumulation_dtype
+        return {name: value.unflatten(0, (size, -1)).mean(1).to(dtype) for name, value in values.items()}

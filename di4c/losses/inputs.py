@@ -4,16 +4,15 @@ import itertools
 from dataclasses import dataclass, replace
 
 import torch
-from einops import repeat
 from torch import Tensor
 
-from di4c.contracts import Batch, Denoiser, Draws, LambdaSampler, Prediction, Teacher, placed
+from di4c.contracts import Batch, Denoiser, Draws, Prediction, Teacher
 from di4c.contracts.objective import dropped_labels
 from di4c.contracts.sharing import Sharing
 from di4c.kernels.backend import chunk_budget
 from di4c.losses.options import InputOptions
-from di4c.losses.proposal import ProposedComponents, propose
-from di4c.mixture.equal_inputs import draws_masks, equal_inputs, once
+from di4c.losses.proposal import ProposedComponents
+from di4c.mixture.equal_inputs import components_once, draws_masks, equal_inputs, once
 from di4c.mixture.marginals import Marginals
 from di4c.mixture.student import MixtureStudent
 from di4c.mixture.target import KEPT_CHUNKS, draw_target
@@ -68,6 +67,7 @@ def draw_inputs(
 
     Where λ is enumerated, examples with equal x_t, t and label share one evaluation of teacher and student, unless dropout is active.
     """
+    asked = _Asked(options, teacher, student)
     cond = dropped_labels(batch.cond, options.label_dropout, draws)
     size = options.teacher_step.draw(draws.child("step size")) if options.teacher_step is not None else 0.0
     t, interval = options.time.sample(draws.child("t"), size)
@@ -86,129 +86,112 @@ def draw_inputs(
         found["teacher"] = noised.seen_by(teacher.predict)
         noised = replace(noised, teacher=found["teacher"])
     if options.proposal is None:
-        lam, log_weights = _components(options.latent, options.components, draws.child("lambda"))
+        lam, log_weights = options.draw_lambda(options.components, draws.child("lambda"))
     if targets:
         u, shared = options.teacher_step.earlier(t, size), lam if options.needs_target_joint else None
-        found |= _target(options, teacher, student, noised, u, draws.child("target"), shared)
+        found |= asked.target(noised, u, draws.child("target"), shared)
     if distils and own_times:
-        found |= _distilled_pair(options, teacher, student, batch.x_0, cond, draws.child("near"))
+        found |= asked.distilled_pair(batch.x_0, cond, draws.child("near"))
     if options.proposal is not None:
-        samples = [batch.x_0[:, None], *([found["target_samples"]] if targets else [])]
-        found["proposed"] = propose(
-            options.proposal, options.latent, torch.cat(samples, 1), x_t, t, cond, options.components,
-            draws.child("proposal"), step,
-        )  # fmt: skip
+        samples = torch.cat([batch.x_0[:, None], *([found["target_samples"]] if targets else [])], 1)
+        found["proposed"] = asked.proposed(samples, noised, draws.child("proposal"), step)
         lam, log_weights = found["proposed"].lam, None
-
-    def components_at(x_t: Tensor, t: Tensor, cond: Tensor | None) -> Prediction:
-        return student.predict(
-            x_t, t, cond, lam[: len(x_t)], log_weights, at_a_time=options.components_at_a_time
-        )  # the same λ for all, where there are fewer inputs than examples
-
     # Last, so that the student's graph is not yet held while the target is read.
-    return LossInputs(student=noised.seen_by(components_at), **found)
+    at_a_time = options.components_at_a_time
+    seen = components_once(student, sharing, x_t, t, cond, lam, log_weights=log_weights, at_a_time=at_a_time)
+    return LossInputs(student=seen, **found)
 
 
-@torch.no_grad()
-def _target(
-    options: InputOptions,
-    teacher: Teacher,
-    student: MixtureStudent,
-    noised: Noised,
-    u: Tensor,
-    draws: Draws,
-    shared: Tensor | None,
-) -> dict:
-    """x_u ~ p^ψ_{u|t}, then the student's N components at x_u and a sample x_0 of each: no gradient reaches the target.
+@dataclass(frozen=True)
+class _Asked:
+    """Teacher and student, and what is asked of them beside their predictions at t."""
 
-    shared: λ [B, M, L] of the student at t, which stand in for draws of the target's own.
-    """
-    copies = options.targets if options.x_u == "each" else 1
-    x_u = _earlier_states(options, teacher, noised, u, draws, copies)
-    lam, log_weights = _components(options.latent, options.targets, draws.child("lambda"))
-    lam = (lam if shared is None else shared).reshape(len(x_u), -1, lam.shape[-1])
-    training = student.training
-    student.train(training and options.target_mode == "train")
-    target = student.predict(
-        x_u, u.repeat_interleave(copies), _copied(noised.cond, copies), lam, log_weights if copies == 1 else None,
-        at_a_time=options.components_at_a_time,
-    )  # fmt: skip
-    found = draw_target(
-        target,
-        (draws.repeat(copies) if copies > 1 else draws).child("x_0"),
-        chunk_bytes=options.chunk_bytes,
-        keep_bytes=KEPT_CHUNKS * (options.chunk_bytes or chunk_budget(x_u.device))
-        if "kl" in options.consistency.estimator.needs
-        else 0,
-        copies=copies,
-        copy_weights=log_weights.exp() if copies > 1 else None,
-        score=options.needs_target_joint,
-    )
-    student.train(training)
-    weights = log_weights.exp() if options.targets == options.latent.num_atoms else None
-    return {
-        "target": found.marginals, "target_samples": found.samples, "target_joint": found.joint, "target_weights": weights,
-    }  # fmt: skip
+    options: InputOptions
+    teacher: Teacher
+    student: MixtureStudent
 
+    @torch.no_grad()
+    def target(self, noised: Noised, u: Tensor, draws: Draws, shared: Tensor | None) -> dict:
+        """x_u ~ p^ψ_{u|t}, then the student's N components at x_u and a sample x_0 of each: no gradient reaches the target.
 
-def _earlier_states(
-    options: InputOptions, teacher: Teacher, noised: Noised, u: Tensor, draws: Draws, copies: int
-) -> Tensor:
-    """x_u by the teacher's sampler in `substeps` steps from x_t, `copies` of them an example, b major: [B·copies, D]."""
-    start = x_u = noised.x_t.repeat_interleave(copies, 0)
-    written = start._version  # a sampler may write into x_t: then its prediction is another
-    t, u, labels_of_copies = (
-        noised.t.repeat_interleave(copies),
-        u.repeat_interleave(copies),
-        _copied(noised.cond, copies),
-    )
-    draws = draws.repeat(copies) if copies > 1 else draws
+        shared: λ [B, M, L] of the student at t, which stand in for draws of the target's own.
+        """
+        options, student = self.options, self.student
+        copies = options.targets if options.x_u == "each" else 1
+        several = draws.repeat(copies) if copies > 1 else draws
+        x_u = self.earlier_states(noised, u, several, copies)
+        lam, log_weights = options.draw_lambda(options.targets, draws.child("lambda"))
+        lam = (lam if shared is None else shared).reshape(len(x_u), -1, lam.shape[-1])
+        training = student.training
+        student.train(training and options.target_mode == "train")
+        target = student.predict(
+            x_u, u.repeat_interleave(copies), _copied(noised.cond, copies), lam, log_weights if copies == 1 else None,
+            at_a_time=options.components_at_a_time,
+        )  # fmt: skip
+        chunk_bytes = options.chunk_bytes or chunk_budget(x_u.device)
+        found = draw_target(
+            target, several.child("x_0"), chunk_bytes=chunk_bytes, score=options.needs_target_joint, copies=copies,
+            keep_bytes=KEPT_CHUNKS * chunk_bytes if "kl" in options.consistency.estimator.needs else 0,
+            copy_weights=log_weights.exp() if copies > 1 else None,
+        )  # fmt: skip
+        student.train(training)
+        weights = log_weights.exp() if options.targets == options.latent.num_atoms else None
+        return {
+            "target": found.marginals, "target_samples": found.samples, "target_joint": found.joint, "target_weights": weights,
+        }  # fmt: skip
 
-    asked = teacher.denoiser(draws.child("teacher"))
-    draws_nothing, calls = asked == teacher.predict, 0
+    def earlier_states(self, noised: Noised, u: Tensor, draws: Draws, copies: int) -> Tensor:
+        """x_u by the teacher's sampler in `substeps` steps from x_t, `copies` of them an example, b major: [B·copies, D]."""
+        teacher, sampler = self.teacher, self.options.sampler
+        start = x_u = noised.x_t.repeat_interleave(copies, 0)
+        written = start._version  # a sampler may write into x_t: then its prediction is another
+        t, u = (x.repeat_interleave(copies) for x in (noised.t, u))
+        labels_of_copies = _copied(noised.cond, copies)
+        asked = teacher.denoiser(draws.child("teacher"))
+        draws_nothing, calls = asked == teacher.predict, 0
 
-    def denoiser(x: Tensor, time: Tensor, labels: Tensor | None) -> Prediction:
-        nonlocal calls
-        calls += 1
-        if not draws_nothing or x is not start or start._version != written:
-            return asked(x, time, labels)
-        # All copies are still x_t: the teacher need be asked once at most.
-        if time is t and labels is labels_of_copies:
-            found = noised.teacher or noised.seen_by(teacher.predict)
-        else:
-            found = teacher.predict(noised.x_t, time[::copies], None if labels is None else labels[::copies])
-        found = found.for_examples()
-        return found if copies == 1 else found.repeated(copies)
+        def denoiser(x: Tensor, time: Tensor, labels: Tensor | None) -> Prediction:
+            nonlocal calls
+            calls += 1
+            if not draws_nothing or x is not start or start._version != written:
+                return asked(x, time, labels)
+            # All copies are still x_t: the teacher need be asked once at most.
+            if time is t and labels is labels_of_copies:
+                found = noised.teacher or noised.seen_by(teacher.predict)
+            else:
+                found = teacher.predict(noised.x_t, time[::copies], None if labels is None else labels[::copies])
+            found = found.for_examples()
+            return found if copies == 1 else found.repeated(copies)
 
-    grid = torch.linspace(0, 1, options.teacher_step.substeps + 1, dtype=t.dtype).tolist()
-    for k, (begin, end) in enumerate(itertools.pairwise(grid)):
-        calls, now, then = 0, t + (u - t) * begin if k else t, t + (u - t) * end
-        x_u = options.sampler.step(denoiser, x_u, now, then, labels_of_copies, draws.child("x_u", k))
-        for _ in range(options.sampler.evaluations - calls):
-            asked(x_u, now, labels_of_copies)
-    return x_u
+        grid = torch.linspace(0, 1, self.options.teacher_step.substeps + 1, dtype=t.dtype).tolist()
+        for k, (begin, end) in enumerate(itertools.pairwise(grid)):
+            calls, now, then = 0, t + (u - t) * begin if k else t, t + (u - t) * end
+            x_u = sampler.step(denoiser, x_u, now, then, labels_of_copies, draws.child("x_u", k))
+            for _ in range(sampler.evaluations - calls):
+                asked(x_u, now, labels_of_copies)
+        return x_u
 
+    def distilled_pair(self, x_0: Tensor, cond: Tensor | None, draws: Draws) -> dict:
+        """Student (one component each) and teacher on `distillation_copies` noised copies of every example at times of their own."""
+        copies = self.options.distillation_copies
+        several, labels = draws.repeat(copies), _copied(cond, copies)
+        t, _ = self.options.distillation_time.sample(several.child("t"))
+        x_t = self.teacher.process.corrupt(x_0.repeat_interleave(copies, 0), t, several.child("x_t"))
+        lam, _ = self.options.draw_lambda(1, several.child("lambda"))
+        return {
+            "distilled_student": self.student.predict(x_t, t, labels, lam),
+            "distilled_teacher": self.teacher.predict(x_t, t, labels),
+        }
 
-def _distilled_pair(
-    options: InputOptions, teacher: Teacher, student: MixtureStudent, x_0: Tensor, cond: Tensor | None, draws: Draws
-) -> dict:
-    """Student (one component each) and teacher on `distillation_copies` noised copies of every example at times of their own."""
-    copies = draws.repeat(options.distillation_copies)
-    again = repeat(x_0, "b d -> (b c) d", c=options.distillation_copies)
-    labels = None if cond is None else repeat(cond, "b -> (b c)", c=options.distillation_copies)
-    t, _ = options.distillation_time.sample(copies.child("t"))
-    x_t = teacher.process.corrupt(again, t, copies.child("x_t"))
-    lam = placed(options.latent.sample(1, copies.child("lambda")), x_0.device)
-    return {
-        "distilled_student": student.predict(x_t, t, labels, lam),
-        "distilled_teacher": teacher.predict(x_t, t, labels),
-    }
+    def proposed(self, samples: Tensor, noised: Noised, draws: Draws, step: int) -> ProposedComponents:
+        """M draws of q(λ | x_j, x_t) for each sample x_j, samples [B, J, D]. One call of the posterior."""
+        options, proposal = self.options, self.options.proposal
+        q = options.latent.proposal(proposal.posterior(samples, noised.x_t, noised.t, noised.cond))
+        divergence = q.divergence()
+        return ProposedComponents(
+            q.draw(options.components, draws), divergence, proposal.exponent(divergence.sum(-1), step)
+        )
 
 
 def _copied(cond: Tensor | None, copies: int) -> Tensor | None:
     return None if cond is None else cond.repeat_interleave(copies)
-
-
-def _components(latent: LambdaSampler, number: int, draws: Draws) -> tuple[Tensor, Tensor]:
-    """λ [B, M, L] and the log-weights [M] of its draws, on the draws' device."""
-    return placed(latent.sample(number, draws), draws.device), placed(latent.log_weights(number), draws.device)

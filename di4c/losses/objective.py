@@ -11,7 +11,7 @@ from di4c.contracts import Batch, Draws, LambdaSampler, Objective, ProbeBatch, S
 from di4c.contracts.extending import extending
 from di4c.diagnostics.advice import TOLERANCE_NATS, advice
 from di4c.diagnostics.atom_use import probe_examples, unused_atoms
-from di4c.diagnostics.mixture import mixture_diagnostics
+from di4c.diagnostics.mixture import Studied, mixture_diagnostics
 from di4c.diagnostics.posterior import posterior_diagnostics
 from di4c.diagnostics.warnings import mixture_warnings
 from di4c.errors import SpecError
@@ -75,7 +75,6 @@ class Di4C(Objective):
         self.posterior = None if told.proposal is None else told.proposal.posterior
         # In a tuple, so that the teacher never becomes a submodule even if a plugin makes it an nn.Module.
         self._frozen = (teacher,)
-        self.loss = Di4CLoss(told.data, told.consistency, told.distillation, told.marginal, told.chunk_bytes)
         check_terms(told, full_noise, teacher.process, others=self.has_other_terms)
         self.full_noise = None
         if full_noise is not None:
@@ -86,31 +85,25 @@ class Di4C(Objective):
     def teacher(self) -> Teacher:
         return self._frozen[0]
 
+    @property
+    def loss(self) -> Di4CLoss:
+        told = self.options
+        return Di4CLoss(told.data, told.consistency, told.distillation, told.marginal, told.chunk_bytes)
+
     def device_settings(self, device: torch.device) -> dict[str, int]:
         """The budget of a chunk's logits, unless the spec says it."""
         return {} if self.options.chunk_bytes else {"chunk_bytes": chunk_budget(device)}
 
     def use_settings(self, settings: dict[str, int]) -> None:
-        chunk_bytes = self.options.chunk_bytes or settings["chunk_bytes"]
-        self.options, self.loss = (
-            replace(self.options, chunk_bytes=chunk_bytes),
-            replace(self.loss, chunk_bytes=chunk_bytes),
-        )
+        self.options = replace(self.options, chunk_bytes=self.options.chunk_bytes or settings["chunk_bytes"])
 
     def prepare(self, draws: Draws, *, rank: int = 0, ranks: int = 1) -> None:
         """Draws or loads the teacher's samples, where they are the reference."""
         self.draws = draws
         if self.rollouts is not None:
             self.teacher.to(draws.device)
-            self.pool = load_or_roll_out(
-                self.rollouts,
-                self.teacher,
-                self.options.sampler,
-                self.num_classes,
-                draws.child("rollouts"),
-                rank,
-                ranks,
-            )
+            sampler, own = self.options.sampler, draws.child("rollouts")
+            self.pool = load_or_roll_out(self.rollouts, self.teacher, sampler, self.num_classes, own, rank, ranks)
 
     def begin_step(self, step: int) -> None:
         if self.full_noise is not None and self.draws is not None:
@@ -145,23 +138,19 @@ class Di4C(Objective):
         """
         x_1 = self.teacher.process.prior(batch.x_0.shape[1], draws.child("x_1"))
         t_1 = torch.ones(len(x_1), device=x_1.device)
-        latent, at_a_time = self.options.latent, self.options.components_at_a_time
-        found = mixture_diagnostics(self.model, latent, x_1, t_1, batch.cond, draws, at_a_time=at_a_time)
+        latent = self.options.latent
+        studied = Studied(self.model, latent, self.teacher.process, self.options.components_at_a_time)
+        found = mixture_diagnostics(studied, x_1, t_1, batch.cond, draws)
         examples = probe_examples(latent, self.num_classes)
         if probe_batch is not None and examples:
-            found["unused_atoms"] = unused_atoms(
-                self.model, latent, self.teacher.process, probe_batch(examples), draws,
-                rows_at_a_time=len(x_1), at_a_time=at_a_time,
-            )  # fmt: skip
+            found["unused_atoms"] = unused_atoms(studied, probe_batch(examples), draws, rows_at_a_time=len(x_1))
         if self.options.proposal is not None:
             q = latent.proposal(self.posterior(batch.x_0[:, None], x_1, t_1, batch.cond))
             return found | posterior_diagnostics(q.divergence()[:, 0])
         if self.options.components == latent.num_atoms:
             return found
-        return found | advice(
-            self.model, latent, self.teacher.process, self.options.time, batch, self.options.components, draws,
-            tolerance=self.bias_tolerance_nats, at_a_time=at_a_time,
-        )  # fmt: skip
+        tolerance = self.bias_tolerance_nats
+        return found | advice(studied, self.options.time, batch, self.options.components, draws, tolerance=tolerance)
 
     def warnings(self, found: Mapping[str, float], progress: float) -> dict[str, str]:
         return mixture_warnings(found, progress)

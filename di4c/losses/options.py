@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from di4c.contracts import LambdaSampler, Sampler, TimeSampler
+from torch import Tensor
+
+from di4c.contracts import Draws, LambdaSampler, Sampler, TimeSampler, placed
 from di4c.losses.proposal import ProposalOptions
 from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm, MarginalTerm, TeacherStep
 
@@ -45,3 +47,9 @@ class InputOptions:
     def needs_target_joint(self) -> bool:
         """Whether the target's λ are those of the student at t, and the target scores its samples under all of them."""
         return self.consistency is not None and "target_joint" in self.consistency.estimator.needs
+
+    def draw_lambda(self, number: int, draws: Draws) -> tuple[Tensor, Tensor]:
+        """λ [B, number, L] of the prior and the log-weights of its draws, on the draws' device."""
+        return tuple(
+            placed(x, draws.device) for x in (self.latent.sample(number, draws), self.latent.log_weights(number))
+        )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from di4c.contracts import Draws, LambdaSampler, Posterior, Proposed
+from di4c.contracts import Posterior, Proposed
 from di4c.errors import SpecError
 
 
@@ -92,20 +92,3 @@ def score_term(log_terms: Tensor, log_q: Tensor) -> Tensor:
     without = torch.where(own, others[..., None], f[..., None, :]).logsumexp(-1)
     signal = f.logsumexp(-1, keepdim=True) - without
     return (signal * (log_q - log_q.detach())).sum(-1)
-
-
-def propose(
-    options: ProposalOptions,
-    latent: LambdaSampler,
-    samples: Tensor,
-    x_t: Tensor,
-    t: Tensor,
-    cond: Tensor | None,
-    components: int,
-    draws: Draws,
-    step: int,
-) -> ProposedComponents:
-    """M = `components` draws of q(λ | x_j, x_t) for each sample x_j, samples [B, J, D]. One call of the posterior."""
-    q = latent.proposal(options.posterior(samples, x_t, t, cond))
-    divergence = q.divergence()
-    return ProposedComponents(q.draw(components, draws), divergence, options.exponent(divergence.sum(-1), step))

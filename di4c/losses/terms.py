@@ -84,13 +84,13 @@ class ConsistencyTerm:
         if not 0 < self.probability <= 1:
             raise SpecError(f"objective.consistency.probability: in (0, 1]; found {self.probability}")
 
-    def holds(self, t: Tensor) -> Tensor:
+    def holds(self, t: Tensor | float) -> Tensor:
         """Whether t lies in the consistency region: bool, the shape of t."""
         return t >= self.min_time
 
     def due(self, interval: tuple[float, float]) -> bool:
         """Whether some t of the interval may lie in it."""
-        return interval[1] >= self.min_time
+        return self.holds(interval[1])
 
 
 @dataclass(frozen=True)
@@ -101,13 +101,13 @@ class DistillationTerm:
     max_time: float = 1.0
     max_time_inclusive: bool = False
 
-    def holds(self, t: Tensor) -> Tensor:
+    def holds(self, t: Tensor | float) -> Tensor:
         """Whether t lies in the distillation region: bool, the shape of t."""
         return t <= self.max_time if self.max_time_inclusive else t < self.max_time
 
     def due(self, interval: tuple[float, float]) -> bool:
         """Whether some t of the interval may lie in it."""
-        return interval[0] <= self.max_time if self.max_time_inclusive else interval[0] < self.max_time
+        return self.holds(interval[0])
 
 
 @dataclass(frozen=True)

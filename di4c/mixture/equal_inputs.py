@@ -1,12 +1,14 @@
 """Equal inputs of a batch: every distinct (x_t, t, label) is to be evaluated once."""
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from di4c.contracts import Denoiser, Prediction
 from di4c.contracts.sharing import Sharing
+from di4c.mixture.student import MixtureStudent
 from di4c.ranks import combined
 
 
@@ -34,6 +36,20 @@ def once(predict: Denoiser, sharing: Sharing | None, x_t: Tensor, t: Tensor, con
     first = sharing.first
     found = predict(x_t[first], t[first], None if cond is None else cond[first])
     return replace(found, sharing=sharing)
+
+
+def components_once(
+    student: MixtureStudent,
+    sharing: Sharing | None,
+    x_t: Tensor,
+    t: Tensor,
+    cond: Tensor | None,
+    lam: Tensor,
+    **options: Any,
+) -> Prediction:
+    """student.predict(x_t, t, cond, lam, **options), asked once for equal inputs: there λ is the same for all examples."""
+    predict = lambda x_t, t, cond: student.predict(x_t, t, cond, lam[: len(x_t)], **options)
+    return once(predict, sharing, x_t, t, cond)
 
 
 def _largest_of_ranks(number: int, device: torch.device) -> int:

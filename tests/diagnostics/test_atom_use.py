@@ -8,6 +8,7 @@ import torch
 
 from di4c.contracts import Batch, Prediction
 from di4c.diagnostics.atom_use import LARGEST_PROBE, probe_examples, unused_atoms
+from di4c.diagnostics.mixture import Studied
 from di4c.draws import Draws
 from di4c.engine.report import Reporter
 from di4c.losses.objective import Di4C
@@ -55,9 +56,8 @@ def probe(labels: list[int] | None, patterns: list[list[int]], each: int) -> Bat
 
 def share(patterns, batch, *, latent=None, rows_at_a_time=3) -> float:
     latent = latent or Categorical(atoms=ATOMS)
-    return unused_atoms(
-        Planted(patterns), latent, Absorbing(STATES), batch, Draws(0, count=2), rows_at_a_time=rows_at_a_time
-    )
+    studied = Studied(Planted(patterns), latent, Absorbing(STATES))
+    return unused_atoms(studied, batch, Draws(0, count=2), rows_at_a_time=rows_at_a_time)
 
 
 def test_dead_atoms_are_counted():
