@@ -144,8 +144,9 @@ class Pass:
         return Against(told.log_weights, tokens, q, told.kl, told.componentwise, row), h, logits, here.scratch
 
     def _marginals(self, target: Marginals, number: Tensor) -> Tensor:
+        """q̄ at rows b·D + d: [P, S], by weights in hand, else by an output head that is called with autocast as the pass was."""
         head = self.heads.get(id(target.prediction.output_head))
-        with as_given(number):
+        with self.against.as_called() if head is None else as_given(number):
             return target.probs(number, head, self.buffers).to(self.against.log_weights)
 
 

@@ -47,6 +47,19 @@ def test_bf16_features_are_reduced_in_float32(path, bias):
         torch.testing.assert_close(ours.double(), theirs, rtol=2e-2, atol=2e-2 * theirs.abs().max().item())
 
 
+def test_a_target_without_weights_in_hand_is_read_under_autocast_in_both_passes():
+    """Its narrow features meet wide weights in its own output head, which only autocast brings together."""
+    target, found = opaque(system(replace(CASE, seed=1), torch.float32)).prediction, []
+    for dtype in (torch.bfloat16, torch.float32):
+        made, features = system(CASE, torch.float32), target.features.detach().to(dtype)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+            query = Query(frozenset({"kl"}), None, replace(target, features=features))
+            kl = statistics(made.prediction, [query], chunk_bytes=100)[0].kl
+        found.append((kl, *gradients(made, {"kl": kl})))
+    for narrow, wide in zip(*found, strict=True):
+        torch.testing.assert_close(narrow, wide, rtol=3e-2, atol=3e-2 * wide.abs().max().item())
+
+
 @pytest.mark.parametrize("path", [lambda made: made, opaque])
 def test_autocast_lowers_the_products_only(path):
     made, truth = path(exact_in_bf16(CASE, torch.float32)), exact_in_bf16(CASE, torch.float64)
