@@ -76,33 +76,27 @@ def row_draw(logits: Logits, lines: Lines, scratch: Tensor | None = None, mean: 
         )  # fmt: skip
     if lines.uniform is None:
         return None
-    tile, tiles = _tiles(z, rows * each)
-    splits = _splits(z, rows * each, tiles)
-    mass = z.new_empty(rows * each, tiles, dtype=torch.float64)
+    count = rows * each
+    tile, tiles = _tiles(z, count)
+    splits = _splits(z, count, tiles)
+    mass = z.new_empty(count, tiles, dtype=torch.float64)
     drawn = torch.empty(rows, each, dtype=torch.int64, device=z.device)
     given, shape = (*_arguments(logits), normaliser, mass), (each, states, tiles)
     options = {"BIAS": _kind(logits), "BS": tile}
-    kernels.masses[rows * each, splits](*given, *shape, -(-tiles // splits), **options)
-    kernels.invert[rows * each,](*given, lines.uniform.contiguous(), drawn, *shape, TP=_power(tiles), **options)
+    kernels.masses[count, splits](*given, *shape, -(-tiles // splits), **options)
+    kernels.invert[count,](*given, lines.uniform.contiguous(), drawn, *shape, TP=_power(tiles), **options)
     return drawn if certain is None else torch.where(certain >= 0, certain, drawn)
 
 
 def normalisers(logits: Logits) -> Tensor:
     """log Σ_s exp z_m(s): [P, M]."""
-    z = logits.z
-    rows, components, states = z.shape
-    tile, tiles = _tiles(z, rows * components)
-    splits = _splits(z, rows * components, tiles)
+    z, (rows, components, states) = logits.z, logits.z.shape
+    lines = rows * components
+    tile, tiles = _tiles(z, lines)
+    splits = _splits(z, lines, tiles)
     out = z.new_empty(splits, rows, components)
-    kernels.normalisers[rows * components, splits](
-        *_arguments(logits),
-        out,
-        rows * components,
-        components,
-        states,
-        -(-tiles // splits),
-        BIAS=_kind(logits),
-        BS=tile,
+    kernels.normalisers[lines, splits](
+        *_arguments(logits), out, lines, components, states, -(-tiles // splits), BIAS=_kind(logits), BS=tile
     )
     return out[0] if splits == 1 else out.logsumexp(0)
 

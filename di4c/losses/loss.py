@@ -12,14 +12,13 @@ and beside them, where it is asked for,
 loss-estimator plugins, and what the sums over positions and components are in mixture/reference.py.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from di4c.contracts import Statistics
 from di4c.diagnostics.mixture import effective_components
 from di4c.losses.inputs import LossInputs
-from di4c.losses.proposal import ProposedComponents
 from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm, MarginalTerm
 from di4c.mixture.every_sample import every_sample
 from di4c.mixture.marginals import Marginals
@@ -113,7 +112,7 @@ class Di4CLoss:
         named = dict(zip(queries, found, strict=True))
         if inputs.proposed is not None:
             first = {"data": 0, "consistency": 1}
-            named |= {name: _of_own(inputs.proposed, named[name], first[name]) for name in first if name in named}
+            named |= {name: inputs.proposed.of_own(named[name], first[name]) for name in first if name in named}
         if inputs.distils and inputs.distilled_student is not None:
             query = Query(componentwise, None, inputs.distilled_teacher)
             named["distillation"] = statistics(inputs.distilled_student, [query], chunk_bytes=self.chunk_bytes)[0]
@@ -127,12 +126,6 @@ class Di4CLoss:
         prediction = target.prediction if isinstance(target, Marginals) else target
         samples, log_law = every_sample(prediction, chunk_bytes=self.chunk_bytes)
         return Query(needs, samples, target, log_law=log_law)
-
-
-def _of_own(proposed: ProposedComponents, statistics: Statistics, first: int) -> Statistics:
-    """The sums of samples first, … under the λ that were proposed for each, with their importance weights."""
-    joint = proposed.joint_of_own(statistics.joint, first)
-    return replace(statistics, joint=joint, log_weights=proposed.log_weights(joint, first))
 
 
 def _nothing(inputs: LossInputs) -> Tensor:

@@ -7,12 +7,12 @@ explained by the few that happen to suit it; with those of q by all.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from di4c.contracts import Posterior, Proposed
+from di4c.contracts import Posterior, Proposed, Statistics
 from di4c.errors import SpecError
 
 
@@ -57,11 +57,15 @@ class ProposedComponents:
     def lam(self) -> Tensor:
         return self.proposed.lam.flatten(1, 2)
 
-    def joint_of_own(self, joint: Tensor, first: int) -> Tensor:
-        """Of the sums [B, N, J·M] of samples first, …, first + N − 1 under all λ, those under their own: [B, N, M]."""
-        blocks = joint.unflatten(-1, self.proposed.lam.shape[1:3])
-        number = torch.arange(joint.shape[1], device=joint.device)
-        return blocks[:, number, first + number]
+    def of_own(self, statistics: Statistics, first: int) -> Statistics:
+        """The sums of samples first, …, first + N − 1 under the λ that were proposed for each, with their importance weights.
+
+        Of the joint [B, N, J·M] under all λ that is [B, N, M].
+        """
+        blocks = statistics.joint.unflatten(-1, self.proposed.lam.shape[1:3])
+        number = torch.arange(blocks.shape[1], device=blocks.device)
+        joint = blocks[:, number, first + number]
+        return replace(statistics, joint=joint, log_weights=self.log_weights(joint, first))
 
     def log_weights(self, joint: Tensor, first: int) -> Tensor:
         """log w_m of those samples, from their own sums [B, N, M]: b·log p/q − log M, with q's score function where it takes one."""
