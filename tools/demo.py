@@ -16,6 +16,9 @@ from di4c.config.spec import read_spec
 from di4c.engine.launchers import rank_environment
 
 SPECS = {"teacher": "digits-teacher", "student": "digits-student", "one-component": "digits-one-component"}
+SHORTER = ["train.batch_size=32", "train.optimizer.lr=3e-3"]
+"""What differs from the specs: half the examples a step, so that all takes five minutes on two cores."""
+
 TOLD = {
     "teacher": "a masked-diffusion transformer of scikit-learn's digits",
     "student": "a mixture of 32 product models, distilled from the teacher",
@@ -67,7 +70,7 @@ def _shown(specs: dict, options: argparse.Namespace) -> int:
 
 def _overrides(name: str, options: argparse.Namespace) -> list[str]:
     teacher = [] if name == "teacher" else [f"teacher.run={options.folder / 'teacher'}"]
-    return [f"train.run={options.folder / name}", *teacher, *options.set]
+    return [*SHORTER, f"train.run={options.folder / name}", *teacher, *options.set]
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -52,7 +52,7 @@ def called(monkeypatch):
 def test_teacher_and_student_are_trained_and_compared(called, capsys):
     specs, (asked,), codes = called("out", "--set", "train.steps=7")
     assert [str(spec.train.run) for spec, _ in specs] == ["out/teacher", "out/student"] and not codes
-    assert all(resume and spec.train.steps == 7 for spec, resume in specs)
+    assert all(resume and spec.train.steps == 7 and spec.train.batch_size == 32 for spec, resume in specs)
     assert specs[1][0].teacher["run"] == "out/teacher"
     assert (str(asked.run), str(asked.out), asked.seeds, asked.also) == ("out/student", "out/report", 1, [])
     said = capsys.readouterr().out
