@@ -139,6 +139,15 @@ def test_no_shadowing_of_the_standard_library():
 SUCCESSORS_OF_THE_ALGORITHM = ("kernels", "mixture", "diagnostics", "losses")
 """The folders that read like one text: short files, and few storeys between a loss and its arithmetic."""
 
+LINES_OF_THE_ALGORITHM = 3099
+"""What it had, formatted like the rest: 2,776 before a formatter gave every argument of a long call its line."""
+
+CAME_LATER = {
+    "losses/full_noise.py", "losses/clusters.py", "losses/proposal.py", "mixture/equal_inputs.py", "kernels/adding.py",
+    "diagnostics/posterior.py", "diagnostics/warnings.py",
+}  # fmt: skip
+"""Training at t = 1 on equal inputs, posteriors of λ, and warnings that the engine gave before."""
+
 
 EXEMPT = {"plugins/objectives"}
 """A circle for a type checker's sake: the inputs of matching name the objective that they are made for."""
@@ -179,13 +188,14 @@ def test_the_longest_chain_of_imports_within_a_folder_is_five(folder):
 
 
 def test_the_successors_of_the_algorithm_are_short():
-    """No file over 250 lines."""
+    """No file over 250 lines, and without the parts that came later fewer than the algorithm had."""
     lines = {
-        path: len(path.read_text(encoding="utf-8").splitlines())
+        path.relative_to(ROOT / "di4c").as_posix(): len(path.read_text(encoding="utf-8").splitlines())
         for folder in SUCCESSORS_OF_THE_ALGORITHM
         for path in sources(f"di4c/{folder}")
     }
-    assert not {path: number for path, number in lines.items() if number > 250}
+    assert not {path: number for path, number in lines.items() if number > 250} and lines.keys() >= CAME_LATER
+    assert sum(number for path, number in lines.items() if path not in CAME_LATER) < LINES_OF_THE_ALGORITHM
 
 
 def test_the_reference_is_at_most_80_lines():

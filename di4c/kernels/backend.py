@@ -17,19 +17,16 @@ CPU_BYTES = 24 * 2**20
 
 def kernels_for(like: Tensor) -> ModuleType:
     """triton_rows for float32 (or narrower) tensors on CUDA where Triton is installed, else torch_rows."""
-    return triton_rows() if kernels_apply(like) else torch_rows
+    if not kernels_apply(like):
+        return torch_rows
+    from di4c.kernels import triton_rows  # imports Triton
+
+    return triton_rows
 
 
 def kernels_apply(like: Tensor) -> bool:
     """Whether the kernels are for what this tensor gives."""
     return like.is_cuda and like.dtype != torch.float64 and triton_is_there()
-
-
-def triton_rows() -> ModuleType:
-    """The module of that name; Triton is imported here."""
-    from di4c.kernels import triton_rows as module
-
-    return module
 
 
 @cache

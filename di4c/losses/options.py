@@ -50,6 +50,5 @@ class InputOptions:
 
     def draw_lambda(self, number: int, draws: Draws) -> tuple[Tensor, Tensor]:
         """λ [B, number, L] of the prior and the log-weights of its draws, on the draws' device."""
-        return tuple(
-            placed(x, draws.device) for x in (self.latent.sample(number, draws), self.latent.log_weights(number))
-        )
+        lam, log_weights = self.latent.sample(number, draws), self.latent.log_weights(number)
+        return placed(lam, draws.device), placed(log_weights, draws.device)

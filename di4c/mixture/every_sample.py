@@ -24,10 +24,8 @@ def every_sample(target: Prediction, *, chunk_bytes: int | None = None) -> tuple
     size, _, positions = target.shape
     states = sorted(set(range(target.num_states)) - set(target.parameterisation.excluded or ()))
     if len(states) ** positions > MAX_SAMPLES:
-        raise SpecError(
-            f"an estimator that sums over all x is for small spaces: {len(states)}^{positions} x are more than "
-            f"{MAX_SAMPLES}"
-        )
+        told = f"{len(states)}^{positions} x are more than {MAX_SAMPLES}"
+        raise SpecError(f"an estimator that sums over all x is for small spaces: {told}")
     listed = torch.tensor(list(itertools.product(states, repeat=positions)), device=target.x_t.device)
     samples = listed.expand(size, -1, -1)
     found = statistics(target, [Query(frozenset({"joint"}), samples)], chunk_bytes=chunk_bytes)[0]

@@ -59,12 +59,10 @@ class MixtureStudent(nn.Module):
         """
         if not context.enters or at_a_time >= context.components:
             return self.backbone(x_t, t, cond, context)
-        trunk = (
-            self.backbone(x_t, t, cond, replace(context, only_trunk=True)) if "trunk" in self.backbone.accepts else None
-        )
-        parts = []
+        backbone, parts = self.backbone, []
+        trunk = backbone(x_t, t, cond, replace(context, only_trunk=True)) if "trunk" in backbone.accepts else None
         for part in context.split(at_a_time, trunk):
-            h = recomputed(self.backbone, x_t, t, cond, part, same_masks=not x_t.is_meta)
+            h = recomputed(backbone, x_t, t, cond, part, same_masks=not x_t.is_meta)
             parts.append(h.unflatten(0, (len(x_t), -1)))
         return torch.cat(parts, 1).flatten(0, 1)
 

@@ -14,11 +14,16 @@ from torch import Tensor
 
 from di4c.contracts import LOG_ZERO
 from di4c.kernels import torch_rows
-from di4c.kernels.backend import triton_rows
 from di4c.kernels.rows import Against, Lines, Logits, RowValues
 from di4c.mixture.reference import dense_sums
 
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
+
+
+def triton_rows():
+    return importlib.import_module("di4c.kernels.triton_rows")
+
+
 KERNELS = [pytest.param(lambda: torch_rows, id="torch"), pytest.param(triton_rows, id="triton", marks=needs_triton)]
 
 

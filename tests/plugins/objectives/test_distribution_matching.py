@@ -10,8 +10,8 @@ from di4c.errors import SpecError
 from di4c.losses.terms import DataTerm, Gate, MarginalTerm
 from di4c_plugins.estimators.monte_carlo import MonteCarlo
 from di4c_plugins.latents.categorical import Categorical
+from di4c_plugins.metrics.entropy import position_entropy
 from di4c_plugins.objectives.distribution_matching import DistributionMatching
-from di4c_plugins.objectives.matching_diagnostics import entropy_of
 from di4c_plugins.objectives.matching_options import Critic, Matching, OnPolicy, Ramp
 from di4c_plugins.processes.absorbing import Absorbing
 from di4c_plugins.samplers.ancestral import Ancestral
@@ -143,7 +143,7 @@ def test_diagnostics_tell_of_samples_and_critic():
 
 
 def test_entropy_is_of_the_tokens_at_a_position():
-    assert entropy_of(torch.tensor([[0, 3], [0, 4]])) == pytest.approx(math.log(2) / 2)
+    assert position_entropy(torch.tensor([[0, 3], [0, 4]]), 5) == pytest.approx(math.log(2) / 2)
 
 
 def test_a_collapse_and_a_sleeping_lambda_are_told():
