@@ -215,6 +215,7 @@ RENDERERS: dict[str, Callable[..., str]] = {
     "theory": theory,
     "text16": partial(ablation, "text16.json"),
     "letters64": partial(ablation, "letters64.json"),
+    "fashion14-steps": partial(ablation, "fashion14-steps.json"),
 }
 
 
