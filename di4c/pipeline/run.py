@@ -28,10 +28,10 @@ def run(spec: Spec, *, device: torch.device, resume: bool) -> Result:
 
     A pipeline that was killed at any moment, between its runs too, goes on with resume=True. Raises as `check` and `train` do.
     """
+    registry = Registry.default(spec.plugins)
+    check(spec, registry)  # first of all: a mistyped option is told before a teacher that is not trained yet
     if spec.pipeline is None:
         return train_spec(spec, resume=resume)
-    registry = Registry.default(spec.plugins)
-    check(spec, registry)
     pipeline = build_pipeline(spec, registry)
     held: list[RunFolder] = []
     with ExitStack() as stack:

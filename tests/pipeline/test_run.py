@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 import di4c
 from di4c.config.check import check
@@ -11,7 +12,8 @@ from di4c.config.resuming import is_trained
 from di4c.config.spec import Spec
 from di4c.errors import CheckpointError, RegistryError, SpecError
 from di4c.evaluation.comparison import runs_in
-from tests.config.specs import changed
+from di4c.pipeline.run import run
+from tests.config.specs import DISTILL, changed
 from tests.engine.launching import launch
 from tests.evaluation.conftest import EVAL, PRETRAIN
 
@@ -72,9 +74,9 @@ def test_a_plugins_pipeline_is_run(spec, tmp_path, ranks):
     assert [pair.partition("=")[0] for pair in runs_in(tmp_path / "run")] == ["lr-0.01", "lr-1e-09"]
     sessions = json.loads((tmp_path / "run/lr-0.01/run.json").read_text())["sessions"]
     assert len(sessions) == 1 and text.count("the result is lr-0.01's") == 2  # what is trained is not trained again
-    run = Spec.from_dict(di4c.load(tmp_path / "run/lr-0.01", device="cpu").spec.to_dict())
-    other = [changed(run.to_dict(), train__steps=3), changed(run.to_dict(), seed=1)]
-    assert is_trained(run) and not any(is_trained(Spec.from_dict(values)) for values in other)
+    first = Spec.from_dict(di4c.load(tmp_path / "run/lr-0.01", device="cpu").spec.to_dict())
+    other = [changed(first.to_dict(), train__steps=3), changed(first.to_dict(), seed=1)]
+    assert is_trained(first) and not any(is_trained(Spec.from_dict(values)) for values in other)
 
 
 @pytest.mark.parametrize(("pipeline", "told"), [
@@ -88,6 +90,15 @@ def test_a_plugins_pipeline_is_run(spec, tmp_path, ranks):
 def test_mistakes_are_told_before_anything_is_trained(spec, tmp_path, pipeline, told):
     with pytest.raises((SpecError, RegistryError), match=told):
         checked(spec | {"pipeline": pipeline})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_mistyped_option_is_told_before_a_teacher_that_is_not_there(tmp_path):
+    values = changed(
+        DISTILL, train__run=str(tmp_path / "run"), teacher__run=str(tmp_path / "nothing"), objective__tragets=2
+    )
+    with pytest.raises(RegistryError, match="no option 'tragets'. Did you mean 'targets'"):
+        run(Spec.from_dict(values), device=torch.device("cpu"), resume=False)
     assert not (tmp_path / "run").exists()
 
 
