@@ -9,12 +9,13 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from di4c.contracts.backbone import IdentityOutputHead, Modulation
+from di4c.contracts.drawing import SoftmaxRows, draw_from
 from di4c.contracts.parameterisation import LOG_ZERO, Parameterisation, Raw, WithoutState
 from di4c.contracts.sharing import Sharing
 from di4c.contracts.tempering import Tempering
-from di4c.draws import categorical
-from di4c.kernels.backend import CPU_BYTES, chunk_budget, kernels_for
-from di4c.kernels.rows import Lines, Logits
+from di4c.eager import run_eagerly
+from di4c.kernels.backend import CPU_BYTES, chunk_budget
+from di4c.kernels.rows import Logits
 
 CHUNK_BYTES = CPU_BYTES
 """A budget for what has one size on every device."""
@@ -160,14 +161,39 @@ class Prediction:
         """log p(x_0^d | x_t; λ_m) at rows b·D + d (int64 [P]): [P, M, S] float32 (float64 features stay so)."""
         return self.log_probs_from(self.component_features(rows), rows)
 
-    def draw(self, rows: Tensor, uniform: Tensor) -> Tensor:
-        """x_0^d ~ p^d(· | x_t) at rows b·D + d of a one-component prediction, by inversion of uniform [P] float64: [P] int64."""
+    @torch.no_grad()
+    def draw(self, uniform: Tensor, where: Tensor | None = None) -> Tensor:
+        """x_t with x_0^d ~ p^d(· | x_t) at the positions with uncertainty (and in `where`, bool [B, D]): [B, D] int64.
+
+        Of a one-component prediction, by inversion of uniform [B, D] float64. A GPU is waited for once.
+        """
         assert self.shape[1] == 1, "one component is drawn from; call .average() first"
-        log_p = self.log_probs(rows)
-        kernels = kernels_for(log_p)
-        if kernels.BUFFERED:
-            return categorical(log_p[:, 0].exp(), uniform)
-        return kernels.row_draw(Logits(log_p.contiguous()), Lines(log_p.new_ones(1), uniform[:, None]))[:, 0]
+        x, u = self.x_t.flatten().clone(), uniform.flatten()
+        if self._is_softmax:
+            rows = self.uncertain_rows(where)
+            x[rows] = self._drawn(rows, u[rows])
+        else:
+            for rows in self.chunks(where=where):
+                x[rows] = draw_from(Logits(self.log_probs(rows).contiguous()), u[rows])
+        return x.view_as(self.x_t)
+
+    @property
+    def _is_softmax(self) -> bool:
+        """Whether p at positions with uncertainty is the softmax of h·Wᵀ + b with some states excluded."""
+        plain = self.parameterisation.excluded is not None and self.tempering is None and not self.averaged
+        return plain and getattr(self.output_head, "affine", False)
+
+    @run_eagerly
+    def _drawn(self, rows: Tensor, uniform: Tensor) -> Tensor:
+        """Draws at rows with uncertainty: [R]. One call of the output head, in which there are as many chunks as the data ask for."""
+        position, at_a_time = rows % self.x_t.shape[1], self.rows_at_a_time(chunk_budget(rows.device))
+
+        def read(h: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor]:
+            head = SoftmaxRows.of(h, weight, bias, self.num_states, self.parameterisation.excluded)
+            chunks = (x.split(at_a_time) for x in (h[:, 0], position, uniform))
+            return (torch.cat([head.draw(*chunk) for chunk in zip(*chunks, strict=True)]),)
+
+        return self.output_head(self._modulated(self.component_features(rows), rows), reduction=read)[0]
 
     def component_features(self, rows: Tensor) -> Tensor:
         """Features before the output head (and before any modulation) at the rows: [P, M, H], or [P, H] with a modulation."""
@@ -180,15 +206,19 @@ class Prediction:
 
     def log_probs_from(self, h: Tensor, rows: Tensor) -> Tensor:
         """As `log_probs`, from the rows' `component_features` (so that a chunk can be recomputed from them)."""
-        positions = self.x_t.shape[1]
-        if self.modulation is not None:
-            h = self.modulation.module(h, self.modulation.code[rows // positions], rows % positions)
         x_t = self.x_t.flatten()[rows]
-        logits = self.output_head(h, rows % positions, x_t)
+        logits = self.output_head(self._modulated(h, rows), rows % self.x_t.shape[1], x_t)
         logits = logits if logits.dtype == torch.float64 else logits.float()
         log_p = self.parameterisation.log_probs(logits, x_t)
         log_p = log_p if self.tempering is None else self.tempering(log_p)
         return self._averaged(log_p) if self.averaged else log_p
+
+    def _modulated(self, h: Tensor, rows: Tensor) -> Tensor:
+        """The components' features [P, M, H] from what `component_features` gives of the rows."""
+        if self.modulation is None:
+            return h
+        positions = self.x_t.shape[1]
+        return self.modulation.module(h, self.modulation.code[rows // positions], rows % positions)
 
     def _averaged(self, log_p: Tensor) -> Tensor:
         if self.log_weights is None:

@@ -41,14 +41,9 @@ class Absorbing(ForwardProcess):
 
         A network that gives the mask state some probability (`raw`) is taken at its word for the data states alone, in proportion.
         """
-        positions = x_t.shape[1]
-        choice, uniform = draws.uniform(2, positions).unbind(1)
+        choice, uniform = draws.uniform(2, x_t.shape[1]).unbind(1)
         revealed = (x_t == self.mask_index) & (choice >= self._stays_masked(t, s)[:, None])
-        prediction = prediction.without(self.mask_index)
-        x_s, u = x_t.flatten().clone(), uniform.flatten()
-        for rows in prediction.chunks(where=revealed):
-            x_s[rows] = prediction.draw(rows, u[rows])
-        return x_s.view_as(x_t)
+        return prediction.without(self.mask_index).draw(uniform, where=revealed)
 
     def posterior_log_prob(self, x_s: Tensor, x_t: Tensor, prediction: Prediction, t: Tensor, s: Tensor) -> Tensor:
         was_masked = x_t == self.mask_index

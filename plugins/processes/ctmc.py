@@ -61,11 +61,7 @@ class ContinuousTimeChain(ForwardProcess):
 
     def posterior(self, x_t: Tensor, prediction: Prediction, t: Tensor, s: Tensor, draws: Draws) -> Tensor:
         """First x_0 ~ p(·|x_t), then x_s ~ q(·|x_t, x_0): the sum over x_0, by sampling it."""
-        x_0 = x_t.flatten().clone()
-        uniform = draws.child("x_0").uniform(x_t.shape[1]).flatten()
-        for rows in prediction.chunks():
-            x_0[rows] = prediction.draw(rows, uniform[rows])
-        x_0 = x_0.view_as(x_t)
+        x_0 = prediction.draw(draws.child("x_0").uniform(x_t.shape[1]))
         return torch.where(s[:, None] == 0, x_0, self.bridge(x_t, x_0, t, s, draws.child("x_s")))
 
     def bridge(self, x_t: Tensor, x_0: Tensor, t: Tensor, s: Tensor, draws: Draws) -> Tensor:

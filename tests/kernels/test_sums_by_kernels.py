@@ -8,11 +8,12 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 
 from di4c.contracts import Raw
-from di4c.draws import Draws
+from di4c.draws import Draws, categorical
 from di4c.kernels import backend
 from di4c.mixture.target import draw
 from tests.losses.test_objective import batch, make
 from tests.mixture.mixture_cases import (
+    POINTWISE_BIAS,
     SUMS,
     Case,
     cases,
@@ -69,6 +70,16 @@ def test_sums_and_gradients_are_those_of_the_plain_formula(case):
 def test_more_than_one_tile_in_every_direction(options):
     """Components, states and width that are no multiples of a tile."""
     compare(Case(batch=1, samples=3, positions=3, visible=0.0, scale=0.3, **options))
+
+
+@pytest.mark.parametrize("bias", POINTWISE_BIAS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_prediction_is_drawn_by_inversion(bias, dtype):
+    """By the kernels, which add the bias themselves, as by log-probabilities; some positions are visible, one more state is excluded."""
+    made = system(Case(components=1, batch=3, positions=7, states=150, width=8, bias=bias), dtype).prediction.without(3)
+    uniform = Draws(0, count=3).uniform(7)
+    drawn = categorical(made.log_p0().exp(), uniform)
+    assert torch.equal(made.draw(uniform), torch.where(made.active(), drawn, made.x_t))
 
 
 def test_states_without_probability_in_every_component():

@@ -1,0 +1,55 @@
+"""Draws from rows of logits, without their log-probabilities where an affine output head makes them."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from di4c.kernels.backend import kernels_for
+from di4c.kernels.rows import LOG_ZERO, Lines, Logits
+
+
+def draw_from(logits: Logits, uniform: Tensor) -> Tensor:
+    """A state of each row of logits [P, 1, S], by inversion of uniform [P] float64: [P] int64."""
+    z = logits.z
+    return kernels_for(z).row_draw(logits, Lines(z.new_ones(1), uniform[:, None]), None)[:, 0]
+
+
+@dataclass(frozen=True)
+class SoftmaxRows:
+    """p = softmax(h·Wᵀ + b), the excluded states left out: W [S, H] and b [S], [≥ D, S] or None of one dtype."""
+
+    weight: Tensor
+    bias: Tensor | None
+    excluded: tuple[int, ...]
+
+    @classmethod
+    def of(
+        cls, h: Tensor, weight: Tensor, bias: Tensor | None, num_states: int, excluded: tuple[int, ...]
+    ) -> "SoftmaxRows":
+        """Of what a Reduction is given, in the dtype of autocast where it is on, else in the weights'."""
+        kind, states = h.device.type, slice(0, num_states)
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+        return cls(weight[states].to(dtype), None if bias is None else bias[..., states].to(dtype), excluded)
+
+    def draw(self, h: Tensor, position: Tensor, uniform: Tensor) -> Tensor:
+        """A state of each row of features [P, H] at positions d [P], by inversion of uniform [P] float64: [P] int64."""
+        with torch.autocast(h.device.type, enabled=False):
+            return draw_from(self._logits(h.to(self.weight.dtype), position), uniform)
+
+    def _logits(self, h: Tensor, position: Tensor) -> Logits:
+        """[P, 1, S], float32 at least; a kernel may add the bias itself."""
+        bias, left_to_kernel = self.bias, kernels_for(h).ADDS_BIAS
+        shared = bias if bias is not None and bias.dim() == 1 and not left_to_kernel else None
+        if h.is_cuda and h.dtype not in (torch.float32, torch.float64):
+            z = torch.mm(h, self.weight.T, out_dtype=torch.float32)  # not rounded to the narrow dtype
+            z = z if shared is None else z.add_(shared)
+        else:
+            z = F.linear(h, self.weight, shared)
+            z = z if z.dtype == torch.float64 else z.float()
+        if bias is not shared and not left_to_kernel:
+            z += bias[position]
+        for state in self.excluded:
+            z[:, state] = 2 * LOG_ZERO  # below states that the network itself finds impossible
+        return Logits(z[:, None], bias, position) if left_to_kernel else Logits(z[:, None])

@@ -1,0 +1,98 @@
+"""What a sampler's step draws from a prediction is what inversion of its log-probabilities gives, and makes no table beside logits."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from di4c.contracts import Draws, Prediction, Tempering
+from di4c.contracts import prediction as predictions
+from di4c.draws import categorical
+from tests.gpu.cases import moved
+from tests.gpu.test_sums import sized
+from tests.mixture.mixture_cases import Case, opaque, system
+
+CASES = {
+    "shared bias": Case(components=1, batch=3, positions=40, states=5000, width=64, visible=0.3),
+    "no bias, all states": Case(components=1, batch=3, positions=40, states=700, width=64, bias="none", subs=False),
+    "bias a position": Case(components=1, batch=3, positions=40, states=700, width=64, bias="per position"),
+    "padded bias, modulated": Case(components=1, batch=3, positions=40, states=700, width=64, bias="padded", modulated=True),
+    "nothing to draw": Case(components=1, states=70, width=8, visible=1.0),
+}  # fmt: skip
+
+
+class Tables(TorchDispatchMode):
+    """Notes the operations that return a tensor of at least so many elements, other than views."""
+
+    def __init__(self, elements: int):
+        super().__init__()
+        self.elements, self.found = elements, []
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        result = function(*arguments, **(keywords or {}))
+        if isinstance(result, torch.Tensor) and result.numel() >= self.elements and not function.is_view:
+            self.found.append(function._schema.name.removeprefix("aten::"))
+        return result
+
+
+def inverted(prediction: Prediction, uniform: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+    """The same draws by the dense log-probabilities."""
+    drawn = categorical(prediction.log_p0().exp(), uniform)
+    return torch.where(prediction.active() & where, drawn, prediction.x_t)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", CASES)
+def test_draws_are_those_of_the_log_probabilities(name, dtype, device, monkeypatch):
+    """At some of the positions, in chunks of a row, of a few and of all; the same tokens on a CPU, on a GPU but for rounding.
+
+    Of narrow numbers a GPU makes float32 logits, and so the draws of exact products; the log-probabilities are of rounded ones.
+    """
+    case = sized(CASES[name], device)
+    made = moved(system(case, dtype), device).prediction
+    draws, positions = Draws(0, count=case.batch, device=device), case.positions
+    uniform, where = draws.uniform(positions), draws.uniform(positions) < 0.7
+    most_different = 0.0 if device == "cpu" else 0.1 if dtype == torch.bfloat16 else 0.02
+    for prediction in (made, made.without(1)):
+        wanted = inverted(prediction, uniform, where)
+        for budget in (1, 20 * case.states, 10**9):
+            monkeypatch.setattr(predictions, "chunk_budget", lambda device, budget=budget: budget)
+            found = prediction.draw(uniform, where)
+            assert float((found != wanted).float().mean()) <= most_different
+    assert not ((found == 1) & where & made.active()).any()
+
+
+def test_tempered_averaged_and_opaque_predictions_are_drawn_by_their_log_probabilities(device):
+    case = sized(Case(components=3, batch=3, positions=40, states=700, width=64, weighted=True), device)
+    mixture = moved(system(case, torch.float64), device)
+    uniform = Draws(0, count=3, device=device).uniform(case.positions)
+    everywhere = torch.ones_like(mixture.prediction.x_t, dtype=torch.bool)
+    one = moved(system(replace(case, components=1), torch.float64), device)
+    for prediction in (
+        mixture.prediction.average(),
+        one.prediction.tempered(Tempering(0.7, 0.9)),
+        opaque(one).prediction,
+    ):
+        assert torch.equal(prediction.draw(uniform), inverted(prediction, uniform, everywhere))
+
+
+def test_a_draw_makes_the_logits_and_no_other_table_on_a_gpu(device):
+    """By a GPU's kernels; on the CPU there is a softmax besides."""
+    case = Case(components=1, batch=2, positions=64, states=3000, width=32, visible=0.0)
+    made = moved(system(case, torch.float32), device).prediction
+    uniform = Draws(0, count=2, device=device).uniform(64)
+    with Tables(made.x_t.numel() * case.states) as tables:
+        made.draw(uniform)
+    assert tables.found == (["mm"] if device == "cuda" else ["addmm", "_softmax"])
+
+
+def test_the_output_head_is_called_once(device):
+    """However many chunks there are, and where no position is uncertain: ranks that share its weights call it equally often."""
+    for visible in (0.0, 1.0):
+        case = Case(components=1, batch=2, positions=6, states=9, width=4, visible=visible)
+        made = moved(system(case, torch.float32), device).prediction
+        calls: list[int] = []
+        made.output_head.register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        made.draw(Draws(0, count=2, device=device).uniform(6))
+        assert len(calls) == 1
