@@ -1,17 +1,21 @@
 """The row functions by Triton kernels, for float32 logits on CUDA; see rows.py for the formulas."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from di4c.kernels import triton_kernels as kernels
 from di4c.kernels.adding import at_tokens, chosen_table
-from di4c.kernels.rows import Against, Lines, Logits, RowValues
+from di4c.kernels.rows import Against, Lines, Logits, RowValues, empty_rows
 
 ADDS_BIAS, BUFFERED = True, False
 """The kernels add the bias to the bare product; every chunk has tensors of its own, which CUDA's allocator keeps."""
 
 LARGEST_TILE, SMALLEST_TILE = 1024, 128
 PROGRAMS_A_MULTIPROCESSOR = 2
+INVERT_WARPS = 8
+"""Of the programs that draw, which hold the masses of all tiles as well."""
 INTERPRETED_MULTIPROCESSORS = 1
 """What stands for a device in Triton's interpreter."""
 
@@ -28,7 +32,8 @@ def row_values(logits: Logits, against: Against, scratch: Tensor | None = None) 
     pulled = z.new_zeros(tiles if against.kl else 0, targets, rows, components)
     kernels.divergences[rows, tiles](
         *_arguments(logits), normaliser, against.log_weights.to(z).contiguous(), _stacked(against.q), sums, pulled,
-        rows, components, states, targets, BIAS=_kind(logits), KL=against.kl, COMPONENTWISE=against.componentwise, JP=_power(targets), BS=tile,
+        rows, components, states, targets, BIAS=_kind(logits), KL=against.kl, COMPONENTWISE=against.componentwise, JP=_power(targets),
+        **_of_tile(tile),
     )  # fmt: skip
     mass, negative_entropy, cross, mean_log = sums.sum(0)
     kl = negative_entropy - cross if against.kl else None
@@ -53,15 +58,19 @@ def row_gradient(
     if componentwise is not None:
         row_sums = row_sums - (componentwise * of_targets[0]).sum(0)[:, None] * log_weights.exp()
     samples = 0 if chosen is None else chosen.shape[-1]
-    out = z.new_empty(z.shape, dtype=dtype if table is None else torch.float32)
-    others = (_stacked(against.q) if targets else None, kl, componentwise, against.tokens, chosen)
-    kernels.gradient[rows, tiles](
-        *_arguments(logits), normaliser, log_weights, row_sums.contiguous(),
-        *(_or_nothing(x, z) for x in others), out, rows, components, states, targets, samples,
-        BIAS=_kind(logits), KL=kl is not None, COMPONENTWISE=componentwise is not None, CHOSEN=samples > 0,
-        JP=_power(max(targets, 1)), NP=_power(max(samples, 1)), BS=tile,
-    )  # fmt: skip
-    return out if table is None else out.add_(table).to(dtype)
+    room = partial(empty_rows, rows * components, states, device=z.device, width=_width(z))
+    out = room(dtype=dtype if table is None else torch.float32).view(z.shape)
+    others = (_or_nothing(x, z) for x in (_stacked(against.q) if targets else None, kl, componentwise))
+    given_all = (*_arguments(logits), normaliser, log_weights, row_sums.contiguous(), *others)
+    options = {"BIAS": _kind(logits), "KL": kl is not None, "COMPONENTWISE": componentwise is not None}
+    sizes = (rows, components, states, targets)
+    kernels.gradient[rows, tiles](*given_all, out, *sizes, JP=_power(max(targets, 1)), **_of_tile(tile), **options)
+    if samples:
+        tokens = against.tokens.contiguous(), chosen.contiguous()
+        kernels.gradient_at_tokens[rows, samples](
+            *given_all, *tokens, out, *sizes, samples, MP=_power(components), **options
+        )
+    return out if table is None else torch.add(out, table, out=room(dtype=dtype).view(z.shape))
 
 
 def row_draw(logits: Logits, lines: Lines, scratch: Tensor | None = None, mean: Tensor | None = None) -> Tensor | None:
@@ -72,7 +81,7 @@ def row_draw(logits: Logits, lines: Lines, scratch: Tensor | None = None, mean: 
         tile, tiles = _tiles(z, rows)
         kernels.means[rows, tiles](
             *_arguments(logits), normaliser, lines.weights.to(z).contiguous(), _or_nothing(certain, z), mean,
-            each, states, BIAS=_kind(logits), CERTAIN=certain is not None, BS=tile,
+            each, states, BIAS=_kind(logits), CERTAIN=certain is not None, **_of_tile(tile),
         )  # fmt: skip
     if lines.uniform is None:
         return None
@@ -82,9 +91,10 @@ def row_draw(logits: Logits, lines: Lines, scratch: Tensor | None = None, mean: 
     mass = z.new_empty(count, tiles, dtype=torch.float64)
     drawn = torch.empty(rows, each, dtype=torch.int64, device=z.device)
     given, shape = (*_arguments(logits), normaliser, mass), (each, states, tiles)
-    options = {"BIAS": _kind(logits), "BS": tile}
+    options = {"BIAS": _kind(logits)} | _of_tile(tile)
     kernels.masses[count, splits](*given, *shape, -(-tiles // splits), **options)
-    kernels.invert[count,](*given, lines.uniform.contiguous(), drawn, *shape, TP=_power(tiles), **options)
+    options |= {"TP": _power(tiles), "num_warps": INVERT_WARPS}
+    kernels.invert[count,](*given, lines.uniform.contiguous(), drawn, *shape, **options)
     return drawn if certain is None else torch.where(certain >= 0, certain, drawn)
 
 
@@ -96,9 +106,14 @@ def normalisers(logits: Logits) -> Tensor:
     splits = _splits(z, lines, tiles)
     out = z.new_empty(splits, rows, components)
     kernels.normalisers[lines, splits](
-        *_arguments(logits), out, lines, components, states, -(-tiles // splits), BIAS=_kind(logits), BS=tile
+        *_arguments(logits), out, lines, components, states, -(-tiles // splits), BIAS=_kind(logits), **_of_tile(tile)
     )
     return out[0] if splits == 1 else out.logsumexp(0)
+
+
+def warps_for(tile: int) -> int:
+    """Warps of a program: four states a thread, which are one load of 16 bytes."""
+    return max(1, tile // 128)
 
 
 def tile_for(rows: int, states: int, multiprocessors: int) -> int:
@@ -117,6 +132,10 @@ def _tiles(z: Tensor, rows: int) -> tuple[int, int]:
     return tile, -(-states // tile)
 
 
+def _of_tile(tile: int) -> dict[str, int]:
+    return {"BS": tile, "num_warps": warps_for(tile)}
+
+
 def _splits(z: Tensor, lines: int, tiles: int) -> int:
     """Programs that share a line's tiles. There may be no line: a chunk's rows are as many as the data ask for."""
     return min(tiles, max(1, -(-PROGRAMS_A_MULTIPROCESSOR * _multiprocessors(z) // max(1, lines))))
@@ -133,12 +152,21 @@ def _power(n: int) -> int:
     return 1 << (n - 1).bit_length()
 
 
-def _arguments(logits: Logits) -> tuple[Tensor, Tensor, Tensor, int]:
-    """(z, bias, position, stride of a position's bias)."""
+def _arguments(logits: Logits) -> tuple[Tensor, int, Tensor, Tensor, int]:
+    """(z, its width, bias, position, stride of a position's bias)."""
     z, bias, by_position = logits.z, logits.bias, _kind(logits) == 2
-    assert z.is_contiguous() and z.dtype == torch.float32
+    width = _width(z)
+    assert width >= z.shape[-1] and z.dtype == torch.float32
     position = logits.position if by_position else None
-    return z, _or_nothing(bias, z), _or_nothing(position, z), bias.shape[-1] if by_position else 0
+    return z, width, _or_nothing(bias, z), _or_nothing(position, z), bias.shape[-1] if by_position else 0
+
+
+def _width(z: Tensor) -> int:
+    """How far z's distributions are apart; the stride of a dimension of size 1 says nothing of it."""
+    rows, components, states = z.shape
+    width = z.stride(1) if components > 1 else z.stride(0) if rows > 1 else states
+    assert z.stride(2) == 1 and (rows <= 1 or z.stride(0) == components * width)
+    return width
 
 
 def _or_nothing(x: Tensor | None, z: Tensor) -> Tensor:

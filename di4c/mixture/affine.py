@@ -8,7 +8,7 @@ from torch import Tensor
 
 from di4c.contracts import LOG_ZERO, Prediction
 from di4c.kernels.backend import kernels_for
-from di4c.kernels.rows import Logits
+from di4c.kernels.rows import Logits, empty_rows
 
 STATES_AT_A_TIME = 4096
 """Lines of a narrow W that are widened at once where the library has no product of narrow factors with a float32 result."""
@@ -39,15 +39,16 @@ class Affine:
         bias = None if self.bias is None else self.bias[..., states]
         left_to_kernel = kernels_for(h).ADDS_BIAS
         added = None if left_to_kernel else bias
-        shared = None if added is None or added.dim() == 2 else added
-        z = product(
-            h.flatten(0, 1), self.weight[states], shared, None if out is None else out.view(-1, self.num_states)
-        )
-        z = z.view(*h.shape[:2], self.num_states)
+        shared, rows = None if added is None or added.dim() == 2 else added, h.flatten(0, 1)
+        if out is not None:
+            out = out.view(-1, self.num_states)
+        elif left_to_kernel:
+            out = empty_rows(len(rows), self.num_states, torch.float32, h.device)
+        z = product(rows, self.weight[states], shared, out).view(*h.shape[:2], self.num_states)
         if added is not shared:
             z += added[positions, None]
         for state in excluded:
-            z[..., state] += LOG_ZERO
+            z[..., state].add_(LOG_ZERO)
         return Logits(z, bias, positions) if left_to_kernel else Logits(z)
 
     def aligned(self, h: Tensor) -> tuple[Tensor, "Affine"]:
@@ -62,7 +63,8 @@ def product(h: Tensor, weight: Tensor, bias: Tensor | None = None, out: Tensor |
     if h.dtype in (torch.float32, torch.float64):
         return torch.mm(h, weight.T, out=out) if bias is None else torch.addmm(bias, h, weight.T, out=out)
     if h.is_cuda:
-        found = torch.mm(h, weight.T, out_dtype=torch.float32)
+        options = {"out_dtype": torch.float32} | ({} if out is None else {"out": out})
+        found = torch.mm(h, weight.T, **options)
         return found if bias is None else found.add_(bias)
     out = h.new_empty(len(h), len(weight), dtype=torch.float32) if out is None else out
     in_float32 = h.float()

@@ -1,4 +1,4 @@
-"""Compiles every kernel for an H100 without having one, and prints what ptxas says of it, a JSON line each; run without the interpreter."""
+"""Compiles every kernel for an H100 without having one, and prints what comes of it, a JSON line each; run without the interpreter."""
 
 import json
 import re
@@ -12,6 +12,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from di4c.kernels import triton_kernels as kernels
+from di4c.kernels.triton_rows import INVERT_WARPS, warps_for
 
 TARGET = GPUTarget("cuda", 90, 32)
 F, D, I64, B = "*fp32", "*fp64", "*i64", "*bf16"
@@ -43,11 +44,9 @@ def cases(components: int):
         "g_chosen": F,
         "out": B,
     }
-    yield (
-        kernels.gradient,
-        types,
-        {**bias, "KL": True, "COMPONENTWISE": True, "CHOSEN": True, "JP": 2, "NP": max(2, components)},
-    )
+    wanted = {"KL": True, "COMPONENTWISE": True}
+    yield kernels.gradient, types, {**bias, **wanted, "JP": 2}
+    yield kernels.gradient_at_tokens, types, {"BIAS": 2, **wanted, "MP": max(2, components)}
     yield kernels.masses, {**LOGITS, "out": D}, bias
     yield kernels.invert, {**LOGITS, "mass": D, "uniform": D, "out": I64}, {**bias, "TP": 128}
     yield kernels.means, {**LOGITS, "weights": F, "certain": I64, "out": F}, {**bias, "CERTAIN": True}
@@ -67,18 +66,21 @@ def main(components: list[int]) -> None:
     ptxas = str(Path(triton.__file__).parent / "backends/nvidia/bin/ptxas")
     for number in components:
         for kernel, types, constants in cases(number):
+            named = {
+                name: kernel.arg_names.index(name) for name in (*types, *constants, "width") if name in kernel.arg_names
+            }
             source = ASTSource(
                 kernel,
                 signature(kernel, **types, **dict.fromkeys(constants, "constexpr")),
-                {(kernel.arg_names.index(k),): v for k, v in constants.items()},
+                {(named[name],): value for name, value in constants.items()},
+                {
+                    (named[k],): [["tt.divisibility", 16]] for k in (*types, "width") if k in named
+                },  # rows of `empty_rows`
             )
-            compiled = triton.compile(source, target=TARGET)
-            print(
-                json.dumps(
-                    {"kernel": kernel.__name__, "components": number, "spilled": spilled(compiled.asm["ptx"], ptxas)}
-                ),
-                flush=True,
-            )
+            warps = INVERT_WARPS if kernel is kernels.invert else warps_for(constants["BS"]) if "BS" in constants else 4
+            ptx = triton.compile(source, target=TARGET, options={"num_warps": warps}).asm["ptx"]
+            found = {"spilled": spilled(ptx, ptxas), "wide_loads": len(re.findall(r"ld\.global\S*\.v4", ptx))}
+            print(json.dumps({"kernel": kernel.__name__, "components": number} | found), flush=True)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from di4c.contracts import LOG_ZERO
 from di4c.kernels import torch_rows
-from di4c.kernels.rows import Against, Lines, Logits, RowValues
+from di4c.kernels.rows import Against, Lines, Logits, RowValues, empty_rows
 from di4c.mixture.reference import dense_sums
 
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
@@ -157,6 +157,39 @@ def test_any_number_of_lines_may_share_a_row(kernels, bias, dtype):
     assert (gradient - expected).norm() <= narrow * expected.norm()
 
 
+@needs_triton
+@pytest.mark.parametrize("bias", [None, "shared", "per position"])
+@pytest.mark.parametrize("divergences", [True, False])
+def test_what_lies_between_rows_counts_for_nothing(bias, divergences):
+    """Rows that begin further apart than they are long, with no numbers between them: the same bits as end to end."""
+    g, module = torch.Generator().manual_seed(4), triton_rows()
+    rows, components, states = 3, 4, 130
+    z = torch.randn(rows, components, states, generator=g)
+    apart = empty_rows(rows * components, states, z.dtype, z.device)
+    apart._base.fill_(torch.nan)
+    apart = apart.copy_(z.flatten(0, 1)).view(z.shape)
+    assert apart.stride() == (4 * 192, 192, 1)
+    added = {
+        None: None,
+        "shared": torch.randn(states, generator=g),
+        "per position": torch.randn(5, states, generator=g),
+    }[bias]
+    tokens, uniform = torch.randint(states, (rows, 5), generator=g), torch.rand(rows, 4, generator=g).double()
+    q = [torch.randn(rows, states, generator=g).softmax(-1)] if divergences else []
+    against = Against(torch.rand(4, generator=g).log_softmax(0), tokens, q, kl=divergences, componentwise=divergences)
+    given = [torch.randn(rows, components, 5, generator=g)]
+    given += [torch.randn(1, rows, generator=g) if divergences else None for _ in range(2)]
+    found = []
+    for each in (z, apart):
+        logits, mean = Logits(each, added, torch.tensor([4, 0, 2])), torch.empty(rows, states)
+        values = module.row_values(logits, against)
+        gradient = module.row_gradient(logits, against, RowValues(*given, values.kept), None, torch.bfloat16)
+        drawn = module.row_draw(logits, Lines(against.log_weights.exp(), uniform), mean=mean)
+        found.append([values.chosen, values.kl, values.componentwise, gradient, drawn, mean])
+    assert found[1][3].stride() == apart.stride()
+    assert all(a is b is None or torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
 @pytest.mark.parametrize("kernels", KERNELS)
 def test_a_chunk_may_have_no_row(kernels):
     """Where no position of a step is open."""
@@ -203,4 +236,6 @@ def test_kernels_compile_for_an_h100_without_spilling():
     )
     assert done.returncode == 0, done.stderr[-2000:]
     found = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(found) == 4 * 6 and not [each for each in found if each["spilled"]]
+    assert len(found) == 4 * 7 and not [each for each in found if each["spilled"]]
+    sweeps = {"normalisers", "divergences", "gradient", "masses", "means"}
+    assert all(each["wide_loads"] for each in found if each["kernel"] in sweeps)
