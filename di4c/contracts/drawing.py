@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from di4c.kernels.backend import kernels_for
-from di4c.kernels.rows import LOG_ZERO, Lines, Logits
+from di4c.kernels.rows import LOG_ZERO, Lines, Logits, empty_rows
 
 
 def draw_from(logits: Logits, uniform: Tensor) -> Tensor:
@@ -39,11 +39,12 @@ class SoftmaxRows:
             return draw_from(self._logits(h.to(self.weight.dtype), position), uniform)
 
     def _logits(self, h: Tensor, position: Tensor) -> Logits:
-        """[P, 1, S], float32 at least; a kernel may add the bias itself."""
+        """[P, 1, S], float32 at least, on a GPU not rounded to a narrow dtype before; a kernel may add the bias itself."""
         bias, left_to_kernel = self.bias, kernels_for(h).ADDS_BIAS
         shared = bias if bias is not None and bias.dim() == 1 and not left_to_kernel else None
-        if h.is_cuda and h.dtype not in (torch.float32, torch.float64):
-            z = torch.mm(h, self.weight.T, out_dtype=torch.float32)  # not rounded to the narrow dtype
+        if h.is_cuda and h.dtype != torch.float64:
+            options = {} if h.dtype == torch.float32 else {"out_dtype": torch.float32}
+            z = torch.mm(h, self.weight.T, out=empty_rows(len(h), len(self.weight), torch.float32, h.device), **options)
             z = z if shared is None else z.add_(shared)
         else:
             z = F.linear(h, self.weight, shared)

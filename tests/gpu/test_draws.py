@@ -23,7 +23,7 @@ CASES = {
 
 
 class Tables(TorchDispatchMode):
-    """Notes the operations that return a tensor of at least so many elements, other than views."""
+    """Notes the operations that write a tensor of at least so many elements."""
 
     def __init__(self, elements: int):
         super().__init__()
@@ -31,8 +31,10 @@ class Tables(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
         result = function(*arguments, **(keywords or {}))
-        if isinstance(result, torch.Tensor) and result.numel() >= self.elements and not function.is_view:
-            self.found.append(function._schema.name.removeprefix("aten::"))
+        name = function._schema.name.removeprefix("aten::")
+        writes = isinstance(result, torch.Tensor) and not function.is_view and name != "empty"
+        if writes and result.numel() >= self.elements:
+            self.found.append(name)
         return result
 
 
