@@ -108,7 +108,7 @@ class Conditioning(nn.Module):
         if self.label is None:
             return c
         missing = self.label.num_embeddings - 1
-        index = torch.full_like(t, missing, dtype=torch.long) if cond is None else torch.where(cond < 0, missing, cond)
+        index = torch.full_like(t, missing, dtype=torch.long) if cond is None else cond.masked_fill(cond < 0, missing)
         return c + self.label(index)
 
 

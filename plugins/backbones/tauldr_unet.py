@@ -148,7 +148,7 @@ class TauLDRUNet(TwoPartBackbone):
         if self.class_embedding is None:
             return embedded
         label = torch.full((len(time),), -1, device=time.device) if cond is None else cond
-        return embedded + self.class_embedding(torch.where(label < 0, self.num_classes, label))
+        return embedded + self.class_embedding(label.masked_fill(label < 0, self.num_classes))
 
     def _moments(self, out: Tensor, centred: Tensor) -> Tensor:
         """(tanh(x + ·), log-scale) a pixel: [B·M, D, 2]."""
