@@ -12,8 +12,8 @@ from di4c.errors import Di4CError, SpecError
 
 FREE = (
     "eval", "deepspeed", "plugins", "pipeline", "train.run", "train.steps", "train.micro_batch_size", "train.checkpoint_every", "train.keep",
-    "train.log_every", "train.diagnostics_every", "train.on_nonfinite", "train.teacher_placement", "train.compile", "data.path",
-    "data.test_path", "data.cache",
+    "train.log_every", "train.diagnostics_every", "train.on_nonfinite", "train.teacher_placement", "train.compile", "train.graphs",
+    "data.path", "data.test_path", "data.cache",
 )  # fmt: skip
 """Keys, those below them too, that do not shape the weights; more steps are made, and other data are told by their fingerprint."""
 

@@ -67,6 +67,9 @@ class Backbone(nn.Module):
         embedding_width: C, width of the time or conditioning embedding (0 if there is none).
         reads_time: whether its features depend on t; one that ignores t says False, and samplers may keep its predictions.
         accepts: the names of the `Context` fields it takes, of {"tokens", "embedding", "start", "trunk"}.
+        replayable: whether a CUDA graph may stand for its forward without gradient (engine/graphs.py). That holds if the forward has no
+            host synchronisation (.item(), boolean indices, tensors made of host numbers, which torch.where with a number does too), no
+            data-dependent shape, in eval mode no random numbers of its own, and depends on arguments, parameters and buffers alone.
         readout: the output head (its weights have this name), called as readout(h, positions, x_t): features h [P, M, H], positions d [P] int64
             and visible tokens x_t [P] int64 → logits [P, M, S]. If it is affine, logits = h·Wᵀ + b, let it say so
             (`affine = True`) and take a Reduction by the keyword `reduction`: see AffineOutputHead.
@@ -81,6 +84,7 @@ class Backbone(nn.Module):
     embedding_width: int = 0
     reads_time: bool = True
     accepts: frozenset = frozenset()
+    replayable: bool = False
     readout: nn.Module
 
     @abstractmethod
@@ -89,6 +93,10 @@ class Backbone(nn.Module):
 
         x_t [B, D] int64, t [B] in [0, 1], cond [B] int64 class labels (−1: no label) or None.
         """
+
+    def __getstate__(self) -> dict:
+        """What copies and pickles are made of: not a forward that was put before the class's (engine/graphs.py)."""
+        return {name: value for name, value in super().__getstate__().items() if name != "forward"}
 
     def for_student(self) -> "Backbone":
         """A trainable copy with the same weights that λ can enter; layers that only a student has are added to it."""

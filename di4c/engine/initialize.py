@@ -9,6 +9,7 @@ from di4c.contracts.objective import Objective
 from di4c.engine import process_group
 from di4c.engine.compiling import compile_backbones
 from di4c.engine.deepspeed_config import deepspeed_config
+from di4c.engine.graphs import replay_backbones
 from di4c.engine.optimizer import build_optimizer, parameter_groups
 from di4c.engine.options import TrainOptions
 
@@ -28,6 +29,9 @@ def initialize(objective: Objective, options: TrainOptions, section: dict, devic
     if hasattr(engine.optimizer, "fp32_groups"):
         # This wrapper of stage 0 in bfloat16 has taken an empty step, which would shift the bias correction.
         engine.optimizer.optimizer.state.clear()
+    if options.replays and device.type == "cuda" and engine.zero_optimization_stage() < 3:
+        whole = objective.teacher is not None and options.teacher_placement == "replicated"
+        replay_backbones(objective, *([objective.teacher.network] if whole else []))
     return engine
 
 

@@ -63,9 +63,10 @@ class TrainOptions:
     checkpoint_every, log_every, diagnostics_every: in steps (0: never; the last step is always kept). keep: checkpoints
     that stay on disk. on_nonfinite: what a loss that is not finite does, stop the run or skip the step (costs one host sync a
     step). teacher_placement: whole on every rank, or sharded over the ranks, in the host's memory if offloaded
-    (engine/placement.py). compile: torch.compile the networks (engine/compiling.py). deterministic: a run gives the same bits again on
-    the same machine, killed and resumed or not, on CUDA too, where it is slower (torch's deterministic algorithms, cuDNN's, and
-    CUBLAS_WORKSPACE_CONFIG=:4096:8 if it is not set); on a CPU runs do so anyway. run: the run's folder.
+    (engine/placement.py). compile: torch.compile the networks (engine/compiling.py). graphs: replay passes without gradient whose
+    shapes recur as CUDA graphs (engine/graphs.py), but not with compile or deterministic, nor at ZeRO stage 3. deterministic: a run
+    gives the same bits again on the same machine, killed and resumed or not, on CUDA too, where it is slower (torch's deterministic
+    algorithms, cuDNN's, and CUBLAS_WORKSPACE_CONFIG=:4096:8 if it is not set); on a CPU runs do so anyway. run: the run's folder.
 
     Raises SpecError for values out of range.
     """
@@ -85,6 +86,7 @@ class TrainOptions:
     on_nonfinite: Literal["stop", "skip"] = "stop"
     teacher_placement: Literal["replicated", "sharded", "offloaded"] = "replicated"
     compile: bool = False
+    graphs: bool = True
     deterministic: bool = False
     run: Path
 
@@ -97,6 +99,11 @@ class TrainOptions:
         _require(micro is None or micro >= 1, "train.micro_batch_size", micro, "at least 1, or null")
         _require(self.clip is None or self.clip > 0, "train.clip", self.clip, "a number > 0, or null")
         _require(self.ema is None or 0 <= self.ema < 1, "train.ema", self.ema, "a decay in [0, 1), or null")
+
+    @property
+    def replays(self) -> bool:
+        """Whether CUDA graphs may stand for passes. Not in a deterministic run: a resumed one begins without, and the bits must be equal."""
+        return self.graphs and not self.compile and not self.deterministic
 
     def micro_batches(self, world_size: int) -> tuple[int, int]:
         """(micro-batch size, micro-batches a step) of one of `world_size` ranks.

@@ -41,6 +41,7 @@ def share_base(teacher: Teacher, *, rank: int, targets: Sequence[str], alpha: fl
     backbone.requires_grad_(False)
     digest = base_digest(backbone)
     _inject(backbone, layers, rank, alpha, dropout)
+    backbone.replayable = False  # a pass depends on which adapters are on
     trained = {name for name, parameter in backbone.named_parameters() if parameter.requires_grad}
     base = [name for name in backbone.state_dict() if name not in trained]
     backbone.register_buffer(DIGEST, digest)

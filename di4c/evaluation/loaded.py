@@ -21,6 +21,7 @@ from di4c.contracts import DataSource, Decoder, Draws, LentTeacher, Sampler, Tem
 from di4c.engine.carried import Carried, read_carried
 from di4c.engine.compiling import compile_backbones
 from di4c.engine.exported import export_config, load_into
+from di4c.engine.graphs import replay_backbones
 from di4c.engine.run_folder import trained_seconds
 from di4c.errors import CheckpointError, DataError, SpecError, located
 from di4c.evaluation.arguments import device_of, draws_of, known_tokens, labels_of, override_list, path_of, tokens_of
@@ -37,7 +38,8 @@ class LoadedModel:
     """A trained teacher, or a trained student with its λ sampler; `network` is what was loaded, on `device`, in eval mode.
 
     spec: of the run if its folder is at hand, else the one that the export carries. carried: what the export keeps of the data, which
-    then are built no earlier than they are asked for; None for an export of before it kept any.
+    then are built no earlier than they are asked for; None for an export of before it kept any. graphs: on CUDA, replay passes whose
+    shapes recur (engine/graphs.py).
     """
 
     def __init__(
@@ -48,12 +50,16 @@ class LoadedModel:
         *,
         device: torch.device | str = "cpu",
         carried: Carried | None = None,
+        graphs: bool = True,
     ):
         self.path, self.spec, self.parts, self.device, self.carried = path, spec, parts, device, carried
+        self.graphs = graphs
         self.process, self._teacher = parts.process, parts.teacher
         self.student, self.latent = parts.student, parts.latent
         parts.teacher.to(device).freeze()
         self.network.to(device).eval().requires_grad_(False)
+        if graphs and torch.device(device).type == "cuda":
+            replay_backbones(parts.teacher.network, *([] if parts.student is None else [parts.student]))
 
     @property
     def network(self) -> nn.Module:
@@ -202,7 +208,7 @@ class LoadedModel:
         data = self.data if teacher_needs_data(self.spec, self.registry) else self.sizes
         teacher = build_teacher(self.spec, self.registry, data, self.process)
         parts = replace(self.parts, teacher=teacher, student=None, latent=None)
-        return LoadedModel(self.path, self.spec, parts, device=self.device, carried=self.carried)
+        return LoadedModel(self.path, self.spec, parts, device=self.device, carried=self.carried, graphs=self.graphs)
 
     def trained_seconds(self) -> float | None:
         """Wall-clock seconds of training, all sessions together; None where the run folder is not at hand."""
@@ -217,9 +223,15 @@ class LoadedModel:
 
 
 def load(
-    path: str | Path, *, device: torch.device | str | None = None, compile: bool = False, overrides: Sequence[str] = ()
+    path: str | Path,
+    *,
+    device: torch.device | str | None = None,
+    compile: bool = False,
+    graphs: bool = True,
+    overrides: Sequence[str] = (),
 ) -> LoadedModel:
     """The model of a run folder or of an export folder, on the given device (a GPU if there is one); compile: its networks.
+    graphs: replay passes whose shapes recur, on a GPU and if it is not compiled (engine/graphs.py).
 
     Neither data nor network nor the run's spec need be at hand: an export carries what sampling and decoding need. An older export
     does not, and builds its data.
@@ -242,7 +254,7 @@ def load(
     if compile:
         compile_backbones(parts.teacher.network, *([] if parts.student is None else [parts.student]))
     told = changed(read_spec(run_spec), overrides) if run_spec.is_file() else spec
-    return LoadedModel(path, told, parts, device=device, carried=carried)
+    return LoadedModel(path, told, parts, device=device, carried=carried, graphs=graphs and not compile)
 
 
 def export_folder(path: Path) -> Path:

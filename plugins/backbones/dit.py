@@ -23,6 +23,7 @@ class DiT(TwoPartBackbone):
     """
 
     accepts = frozenset({"tokens", "embedding", "start", "trunk"})
+    replayable = True
 
     def __init__(
         self,

@@ -99,6 +99,7 @@ class MaskGITBackbone(TwoPartBackbone):
     """
 
     accepts = frozenset({"tokens", "start", "trunk"})
+    replayable = True
     reads_time = False
 
     def __init__(

@@ -35,6 +35,7 @@ class MdlmDiT(TwoPartBackbone):
     """
 
     accepts = frozenset({"tokens", "embedding", "start", "trunk"})
+    replayable = True
 
     def __init__(
         self,

@@ -34,6 +34,7 @@ class TauLDRUNet(TwoPartBackbone):
     """
 
     accepts = frozenset({"embedding", "start", "trunk"})
+    replayable = True
 
     def __init__(
         self,
