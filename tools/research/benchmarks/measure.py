@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from di4c.engine.graphs import held_bytes
 from di4c.engine.run_folder import code_commit
 
 Work = Callable[[], dict]
@@ -48,8 +49,12 @@ def measured(work: Work, repeats: int, device: str) -> dict:
     """{"seconds", "cpu_seconds": one a repeat, "peak_bytes": above the baseline, "report": of the last repeat}.
 
     The peak is that of the process in the first run, which is not timed; on CUDA that of torch's allocator over the timed runs,
-    after WARM_UP further ones. CPU seconds are those of all threads; unlike the others they hardly depend on what else runs.
+    after WARM_UP further ones, and what CUDA graphs hold beside it. CPU seconds are those of all threads; unlike the others they hardly
+    depend on what else runs.
     """
+    if device == "cuda":
+        gc.collect()
+        torch.cuda.empty_cache()  # of graphs of earlier work
     baseline = _reset_peak(device)
     work()
     peak = _peak(device)
@@ -146,7 +151,8 @@ def _reset_peak(device: str) -> int:
 
 
 def _peak(device: str) -> int:
-    return torch.cuda.max_memory_allocated() if device == "cuda" else status("VmHWM")
+    """Bytes. On CUDA the allocator's peak, and the memory of recorded passes, which it does not count when they are replayed."""
+    return torch.cuda.max_memory_allocated() + held_bytes() if device == "cuda" else status("VmHWM")
 
 
 def status(field: str) -> int:

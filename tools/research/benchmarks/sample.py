@@ -10,6 +10,7 @@ from benchmarks import systems
 from benchmarks.measure import Work
 from di4c.contracts import Draws
 from di4c.engine.compiling import compile_backbones
+from di4c.engine.graphs import replay_backbones
 from di4c.mixture.student import mixture_denoiser
 from di4c_plugins.latents.unit_cube import Uniform
 from di4c_plugins.processes.absorbing import Absorbing
@@ -28,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     systems.add_head_arguments(parser, "text: token, small: late")
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--compile", action="store_true", help="torch.compile this project's network")
+    parser.add_argument("--no-graphs", dest="graphs", action="store_false", help="on CUDA, replay no passes")
 
 
 def settle(arguments: argparse.Namespace) -> None:
@@ -47,6 +49,8 @@ def build(arguments: argparse.Namespace, name: str) -> Work:
     sampler = systems.make_sampler(arguments, process)
     if arguments.compile and name == "project":
         compile_backbones(student)
+    elif arguments.graphs and name == "project":
+        replay_backbones(student)
     draws = Draws(0, count=arguments.batch, device=arguments.device)
     x_1 = process.prior(arguments.positions, draws)
 

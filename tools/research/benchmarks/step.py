@@ -12,6 +12,7 @@ from benchmarks.measure import Work
 from benchmarks.terms import plain_terms
 from di4c.contracts import Batch, Draws
 from di4c.engine.compiling import compile_backbones
+from di4c.engine.graphs import replay_backbones
 from di4c.losses.objective import Di4C
 from di4c.losses.terms import ConsistencyTerm, DataTerm, Gate, TeacherStep
 from di4c_plugins.estimators.control_variate import ControlVariate
@@ -39,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--enumerate", action="store_true", help="λ has as many atoms as components, all of them taken")
     parser.add_argument("--data-only", action="store_true", help="no consistency term")
     parser.add_argument("--compile", action="store_true", help="torch.compile the networks")
+    parser.add_argument("--no-graphs", dest="graphs", action="store_false", help="on CUDA, replay no passes")
     parser.add_argument(
         "--recompute", action="store_true", help="recompute the small trunk's blocks in the backward pass"
     )
@@ -66,6 +68,8 @@ def build(arguments: argparse.Namespace, name: str) -> Work:
     objective = _objective(arguments, name)
     if arguments.compile:
         compile_backbones(objective, objective.teacher.network)
+    elif arguments.graphs and name != "plain":
+        replay_backbones(objective, objective.teacher.network)
     optimizer = with_state(torch.optim.AdamW(objective.parameters(), lr=1e-5, fused=True))
     x_0 = torch.randint(arguments.states - 1, (arguments.batch, arguments.positions), device=arguments.device)
     loss_of = {"plain": _plain_loss, "each": _loss_of_each}.get(name, _project_loss)
