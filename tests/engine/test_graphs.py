@@ -1,11 +1,11 @@
-"""Passes without gradient are replayed where that is right: with a recorder that needs no GPU, as it only remembers the function."""
+"""Passes without gradient are replayed where that is right; recorded by a stand-in, as there is no GPU."""
 
 import copy
 import gc
 import io
 import warnings
 import weakref
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import pytest
 import torch
@@ -17,45 +17,11 @@ from di4c.engine.dropout import insert_example_dropout
 from di4c.engine.graphs import replay_backbones
 from di4c.engine.shared_base import share_base
 from di4c_plugins.backbones.mdlm_dit import MdlmDiT
+from tests.engine.recording import Recorder
 from tests.engine.toy import options_of
 from tests.gpu.cases import stirred, text_student, text_teacher
 
 POSITIONS, STATES, WIDTH = 8, 40, 16
-
-
-@dataclass
-class Recorder:
-    """Runs what it has recorded, into the tensors of the recording, as a graph does."""
-
-    kind: str = "cpu"
-    recorded: int = 0
-    replayed: int = 0
-    free: bool = True
-    error: Exception | None = None
-    outputs: list = field(default_factory=list)
-
-    def takes(self, device):
-        return self.free and device.type == self.kind
-
-    def record(self, function, device):
-        if self.error is not None:
-            raise self.error
-        assert device.type == "cpu"
-        self.recorded += 1
-        static = function()
-        self.outputs.append(static)
-
-        def replay():
-            self.replayed += 1
-            for mine, new in zip(graphs._tensors(static), graphs._tensors(function()), strict=True):
-                mine.copy_(new)
-            return static
-
-        return replay
-
-    @property
-    def counts(self):
-        return self.recorded, self.replayed
 
 
 @pytest.fixture
@@ -167,8 +133,8 @@ def test_there_are_only_so_many_graphs(backbone, recorder):
 
 
 def test_passes_that_cannot_be_replayed_run_as_they_are(backbone, recorder, monkeypatch):
-    def passes(*given, times=3):
-        for _ in range(times):
+    def passes(*given):
+        for _ in range(3):
             backbone(*(given or inputs()))
 
     passes()  # with gradient
