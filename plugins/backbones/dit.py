@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from di4c.contracts import AffineOutputHead, Context, Reduction, TwoPartBackbone
 from di4c.errors import SpecError
+from di4c_plugins.backbones.modulation import ModulatedLayerNorm, add_gated, modulations, shift_and_scale
 from di4c_plugins.backbones.rotary import Rotary, Turns
 
 
@@ -61,7 +62,7 @@ class DiT(TwoPartBackbone):
         self.readout = LinearOutputHead(width, num_states)
 
     def before(self, x_t: Tensor, t: Tensor, cond: Tensor | None, start: int) -> tuple[Tensor, Tensor]:
-        """Features [B, D, H] and conditioning [B, C]."""
+        """Features [B, D, H] and conditioning [B, C], or [1, C] where neither time nor labels tell examples apart."""
         h, c = self.tokens(x_t), self.conditioning(t, cond)
         if self.positions is not None:
             h = h + self.positions(torch.arange(x_t.shape[1], device=x_t.device))
@@ -83,9 +84,10 @@ class DiT(TwoPartBackbone):
 
 
 def enter(h: Tensor, c: Tensor, context: Context) -> tuple[Tensor, Tensor]:
-    """Features [B, D, H] and conditioning [B, C] with λ: [B·M, D + K, H] and [B·M, C]."""
+    """Features [B, D, H] and conditioning [1 or B, C] with λ: [B·M, D + K, H] and [1 or B·M, C]."""
     h = repeat(h, "b d h -> (b m) d h", m=context.components)
-    c = repeat(c, "b c -> (b m) c", m=context.components)
+    if len(c) > 1:
+        c = repeat(c, "b c -> (b m) c", m=context.components)
     if context.embedding is not None:
         c = c + context.embedding.to(c)
     if context.tokens is not None:
@@ -94,7 +96,7 @@ def enter(h: Tensor, c: Tensor, context: Context) -> tuple[Tensor, Tensor]:
 
 
 class Conditioning(nn.Module):
-    """Time and class embedding: [B, C]. A missing label (−1, or no labels at all) has an embedding of its own."""
+    """Time and class embedding: [B, C], or [1, C] if all are the same. A missing label (−1, or no labels at all) has an embedding of its own."""
 
     def __init__(self, width: int, num_classes: int | None, time_conditioning: bool, frequencies: int = 64):
         super().__init__()
@@ -104,7 +106,7 @@ class Conditioning(nn.Module):
         self.time_conditioning = time_conditioning
 
     def forward(self, t: Tensor, cond: Tensor | None) -> Tensor:
-        t = t if self.time_conditioning else torch.zeros_like(t)
+        t = t if self.time_conditioning else t.new_zeros(1)
         c = self.time(sinusoid(1000 * t, self.frequencies).to(self.time[0].weight))
         if self.label is None:
             return c
@@ -143,7 +145,7 @@ class Block(nn.Module):
         super().__init__()
         # on what joins the residual stream: SDPA with dropout inside has no fast CPU kernel
         self.dropout = nn.Dropout(dropout)
-        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.norm = ModulatedLayerNorm(width, elementwise_affine=False)
         self.modulation = zeroed(nn.Linear(width, 6 * width))
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
@@ -151,16 +153,18 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, width))
 
     def forward(self, h: Tensor, c: Tensor, turns: Turns) -> Tensor:
-        """h [B, D + K, H], conditioning c [B, C] after its SiLU → [B, D + K, H]."""
-        modulation = self.modulation(c)[:, None].chunk(6, dim=-1)
-        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation
-        mixed = self.attend(torch.addcmul(shift_a, self.norm(h), 1 + scale_a), turns)
-        h = torch.addcmul(h, 1 + gate_a, self.dropout(mixed))
-        return torch.addcmul(h, 1 + gate_m, self.dropout(self.mlp(torch.addcmul(shift_m, self.norm(h), 1 + scale_m))))
+        """h [B, D + K, H], conditioning c [1 or B, C] after its SiLU → [B, D + K, H]."""
+        of_attention, of_mlp = modulations(self.modulation(c), h.shape[-1], closed=False)
+        mixed = self.mix(self.norm(h, of_attention.shift, of_attention.scale), turns)
+        h = add_gated(h, of_attention.gate, mixed, self.out, self.dropout)
+        first, activation, last = self.mlp
+        hidden = activation(first(self.norm(h, of_mlp.shift, of_mlp.scale)))
+        return add_gated(h, of_mlp.gate, hidden, last, self.dropout)
 
-    def attend(self, h: Tensor, turns: Turns) -> Tensor:
+    def mix(self, h: Tensor, turns: Turns) -> Tensor:
+        """What attention leaves of h, before its last layer."""
         mixed = F.scaled_dot_product_attention(*turns.split(self.qkv(h)))
-        return self.out(rearrange(mixed, "b n d w -> b d (n w)"))
+        return rearrange(mixed, "b n d w -> b d (n w)")
 
 
 class ModulatedNorm(nn.Module):
@@ -168,13 +172,12 @@ class ModulatedNorm(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.norm = ModulatedLayerNorm(width, elementwise_affine=False)
         self.modulation = zeroed(nn.Linear(width, 2 * width))
 
     def forward(self, h: Tensor, c: Tensor) -> Tensor:
-        """h [B, D, H], conditioning c [B, C] after its SiLU → [B, D, H]."""
-        shift, scale = self.modulation(c)[:, None].chunk(2, dim=-1)
-        return torch.addcmul(shift, self.norm(h), 1 + scale)
+        """h [B, D, H], conditioning c [1 or B, C] after its SiLU → [B, D, H]."""
+        return self.norm(h, *shift_and_scale(self.modulation(c)))
 
 
 class LinearOutputHead(nn.Module):

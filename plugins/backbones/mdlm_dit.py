@@ -8,6 +8,7 @@ here.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from einops import rearrange
@@ -17,6 +18,14 @@ from torch.nn import functional as F
 from di4c.contracts import Context, TwoPartBackbone
 from di4c.errors import SpecError
 from di4c_plugins.backbones.dit import LinearOutputHead, enter, zeroed
+from di4c_plugins.backbones.modulation import (
+    ModulatedLayerNorm,
+    Modulation,
+    add_gated,
+    modulations,
+    of_all,
+    shift_and_scale,
+)
 from di4c_plugins.backbones.rotary import Rotary, Turns
 from di4c_plugins.backbones.sinusoid import sinusoid
 from di4c_plugins.processes.noise import discretised, noise_schedule
@@ -73,7 +82,7 @@ class MdlmDiT(TwoPartBackbone):
         self.readout = LinearOutputHead(width, num_states)
 
     def before(self, x_t: Tensor, t: Tensor, cond: Tensor | None, start: int) -> tuple[Tensor, Tensor]:
-        """Features [B, D, H] and conditioning [B, C]."""
+        """Features [B, D, H] and conditioning [B, C], or [1, C] without time conditioning."""
         return self._before(x_t, self.sigma(t), start)
 
     def after(self, trunk: tuple[Tensor, ...], context: Context | None) -> Tensor:
@@ -84,13 +93,13 @@ class MdlmDiT(TwoPartBackbone):
         return self.output_layer(h[:, :positions], F.silu(c))
 
     def sigma(self, t: Tensor) -> Tensor:
-        """What the network is told of time: [B] float32, σ(t), or zeros without time conditioning."""
+        """What the network is told of time: [B] float32, σ(t), or one zero for all without time conditioning."""
         if not self.time_conditioning:
-            return torch.zeros_like(t, dtype=torch.float32)
+            return t.new_zeros(1, dtype=torch.float32)
         return self.noise.sigma(discretised(t, self.grid) if self.grid else t).float()
 
     def features_at(self, x_t: Tensor, sigma: Tensor, context: Context | None = None) -> Tensor:
-        """Features at a given total noise σ [B]: [B·M, D, H]."""
+        """Features at a given total noise σ [B] (or [1], of all): [B·M, D, H]."""
         return self.after(self._before(x_t, sigma, self.depth if context is None else context.start), context)
 
     def _before(self, x_t: Tensor, sigma: Tensor, start: int) -> tuple[Tensor, Tensor]:
@@ -99,8 +108,10 @@ class MdlmDiT(TwoPartBackbone):
 
     def _through(self, blocks: nn.ModuleList, h: Tensor, c: Tensor, positions: int) -> Tensor:
         c, turns = F.silu(c), self.rotary(positions, h.shape[1] - positions, h)
-        for block in blocks:
-            h = block(h, c, turns)
+        norms = [norm for block in blocks for norm in (block.norm1, block.norm2)]
+        parts = of_all([block.adaLN_modulation for block in blocks], norms, c, self.width)
+        for number, block in enumerate(blocks):
+            h = block(h, c, turns, parts[2 * number : 2 * number + 2])
         return h
 
 
@@ -140,26 +151,29 @@ class Block(nn.Module):
 
     def __init__(self, width: int, conditioning_width: int, mlp_ratio: int, dropout: float):
         super().__init__()
-        self.norm1 = nn.LayerNorm(width, bias=False)
+        self.norm1 = ModulatedLayerNorm(width, bias=False)
         self.attn_qkv = nn.Linear(width, 3 * width, bias=False)
         self.attn_out = nn.Linear(width, width, bias=False)
-        self.norm2 = nn.LayerNorm(width, bias=False)
+        self.norm2 = ModulatedLayerNorm(width, bias=False)
         hidden = mlp_ratio * width
         self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, width))
         self.adaLN_modulation = zeroed(nn.Linear(conditioning_width, 6 * width))
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, h: Tensor, c: Tensor, turns: Turns) -> Tensor:
-        """h [B, D + K, H], conditioning c [B, C] after its SiLU → [B, D + K, H]."""
-        modulation = self.adaLN_modulation(c)[:, None].chunk(6, dim=-1)
-        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation
-        mixed = self.attend(torch.addcmul(shift_a, self.norm1(h), 1 + scale_a), turns)
-        h = torch.addcmul(h, gate_a, self.dropout(mixed))
-        return torch.addcmul(h, gate_m, self.dropout(self.mlp(torch.addcmul(shift_m, self.norm2(h), 1 + scale_m))))
+    def forward(self, h: Tensor, c: Tensor, turns: Turns, parts: Sequence[Modulation] = ()) -> Tensor:
+        """h [B, D + K, H], conditioning c [1 or B, C] after its SiLU → [B, D + K, H]. parts: what `of_all` gave for c."""
+        weighted = len(parts) > 0
+        of_attention, of_mlp = parts or modulations(self.adaLN_modulation(c), h.shape[-1])
+        mixed = self.mix(self.norm1(h, of_attention.shift, of_attention.scale, weighted), turns)
+        h = add_gated(h, of_attention.gate, mixed, self.attn_out, self.dropout)
+        first, activation, last = self.mlp
+        hidden = activation(first(self.norm2(h, of_mlp.shift, of_mlp.scale, weighted)))
+        return add_gated(h, of_mlp.gate, hidden, last, self.dropout)
 
-    def attend(self, h: Tensor, turns: Turns) -> Tensor:
+    def mix(self, h: Tensor, turns: Turns) -> Tensor:
+        """What attention leaves of h, before its last layer."""
         mixed = F.scaled_dot_product_attention(*turns.split(self.attn_qkv(h)))
-        return self.attn_out(rearrange(mixed, "b n d w -> b d (n w)"))
+        return rearrange(mixed, "b n d w -> b d (n w)")
 
 
 class FinalNorm(nn.Module):
@@ -167,9 +181,8 @@ class FinalNorm(nn.Module):
 
     def __init__(self, width: int, conditioning_width: int):
         super().__init__()
-        self.norm_final = nn.LayerNorm(width, bias=False)
+        self.norm_final = ModulatedLayerNorm(width, bias=False)
         self.adaLN_modulation = zeroed(nn.Linear(conditioning_width, 2 * width))
 
     def forward(self, h: Tensor, c: Tensor) -> Tensor:
-        shift, scale = self.adaLN_modulation(c)[:, None].chunk(2, dim=-1)
-        return torch.addcmul(shift, self.norm_final(h), 1 + scale)
+        return self.norm_final(h, *shift_and_scale(self.adaLN_modulation(c)))
