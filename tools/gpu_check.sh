@@ -26,7 +26,6 @@ if [ ${#cpu[@]} -gt 0 ]; then # as tests/devices.py hides a GPU from the tests o
     export CUDA_VISIBLE_DEVICES="" DS_ACCELERATOR=cpu TRITON_INTERPRET=1
 else
     unset TRITON_INTERPRET
-    export CUBLAS_WORKSPACE_CONFIG="${CUBLAS_WORKSPACE_CONFIG:-:4096:8}"
     "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' ||
         { echo "error: torch sees no CUDA device; --cpu checks at tiny size without one" >&2 && exit 2; }
 fi

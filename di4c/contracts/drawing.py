@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from di4c.kernels.backend import kernels_for
-from di4c.kernels.rows import LOG_ZERO, Lines, Logits, empty_rows
+from di4c.kernels.backend import kernels_apply, kernels_for
+from di4c.kernels.rows import LOG_ZERO, Lines, Logits, aligned_lines
 
 
 def draw_from(logits: Logits, uniform: Tensor) -> Tensor:
@@ -18,10 +18,11 @@ def draw_from(logits: Logits, uniform: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class SoftmaxRows:
-    """p = softmax(h·Wᵀ + b), the excluded states left out: W [S, H] and b [S], [≥ D, S] or None of one dtype."""
+    """p = softmax(h·Wᵀ + b), the excluded states left out: W [≥ S, H] and b [S], [≥ D, S] or None of one dtype."""
 
     weight: Tensor
     bias: Tensor | None
+    num_states: int
     excluded: tuple[int, ...]
 
     @classmethod
@@ -31,7 +32,9 @@ class SoftmaxRows:
         """Of what a Reduction is given, in the dtype of autocast where it is on, else in the weights'."""
         kind, states = h.device.type, slice(0, num_states)
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
-        return cls(weight[states].to(dtype), None if bias is None else bias[..., states].to(dtype), excluded)
+        weight, bias = weight.to(dtype), None if bias is None else bias[..., states].to(dtype)
+        weight = aligned_lines(weight, num_states) if kernels_apply(weight) else weight[states]
+        return cls(weight, bias, num_states, excluded)
 
     def draw(self, h: Tensor, position: Tensor, uniform: Tensor) -> Tensor:
         """A state of each row of features [P, H] at positions d [P], by inversion of uniform [P] float64: [P] int64."""
@@ -42,12 +45,11 @@ class SoftmaxRows:
         """[P, 1, S], float32 at least, on a GPU not rounded to a narrow dtype before; a kernel may add the bias itself."""
         bias, left_to_kernel = self.bias, kernels_for(h).ADDS_BIAS
         shared = bias if bias is not None and bias.dim() == 1 and not left_to_kernel else None
-        if h.is_cuda and h.dtype != torch.float64:
-            options = {} if h.dtype == torch.float32 else {"out_dtype": torch.float32}
-            z = torch.mm(h, self.weight.T, out=empty_rows(len(h), len(self.weight), torch.float32, h.device), **options)
+        if h.is_cuda and h.dtype not in (torch.float32, torch.float64):
+            z = torch.mm(h, self.weight.T, out_dtype=torch.float32)[:, : self.num_states]
             z = z if shared is None else z.add_(shared)
         else:
-            z = F.linear(h, self.weight, shared)
+            z = F.linear(h, self.weight, shared)[:, : self.num_states]
             z = z if z.dtype == torch.float64 else z.float()
         if bias is not shared and not left_to_kernel:
             z += bias[position]

@@ -1,6 +1,6 @@
 """The row functions by Triton kernels, for float32 logits on CUDA; see rows.py for the formulas."""
 
-from functools import partial
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -142,9 +142,12 @@ def _splits(z: Tensor, lines: int, tiles: int) -> int:
 
 
 def _multiprocessors(z: Tensor) -> int:
-    return (
-        torch.cuda.get_device_properties(z.device).multi_processor_count if z.is_cuda else INTERPRETED_MULTIPROCESSORS
-    )
+    return _multiprocessors_of(z.device) if z.is_cuda else INTERPRETED_MULTIPROCESSORS
+
+
+@cache
+def _multiprocessors_of(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count
 
 
 def _power(n: int) -> int:

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from di4c.contracts import LOG_ZERO, Prediction
-from di4c.kernels.backend import kernels_for
-from di4c.kernels.rows import Logits, empty_rows
+from di4c.kernels.backend import kernels_apply, kernels_for
+from di4c.kernels.rows import Logits, aligned_lines
 
 STATES_AT_A_TIME = 4096
 """Lines of a narrow W that are widened at once where the library has no product of narrow factors with a float32 result."""
@@ -39,17 +39,23 @@ class Affine:
         bias = None if self.bias is None else self.bias[..., states]
         left_to_kernel = kernels_for(h).ADDS_BIAS
         added = None if left_to_kernel else bias
-        shared, rows = None if added is None or added.dim() == 2 else added, h.flatten(0, 1)
-        if out is not None:
-            out = out.view(-1, self.num_states)
-        elif left_to_kernel:
-            out = empty_rows(len(rows), self.num_states, torch.float32, h.device)
-        z = product(rows, self.weight[states], shared, out).view(*h.shape[:2], self.num_states)
+        shared = None if added is None or added.dim() == 2 else added
+        z = product(h.flatten(0, 1), self.lines, shared, None if out is None else out.view(-1, self.num_states))
+        z = z[:, : self.num_states].view(*h.shape[:2], self.num_states)
         if added is not shared:
             z += added[positions, None]
         for state in excluded:
             z[..., state].add_(LOG_ZERO)
         return Logits(z, bias, positions) if left_to_kernel else Logits(z)
+
+    @property
+    def lines(self) -> Tensor:
+        """W's lines for as many states as a row of logits is wide: [≥ S, H]."""
+        return self.weight[: len(self.weight) if kernels_apply(self.weight) else self.num_states]
+
+    def wide(self) -> "Affine":
+        """The same with `aligned_lines` of W."""
+        return replace(self, weight=aligned_lines(self.weight, self.num_states)) if kernels_apply(self.weight) else self
 
     def aligned(self, h: Tensor) -> tuple[Tensor, "Affine"]:
         """h and the weights in one dtype: that of autocast where it is on, else the weights'."""
@@ -63,8 +69,7 @@ def product(h: Tensor, weight: Tensor, bias: Tensor | None = None, out: Tensor |
     if h.dtype in (torch.float32, torch.float64):
         return torch.mm(h, weight.T, out=out) if bias is None else torch.addmm(bias, h, weight.T, out=out)
     if h.is_cuda:
-        options = {"out_dtype": torch.float32} | ({} if out is None else {"out": out})
-        found = torch.mm(h, weight.T, **options)
+        found = torch.mm(h, weight.T, out_dtype=torch.float32)
         return found if bias is None else found.add_(bias)
     out = h.new_empty(len(h), len(weight), dtype=torch.float32) if out is None else out
     in_float32 = h.float()
@@ -78,7 +83,7 @@ def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
     if left.dtype == total.dtype == right.dtype:
         total.addmm_(left.T, right)
     elif left.is_cuda:
-        total += torch.mm(left.T.to(right.dtype), right, out_dtype=total.dtype)
+        torch.addmm(total, left.T.to(right.dtype), right, out_dtype=total.dtype, out=total)
     else:
         total.addmm_(left.to(total.dtype).T, right.to(total.dtype))
 
@@ -96,7 +101,7 @@ def within_output_head(
 
     def reduction(h: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, ...]:
         h, affine = Affine(weight, bias, prediction.num_states).aligned(h)
-        return read(h, affine)
+        return read(h, affine.wide())
 
     return prediction.output_head(features, reduction=reduction)
 

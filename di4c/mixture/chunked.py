@@ -61,6 +61,7 @@ class RowsAgainst(Scored):
     """The R rows that a pass goes over, and what they are scored against: `Against` before it is cut into chunks.
 
     autocast: its dtype where the pass was called, None where it is off. Targets are read in it, in the backward pass as well.
+    keep: whether their marginals at the rows are kept for the backward pass.
     """
 
     rows: Rows
@@ -68,6 +69,7 @@ class RowsAgainst(Scored):
     at_a_time: int
     head: torch.nn.Module
     autocast: torch.dtype | None
+    keep: bool
 
     def as_called(self) -> torch.autocast:
         """A context with autocast as it was where the pass was called."""
@@ -122,22 +124,26 @@ class Pass:
         """As many as the data ask for, since all of them run in one call of the output head."""
         return self.against.chunks(self.rows.chunks(self.against.at_a_time))
 
-    def values(self, chunk: Chunk) -> RowValues:
+    def marginals(self, chunk: Chunk) -> list[Tensor]:
+        """Of each target at the rows of a chunk: [P, S]. They are read before the logits, in the buffers of both."""
+        number = self.rows.number[chunk.rows]
+        return [self._marginals(target, number) for target in self.against.targets]
+
+    def values(self, chunk: Chunk, q: list[Tensor]) -> RowValues:
         """The row values of a chunk. Its logits end with this call: on a GPU two of them would double the peak."""
-        some, _, logits, scratch = self._read(chunk)
+        some, _, logits, scratch = self._read(chunk, q)
         return kernels_for(logits.z).row_values(logits, some, scratch)
 
-    def gradient(self, chunk: Chunk, given: RowValues) -> tuple[Tensor, Tensor]:
+    def gradient(self, chunk: Chunk, q: list[Tensor], given: RowValues) -> tuple[Tensor, Tensor]:
         """(h [P, M, H], the gradient with respect to its logits [P, M, S]) of a chunk."""
-        some, h, logits, scratch = self._read(chunk)
+        some, h, logits, scratch = self._read(chunk, q)
         dtype = self.affine.weight.dtype
         return h.to(dtype), kernels_for(logits.z).row_gradient(logits, some, given, scratch, dtype)
 
-    def _read(self, chunk: Chunk) -> tuple[Against, Tensor, Logits, Tensor | None]:
+    def _read(self, chunk: Chunk, q: list[Tensor]) -> tuple[Against, Tensor, Logits, Tensor | None]:
         """(what a chunk is scored against, h [P, M, H], its logits, room as large as they)."""
         told, rows = self.against, self.rows
         number, (tokens, row) = rows.number[chunk.rows], told.lines(rows.number, chunk)
-        q = [self._marginals(target, number) for target in told.targets]
         here = self.buffers.view(len(number), len(told.log_weights))
         h = rows.read(chunk.rows)
         logits = self.affine.logits(h, rows.position[chunk.rows], told.excluded, here.logits)
@@ -162,6 +168,7 @@ def row_values_of(
     against = RowsAgainst(
         **(vars(scored) | {"log_weights": log_weights}), rows=rows, excluded=prediction.parameterisation.excluded,
         at_a_time=_at_a_time(prediction, scored, chunk_bytes), head=prediction.output_head, autocast=autocast_dtype(rows.features),
+        keep=_keeps_marginals(rows, scored, prediction, chunk_bytes),
     )  # fmt: skip
 
     def read(features: Tensor, affine: Affine) -> tuple[Tensor, ...]:
@@ -187,8 +194,9 @@ class _RowValues(torch.autograd.Function):
 
         def take(over: Pass) -> None:
             for chunk in over.chunks():
-                found = over.values(chunk)
-                ctx.kept.append(found.kept)
+                q = over.marginals(chunk)
+                found = over.values(chunk, q)
+                ctx.kept.append((found.kept, q if against.keep else None))
                 if samples:
                     chosen[chunk.pairs] = found.chosen
                 if against.kl:
@@ -207,15 +215,22 @@ class _RowValues(torch.autograd.Function):
         total = Gradients.zeros(features, affine, ctx.needs_input_grad[:3])
 
         def take(over: Pass) -> None:
-            for chunk, kept in zip(over.chunks(), ctx.kept, strict=True):
+            for chunk, (kept, q) in zip(over.chunks(), ctx.kept, strict=True):
+                q = over.marginals(chunk) if q is None else q
                 given = RowValues(
                     chosen[chunk.pairs] if against.samples is not None else None, kl[:, chunk.rows] if against.kl else None,
                     componentwise[:, chunk.rows] if against.componentwise else None, kept,
                 )  # fmt: skip
-                total.add(over.rows, chunk.rows, *over.gradient(chunk, given))
+                total.add(over.rows, chunk.rows, *over.gradient(chunk, q, given))
 
         against.read(features, affine, take)
         return *total.result(), None, None
+
+
+def _keeps_marginals(rows: Rows, scored: Scored, prediction: Prediction, chunk_bytes: int) -> bool:
+    """On a GPU, where they take at most half a chunk: reading a teacher again costs some dozens of launches a chunk."""
+    size = len(scored.targets) * len(rows) * prediction.num_states * prediction.accumulation_dtype.itemsize
+    return not kernels_for(rows.features).BUFFERED and size <= chunk_bytes // 2
 
 
 def _at_a_time(prediction: Prediction, scored: Scored, chunk_bytes: int) -> int:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from di4c.kernels.adding import add_lines
+from di4c.kernels.rows import with_margin
 from di4c.mixture.affine import Affine, add_product
 from di4c.mixture.rows import Rows
 
@@ -31,13 +32,13 @@ class Gradients:
 
     def add(self, rows: Rows, chunk: slice, h: Tensor, gradient: Tensor) -> None:
         """A chunk's part, from features h [P, M, H] and the logits' gradient [P, M, S]."""
-        states = self.affine.num_states
-        flat = gradient.flatten(0, 1)
+        states, flat = self.affine.num_states, with_margin(gradient.flatten(0, 1))
+        width = flat.shape[1]
         if self.features is not None:
-            back = flat.to(self.affine.weight.dtype) @ self.affine.weight[:states]
+            back = flat.to(self.affine.weight.dtype) @ self.affine.weight[:width]
             self.features[rows.example[chunk], :, rows.column[chunk]] = back.view(*gradient.shape[:2], -1)
         if self.weight is not None:
-            add_product(self.weight[:states], flat, h.flatten(0, 1))
+            add_product(self.weight[:width], flat, h.flatten(0, 1))
         if self.bias is not None and self.bias.dim() == 1:
             self.bias[:states] += gradient.sum((0, 1), dtype=self.bias.dtype)
         elif self.bias is not None:
