@@ -33,13 +33,16 @@ class Clusters:
 
     @classmethod
     def of(cls, split: Split, log_weights: Tensor, num_states: int, draws: Draws) -> "Clusters":
-        """The clusters of a sample of the data, found by rank 0. They depend on the key of `draws` alone. Collective.
+        """The clusters of a sample of the data, found by rank 0 on its device. They depend on the key of `draws` alone. Collective.
 
         SpecError where there are fewer examples than clusters.
         """
-        log_weights = log_weights.float().cpu()
-        found = on_rank_zero(lambda: _fitted(_sample(split, len(log_weights), draws), log_weights, num_states))
-        return cls(placed(found, draws.device), placed(log_weights, draws.device))
+        log_weights = placed(log_weights.float().cpu(), draws.device)
+
+        def fitted() -> Tensor:
+            return _fitted(placed(_sample(split, len(log_weights), draws), draws.device), log_weights, num_states).cpu()
+
+        return cls(placed(on_rank_zero(fitted), draws.device), log_weights)
 
     def log_joint(self, x: Tensor) -> Tensor:
         """log w_k + Σ_d log θ_k^d(x^d): x [B, D] → [B, K]."""
@@ -70,11 +73,11 @@ def _sample(split: Split, number: int, draws: Draws) -> Tensor:
 def _fitted(x: Tensor, log_weights: Tensor, num_states: int) -> Tensor:
     """log θ [D, S, K] after EM from K of the examples, each blurred by the marginals."""
     count, number = len(x), len(log_weights)
-    marginals = _counts(x, torch.ones(count, 1), num_states) / count  # [D, S, 1]
-    theta = 0.3 * _counts(x[:number], torch.eye(number), num_states) + 0.7 * marginals
+    marginals = _counts(x, log_weights.new_ones(count, 1), num_states) / count  # [D, S, 1]
+    theta = 0.3 * _counts(x[:number], torch.eye(number, device=x.device), num_states) + 0.7 * marginals
     for _ in range(ITERATIONS):
         clusters = Clusters(theta.clamp_min(1e-9).log(), log_weights)
-        counts, sizes = torch.zeros_like(theta), torch.zeros(number)
+        counts, sizes = torch.zeros_like(theta), log_weights.new_zeros(number)
         for some in x.split(4096):
             explained = clusters.of_examples(some)
             counts += _counts(some, explained, num_states)
@@ -85,7 +88,11 @@ def _fitted(x: Tensor, log_weights: Tensor, num_states: int) -> Tensor:
 
 def _counts(x: Tensor, weights: Tensor, num_states: int) -> Tensor:
     """Σ_n weights_nk [x_n^d = s]: x [n, D], weights [n, K] → [D, S, K]."""
-    counts = torch.zeros(x.shape[1], num_states, weights.shape[1])
+    counts = weights.new_zeros(x.shape[1], num_states, weights.shape[1])
+    states = torch.arange(num_states, device=x.device)[:, None]
     for found, token in zip(counts, x.T, strict=True):
-        found.index_add_(0, token, weights)
+        if x.is_cuda:  # where `index_add_` is atomic
+            torch.mm((token == states).to(weights), weights, out=found)
+        else:
+            found.index_add_(0, token, weights)
     return counts
