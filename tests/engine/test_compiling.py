@@ -91,11 +91,27 @@ def test_the_same_features_and_names():
     assert [name for name, _ in compiled.named_parameters()] == names == list(compiled.state_dict())
 
 
-def test_what_is_compiled_is_the_backbone(monkeypatch):
+def test_what_is_compiled_is_a_block_that_repeats_or_the_backbone(monkeypatch):
     seen = []
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **options: seen.append((type(self).__name__, options)))
-    assert compile_backbones(student()) == 1
-    assert seen == [("DiT", {"backend": "inductor", "options": {"fallback_random": True}})]
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **options: seen.append((self, options)))
+    made, once = student(), DiT(6, 5, width=16, depth=1, heads=2)
+    assert compile_backbones(made) == compile_backbones(once) == 1
+    options = {"backend": "inductor", "options": {"fallback_random": True}}
+    assert seen == [(block, options) for block in made.backbone.blocks] + [(once, options)]
+
+
+@pytest.mark.parametrize("backbone", ["dit", "mdlm-dit"])
+def test_copies_of_a_block_are_compiled_once(backbone):
+    """As many graphs for six blocks as for two."""
+    graphs = []
+    for depth in (2, 6):
+        torch._dynamo.reset()
+        torch._dynamo.utils.counters.clear()
+        objective = objective_of(backbone, "token", depth=depth)
+        compile_backbones(objective, objective.teacher.network, backend="eager")
+        losses_and_gradients(objective, once=True)
+        graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+    assert 0 < graphs[0] == graphs[1]
 
 
 SYSTEMS = [
@@ -108,11 +124,11 @@ SYSTEMS = [
 ]
 
 
-def objective_of(backbone: str, head: str, at_a_time: int | None = None) -> Di4C:
+def objective_of(backbone: str, head: str, at_a_time: int | None = None, depth: int | None = None) -> Di4C:
     """A Di4C of one of the two transformers, with dropout."""
     process = Absorbing(5)
     torch.manual_seed(0)
-    sizes = {"width": 16, "depth": 2 if head == "late" else 1, "heads": 2, "dropout": 0.2}
+    sizes = {"width": 16, "depth": depth or (2 if head == "late" else 1), "heads": 2, "dropout": 0.2}
     network = DiT(6, 6, **sizes) if backbone == "dit" else MdlmDiT(6, 6, conditioning_width=8, **sizes)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
