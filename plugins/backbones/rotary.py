@@ -1,12 +1,17 @@
 """Rotary positions (Su et al. 2021) in real arithmetic, for the two ways in which networks pair channels."""
 
 from collections.abc import Callable
+from functools import cache
+from importlib.util import find_spec
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from di4c.errors import SpecError
+
+BY_KERNEL = 2**22
+"""Numbers from which on the kernel turns them on a GPU. Fewer wait for the host, which issues torch's operators no slower."""
 
 
 class Rotary(nn.Module):
@@ -79,12 +84,31 @@ class _Turn(torch.autograd.Function):
     def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor, tables: Tensor, distance: int) -> Tensor:
         ctx.save_for_backward(tables)
         ctx.distance = distance
-        return _turn(x, tables, distance)
+        return _turn_of(x)(x, tables, distance)
 
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, None, None]:
         (tables,) = ctx.saved_tensors
-        return _turn(gradient, tables, ctx.distance, -1), None, None
+        return _turn_of(gradient)(gradient, tables, ctx.distance, -1), None, None
+
+
+def _turn_of(x: Tensor) -> Callable[..., Tensor]:
+    """The turn as it is done for such a tensor."""
+    if not kernel_applies(x):
+        return _turn
+    from di4c_plugins.backbones import rotary_kernel  # imports Triton
+
+    return rotary_kernel.turn
+
+
+def kernel_applies(x: Tensor) -> bool:
+    """Whether the kernel turns x: many numbers on CUDA, where Triton is installed."""
+    return x.is_cuda and x.dtype != torch.float64 and x.numel() >= BY_KERNEL and _triton_is_there()
+
+
+@cache
+def _triton_is_there() -> bool:
+    return find_spec("triton") is not None
 
 
 def _turn(x: Tensor, tables: Tensor, distance: int, sign: int = 1) -> Tensor:
