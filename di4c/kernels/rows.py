@@ -19,8 +19,13 @@ def aligned_width(states: int) -> int:
 
 
 def empty_rows(rows: int, states: int, dtype: torch.dtype, device: torch.device, width: int | None = None) -> Tensor:
-    """Room for `rows` distributions: [rows, S], one begins `width` numbers after the other, by default `aligned_width`."""
-    return torch.empty(rows, width or aligned_width(states), dtype=dtype, device=device)[:, :states]
+    """Room for `rows` distributions: [rows, S], one begins `width` numbers after the other, by default `aligned_width`.
+
+    What lies behind the S states is zero: products go up to the width.
+    """
+    room = torch.empty(rows, width or aligned_width(states), dtype=dtype, device=device)
+    room[:, states:] = 0
+    return room[:, :states]
 
 
 def aligned_lines(weight: Tensor, states: int) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from di4c.contracts import LOG_ZERO
 from di4c.kernels import torch_rows
-from di4c.kernels.rows import Against, Lines, Logits, RowValues, empty_rows
+from di4c.kernels.rows import Against, Lines, Logits, RowValues, aligned_width, empty_rows, with_margin
 from di4c.mixture.reference import dense_sums
 
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
@@ -155,6 +155,33 @@ def test_any_number_of_lines_may_share_a_row(kernels, bias, dtype):
     torch.testing.assert_close(found.kl.double(), truth["kl"], rtol=1e-5, atol=1e-5)
     narrow = 1e-2 if dtype == torch.bfloat16 and gradient.dtype == dtype else 1e-5
     assert (gradient - expected).norm() <= narrow * expected.norm()
+
+
+@pytest.fixture
+def poisoned():
+    """Memory that nothing has written to is filled with NaN."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@needs_triton
+@pytest.mark.parametrize("states", [28, 130])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("row", [None, [0, 0, 1, 2, 2]])
+def test_a_gradient_has_zeros_behind_its_states(states, dtype, row, poisoned):
+    """Products take them along, whether lines of tokens share rows or not."""
+    g, module = torch.Generator().manual_seed(5), triton_rows()
+    z = empty_rows(3 * 4, states, torch.float32, torch.device("cpu")).copy_(torch.randn(12, states, generator=g))
+    lines = 3 if row is None else len(row)
+    tokens = torch.randint(states, (lines, 2), generator=g)
+    against = Against(torch.zeros(4), tokens, row=None if row is None else torch.tensor(row))
+    logits = Logits(z.view(3, 4, states))
+    given = RowValues(torch.randn(lines, 4, 2, generator=g), kept=module.row_values(logits, against).kept)
+    gradient = module.row_gradient(logits, against, given, None, dtype)
+    whole = with_margin(gradient.flatten(0, 1))
+    assert whole.shape == (12, aligned_width(states)) and whole.dtype == dtype
+    assert whole[:, :states].isfinite().all() and not whole[:, states:].any()
 
 
 @needs_triton
