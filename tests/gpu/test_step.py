@@ -3,7 +3,12 @@
 import pytest
 import torch
 
+from di4c.contracts import Batch, Draws
+from di4c.losses import inputs
+from di4c_plugins.latents.categorical import Categorical
 from tests.gpu.cases import inputs_of, text_objective, with_tokens
+from tests.losses.test_objective import batch, make
+from tests.mixture.test_equal_inputs import TIMES
 
 SIZES = {"cuda": {"positions": 32, "states": 5000, "components": 8, "width": 64}, "cpu": {}}
 
@@ -72,3 +77,27 @@ def test_a_step_in_bf16_is_near_that_of_float32(device):
     )
     found["loss"].mean().backward()
     assert all(p.grad.isfinite().all() for p in narrow.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("head", ["readout", "late"])
+def test_equal_inputs_once_are_each_evaluated(head, dtype, device, monkeypatch):
+    """Four atoms, enumerated, two thirds of the examples at t = 1: losses and gradients; in bf16 they are near each other."""
+    latent = Categorical(atoms=4, weights=[0.1, 0.2, 0.3, 0.4])
+    objective = make(head, "monte-carlo", latent, time=TIMES, components=4, targets=4).to(device, dtype)
+    objective.teacher.to(device)
+    objective.teacher.network.to(dtype)
+    of, draws = batch(12), Draws(5, count=12, device=device)
+    of = Batch(of.x_0.to(device), None if of.cond is None else of.cond.to(device))
+    found = []
+    for shared in (True, False):
+        if not shared:
+            monkeypatch.setattr(inputs, "equal_inputs", lambda *_: None)
+        objective.zero_grad()
+        loss = objective(of, draws, 0)["loss"].mean()
+        loss.backward()
+        found.append((loss.detach().double(), torch.cat([p.grad.double().flatten() for p in objective.parameters()])))
+    (loss, gradient), (wanted, truth) = found
+    close = 1e-4 if dtype == torch.float32 else 0.05
+    torch.testing.assert_close(loss, wanted, rtol=close, atol=close)
+    assert (gradient - truth).norm() < close * truth.norm()
