@@ -14,6 +14,8 @@ EXAMPLES_AN_ATOM = 4
 """Of 4K examples an atom with its share of them has none in two cases of a hundred."""
 LARGEST_PROBE = 2**14
 SAMPLES_AT_A_TIME = 16
+SMALL_TIME = 1 / 4
+"""A time at which atoms can be dead that are alive at t = 1: the network sees both t and λ."""
 
 
 def probe_examples(latent: LambdaSampler, num_classes: int | None) -> int:
@@ -26,8 +28,11 @@ def probe_examples(latent: LambdaSampler, num_classes: int | None) -> int:
 
 
 @torch.no_grad()
-def unused_atoms(of: Studied, probe: Batch, draws: Draws, *, rows_at_a_time: int) -> float:
+def unused_atoms(of: Studied, probe: Batch, draws: Draws, *, rows_at_a_time: int, t: float = 1.0) -> float:
     """The share of the mixture's samples in one step that come from unused atoms, in [0, 1]; for equal weights, the share of atoms.
+
+    At t < 1 that of a step from there: every example counts with an x_t of its own, and nothing is found (0) of more than
+    LARGEST_PROBE pairs of an example and an atom.
 
     Σ_k w_k [ E_{x_0 | c} p(λ_k | x_0, x_1, c) < w_k / 20 ],   p(λ_k | x_0, x_1, c) ∝ w_k ∏_d p^{θ,d}(x_0^d | x_1, c; λ_k),
 
@@ -36,7 +41,9 @@ def unused_atoms(of: Studied, probe: Batch, draws: Draws, *, rows_at_a_time: int
     rows_at_a_time: of x_1 in a forward pass.
     """
     latent, atoms = of.latent, of.latent.num_atoms
-    labels, samples = _rows(probe, EXAMPLES_AN_ATOM * atoms)
+    labels, samples = _rows(probe, EXAMPLES_AN_ATOM * atoms, each=t < 1)
+    if t < 1 and len(samples) * atoms > LARGEST_PROBE:
+        return 0.0
     stream = Draws(draws.seed, count=len(samples), path=draws.path, device=draws.device).child("census")
     log_weights = latent.log_weights(atoms).to(samples.device)
     posterior = []
@@ -44,10 +51,11 @@ def unused_atoms(of: Studied, probe: Batch, draws: Draws, *, rows_at_a_time: int
         x_0 = samples[start : start + rows_at_a_time]
         part = stream.rows(start, start + len(x_0))
         cond = None if labels is None else labels[start : start + len(x_0)]
-        x_1, t = of.process.prior(x_0.shape[-1], part), torch.ones(len(x_0), device=x_0.device)
-        lam, sharing = latent.sample(atoms, part).to(x_0.device), equal_inputs(x_1, t, cond)
+        times = torch.full((len(x_0),), t, dtype=torch.float64, device=x_0.device)
+        x_t = of.process.corrupt(x_0[:, 0], times, part) if t < 1 else of.process.prior(x_0.shape[-1], part)
+        lam, sharing = latent.sample(atoms, part).to(x_0.device), equal_inputs(x_t, times, cond)
         options = {"log_weights": log_weights, "at_a_time": of.at_a_time}
-        prediction = components_once(of.student, sharing, x_1, t, cond, lam, **options)
+        prediction = components_once(of.student, sharing, x_t, times, cond, lam, **options)
         queries = [Query(frozenset({"joint"}), some) for some in x_0.split(SAMPLES_AT_A_TIME, 1)]
         joint = torch.cat([statistics(prediction, [query])[0].joint for query in queries], 1)
         posterior.append((joint + log_weights.to(joint)).softmax(-1))
@@ -57,9 +65,10 @@ def unused_atoms(of: Studied, probe: Batch, draws: Draws, *, rows_at_a_time: int
     return float((weights * (use < UNUSED * weights)).sum(-1).mean())
 
 
-def _rows(probe: Batch, number: int) -> tuple[Tensor | None, Tensor]:
-    """(labels [R] or None, x_0 [R, N, D]): a row a class with its first `number` examples, if any has so many, else a row an example."""
-    labels = [] if probe.cond is None else probe.cond.unique().tolist()
+def _rows(probe: Batch, number: int, each: bool) -> tuple[Tensor | None, Tensor]:
+    """(labels [R] or None, x_0 [R, N, D]): a row a class with its first `number` examples, if any has so many, else (and with `each`)
+    a row an example."""
+    labels = [] if each or probe.cond is None else probe.cond.unique().tolist()
     found = {label: probe.x_0[probe.cond == label][:number] for label in labels}
     full = {label: x_0 for label, x_0 in found.items() if len(x_0) == number}
     if full:

@@ -10,10 +10,11 @@ COLLAPSED = (
     "components: all"
 )
 UNUSED = (
-    "of the one-step samples come from atoms of λ that explain none of the data: they get no gradient of the likelihood, "
-    "but are drawn like the others. Put weight on the marginals (objective.data.estimator: control-variate with "
-    "gate.scale below 1), or take fewer atoms (latent.atoms)"
+    "come from atoms of λ that explain none of the data: they get no gradient of the likelihood, but are drawn like the others. "
+    "Put weight on the marginals (objective.data.estimator: control-variate, with gate.shape: linear or gate.scale below 1), "
+    "or take fewer atoms (latent.atoms)"
 )
+UNUSED_OF = {"unused_atoms": "of the one-step samples", "unused_atoms_small_t": "of the steps from t = 1/4"}
 POSTERIOR = (
     "the posterior of λ has collapsed to the prior: λ tells nothing of x_0. Try a slow start (objective.proposal.beta near 0, "
     "warmup a quarter of the steps) with free bits (free_bits), a higher learning rate for the student head or the posterior "
@@ -28,8 +29,9 @@ def mixture_warnings(found: Mapping[str, float], progress: float) -> dict[str, s
     told = {}
     if found.get("mixture_collapsed", 0) > 0:
         told["mixture-collapsed"] = COLLAPSED
-    if found.get("unused_atoms", 0) > UNUSED_SHARE and progress >= 1 / 2:
-        told["unused-atoms"] = f"{found['unused_atoms']:.0%} {UNUSED}"
+    for name, of_what in UNUSED_OF.items():
+        if found.get(name, 0) > UNUSED_SHARE and progress >= 1 / 2:
+            told[name.replace("_", "-")] = f"{found[name]:.0%} {of_what} {UNUSED}"
     if found.get("posterior_collapsed", 0) > 0 and progress >= 1 / 2:
         told["posterior-collapsed"] = POSTERIOR
     return told

@@ -10,7 +10,7 @@ from torch import Tensor
 from di4c.contracts import Batch, Draws, LambdaSampler, Objective, ProbeBatch, Split, Teacher
 from di4c.contracts.extending import extending
 from di4c.diagnostics.advice import TOLERANCE_NATS, advice
-from di4c.diagnostics.atom_use import probe_examples, unused_atoms
+from di4c.diagnostics.atom_use import SMALL_TIME, probe_examples, unused_atoms
 from di4c.diagnostics.mixture import Studied, mixture_diagnostics
 from di4c.diagnostics.posterior import posterior_diagnostics
 from di4c.diagnostics.warnings import mixture_warnings
@@ -143,7 +143,9 @@ class Di4C(Objective):
         found = mixture_diagnostics(studied, x_1, t_1, batch.cond, draws)
         examples = probe_examples(latent, self.num_classes)
         if probe_batch is not None and examples:
-            found["unused_atoms"] = unused_atoms(studied, probe_batch(examples), draws, rows_at_a_time=len(x_1))
+            probe, at_a_time = probe_batch(examples), len(x_1)
+            found["unused_atoms"] = unused_atoms(studied, probe, draws, rows_at_a_time=at_a_time)
+            found["unused_atoms_small_t"] = unused_atoms(studied, probe, draws, rows_at_a_time=at_a_time, t=SMALL_TIME)
         if self.options.proposal is not None:
             q = latent.proposal(self.posterior(batch.x_0[:, None], x_1, t_1, batch.cond))
             return found | posterior_diagnostics(q.divergence()[:, 0])

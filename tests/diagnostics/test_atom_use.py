@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from di4c.contracts import Batch, Prediction
-from di4c.diagnostics.atom_use import LARGEST_PROBE, probe_examples, unused_atoms
+from di4c.diagnostics.atom_use import LARGEST_PROBE, SMALL_TIME, probe_examples, unused_atoms
 from di4c.diagnostics.mixture import Studied
 from di4c.draws import Draws
 from di4c.engine.report import Reporter
@@ -27,13 +27,15 @@ DEAD = STATES - 1
 
 
 class Planted:
-    """Atom k of class c emits the state patterns[c][k] at every position, almost surely."""
+    """Atom k of class c emits the state patterns[c][k] at every position, almost surely; at t < 1 that of `early`, if given."""
 
-    def __init__(self, patterns: list[list[int]]):
-        self.patterns = torch.tensor(patterns)
+    def __init__(self, patterns: list[list[int]], early: list[list[int]] | None = None):
+        self.patterns, self.early = torch.tensor(patterns), torch.tensor(early or patterns)
 
     def predict(self, x_t, t, cond, lam, log_weights=None, *, at_a_time=None):
-        emitted = self.patterns[torch.zeros(len(x_t), dtype=torch.long) if cond is None else cond]
+        emitted = (self.patterns if t[0] == 1 else self.early)[
+            torch.zeros(len(x_t), dtype=torch.long) if cond is None else cond
+        ]
         logits = 20.0 * torch.nn.functional.one_hot(emitted[:, lam.argmax(-1)[0]], STATES + 1)
         made = Prediction.from_logits(logits[:, :, None].expand(-1, -1, POSITIONS, -1).float(), x_t)
         return replace(made, log_weights=log_weights)
@@ -64,6 +66,16 @@ def test_dead_atoms_are_counted():
     patterns = [live(5)]
     assert share(patterns, probe(None, patterns, 4 * ATOMS)) == pytest.approx(3 / 8)
     assert share([live(8)], probe(None, [live(8)], 4 * ATOMS)) == 0
+
+
+def test_atoms_that_are_dead_at_small_times_alone_are_counted_there():
+    studied = Studied(Planted([live(8)], early=[live(5)]), Categorical(atoms=ATOMS), Absorbing(STATES))
+    options = {"draws": Draws(0, count=32), "rows_at_a_time": 5}
+    batch = probe(None, [live(5)], 4 * ATOMS)
+    assert unused_atoms(studied, batch, t=SMALL_TIME, **options) == pytest.approx(3 / 8)
+    assert unused_atoms(studied, probe(None, [live(8)], 4 * ATOMS), **options) == 0
+    everywhere = Studied(Planted([live(8)]), Categorical(atoms=ATOMS), Absorbing(STATES))
+    assert unused_atoms(everywhere, probe(None, [live(8)], 4 * ATOMS), t=SMALL_TIME, **options) == 0
 
 
 def test_atoms_dead_for_a_class_are_counted_though_another_class_uses_them():
@@ -111,10 +123,13 @@ def test_the_objective_reports_it_and_the_run_warns_of_it_once_late(tmp_path, ca
         return Batch(Draws(9, count=number).integers(5, 6), Draws(9, count=number).integers(3))
 
     found = made.diagnostics(probe_batch(6), Draws(0, count=6), probe_batch)
-    assert 0 <= found["unused_atoms"] <= 1
+    assert 0 <= found["unused_atoms"] <= 1 and 0 <= found["unused_atoms_small_t"] <= 1
     reporter = Reporter(tmp_path, SimpleNamespace(enabled=False), steps=40, batch_size=16)
     for step in (10, 20, 40):
-        told = made.warnings(found | {"mixture_collapsed": 0.0, "unused_atoms": 0.25}, step / 40)
+        shares = {"unused_atoms": 0.25, "unused_atoms_small_t": 0.5}
+        told = made.warnings(found | {"mixture_collapsed": 0.0} | shares, step / 40)
         reporter.report(step, {}, found, told)
-    assert capsys.readouterr().err.count("warning: step 20: 25% of the one-step samples") == 1
+    said = capsys.readouterr().err
+    assert said.count("warning: step 20: 25% of the one-step samples") == 1
+    assert said.count("warning: step 20: 50% of the steps from t = 1/4") == 1
     assert (tmp_path / "warnings.txt").read_text().startswith("unused-atoms: step 20")
