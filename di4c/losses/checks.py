@@ -3,12 +3,10 @@
 from collections.abc import Iterator
 from typing import Literal
 
-import torch
-
 from di4c.contracts import ForwardProcess, LambdaSampler, LossEstimator
 from di4c.errors import SpecError
+from di4c.losses.full_noise import FullNoiseTerm
 from di4c.losses.options import InputOptions
-from di4c.losses.terms import FullNoiseTerm
 
 
 def number_of_components(components: int | Literal["all"], latent: LambdaSampler) -> int:
@@ -24,62 +22,30 @@ def number_of_components(components: int | Literal["all"], latent: LambdaSampler
     return components
 
 
-def check_terms(
+def faults(
     options: InputOptions, full_noise: FullNoiseTerm | None, process: ForwardProcess, *, others: bool = False
-) -> None:
-    """SpecError unless there is a term (others: not of these), and the inputs have what each term and its estimator need."""
-    for fault in _faults(options, full_noise, process, others):
-        raise SpecError(fault)
-
-
-def _faults(
-    options: InputOptions, full_noise: FullNoiseTerm | None, process: ForwardProcess, others: bool
 ) -> Iterator[str]:
-    """What is wrong, the first of it first; what is asked later counts on what was asked before."""
+    """Unless there is a term (others: not of these), and the inputs have what each term and its estimator need, what is wrong.
+
+    The first of it first; what is asked later counts on what was asked before.
+    """
     if options.components_at_a_time is not None and options.components_at_a_time < 1:
         yield f"objective.components_at_a_time: at least 1, or null for all; found {options.components_at_a_time}"
     if not (others or options.has_terms) and full_noise is None:
         yield "objective: at least one of data, consistency, distillation, full_noise must be given"
     if full_noise is not None:
-        yield from _faults_of_full_noise(options, full_noise, process)
+        yield from full_noise.faults(options.latent, process)
     if options.consistency is not None and (options.teacher_step is None or options.targets < 1):
         yield "objective.consistency needs objective.teacher_step and objective.targets ≥ 1"
+    estimators = options.estimators
     if options.proposal is not None:
-        yield from _faults_of_proposal(options)
+        distils = options.distillation is not None and options.distillation_time is None
+        yield from options.proposal.faults(options.latent, options.components, estimators, distils)
         if options.marginal is not None:
             yield "objective.marginal is of λ by its prior, which objective.proposal does not draw; leave one of them out"
-    for term, has in (("data", options.data), ("consistency", options.consistency)):
-        if has is not None:
-            name = type(has.estimator).__name__
-            for fault in _faults_of_estimator(options, term, has.estimator):
-                yield f"objective.{term}.estimator: {name} {fault}"
-
-
-def _faults_of_full_noise(options: InputOptions, term: FullNoiseTerm, process: ForwardProcess) -> Iterator[str]:
-    """Examples must share their input at t = 1, and clusters have atoms."""
-    if process.mask_index is None:
-        yield f"objective.full_noise is for processes with a mask, where all of a class are alike at t = 1; found {type(process).__name__}"
-    if term.clustered and options.latent.num_atoms is None:
-        yield "objective.full_noise.clustered needs a prior of λ with finitely many atoms, e.g. latent: categorical"
-
-
-def _faults_of_proposal(options: InputOptions) -> Iterator[str]:
-    """Every term must have a use for λ of a posterior, and the λ sampler a family of them."""
-    latent, name = options.latent, type(options.latent).__name__
-    if latent.proposal_width is None or options.components == latent.num_atoms:
-        none, enumerated = "has no family of posteriors", "is enumerated, which no proposal betters"
-        why = none if latent.proposal_width is None else enumerated
-        yield f"objective.proposal: latent {name} {why}; take gaussian, or product-categorical with more atoms"
-    if options.components == 1 and not latent.proposal(torch.zeros(1, 1, latent.proposal_width)).reparameterised:
-        yield f"objective.proposal: latent {name} needs objective.components ≥ 2, draws to compare with one another"
-    if options.data is None:
-        yield "objective.proposal: needs the data term, by which the posterior learns at every step"
-    if options.distillation is not None and options.distillation_time is None:
-        yield "objective.proposal: the distillation term needs λ of the prior, so times of its own (distillation_time)"
-    for term, has in (("data", options.data), ("consistency", options.consistency)):
-        if has is not None and (has.estimator.needs != {"joint"} or has.estimator.assumes_independence):
-            told = "takes λ of the prior; with objective.proposal take monte-carlo"
-            yield f"objective.{term}.estimator: {type(has.estimator).__name__} {told}"
+    for term, estimator in estimators.items():
+        for fault in _faults_of_estimator(options, term, estimator):
+            yield f"objective.{term}.estimator: {type(estimator).__name__} {fault}"
 
 
 def _faults_of_estimator(options: InputOptions, term: str, estimator: LossEstimator) -> Iterator[str]:

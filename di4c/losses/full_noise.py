@@ -6,21 +6,54 @@ At t = 1 alone correlation is λ's to carry, and its gradient drowns in small ba
 components are one evaluation of the network for each class.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from di4c.contracts import Batch, Draws, LambdaSampler, Split, Teacher, placed
+from di4c.contracts import Batch, Draws, ForwardProcess, LambdaSampler, Split, Teacher, placed
 from di4c.contracts.objective import dropped_labels
+from di4c.errors import SpecError
 from di4c.losses.clusters import Clusters
 from di4c.losses.options import InputOptions
-from di4c.losses.terms import FullNoiseTerm
 from di4c.mixture.equal_inputs import components_once, draws_masks, equal_inputs
 from di4c.mixture.student import MixtureStudent
 from di4c.mixture.sums import Query, statistics
+
+
+@dataclass(frozen=True)
+class FullNoiseTerm:
+    """weight·( data term at t = 1 ), on data of its own.
+
+    ratio: how many of them for each example of the batch. alone: for so many steps from the first it is the whole loss. clustered: in
+    so many steps from the first λ is told, as x_0's cluster (a mixture of products fitted by EM, an atom each): components start apart.
+    components: how many λ, the same for all examples; all atoms of a finite prior if not said.
+    """
+
+    weight: float
+    ratio: int = 1
+    alone: int = 0
+    clustered: int = 0
+    components: int | Literal["all"] = "all"
+
+    def __post_init__(self):
+        if self.ratio < 1 or self.alone < 0 or self.clustered < 0:
+            raise SpecError(
+                "objective.full_noise: ratio at least 1, alone and clustered at least 0; found "
+                f"{self.ratio}, {self.alone} and {self.clustered}"
+            )
+        if self.clustered and self.components != "all":
+            raise SpecError("objective.full_noise.clustered: a cluster is an atom of λ; leave components at 'all'")
+
+    def faults(self, latent: LambdaSampler, process: ForwardProcess) -> Iterator[str]:
+        """Examples must share their input at t = 1, and clusters have atoms."""
+        if process.mask_index is None:
+            yield f"objective.full_noise is for processes with a mask, where all of a class are alike at t = 1; found {type(process).__name__}"
+        if self.clustered and latent.num_atoms is None:
+            yield "objective.full_noise.clustered needs a prior of λ with finitely many atoms, e.g. latent: categorical"
 
 
 @dataclass

@@ -94,7 +94,8 @@ def draw_inputs(
         found |= asked.distilled_pair(batch.x_0, cond, draws.child("near"))
     if options.proposal is not None:
         samples = torch.cat([batch.x_0[:, None], *([found["target_samples"]] if targets else [])], 1)
-        found["proposed"] = asked.proposed(samples, noised, draws.child("proposal"), step)
+        q = options.latent.proposal(options.proposal.posterior(samples, x_t, t, cond))  # all samples' in one call
+        found["proposed"] = options.proposal.proposed(q, options.components, draws.child("proposal"), step)
         lam, log_weights = found["proposed"].lam, None
     # Last, so that the student's graph is not yet held while the target is read.
     at_a_time = options.components_at_a_time
@@ -182,15 +183,6 @@ class _Asked:
             "distilled_student": self.student.predict(x_t, t, labels, lam),
             "distilled_teacher": self.teacher.predict(x_t, t, labels),
         }
-
-    def proposed(self, samples: Tensor, noised: Noised, draws: Draws, step: int) -> ProposedComponents:
-        """M draws of q(λ | x_j, x_t) for each sample x_j, samples [B, J, D]. One call of the posterior."""
-        options, proposal = self.options, self.options.proposal
-        q = options.latent.proposal(proposal.posterior(samples, noised.x_t, noised.t, noised.cond))
-        divergence = q.divergence()
-        return ProposedComponents(
-            q.draw(options.components, draws), divergence, proposal.exponent(divergence.sum(-1), step)
-        )
 
 
 def _copied(cond: Tensor | None, copies: int) -> Tensor | None:

@@ -16,13 +16,12 @@ from di4c.diagnostics.posterior import posterior_diagnostics
 from di4c.diagnostics.warnings import mixture_warnings
 from di4c.errors import SpecError
 from di4c.kernels.backend import chunk_budget
-from di4c.losses.checks import check_terms, number_of_components
-from di4c.losses.full_noise import FullNoise
+from di4c.losses.checks import faults, number_of_components
+from di4c.losses.full_noise import FullNoise, FullNoiseTerm
 from di4c.losses.inputs import draw_inputs
 from di4c.losses.loss import Di4CLoss
 from di4c.losses.options import InputOptions
 from di4c.losses.rollouts import Pool, Rollouts, load_or_roll_out
-from di4c.losses.terms import FullNoiseTerm
 from di4c.mixture.student import MixtureStudent
 
 
@@ -75,7 +74,8 @@ class Di4C(Objective):
         self.posterior = None if told.proposal is None else told.proposal.posterior
         # In a tuple, so that the teacher never becomes a submodule even if a plugin makes it an nn.Module.
         self._frozen = (teacher,)
-        check_terms(told, full_noise, teacher.process, others=self.has_other_terms)
+        for fault in faults(told, full_noise, teacher.process, others=self.has_other_terms):
+            raise SpecError(fault)
         self.full_noise = None
         if full_noise is not None:
             self.full_noise = FullNoise(full_noise, number_of_components(full_noise.components, latent), open_split)

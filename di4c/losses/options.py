@@ -5,7 +5,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from di4c.contracts import Draws, LambdaSampler, Sampler, TimeSampler, placed
+from di4c.contracts import Draws, LambdaSampler, LossEstimator, Sampler, TimeSampler, placed
 from di4c.losses.proposal import ProposalOptions
 from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm, MarginalTerm, TeacherStep
 
@@ -37,6 +37,12 @@ class InputOptions:
     def has_terms(self) -> bool:
         """Whether there is one of the terms at t."""
         return any((self.data, self.consistency, self.distillation, self.marginal))
+
+    @property
+    def estimators(self) -> dict[str, LossEstimator]:
+        """Those of the terms that have one."""
+        terms: dict[str, DataTerm | ConsistencyTerm | None] = {"data": self.data, "consistency": self.consistency}
+        return {name: term.estimator for name, term in terms.items() if term is not None}
 
     @property
     def same_lambda(self) -> bool:

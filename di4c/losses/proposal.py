@@ -7,12 +7,13 @@ explained by the few that happen to suit it; with those of q by all.
 """
 
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from di4c.contracts import Posterior, Proposed, Statistics
+from di4c.contracts import Draws, LambdaSampler, LossEstimator, Posterior, Proposal, Proposed, Statistics
 from di4c.errors import SpecError
 
 
@@ -37,6 +38,34 @@ class ProposalOptions:
                 "objective.proposal: beta in [0, 1]; warmup, free_bits and free_steps at least 0; found "
                 f"{self.beta}, {self.warmup}, {self.free_bits} and {self.free_steps}"
             )
+
+    def faults(
+        self, latent: LambdaSampler, components: int, estimators: Mapping[str, LossEstimator], distils: bool
+    ) -> Iterator[str]:
+        """Every term must have a use for λ of a posterior, and the λ sampler a family of them.
+
+        estimators: of the terms data and consistency; distils: whether there is a distillation term without times of its own.
+        """
+        name = type(latent).__name__
+        if latent.proposal_width is None or components == latent.num_atoms:
+            none, enumerated = "has no family of posteriors", "is enumerated, which no proposal betters"
+            why = none if latent.proposal_width is None else enumerated
+            yield f"objective.proposal: latent {name} {why}; take gaussian, or product-categorical with more atoms"
+        if components == 1 and not latent.proposal(torch.zeros(1, 1, latent.proposal_width)).reparameterised:
+            yield f"objective.proposal: latent {name} needs objective.components ≥ 2, draws to compare with one another"
+        if "data" not in estimators:
+            yield "objective.proposal: needs the data term, by which the posterior learns at every step"
+        if distils:
+            yield "objective.proposal: the distillation term needs λ of the prior, so times of its own (distillation_time)"
+        for term, estimator in estimators.items():
+            if estimator.needs != {"joint"} or estimator.assumes_independence:
+                told = "takes λ of the prior; with objective.proposal take monte-carlo"
+                yield f"objective.{term}.estimator: {type(estimator).__name__} {told}"
+
+    def proposed(self, q: Proposal, components: int, draws: Draws, step: int) -> "ProposedComponents":
+        """M draws of each q(λ | x_j, x_t)."""
+        divergence = q.divergence()
+        return ProposedComponents(q.draw(components, draws), divergence, self.exponent(divergence.sum(-1), step))
 
     def exponent(self, divergence: Tensor, step: int) -> Tensor:
         """b of KL( q ‖ p ) [...]: the same shape. With M = 1 the bound's gradient is then that of β·max(KL, free)."""

@@ -111,31 +111,6 @@ class DistillationTerm:
 
 
 @dataclass(frozen=True)
-class FullNoiseTerm:
-    """weight·( data term at t = 1 ), on data of its own.
-
-    ratio: how many of them for each example of the batch. alone: for so many steps from the first it is the whole loss. clustered: in
-    so many steps from the first λ is told, as x_0's cluster (a mixture of products fitted by EM, an atom each): components start apart.
-    components: how many λ, the same for all examples; all atoms of a finite prior if not said.
-    """
-
-    weight: float
-    ratio: int = 1
-    alone: int = 0
-    clustered: int = 0
-    components: int | Literal["all"] = "all"
-
-    def __post_init__(self):
-        if self.ratio < 1 or self.alone < 0 or self.clustered < 0:
-            raise SpecError(
-                "objective.full_noise: ratio at least 1, alone and clustered at least 0; found "
-                f"{self.ratio}, {self.alone} and {self.clustered}"
-            )
-        if self.clustered and self.components != "all":
-            raise SpecError("objective.full_noise.clustered: a cluster is an atom of λ; leave components at 'all'")
-
-
-@dataclass(frozen=True)
 class MarginalTerm:
     """weight·Σ_d KL( p^ψ,d_{0|t} ‖ q̄^θ,d_{0|t} ) of the λ-averaged marginals q̄^θ = E_λ p^θ(·; λ): what has one position right in the mean."""
 
