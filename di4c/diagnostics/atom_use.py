@@ -5,7 +5,7 @@ from torch import Tensor
 
 from di4c.contracts import Batch, Draws, LambdaSampler
 from di4c.diagnostics.mixture import Studied
-from di4c.mixture.equal_inputs import components_once, equal_inputs
+from di4c.mixture.equal_inputs import equal_inputs, once
 from di4c.mixture.sums import Query, statistics
 
 UNUSED = 1 / 20
@@ -55,7 +55,7 @@ def unused_atoms(of: Studied, probe: Batch, draws: Draws, *, rows_at_a_time: int
         x_t = of.process.corrupt(x_0[:, 0], times, part) if t < 1 else of.process.prior(x_0.shape[-1], part)
         lam, sharing = latent.sample(atoms, part).to(x_0.device), equal_inputs(x_t, times, cond)
         options = {"log_weights": log_weights, "at_a_time": of.at_a_time}
-        prediction = components_once(of.student, sharing, x_t, times, cond, lam, **options)
+        prediction = once(of.student.predict, sharing, x_t, times, cond, lam, **options)
         queries = [Query(frozenset({"joint"}), some) for some in x_0.split(SAMPLES_AT_A_TIME, 1)]
         joint = torch.cat([statistics(prediction, [query])[0].joint for query in queries], 1)
         posterior.append((joint + log_weights.to(joint)).softmax(-1))

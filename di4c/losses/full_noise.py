@@ -19,7 +19,7 @@ from di4c.contracts.objective import dropped_labels
 from di4c.errors import SpecError
 from di4c.losses.clusters import Clusters
 from di4c.losses.options import InputOptions
-from di4c.mixture.equal_inputs import components_once, draws_masks, equal_inputs
+from di4c.mixture.equal_inputs import draws_masks, equal_inputs, once
 from di4c.mixture.student import MixtureStudent
 from di4c.mixture.sums import Query, statistics
 
@@ -97,8 +97,8 @@ class FullNoise:
         shared = Draws(draws.seed, path=draws.path, device=draws.device).child("lambda")
         lam, log_weights = options.draw_lambda(self.number, shared)  # [1, M, L]
         sharing = None if draws_masks(student) else equal_inputs(x_1, t, cond)
-        prediction = components_once(
-            student, sharing, x_1, t, cond, lam.expand(len(x_1), -1, -1),
+        prediction = once(
+            student.predict, sharing, x_1, t, cond, lam.expand(len(x_1), -1, -1),
             log_weights=log_weights, at_a_time=options.components_at_a_time,
         )  # fmt: skip
         query = Query(frozenset({"joint", "marginal"}), x_0[:, None])

@@ -12,7 +12,7 @@ from di4c.contracts.sharing import Sharing
 from di4c.kernels.backend import chunk_budget
 from di4c.losses.options import InputOptions
 from di4c.losses.proposal import ProposedComponents
-from di4c.mixture.equal_inputs import components_once, draws_masks, equal_inputs, once
+from di4c.mixture.equal_inputs import draws_masks, equal_inputs, once
 from di4c.mixture.marginals import Marginals
 from di4c.mixture.student import MixtureStudent
 from di4c.mixture.target import KEPT_CHUNKS, draw_target
@@ -99,7 +99,7 @@ def draw_inputs(
         lam, log_weights = found["proposed"].lam, None
     # Last, so that the student's graph is not yet held while the target is read.
     at_a_time = options.components_at_a_time
-    seen = components_once(student, sharing, x_t, t, cond, lam, log_weights=log_weights, at_a_time=at_a_time)
+    seen = once(student.predict, sharing, x_t, t, cond, lam, log_weights=log_weights, at_a_time=at_a_time)
     return LossInputs(student=seen, **found)
 
 

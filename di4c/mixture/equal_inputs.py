@@ -1,14 +1,15 @@
-"""Equal inputs of a batch: every distinct (x_t, t, label) is to be evaluated once."""
+"""Equal inputs of a batch: every distinct (x_t, t, label) is to be evaluated once, and read once for the samples of all its examples."""
 
-from dataclasses import replace
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from di4c.contracts import Denoiser, Prediction
+from di4c.contracts import Prediction
 from di4c.contracts.sharing import Sharing
-from di4c.mixture.student import MixtureStudent
 from di4c.ranks import combined
 
 
@@ -29,27 +30,51 @@ def draws_masks(module: nn.Module) -> bool:
     return any(dropout.training and dropout.p > 0 for dropout in dropouts)
 
 
-def once(predict: Denoiser, sharing: Sharing | None, x_t: Tensor, t: Tensor, cond: Tensor | None) -> Prediction:
-    """predict(x_t, t, cond), asked once for equal inputs."""
-    if sharing is None:
-        return predict(x_t, t, cond)
-    first = sharing.first
-    found = predict(x_t[first], t[first], None if cond is None else cond[first])
-    return replace(found, sharing=sharing)
-
-
-def components_once(
-    student: MixtureStudent,
+def once(
+    predict: Callable[..., Prediction],
     sharing: Sharing | None,
     x_t: Tensor,
     t: Tensor,
     cond: Tensor | None,
-    lam: Tensor,
+    *lam: Tensor,
     **options: Any,
 ) -> Prediction:
-    """student.predict(x_t, t, cond, lam, **options), asked once for equal inputs: there λ is the same for all examples."""
-    predict = lambda x_t, t, cond: student.predict(x_t, t, cond, lam[: len(x_t)], **options)
-    return once(predict, sharing, x_t, t, cond)
+    """predict(x_t, t, cond, *lam, **options), asked once for equal inputs: there λ, if it is given, is the same for all examples."""
+    if sharing is None:
+        return predict(x_t, t, cond, *lam, **options)
+    first = sharing.first
+    inputs = x_t[first], t[first], None if cond is None else cond[first]
+    return replace(predict(*inputs, *(each[: len(first)] for each in lam), **options), sharing=sharing)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The Q pairs of an uncertain row and an example that has its input, where examples share inputs; sorted by row.
+
+    row [Q]: which of the R rows; number [Q]: b·D + d of the example b. start [R + 1]: the first pair of each row. widest: the most
+    pairs of a row.
+    """
+
+    row: Tensor
+    number: Tensor
+    start: Tensor
+    widest: int
+
+    @classmethod
+    def of(cls, sharing: Sharing, number: Tensor, positions: int) -> "Pairs":
+        """Of the rows g·D + d of inputs, `number` [R] in ascending order. A GPU has to be waited for."""
+        group = number // positions
+        each = sharing.number[group]
+        start = torch.nn.functional.pad(each.cumsum(0), (1, 0))
+        row = torch.arange(len(number), device=number.device).repeat_interleave(each, output_size=int(start[-1]))
+        within = torch.arange(len(row), device=row.device) - start[row]
+        example = sharing.order[sharing.start[group[row]] + within]
+        return cls(row, example * positions + number[row] % positions, start, max(sharing.counts))
+
+    def cut(self, bounds: list[int]) -> list[slice]:
+        """The pairs of the rows between each two bounds."""
+        places = self.start[torch.tensor(bounds, device=self.start.device)].tolist()
+        return [slice(a, b) for a, b in itertools.pairwise(places)]
 
 
 def _largest_of_ranks(number: int, device: torch.device) -> int:

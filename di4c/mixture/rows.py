@@ -1,6 +1,5 @@
 """Rows of a prediction with an affine output head: where their features are, and how they are cut into chunks."""
 
-import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,6 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from di4c.contracts import Prediction
-from di4c.contracts.sharing import Sharing
 
 
 @dataclass(frozen=True)
@@ -48,36 +46,6 @@ class Rows:
     def chunks(self, at_a_time: int) -> Iterator[slice]:
         """Slices of the rows; as many as the data ask for, since all of them run in one call of the output head."""
         return (slice(start, min(start + at_a_time, len(self))) for start in range(0, len(self), at_a_time))
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """The Q pairs of an uncertain row and an example that has its input, where examples share inputs; sorted by row.
-
-    row [Q]: which of the R rows; number [Q]: b·D + d of the example b. start [R + 1]: the first pair of each row. widest: the most
-    pairs of a row.
-    """
-
-    row: Tensor
-    number: Tensor
-    start: Tensor
-    widest: int
-
-    @classmethod
-    def of(cls, sharing: Sharing, number: Tensor, positions: int) -> "Pairs":
-        """Of the rows g·D + d of inputs, `number` [R] in ascending order. A GPU has to be waited for."""
-        group = number // positions
-        each = sharing.number[group]
-        start = torch.nn.functional.pad(each.cumsum(0), (1, 0))
-        row = torch.arange(len(number), device=number.device).repeat_interleave(each, output_size=int(start[-1]))
-        within = torch.arange(len(row), device=row.device) - start[row]
-        example = sharing.order[sharing.start[group[row]] + within]
-        return cls(row, example * positions + number[row] % positions, start, max(sharing.counts))
-
-    def cut(self, bounds: list[int]) -> list[slice]:
-        """The pairs of the rows between each two bounds."""
-        places = self.start[torch.tensor(bounds, device=self.start.device)].tolist()
-        return [slice(a, b) for a, b in itertools.pairwise(places)]
 
 
 @dataclass(frozen=True)

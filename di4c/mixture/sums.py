@@ -19,9 +19,10 @@ from di4c.kernels.adding import at_tokens
 from di4c.kernels.backend import chunk_budget
 from di4c.mixture.affine import as_given, is_affine
 from di4c.mixture.chunked import Scored, row_values_of
+from di4c.mixture.equal_inputs import Pairs
 from di4c.mixture.marginals import Marginals, mixture_log_weights
 from di4c.mixture.reference import dense_sums
-from di4c.mixture.rows import Pairs, Rows, recomputed, sum_by_example
+from di4c.mixture.rows import Rows, recomputed, sum_by_example
 
 DIVERGENCES = ("kl", "componentwise_kl")
 """The fields of Statistics that compare with a target's marginals."""
