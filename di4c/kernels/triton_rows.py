@@ -128,7 +128,7 @@ def _tiles(z: Tensor, rows: int) -> tuple[int, int]:
     """(states of a tile, tiles of a row) where so many rows are swept."""
     states = z.shape[-1]
     interpreted = 16 if states <= 64 else SMALLEST_TILE
-    tile = tile_for(rows, states, _multiprocessors(z)) if z.is_cuda else interpreted
+    tile = tile_for(rows, states, _multiprocessors(z.device)) if z.is_cuda else interpreted
     return tile, -(-states // tile)
 
 
@@ -138,16 +138,15 @@ def _of_tile(tile: int) -> dict[str, int]:
 
 def _splits(z: Tensor, lines: int, tiles: int) -> int:
     """Programs that share a line's tiles. There may be no line: a chunk's rows are as many as the data ask for."""
-    return min(tiles, max(1, -(-PROGRAMS_A_MULTIPROCESSOR * _multiprocessors(z) // max(1, lines))))
-
-
-def _multiprocessors(z: Tensor) -> int:
-    return _multiprocessors_of(z.device) if z.is_cuda else INTERPRETED_MULTIPROCESSORS
+    return min(tiles, max(1, -(-PROGRAMS_A_MULTIPROCESSOR * _multiprocessors(z.device) // max(1, lines))))
 
 
 @cache
-def _multiprocessors_of(device: torch.device) -> int:
-    return torch.cuda.get_device_properties(device).multi_processor_count
+def _multiprocessors(device: torch.device) -> int:
+    interpreted = device.type != "cuda"
+    return (
+        INTERPRETED_MULTIPROCESSORS if interpreted else torch.cuda.get_device_properties(device).multi_processor_count
+    )
 
 
 def _power(n: int) -> int:

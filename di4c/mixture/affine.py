@@ -40,18 +40,14 @@ class Affine:
         left_to_kernel = kernels_for(h).ADDS_BIAS
         added = None if left_to_kernel else bias
         shared = None if added is None or added.dim() == 2 else added
-        z = product(h.flatten(0, 1), self.lines, shared, None if out is None else out.view(-1, self.num_states))
+        weight = self.weight if kernels_apply(self.weight) else self.weight[states]
+        z = product(h.flatten(0, 1), weight, shared, None if out is None else out.view(-1, self.num_states))
         z = z[:, : self.num_states].view(*h.shape[:2], self.num_states)
         if added is not shared:
             z += added[positions, None]
         for state in excluded:
             z[..., state].add_(LOG_ZERO)
         return Logits(z, bias, positions) if left_to_kernel else Logits(z)
-
-    @property
-    def lines(self) -> Tensor:
-        """W's lines for as many states as a row of logits is wide: [≥ S, H]."""
-        return self.weight[: len(self.weight) if kernels_apply(self.weight) else self.num_states]
 
     def wide(self) -> "Affine":
         """The same with `aligned_lines` of W."""
