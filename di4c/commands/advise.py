@@ -12,6 +12,7 @@ from di4c.command_line import amount_argument, command, number, numbers, path_ar
 from di4c.config.build import Parts, build_objective
 from di4c.contracts import Draws
 from di4c.diagnostics.advice import TOLERANCE_NATS, Noised, suggested_components
+from di4c.diagnostics.mixture import Studied
 from di4c.errors import SpecError
 from di4c.evaluation.loaded import load
 from di4c.evaluation.repeated import gradients, standard_deviation
@@ -32,7 +33,7 @@ def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
     batch = split.batch(draws.child("example").integers(len(split)).cpu()).to(model.device)
     t, _ = trained.time.sample(draws.child("t"))
     x_t = model.process.corrupt(batch.x_0, t, draws.child("x_t"))
-    noised = Noised(model.student, model.latent, batch, x_t, t)
+    noised = Noised(Studied(model.student, model.latent, model.process), batch, x_t, t)
     curve = noised.curve(sizes, draws.child("sizes"))
     model.student.requires_grad_(True)
     between_examples = _between_examples(noised, max(sizes), draws.child("examples"))
@@ -56,13 +57,15 @@ def main(arguments: list[str] | None = None, prog: str | None = None) -> int:
 def _over_lambda(noised: Noised, components: int, repeats: int, draws: Draws) -> float:
     """Standard deviation over λ of the gradient of one example: that of the batch's mean times √B."""
     loss = lambda k: noised.nll(components, draws.child(k)).mean()
-    return standard_deviation(gradients(loss, noised.student.parameters(), repeats)[1]) * len(noised.x_t) ** 0.5
+    return standard_deviation(gradients(loss, noised.of.student.parameters(), repeats)[1]) * len(noised.x_t) ** 0.5
 
 
 def _between_examples(noised: Noised, components: int, draws: Draws) -> float:
     """Standard deviation of the gradient over the examples, λ as exact as the largest M makes it."""
     nll = noised.nll(components, draws)
-    return standard_deviation(gradients(lambda k: nll[k], noised.student.parameters(), len(nll), retain_graph=True)[1])
+    return standard_deviation(
+        gradients(lambda k: nll[k], noised.of.student.parameters(), len(nll), retain_graph=True)[1]
+    )
 
 
 def _parser(prog: str | None) -> argparse.ArgumentParser:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from di4c.contracts.proposal import Proposal
-from di4c.draws import Draws
+from di4c.draws import Draws, placed
 
 
 class LambdaSampler(ABC):
@@ -31,6 +31,10 @@ class LambdaSampler(ABC):
     def log_weights(self, components: int) -> Tensor:
         """log w_m of the components that `sample` returns, Σ w = 1: [M] float64; −log M unless the prior is enumerated."""
         return torch.full((components,), -math.log(components), dtype=torch.float64)
+
+    def weighted(self, components: int, draws: Draws) -> tuple[Tensor, Tensor]:
+        """What `sample` and `log_weights` give, on the draws' device."""
+        return placed(self.sample(components, draws), draws.device), placed(self.log_weights(components), draws.device)
 
     @abstractmethod
     def discretised(self, atoms: int, draws: Draws | None) -> tuple[Tensor, Tensor]:

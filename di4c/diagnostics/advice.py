@@ -2,14 +2,13 @@
 
 import itertools
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from di4c.contracts import Batch, Draws, LambdaSampler, TimeSampler
+from di4c.contracts import Batch, Draws, TimeSampler
 from di4c.diagnostics.mixture import Studied
-from di4c.mixture.student import MixtureStudent
 from di4c.mixture.sums import Query, statistics
 
 ADVICE_EXAMPLES = 16
@@ -29,14 +28,12 @@ class Size:
 
 @dataclass(frozen=True)
 class Noised:
-    """A batch, and the student that sees it noised: x_t [B, D] at t [B]. at_a_time: the components of a forward pass (None: all)."""
+    """A batch, and the student that sees it noised: x_t [B, D] at t [B]."""
 
-    student: MixtureStudent
-    latent: LambdaSampler
+    of: Studied
     batch: Batch
     x_t: Tensor
     t: Tensor
-    at_a_time: int | None = None
 
     @torch.no_grad()
     def curve(self, sizes: Iterable[int], draws: Draws, *, sets: int = 2) -> list[Size]:
@@ -51,11 +48,10 @@ class Noised:
 
     def nll(self, components: int, draws: Draws) -> Tensor:
         """−log Σ_m w_m ∏_d p^d(x_0^d | x_t; λ_m): [B] nats, λ and weights by the λ sampler; biased upwards unless it is enumerated (Jensen)."""
-        lam = self.latent.sample(components, draws).to(self.x_t.device)
-        log_weights = self.latent.log_weights(components).to(self.x_t.device)
+        lam, log_weights = self.of.latent.weighted(components, draws)
         query = Query(frozenset({"joint"}), self.batch.x_0[:, None])
-        groups = lam.split(self.at_a_time or components, 1)
-        predictions = (self.student.predict(self.x_t, self.t, self.batch.cond, some) for some in groups)
+        groups = lam.split(self.of.at_a_time or components, 1)
+        predictions = (self.of.student.predict(self.x_t, self.t, self.batch.cond, some) for some in groups)
         joint = torch.cat([statistics(prediction, [query])[0].joint[:, 0] for prediction in predictions], -1)
         return -(joint + log_weights.to(joint)).logsumexp(-1)
 
@@ -73,8 +69,7 @@ def advice(
     t, _ = time.sample(few.child("t"))
     x_t = of.process.corrupt(batch.x_0, t, few.child("x_t"))
     sizes = {max(1, components // 2), *(components * k for k in (1, 2, 4))}
-    noised = Noised(of.student, of.latent, batch, x_t, t, of.at_a_time or components)
-    curve = noised.curve(sizes, few.child("sizes"))
+    curve = Noised(replace(of, at_a_time=of.at_a_time or components), batch, x_t, t).curve(sizes, few.child("sizes"))
     gain = next(size.nll for size in curve if size.components == components) - curve[-1].nll
     return {"gain_by_4m_nats": gain, "suggested_components": float(suggested_components(curve, tolerance))}
 

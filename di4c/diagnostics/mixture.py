@@ -37,8 +37,7 @@ def mixture_diagnostics(of: Studied, x_t: Tensor, t: Tensor, cond: Tensor | None
     mixture_collapsed             1 if the mutual information is below COLLAPSED_NATS, else 0
     """
     components = of.latent.num_atoms or 64
-    lam = of.latent.sample(components, draws.child("lambda")).to(x_t.device)
-    weights = of.latent.log_weights(components).to(x_t.device)
+    lam, weights = of.latent.weighted(components, draws.child("lambda"))
     prediction = of.student.predict(x_t, t, cond, lam, weights, at_a_time=of.at_a_time)
     x_0 = _mixture_sample(prediction, weights, draws)
     found = statistics(prediction, [Query(frozenset({"joint", "marginal"}), x_0[:, None])])[0]

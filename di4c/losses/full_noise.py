@@ -19,6 +19,7 @@ from di4c.contracts.objective import dropped_labels
 from di4c.errors import SpecError
 from di4c.losses.clusters import Clusters
 from di4c.losses.options import InputOptions
+from di4c.losses.rollouts import Pool
 from di4c.mixture.equal_inputs import draws_masks, equal_inputs, once
 from di4c.mixture.student import MixtureStudent
 from di4c.mixture.sums import Query, statistics
@@ -83,19 +84,27 @@ class FullNoise:
         return Batch(*(None if x is None else placed(x, draws.device) for x in (found.x_0, found.cond)))
 
     def loss(
-        self, options: InputOptions, teacher: Teacher, student: MixtureStudent, batch: Batch, draws: Draws, step: int
+        self,
+        options: InputOptions,
+        teacher: Teacher,
+        student: MixtureStudent,
+        pool: Pool | None,
+        draws: Draws,
+        step: int,
     ) -> dict[str, Tensor]:
         """{"full_noise": [B] nats, weighted, "full_noise_correlation": [B], what the mixture gains on its product of marginals}.
 
-        batch: [B·ratio] examples, b major. While λ is told the term is −Σ_k p(k | x_0) log w_k p^θ(x_0 | x_1; λ_k), k the cluster.
+        On `ratio` examples for each of the draws', of the pool where there is one. While λ is told the term is
+        −Σ_k p(k | x_0) log w_k p^θ(x_0 | x_1; λ_k), k the cluster.
         """
-        x_0, size = batch.x_0, draws.count
         several = draws.repeat(self.term.ratio)
+        batch = self.draw(draws) if pool is None else pool.batch(several)
+        x_0, size = batch.x_0, draws.count
         cond = dropped_labels(batch.cond, options.label_dropout, several)
         x_1 = teacher.process.prior(x_0.shape[1], several.child("x_1"))
         t = torch.ones(len(x_1), dtype=torch.float64, device=x_1.device)
         shared = Draws(draws.seed, path=draws.path, device=draws.device).child("lambda")
-        lam, log_weights = options.draw_lambda(self.number, shared)  # [1, M, L]
+        lam, log_weights = options.latent.weighted(self.number, shared)  # [1, M, L]
         sharing = None if draws_masks(student) else equal_inputs(x_1, t, cond)
         prediction = once(
             student.predict, sharing, x_1, t, cond, lam.expand(len(x_1), -1, -1),

@@ -86,7 +86,7 @@ def draw_inputs(
         found["teacher"] = noised.seen_by(teacher.predict)
         noised = replace(noised, teacher=found["teacher"])
     if options.proposal is None:
-        lam, log_weights = options.draw_lambda(options.components, draws.child("lambda"))
+        lam, log_weights = options.latent.weighted(options.components, draws.child("lambda"))
     if targets:
         u, shared = options.teacher_step.earlier(t, size), lam if options.needs_target_joint else None
         found |= asked.target(noised, u, draws.child("target"), shared)
@@ -121,7 +121,7 @@ class _Asked:
         copies = options.targets if options.x_u == "each" else 1
         several = draws.repeat(copies) if copies > 1 else draws
         x_u = self.earlier_states(noised, u, several, copies)
-        lam, log_weights = options.draw_lambda(options.targets, draws.child("lambda"))
+        lam, log_weights = options.latent.weighted(options.targets, draws.child("lambda"))
         lam = (lam if shared is None else shared).reshape(len(x_u), -1, lam.shape[-1])
         training = student.training
         student.train(training and options.target_mode == "train")
@@ -178,7 +178,7 @@ class _Asked:
         several, labels = draws.repeat(copies), _copied(cond, copies)
         t, _ = self.options.distillation_time.sample(several.child("t"))
         x_t = self.teacher.process.corrupt(x_0.repeat_interleave(copies, 0), t, several.child("x_t"))
-        lam, _ = self.options.draw_lambda(1, several.child("lambda"))
+        lam, _ = self.options.latent.weighted(1, several.child("lambda"))
         return {
             "distilled_student": self.student.predict(x_t, t, labels, lam),
             "distilled_teacher": self.teacher.predict(x_t, t, labels),

@@ -40,8 +40,7 @@ class Di4CLoss:
     def __call__(self, inputs: LossInputs) -> dict[str, Tensor]:
         """{"loss": [B] nats, and its parts "data", "consistency", "distillation", "marginal", …: [B], weighted as they enter it}.
 
-        Where λ is proposed also "data_bound", the bound of −log p^θ_{0|t}(x_0 | x_t) whatever the weights (data's value has b in it),
-        and "posterior_kl", KL( q(λ | x_0, x_t) ‖ p(λ) ).
+        Where λ is proposed also what ProposedComponents tell.
         """
         parts: dict[str, Tensor] = {}
         found = self._statistics(inputs)
@@ -52,10 +51,7 @@ class Di4CLoss:
         if "distillation" in found:
             parts["distillation"] = self.distillation_loss(found["distillation"], inputs)
         if inputs.proposed is not None:
-            parts |= {
-                "data_bound": -inputs.proposed.log_bound(found["data"].joint, 0)[:, 0],
-                "posterior_kl": inputs.proposed.divergence.detach().sum(-1)[:, 0],
-            }
+            parts |= inputs.proposed.told(found["data"])
         if "marginal" in found:
             parts["marginal"] = self.marginal.weight * found["marginal"].kl
         terms = [parts[name] for name in TERMS if name in parts]
@@ -111,8 +107,7 @@ class Di4CLoss:
         found = statistics(inputs.student, list(queries.values()), chunk_bytes=self.chunk_bytes)
         named = dict(zip(queries, found, strict=True))
         if inputs.proposed is not None:
-            first = {"data": 0, "consistency": 1}
-            named |= {name: inputs.proposed.of_own(named[name], first[name]) for name in first if name in named}
+            named |= inputs.proposed.of_own(named)
         if inputs.distils and inputs.distilled_student is not None:
             query = Query(componentwise, None, inputs.distilled_teacher)
             named["distillation"] = statistics(inputs.distilled_student, [query], chunk_bytes=self.chunk_bytes)[0]

@@ -111,17 +111,15 @@ class Di4C(Objective):
 
     def forward(self, batch: Batch, draws: Draws, step: int) -> dict[str, Tensor]:
         """{"loss": [B] nats, its parts: [B]}."""
-        batch = self.examples(batch, draws)
-        term = self.full_noise
-        if term is None:
-            return self.loss(draw_inputs(self.options, self.teacher, self.model, batch, draws, step))
-        own = draws.child("full noise")
-        further = term.draw(own) if self.pool is None else self.pool.batch(own.repeat(term.term.ratio))
-        parts = term.loss(self.options, self.teacher, self.model, further, own, step)
-        if step < term.term.alone or not self.options.has_terms:
+        networks = self.options, self.teacher, self.model
+        others = lambda: self.loss(draw_inputs(*networks, self.examples(batch, draws), draws, step))
+        if self.full_noise is None:
+            return others()
+        parts = self.full_noise.loss(*networks, self.pool, draws.child("full noise"), step)
+        if step < self.full_noise.term.alone or not self.options.has_terms:
             return {"loss": parts["full_noise"], **parts}
-        others = self.loss(draw_inputs(self.options, self.teacher, self.model, batch, draws, step))
-        return others | parts | {"loss": others["loss"] + parts["full_noise"]}
+        found = others()
+        return found | parts | {"loss": found["loss"] + parts["full_noise"]}
 
     def examples(self, batch: Batch, draws: Draws) -> Batch:
         """The reference's examples of a step: the batch, or samples of the teacher."""

@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import Tensor
-
-from di4c.contracts import Draws, LambdaSampler, LossEstimator, Sampler, TimeSampler, placed
+from di4c.contracts import LambdaSampler, LossEstimator, Sampler, TimeSampler
 from di4c.losses.proposal import ProposalOptions
 from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm, MarginalTerm, TeacherStep
 
@@ -53,8 +51,3 @@ class InputOptions:
     def needs_target_joint(self) -> bool:
         """Whether the target's λ are those of the student at t, and the target scores its samples under all of them."""
         return self.consistency is not None and "target_joint" in self.consistency.estimator.needs
-
-    def draw_lambda(self, number: int, draws: Draws) -> tuple[Tensor, Tensor]:
-        """λ [B, number, L] of the prior and the log-weights of its draws, on the draws' device."""
-        lam, log_weights = self.latent.sample(number, draws), self.latent.log_weights(number)
-        return placed(lam, draws.device), placed(log_weights, draws.device)

@@ -16,6 +16,9 @@ from torch import Tensor
 from di4c.contracts import Draws, LambdaSampler, LossEstimator, Posterior, Proposal, Proposed, Statistics
 from di4c.errors import SpecError
 
+FIRST = {"data": 0, "consistency": 1}
+"""The first of its samples among those that λ is proposed for, by the term."""
+
 
 @dataclass(frozen=True)
 class ProposalOptions:
@@ -76,7 +79,10 @@ class ProposalOptions:
 
 @dataclass(frozen=True)
 class ProposedComponents:
-    """λ [B, J·M, L] for J samples an example, M each. divergence: [B, J, F] nats, KL( q ‖ p ) by dimension; exponent: [B, J], b."""
+    """λ [B, J·M, L] for J samples an example, x_0 and the target's, M each.
+
+    divergence: [B, J, F] nats, KL( q ‖ p ) by dimension; exponent: [B, J], b.
+    """
 
     proposed: Proposed
     divergence: Tensor
@@ -86,11 +92,15 @@ class ProposedComponents:
     def lam(self) -> Tensor:
         return self.proposed.lam.flatten(1, 2)
 
-    def of_own(self, statistics: Statistics, first: int) -> Statistics:
-        """The sums of samples first, …, first + N − 1 under the λ that were proposed for each, with their importance weights.
+    def of_own(self, found: Mapping[str, Statistics]) -> dict[str, Statistics]:
+        """The sums of the terms that have samples, under the λ that were proposed for each, with their importance weights.
 
         Of the joint [B, N, J·M] under all λ that is [B, N, M].
         """
+        return {name: self._of_samples(found[name], first) for name, first in FIRST.items() if name in found}
+
+    def _of_samples(self, statistics: Statistics, first: int) -> Statistics:
+        """The same of samples first, …, first + N − 1."""
         blocks = statistics.joint.unflatten(-1, self.proposed.lam.shape[1:3])
         number = torch.arange(blocks.shape[1], device=blocks.device)
         joint = blocks[:, number, first + number]
@@ -105,10 +115,12 @@ class ProposedComponents:
             return weights
         return weights + score_term(joint + weights, self.proposed.log_q[:, some].to(joint))[..., None]
 
-    def log_bound(self, joint: Tensor, first: int) -> Tensor:
-        """The bound itself, b = 1, of those samples: [B, N] nats; no gradient."""
-        log_ratio = self.proposed.log_ratio[:, first : first + joint.shape[1]].to(joint)
-        return (joint + log_ratio).detach().logsumexp(-1) - math.log(joint.shape[-1])
+    def told(self, data: Statistics) -> dict[str, Tensor]:
+        """{"data_bound", the bound of −log p^θ_{0|t}(x_0 | x_t) whatever the weights (data's value has b in it), "posterior_kl",
+        KL( q(λ | x_0, x_t) ‖ p(λ) )}: [B] nats each, without gradient; from the data term's sums under its own λ."""
+        joint = data.joint[:, 0]
+        log_bound = (joint + self.proposed.log_ratio[:, 0].to(joint)).detach().logsumexp(-1) - math.log(joint.shape[-1])
+        return {"data_bound": -log_bound, "posterior_kl": self.divergence.detach().sum(-1)[:, 0]}
 
 
 def score_term(log_terms: Tensor, log_q: Tensor) -> Tensor:

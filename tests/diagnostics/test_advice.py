@@ -8,6 +8,7 @@ import torch
 
 from di4c.contracts import Batch, Context, Draws
 from di4c.diagnostics.advice import Noised, Size, suggested_components
+from di4c.diagnostics.mixture import Studied
 from di4c.losses.objective import Di4C
 from di4c.losses.terms import DataTerm, Gate
 from di4c.mixture.sums import Query, statistics
@@ -26,7 +27,7 @@ def test_the_curve_is_that_of_enumeration():
     student = tiny_student(teacher, "readout", 3)
     x_0 = torch.tensor([[0, 1, 2, 0], [2, 2, 1, 1]]).repeat(20, 1)
     x_t, t = torch.full((40, 4), 3), torch.ones(40)
-    noised = Noised(student, latent, Batch(x_0), x_t, t)
+    noised = Noised(Studied(student, latent, teacher.process), Batch(x_0), x_t, t)
     found = noised.curve([1, 2, 4], Draws(0, count=40), sets=10)
     with torch.no_grad():
         prediction = student.predict(x_t, t, None, torch.eye(3).expand(40, -1, -1))
@@ -38,7 +39,7 @@ def test_the_curve_is_that_of_enumeration():
         assert abs(size.nll - float(nll.mean())) < 5 * sd / (40 * 10 * 4 / size.components) ** 0.5
         assert abs(size.sd - sd) < 0.25 * sd
     assert [s.components for s in found] == [1, 2, 4]
-    in_parts = replace(noised, at_a_time=3).curve([1, 2, 4], Draws(0, count=40))
+    in_parts = replace(noised, of=replace(noised.of, at_a_time=3)).curve([1, 2, 4], Draws(0, count=40))
     whole = noised.curve([1, 2, 4], Draws(0, count=40))
     assert max(abs(a.nll - b.nll) for a, b in zip(in_parts, whole, strict=True)) < 1e-5
 
