@@ -7,6 +7,6 @@ marginals   q̄, kept from the draw or read again
 chunked     the pass over rows with an affine output head, forwards and backwards
 rows        where the rows' features are; sums by example
 affine      output heads with their weights in hand; the library's products
-equal_inputs    which examples have the same input, asked once
+equal_inputs    which examples have the same input, asked once and read once for all of them
 every_sample    all x in place of samples, on small spaces
 """

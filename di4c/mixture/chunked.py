@@ -17,10 +17,10 @@ from di4c.kernels.backend import kernels_for
 from di4c.kernels.rows import Against, Logits, RowValues
 from di4c.mixture.affine import Affine, as_given, autocast_dtype, within_output_head
 from di4c.mixture.buffers import Buffers
-from di4c.mixture.equal_inputs import Pairs
+from di4c.mixture.equal_inputs import Chunk, Pairs
 from di4c.mixture.gradients import Gradients
 from di4c.mixture.marginals import Marginals
-from di4c.mixture.rows import Chunk, Rows
+from di4c.mixture.rows import Rows
 
 PASS_CHUNKS = 4
 """What a pass over the rows may hold beside features, weights and their gradients, in chunks."""

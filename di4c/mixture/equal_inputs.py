@@ -77,6 +77,14 @@ class Pairs:
         return [slice(a, b) for a, b in itertools.pairwise(places)]
 
 
+@dataclass(frozen=True)
+class Chunk:
+    """The rows that are read at once, and the pairs of theirs; the same slice where every row has one."""
+
+    rows: slice
+    pairs: slice
+
+
 def _largest_of_ranks(number: int, device: torch.device) -> int:
     """The largest of all ranks' numbers."""
     (largest,) = combined(torch.tensor([number], device=device), op=torch.distributed.ReduceOp.MAX)

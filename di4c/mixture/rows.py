@@ -48,14 +48,6 @@ class Rows:
         return (slice(start, min(start + at_a_time, len(self))) for start in range(0, len(self), at_a_time))
 
 
-@dataclass(frozen=True)
-class Chunk:
-    """The rows that are read at once, and the pairs of theirs; the same slice where every row has one."""
-
-    rows: slice
-    pairs: slice
-
-
 def recomputed(read: Callable[..., Any], *arguments: Any, when: bool = True, same_masks: bool = False) -> Any:
     """read(*arguments); where there is a gradient to come, and `when`, it is called again for it, and keeps nothing until then.
 
