@@ -1,12 +1,12 @@
 """What the losses look at in one step: times, noised data, the student at t, the target drawn at u."""
 
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from di4c.contracts import Batch, Denoiser, Draws, Prediction, Teacher
+from di4c.contracts import Batch, Draws, Prediction, Teacher
 from di4c.contracts.objective import dropped_labels
 from di4c.contracts.sharing import Sharing
 from di4c.kernels.backend import chunk_budget
@@ -54,10 +54,7 @@ class Noised:
     t: Tensor
     cond: Tensor | None
     sharing: Sharing | None
-    teacher: Prediction | None = None
-
-    def seen_by(self, predict: Denoiser) -> Prediction:
-        return once(predict, self.sharing, self.x_t, self.t, self.cond)
+    teacher: Prediction | None
 
 
 def draw_inputs(
@@ -80,11 +77,10 @@ def draw_inputs(
     distils = distillation is not None and (own_times or distillation.due(interval))
     found = {"t": t, "x_0": batch.x_0, "distils": distils}
     sharing = equal_inputs(x_t, t, cond) if options.same_lambda and not draws_masks(student) else None
-    noised = Noised(x_t, t, cond, sharing)
     compared = options.marginal is not None or (options.data is not None and "kl" in options.data.estimator.needs)
     if compared or (distils and not own_times):
-        found["teacher"] = noised.seen_by(teacher.predict)
-        noised = replace(noised, teacher=found["teacher"])
+        found["teacher"] = once(teacher.predict, sharing, x_t, t, cond)
+    noised = Noised(x_t, t, cond, sharing, found.get("teacher"))
     if options.proposal is None:
         lam, log_weights = options.latent.weighted(options.components, draws.child("lambda"))
     if targets:
@@ -158,7 +154,7 @@ class _Asked:
                 return asked(x, time, labels)
             # All copies are still x_t: the teacher need be asked once at most.
             if time is t and labels is labels_of_copies:
-                found = noised.teacher or noised.seen_by(teacher.predict)
+                found = noised.teacher or once(teacher.predict, noised.sharing, noised.x_t, noised.t, noised.cond)
             else:
                 found = teacher.predict(noised.x_t, time[::copies], None if labels is None else labels[::copies])
             found = found.for_examples()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from di4c.contracts import Prediction
 from di4c.contracts.sharing import Sharing
+from di4c.mixture.rows import sum_by_example
 from di4c.ranks import combined
 
 
@@ -75,6 +76,35 @@ class Pairs:
         """The pairs of the rows between each two bounds."""
         places = self.start[torch.tensor(bounds, device=self.start.device)].tolist()
         return [slice(a, b) for a, b in itertools.pairwise(places)]
+
+
+@dataclass(frozen=True)
+class Places:
+    """The uncertain rows of a prediction, number [R], where examples share them with their pairs, and how both add up by example."""
+
+    number: Tensor
+    positions: int
+    size: int
+    sharing: Sharing | None
+    pairs: Pairs | None
+    block_bytes: int
+
+    @classmethod
+    def of(cls, prediction: Prediction, block_bytes: int) -> "Places":
+        number, (size, positions), sharing = prediction.uncertain_rows(), prediction.x_t.shape, prediction.sharing
+        pairs = None if sharing is None else Pairs.of(sharing, number, positions)
+        return cls(number, positions, size, sharing, pairs, block_bytes)
+
+    def sum_of_rows(self, values: Tensor) -> Tensor:
+        """Values of rows [R, …] added up: [B, …] float64."""
+        total = sum_by_example(values, self.number, self.positions, self.size, self.block_bytes)
+        return total if self.sharing is None else total[self.sharing.of]
+
+    def sum_of_samples(self, values: Tensor) -> Tensor:
+        """Values [R, …], or [Q, …] of pairs, added up: [B, …] float64."""
+        if self.pairs is None:
+            return self.sum_of_rows(values)
+        return sum_by_example(values, self.pairs.number, self.positions, len(self.sharing.of), self.block_bytes)
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ from di4c.kernels.adding import at_tokens
 from di4c.kernels.backend import chunk_budget
 from di4c.mixture.affine import as_given, is_affine
 from di4c.mixture.chunked import Scored, row_values_of
-from di4c.mixture.equal_inputs import Pairs
+from di4c.mixture.equal_inputs import Places
 from di4c.mixture.marginals import Marginals, mixture_log_weights
 from di4c.mixture.reference import dense_sums
-from di4c.mixture.rows import Rows, recomputed, sum_by_example
+from di4c.mixture.rows import Rows, recomputed
 
 DIVERGENCES = ("kl", "componentwise_kl")
 """The fields of Statistics that compare with a target's marginals."""
@@ -75,50 +75,24 @@ def statistics(prediction: Prediction, queries: list[Query], *, chunk_bytes: int
     of_target = dict(zip(sources, zip(*divergences, strict=True), strict=True))
     of_query = chosen.split([query.number for query in queries], -1)
     return [
-        places.summed(query, some, of_target.get(id(query.target), ()), log_weights)
+        _summed(places, query, some, of_target.get(id(query.target), ()), log_weights)
         for query, some in zip(queries, of_query, strict=True)
     ]
 
 
-@dataclass(frozen=True)
-class Places:
-    """The uncertain rows of a prediction, number [R], where examples share them with their pairs, and how both add up by example."""
-
-    number: Tensor
-    positions: int
-    size: int
-    sharing: Sharing | None
-    pairs: Pairs | None
-    block_bytes: int
-
-    @classmethod
-    def of(cls, prediction: Prediction, block_bytes: int) -> "Places":
-        number, (size, positions), sharing = prediction.uncertain_rows(), prediction.x_t.shape, prediction.sharing
-        pairs = None if sharing is None else Pairs.of(sharing, number, positions)
-        return cls(number, positions, size, sharing, pairs, block_bytes)
-
-    def sum_of_rows(self, values: Tensor) -> Tensor:
-        """Values of rows [R, …] added up: [B, …] float64."""
-        total = sum_by_example(values, self.number, self.positions, self.size, self.block_bytes)
-        return total if self.sharing is None else total[self.sharing.of]
-
-    def sum_of_samples(self, values: Tensor) -> Tensor:
-        """Values [R, …], or [Q, …] of pairs, added up: [B, …] float64."""
-        if self.pairs is None:
-            return self.sum_of_rows(values)
-        return sum_by_example(values, self.pairs.number, self.positions, len(self.sharing.of), self.block_bytes)
-
-    def summed(self, query: Query, chosen: Tensor, divergences: tuple[Tensor, ...], log_weights: Tensor) -> Statistics:
-        """Row values added up by example: chosen [R, M, N] (or of pairs), and of the query's target its DIVERGENCES [R]."""
-        named = zip(DIVERGENCES, divergences, strict=False)
-        sums = {name: self.sum_of_rows(value) for name, value in named if name in query.needs}
-        if "joint" in query.needs:
-            sums["joint"] = self.sum_of_samples(chosen).transpose(1, 2)
-        if "marginal" in query.needs:
-            weighted = chosen + log_weights.to(chosen)[:, None]
-            sums["marginal"] = self.sum_of_samples(weighted.logsumexp(1))
-        given = {"target_joint": query.target_joint, "sample_weights": query.sample_weights, "log_law": query.log_law}
-        return Statistics(log_weights=log_weights, **sums, **given)
+def _summed(
+    places: Places, query: Query, chosen: Tensor, divergences: tuple[Tensor, ...], log_weights: Tensor
+) -> Statistics:
+    """Row values added up by example: chosen [R, M, N] (or of pairs), and of the query's target its DIVERGENCES [R]."""
+    named = zip(DIVERGENCES, divergences, strict=False)
+    sums = {name: places.sum_of_rows(value) for name, value in named if name in query.needs}
+    if "joint" in query.needs:
+        sums["joint"] = places.sum_of_samples(chosen).transpose(1, 2)
+    if "marginal" in query.needs:
+        weighted = chosen + log_weights.to(chosen)[:, None]
+        sums["marginal"] = places.sum_of_samples(weighted.logsumexp(1))
+    given = {"target_joint": query.target_joint, "sample_weights": query.sample_weights, "log_law": query.log_law}
+    return Statistics(log_weights=log_weights, **sums, **given)
 
 
 def _marginals(target: Marginals | Prediction, sharing: Sharing | None) -> Marginals:
