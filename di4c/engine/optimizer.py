@@ -8,8 +8,10 @@ from di4c.contracts.objective import Objective
 from di4c.engine.options import OptimizerOptions
 from di4c.errors import SpecError
 
-STILL = (1 - 1e-12, 1 - 1e-12)
-"""Betas that leave float32 moments bit for bit as they are under a zero gradient; 1 would divide by zero."""
+STILL = 1 - 1e-12
+"""A beta that leaves float32 moments bit for bit as they are under a zero gradient; 1 would divide by zero."""
+STILL_ON_CUDA = 1 - 2**-24
+"""The same where torch's fused kernel takes betas as float32, in which STILL is 1: the largest below. Moments lose 6e-8 of themselves."""
 
 
 def parameter_groups(objective: Objective, options: OptimizerOptions) -> list[dict]:
@@ -48,7 +50,8 @@ def set_learning_rate(optimizer, lr: float, *, resting: bool = False) -> None:
     for group in optimizer.param_groups:
         still = resting and not group["apart"]
         group["lr"] = 0.0 if still else lr * group["lr_multiplier"]
-        group["betas"] = STILL if still else group["own_betas"]
+        beta = STILL_ON_CUDA if group["params"][0].is_cuda else STILL
+        group["betas"] = (beta, beta) if still else group["own_betas"]
 
 
 def _check_named(parts: Mapping[str, object], names: Iterable[str], key: str) -> None:
