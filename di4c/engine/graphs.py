@@ -18,7 +18,7 @@ from di4c.contracts import Backbone, Context
 
 MOST_TOKENS = 8192
 """Tokens, on average over the blocks, of a pass that is recorded. With more the device is the bound, and a record holds more memory: 12
-blocks of width 768 in bf16 take 12.9 ms, as a graph 1.35, for 1024 tokens; 13.9 and 12.7 for 16384 (H200)."""
+blocks of width 768 in bf16 take 5.7 ms, as a graph 1.3, for 1024 tokens; 8.9 and 8.3 for 16384 (H200, tools/results/gpu-notes.json)."""
 MOST_GRAPHS = 8
 """Graphs of a backbone; passes of further kinds run as they are."""
 MOST_MOVES, PASSES_A_MOVE = 4, 100
