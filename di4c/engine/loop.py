@@ -173,7 +173,8 @@ class Trainer:
         skip = self.guard.should_skip(self.step)
         factor = lr_factor(self.step, self.options.steps, self.options.schedule)
         self.lr, resting = 0.0 if skip else self.options.optimizer.lr * factor, self.engine.module.rests(self.step)
-        set_learning_rate(self.engine.optimizer, self.lr, resting=resting)
+        on_cuda = self.device.type == "cuda"
+        set_learning_rate(self.engine.optimizer, self.lr, resting=resting, on_cuda=on_cuda)
         self.engine.step()
         self.step += 1
         if resting:

@@ -45,12 +45,15 @@ def build_optimizer(groups: list[dict], options: OptimizerOptions) -> torch.opti
     )
 
 
-def set_learning_rate(optimizer, lr: float, *, resting: bool = False) -> None:
-    """Gives every group `lr` times its multiplier; resting: those of the model are held still, weights and moments."""
+def set_learning_rate(optimizer, lr: float, *, resting: bool = False, on_cuda: bool = False) -> None:
+    """Gives every group `lr` times its multiplier; resting: those of the model are held still, weights and moments.
+
+    on_cuda: whether the network is there; of a group DeepSpeed may say nothing between steps.
+    """
+    beta = STILL_ON_CUDA if on_cuda else STILL
     for group in optimizer.param_groups:
         still = resting and not group["apart"]
         group["lr"] = 0.0 if still else lr * group["lr_multiplier"]
-        beta = STILL_ON_CUDA if group["params"][0].is_cuda else STILL
         group["betas"] = (beta, beta) if still else group["own_betas"]
 
 

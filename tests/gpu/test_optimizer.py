@@ -14,7 +14,7 @@ def test_a_resting_group_keeps_its_weights_and_moments(device):
 
     def step(resting: bool) -> None:
         parameter.grad = torch.zeros_like(parameter) if resting else torch.ones_like(parameter)
-        set_learning_rate(optimizer, 1e-2, resting=resting)
+        set_learning_rate(optimizer, 1e-2, resting=resting, on_cuda=device == "cuda")
         optimizer.step()
 
     for before in (0, 3):
