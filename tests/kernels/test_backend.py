@@ -20,7 +20,7 @@ def test_on_cuda_wherever_triton_is_but_for_float64(monkeypatch, dtype, there, a
     assert backend.kernels_apply(SimpleNamespace(is_cuda=True, dtype=dtype)) == applies
 
 
-@pytest.mark.parametrize(("total", "budget"), [(24e9, 256), (39e9, 256), (48e9, 512), (80e9, 512), (141e9, 512)])
+@pytest.mark.parametrize(("total", "budget"), [(24e9, 256), (39e9, 256), (48e9, 576), (80e9, 576), (141e9, 576)])
 def test_the_budget_follows_the_total_memory_of_a_gpu(monkeypatch, total, budget):
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=int(total)))
     assert backend.chunk_budget("cuda") == budget * 2**20
