@@ -35,6 +35,7 @@ from di4c.contracts.time_sampler import IntervalTimeSampler, TimeSampler
 from di4c.contracts.tokenizer import ImageTokenizer
 from di4c.contracts.weights import strict_load
 from di4c.draws import Draws, categorical, cumulated, placed
+from di4c.kernels.backend import kernels_apply
 
 __all__ = [
     "CHUNK_BYTES", "LOG_ZERO", "AffineOutputHead", "AffineRows", "Backbone", "Batch", "Context", "DataSource", "Decoder", "Denoiser",
@@ -42,5 +43,5 @@ __all__ = [
     "LentTeacher", "LossEstimator", "Measured", "Metric", "Modulation", "Objective", "Parameterisation", "Pipeline",
     "Posterior", "Prediction", "Pretraining", "ProbeBatch", "Proposal", "Proposed", "Raw", "Reduction", "Runs", "Sampler", "Split", "Statistics",
     "StudentHead", "Teacher", "Tempering", "TimeSampler",
-    "TwoPartBackbone", "categorical", "cumulated", "merged", "placed", "strict_load",
+    "TwoPartBackbone", "categorical", "cumulated", "kernels_apply", "merged", "placed", "strict_load",
 ]  # fmt: skip

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from di4c.kernels.backend import kernels_apply, kernels_for
+from di4c.kernels.products import product
 from di4c.kernels.rows import LOG_ZERO, Lines, Logits, aligned_lines
 
 
@@ -45,12 +46,8 @@ class SoftmaxRows:
         """[P, 1, S], float32 at least, on a GPU not rounded to a narrow dtype before; a kernel may add the bias itself."""
         bias, left_to_kernel = self.bias, kernels_for(h).ADDS_BIAS
         shared = bias if bias is not None and bias.dim() == 1 and not left_to_kernel else None
-        if h.is_cuda and h.dtype not in (torch.float32, torch.float64):
-            z = torch.mm(h, self.weight.T, out_dtype=torch.float32)[:, : self.num_states]
-            z = z if shared is None else z.add_(shared)
-        else:
-            z = F.linear(h, self.weight, shared)[:, : self.num_states]
-            z = z if z.dtype == torch.float64 else z.float()
+        z = (product if h.is_cuda else F.linear)(h, self.weight, shared)[:, : self.num_states]
+        z = z if z.dtype == torch.float64 else z.float()
         if bias is not shared and not left_to_kernel:
             z += bias[position]
         for state in self.excluded:

@@ -169,7 +169,7 @@ class Prediction:
         """
         assert self.shape[1] == 1, "one component is drawn from; call .average() first"
         x, u = self.x_t.flatten().clone(), uniform.flatten()
-        if self._is_softmax:
+        if self.is_affine and self.tempering is None:
             rows = self.uncertain_rows(where)
             x[rows] = self._drawn(rows, u[rows])
         else:
@@ -178,10 +178,10 @@ class Prediction:
         return x.view_as(self.x_t)
 
     @property
-    def _is_softmax(self) -> bool:
-        """Whether p at positions with uncertainty is the softmax of h·Wᵀ + b with some states excluded."""
-        plain = self.parameterisation.excluded is not None and self.tempering is None and not self.averaged
-        return plain and getattr(self.output_head, "affine", False)
+    def is_affine(self) -> bool:
+        """Whether log-probs at positions with uncertainty are a log-softmax of h·Wᵀ + b with some states excluded, but for tempering."""
+        excludes = self.parameterisation.excluded is not None and not self.averaged
+        return getattr(self.output_head, "affine", False) and excludes
 
     @run_eagerly
     def _drawn(self, rows: Tensor, uniform: Tensor) -> Tensor:

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from di4c.kernels.adding import add_lines
+from di4c.kernels.products import add_product
 from di4c.kernels.rows import with_margin
-from di4c.mixture.affine import Affine, add_product
+from di4c.mixture.affine import Affine
 from di4c.mixture.rows import Rows
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from di4c.contracts import Prediction
 from di4c.kernels.backend import kernels_for
 from di4c.kernels.rows import Against, Lines, Logits
-from di4c.mixture.affine import Affine, as_given, is_affine
+from di4c.mixture.affine import Affine, as_given
 from di4c.mixture.buffers import Buffers
 from di4c.mixture.rows import Rows
 
@@ -56,7 +56,7 @@ class Marginals:
     @property
     def readable(self) -> bool:
         """Whether the row functions read it from an affine output head's weights."""
-        return is_affine(self.prediction) and self.prediction.modulation is None
+        return self.prediction.is_affine and self.prediction.modulation is None
 
     @property
     def weights(self) -> Tensor:

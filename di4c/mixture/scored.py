@@ -6,7 +6,6 @@ from torch import Tensor
 
 from di4c.contracts import Prediction
 from di4c.kernels.backend import chunk_budget
-from di4c.mixture.affine import is_affine
 from di4c.mixture.chunked import Scored, row_values_of
 from di4c.mixture.marginals import mixture_log_weights
 from di4c.mixture.rows import Rows, sum_by_example
@@ -20,7 +19,7 @@ class ScoredByRows(Prediction):
     """
 
     def log_prob_of(self, x: Tensor, where: Tensor | None = None, chunk_bytes: int | None = None) -> Tensor:
-        if not is_affine(self):
+        if not self.is_affine:
             return super().log_prob_of(x, where, chunk_bytes)
         chunk_bytes = chunk_bytes or chunk_budget(x.device)
         number = self.uncertain_rows(where)

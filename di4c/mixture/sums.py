@@ -17,7 +17,7 @@ from di4c.contracts import Prediction, Statistics
 from di4c.contracts.sharing import Sharing
 from di4c.kernels.adding import at_tokens
 from di4c.kernels.backend import chunk_budget
-from di4c.mixture.affine import as_given, is_affine
+from di4c.mixture.affine import as_given
 from di4c.mixture.chunked import Scored, row_values_of
 from di4c.mixture.equal_inputs import Places
 from di4c.mixture.marginals import Marginals, mixture_log_weights
@@ -67,7 +67,7 @@ def statistics(prediction: Prediction, queries: list[Query], *, chunk_bytes: int
     kl, componentwise = (any(name in query.needs for query in queries) for name in DIVERGENCES)
     places = Places.of(prediction, chunk_bytes // 2)
     scored = Scored(log_weights, torch.cat(samples, 1) if samples else None, targets, kl, componentwise, places.pairs)
-    if is_affine(prediction) and not log_weights.requires_grad:
+    if prediction.is_affine and not log_weights.requires_grad:
         rows = Rows.at(prediction, places.number, chunk_bytes)
         chosen, *divergences = row_values_of(prediction, rows, scored, chunk_bytes)
     else:

@@ -9,7 +9,7 @@ from di4c.contracts import Draws, Prediction
 from di4c.eager import run_eagerly
 from di4c.kernels.backend import chunk_budget
 from di4c.kernels.rows import Lines, Logits
-from di4c.mixture.affine import Affine, as_given, is_affine, within_output_head
+from di4c.mixture.affine import Affine, as_given, within_output_head
 from di4c.mixture.buffers import Buffers
 from di4c.mixture.marginals import Marginals, cut, draw_from, read_lines
 from di4c.mixture.rows import Rows, sum_by_example
@@ -69,7 +69,7 @@ def draw_target(
     table = _empty_table(stacked, number, keep_bytes)
     joint = torch.zeros(size, components, components, dtype=torch.float64, device=x.device) if score else None
     rows = _TargetRows(marginals, stacked, number, lines, chunk_bytes, x, joint, table)
-    (rows.read_affine if is_affine(stacked) else rows.read_log_probs)()
+    (rows.read_affine if stacked.is_affine else rows.read_log_probs)()
     return TargetDraw(x, marginals if table is None else _with_table(marginals, table, number), joint)
 
 

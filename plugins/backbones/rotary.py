@@ -1,13 +1,12 @@
 """Rotary positions (Su et al. 2021) in real arithmetic, for the two ways in which networks pair channels."""
 
 from collections.abc import Callable
-from functools import cache
-from importlib.util import find_spec
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from di4c.contracts import kernels_apply
 from di4c.errors import SpecError
 
 BY_KERNEL = 2**22
@@ -103,12 +102,7 @@ def _turn_of(x: Tensor) -> Callable[..., Tensor]:
 
 def kernel_applies(x: Tensor) -> bool:
     """Whether the kernel turns x: many numbers on CUDA, where Triton is installed."""
-    return x.is_cuda and x.dtype != torch.float64 and x.numel() >= BY_KERNEL and _triton_is_there()
-
-
-@cache
-def _triton_is_there() -> bool:
-    return find_spec("triton") is not None
+    return x.numel() >= BY_KERNEL and kernels_apply(x)
 
 
 def _turn(x: Tensor, tables: Tensor, distance: int, sign: int = 1) -> Tensor:

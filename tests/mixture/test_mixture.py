@@ -6,7 +6,6 @@ import pytest
 import torch
 from hypothesis import HealthCheck, example, given, settings
 
-from di4c.mixture.affine import is_affine
 from tests.mixture.mixture_cases import (
     SUMS,
     Case,
@@ -33,7 +32,7 @@ def close(got, want, relative: float) -> None:
 
 def compare(case: Case, path: str, dtype: torch.dtype, relative: float) -> None:
     made, truth = PATHS[path](system(case, dtype)), system(case, torch.float64)
-    assert is_affine(made.prediction) == (path == "affine")
+    assert made.prediction.is_affine == (path == "affine")
     got, want = project_sums(made), oracle_sums(truth)
     for name in SUMS:
         close(got[name], want[name], relative)

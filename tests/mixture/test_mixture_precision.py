@@ -8,7 +8,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from di4c.draws import Draws
-from di4c.mixture.affine import product
+from di4c.kernels.products import product
 from di4c.mixture.sums import Query, statistics
 from tests.losses.test_objective import batch, make
 from tests.mixture.mixture_cases import (
