@@ -106,7 +106,8 @@ class Conditioning(nn.Module):
         self.time_conditioning = time_conditioning
 
     def forward(self, t: Tensor, cond: Tensor | None) -> Tensor:
-        t = t if self.time_conditioning else t.new_zeros(1)
+        if not self.time_conditioning:
+            t = torch.zeros_like(t if self.label is not None else t[:1])
         c = self.time(sinusoid(1000 * t, self.frequencies).to(self.time[0].weight))
         if self.label is None:
             return c

@@ -134,8 +134,7 @@ def test_an_objective_under_autocast_is_near_the_one_in_single_precision(head, e
         losses[-1].mean().backward()
         norms.append(torch.stack([p.grad.norm() for p in objective.parameters() if p.grad is not None]).norm())
     torch.testing.assert_close(*losses, rtol=0.05, atol=0.2)
-    # of six examples, whose targets rounding may draw otherwise
-    torch.testing.assert_close(*norms, rtol=0.15, atol=0.0)
+    torch.testing.assert_close(*norms, rtol=0.1, atol=0.0)
 
 
 def test_inside_an_activation_checkpoint():

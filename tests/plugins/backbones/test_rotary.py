@@ -92,7 +92,7 @@ def operators(name: str, depth: int) -> tuple[list[str], list[str]]:
     return forward.names, backward.names
 
 
-@pytest.mark.parametrize(("name", "ahead", "back", "split"), [("dit", 26, 45, 3), ("mdlm-dit", 17, 29, 2)])
+@pytest.mark.parametrize(("name", "ahead", "back", "split"), [("dit", 22, 54, 3), ("mdlm-dit", 15, 33, 2)])
 def test_a_block_concatenates_nothing_and_has_few_operators(name, ahead, back, split):
     """split: gradients of what was split: (q, k), (qk, v), and the modulation, where its rows differ."""
     (two, two_back), (three, three_back) = operators(name, 2), operators(name, 3)
