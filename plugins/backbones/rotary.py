@@ -75,29 +75,30 @@ class _Turn(torch.autograd.Function):
     """(a, b) → (a·cos − b·sin, b·cos + a·sin) for the pairs of channels of x [B, D, C], `distance` apart; tables [2, D, C].
 
     Three passes over x as it lies in memory: a channel's partner is found by shifting x, which is a view, not by slices that have to
-    be concatenated again. On a CPU this takes about as long as one complex product; Inductor, which has no complex numbers, fuses
-    it. The gradient is the turn the other way: autograd would copy it for every shift, where no compiler takes the copies out.
+    be concatenated again. Inductor fuses them. On a CPU neighbours are turned by one complex product instead, a single pass to the
+    same bits. The gradient is the turn the other way: autograd would copy it for every shift, where no compiler takes the copies out.
     """
 
     @staticmethod
     def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor, tables: Tensor, distance: int) -> Tensor:
         ctx.save_for_backward(tables)
         ctx.distance = distance
-        return _turn_of(x)(x, tables, distance)
+        return _turn_of(x, distance)(x, tables, distance)
 
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, None, None]:
         (tables,) = ctx.saved_tensors
-        return _turn_of(gradient)(gradient, tables, ctx.distance, -1), None, None
+        return _turn_of(gradient, ctx.distance)(gradient, tables, ctx.distance, -1), None, None
 
 
-def _turn_of(x: Tensor) -> Callable[..., Tensor]:
+def _turn_of(x: Tensor, distance: int) -> Callable[..., Tensor]:
     """The turn as it is done for such a tensor."""
-    if not kernel_applies(x):
-        return _turn
-    from di4c_plugins.backbones import rotary_kernel  # imports Triton
+    if kernel_applies(x):
+        from di4c_plugins.backbones import rotary_kernel  # imports Triton
 
-    return rotary_kernel.turn
+        return rotary_kernel.turn
+    as_complex = distance == 1 and not x.is_cuda and x.dtype in (torch.float32, torch.float64)
+    return _turn_neighbours if as_complex else _turn
 
 
 def kernel_applies(x: Tensor) -> bool:
@@ -111,6 +112,12 @@ def _turn(x: Tensor, tables: Tensor, distance: int, sign: int = 1) -> Tensor:
     _add_product(turned[..., :-distance], x[..., distance:], sin, -sign)
     _add_product(turned[..., distance:], x[..., :-distance], sin, sign)
     return turned
+
+
+def _turn_neighbours(x: Tensor, tables: Tensor, distance: int, sign: int = 1) -> Tensor:
+    cos, sin = tables.unflatten(-1, (-1, 2))[..., 0]
+    pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * torch.complex(cos, sign * sin)).flatten(-2)
 
 
 def _add_product(total: Tensor, x: Tensor, sin: Tensor, sign: int) -> None:

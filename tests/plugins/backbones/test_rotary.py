@@ -6,6 +6,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from di4c.contracts import Context
 from di4c.errors import SpecError
+from di4c_plugins.backbones import rotary as rotary_module
 from di4c_plugins.backbones.dit import DiT, grid_angles
 from di4c_plugins.backbones.mdlm_dit import MdlmDiT
 from di4c_plugins.backbones.rotary import Rotary
@@ -130,3 +131,12 @@ def test_turning_gives_the_bits_of_a_complex_product():
     ours = torch.autograd.grad((queries * weight).sum() + (keys * weight).sum(), x)[0]
     theirs = torch.autograd.grad((found[0] * weight).sum() + (found[1] * weight).sum(), parts)[0]
     assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_real_and_complex_arithmetic_turn_neighbours_to_the_same_bits(dtype, sign):
+    qkv = torch.randn(2, D, 3 * HEADS * 2 * HALF, dtype=dtype)
+    both, tables = qkv[..., : 4 * HEADS * HALF], Rotary(ANGLES, HEADS, "neighbours")(D, 0, qkv).tables
+    found = [turn(both, tables, 1, sign) for turn in (rotary_module._turn, rotary_module._turn_neighbours)]
+    assert torch.equal(*found)
