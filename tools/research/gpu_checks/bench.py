@@ -18,7 +18,7 @@ CASES = {
 }
 """Name → arguments of tools/bench.py; what compiles comes last, since it takes longest."""
 
-ON_CUDA = "--device cuda --dtype bf16 --in-process --threads 1 --repeats 5"
+ON_CUDA = "--device cuda --dtype bf16 --in-process --threads 1 --repeats 15"
 ON_CPU = "--dtype bf16 --in-process --threads 1 --repeats 1 --positions 8 --states 40 --width 16"
 TINY = {
     "loss": "--components 2", "step": "--components 2 --conditioning 8 --depth 2 --heads 2 --late-blocks 1",
