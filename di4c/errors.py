@@ -1,6 +1,7 @@
 """The errors a user can cause; each message says where, what was found and what is allowed."""
 
 import contextlib
+import math
 from collections.abc import Iterator
 
 
@@ -33,6 +34,12 @@ def describe_os_error(error: OSError) -> str:
 
 class SpecError(Di4CError):
     """A spec, an option or a combination of parts that cannot work."""
+
+
+def not_negative(key: str, value: float) -> None:
+    """Raises SpecError, which names the key, unless the value is a finite number of at least 0."""
+    if not 0 <= value < math.inf:
+        raise SpecError(f"{key}: at least 0 and finite; found {value}")
 
 
 class RegistryError(Di4CError):

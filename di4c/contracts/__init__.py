@@ -14,6 +14,7 @@ from di4c.contracts.backbone import (
     Reduction,
     TwoPartBackbone,
 )
+from di4c.contracts.calls import Calls
 from di4c.contracts.dataset import Batch, DataSource, Split
 from di4c.contracts.decoder import Decoder
 from di4c.contracts.estimator import LossEstimator, Statistics
@@ -38,7 +39,7 @@ from di4c.draws import Draws, categorical, cumulated, placed
 from di4c.kernels.backend import kernels_apply
 
 __all__ = [
-    "CHUNK_BYTES", "LOG_ZERO", "AffineOutputHead", "AffineRows", "Backbone", "Batch", "Context", "DataSource", "Decoder", "Denoiser",
+    "CHUNK_BYTES", "LOG_ZERO", "AffineOutputHead", "AffineRows", "Backbone", "Batch", "Calls", "Context", "DataSource", "Decoder", "Denoiser",
     "Draws", "ForwardProcess", "Generation", "IdentityOutputHead", "ImageTokenizer", "IntervalTimeSampler", "LambdaSampler",
     "LentTeacher", "LossEstimator", "Measured", "Metric", "Modulation", "Objective", "Parameterisation", "Pipeline",
     "Posterior", "Prediction", "Pretraining", "ProbeBatch", "Proposal", "Proposed", "Raw", "Reduction", "Runs", "Sampler", "Split", "Statistics",

@@ -1,5 +1,6 @@
 """Draws from rows of logits, without their log-probabilities where an affine output head makes them."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -7,8 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from di4c.kernels.backend import kernels_apply, kernels_for
-from di4c.kernels.products import product
-from di4c.kernels.rows import LOG_ZERO, Lines, Logits, aligned_lines
+from di4c.kernels.products import bias_in, product
+from di4c.kernels.rows import Lines, Logits, aligned_lines
 
 
 def draw_from(logits: Logits, uniform: Tensor) -> Tensor:
@@ -19,7 +20,7 @@ def draw_from(logits: Logits, uniform: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class SoftmaxRows:
-    """p = softmax(h·Wᵀ + b), the excluded states left out: W [≥ S, H] and b [S], [≥ D, S] or None of one dtype."""
+    """p = softmax(h·Wᵀ + b), the excluded states left out: W [≥ S, H], b [S] of the same dtype, [≥ D, S] or None."""
 
     weight: Tensor
     bias: Tensor | None
@@ -33,7 +34,7 @@ class SoftmaxRows:
         """Of what a Reduction is given, in the dtype of autocast where it is on, else in the weights'."""
         kind, states = h.device.type, slice(0, num_states)
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
-        weight, bias = weight.to(dtype), None if bias is None else bias[..., states].to(dtype)
+        weight, bias = weight.to(dtype), None if bias is None else bias_in(dtype, bias[..., states])
         weight = aligned_lines(weight, num_states) if kernels_apply(weight) else weight[states]
         return cls(weight, bias, num_states, excluded)
 
@@ -51,5 +52,5 @@ class SoftmaxRows:
         if bias is not shared and not left_to_kernel:
             z += bias[position]
         for state in self.excluded:
-            z[:, state] = 2 * LOG_ZERO  # below states that the network itself finds impossible
+            z[:, state] = -math.inf  # below states that the network itself finds impossible, at whatever logits
         return Logits(z[:, None], bias, position) if left_to_kernel else Logits(z[:, None])

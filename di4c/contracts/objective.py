@@ -10,6 +10,7 @@ from di4c.contracts.dataset import Batch
 from di4c.contracts.prediction import Prediction
 from di4c.contracts.teacher import Teacher
 from di4c.draws import Draws
+from di4c.errors import SpecError
 
 ProbeBatch = Callable[[int], Batch]
 """n → the next n examples of the run, the same on all ranks, however many a rank's micro-batch has."""
@@ -91,6 +92,8 @@ class Pretraining(Objective):
 
     def __init__(self, teacher: Teacher, *, label_dropout: float):
         super().__init__()
+        if not 0 <= label_dropout <= 1:
+            raise SpecError(f"objective.label_dropout: in [0, 1]; found {label_dropout}")
         self.model = teacher.backbone.requires_grad_(True)
         self.process, self.parameterisation = teacher.process, teacher.parameterisation
         self.label_dropout = label_dropout

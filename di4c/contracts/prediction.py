@@ -168,6 +168,7 @@ class Prediction:
         Of a one-component prediction, by inversion of uniform [B, D] float64. A GPU is waited for once.
         """
         assert self.shape[1] == 1, "one component is drawn from; call .average() first"
+        assert uniform.shape == self.x_t.shape, f"a uniform for every position of x_t {tuple(self.x_t.shape)}"
         x, u = self.x_t.flatten().clone(), uniform.flatten()
         if self.is_affine and self.tempering is None:
             rows = self.uncertain_rows(where)

@@ -21,6 +21,11 @@ class TimeSampler(ABC):
         share (draws.scalar), never on an example's t or on the share of the batch.
         """
 
+    @property
+    def span(self) -> tuple[float, float]:
+        """(low, high): an interval that holds every t that it draws at any step."""
+        return 0.0, 1.0
+
     def on_grid(self, count: int) -> "TimeSampler":
         """The same sampler for one that moves every t up to ⌊t·count⌋/count + 1/count: its intervals must not straddle such a time.
 
@@ -39,3 +44,7 @@ class IntervalTimeSampler(TimeSampler):
     def __post_init__(self):
         if not 0.0 <= self.low < self.high <= 1.0:
             raise SpecError(f"times lie in [0, 1] with low < high; found low {self.low} and high {self.high}")
+
+    @property
+    def span(self) -> tuple[float, float]:
+        return self.low, self.high

@@ -28,11 +28,11 @@ def probe_examples(latent: LambdaSampler, num_classes: int | None) -> int:
 
 
 @torch.no_grad()
-def unused_atoms(of: Studied, probe: Batch, draws: Draws, *, rows_at_a_time: int, t: float = 1.0) -> float:
-    """The share of the mixture's samples in one step that come from unused atoms, in [0, 1]; for equal weights, the share of atoms.
+def unused_atoms(of: Studied, probe: Batch, draws: Draws, *, rows_at_a_time: int, t: float = 1.0) -> dict[str, float]:
+    """{"unused_atoms": the share of the mixture's samples in one step that come from unused atoms}; for equal weights, the share of atoms.
 
-    At t < 1 that of a step from there: every example counts with an x_t of its own, and nothing is found (0) of more than
-    LARGEST_PROBE pairs of an example and an atom.
+    At t < 1 "unused_atoms_small_t", that of a step from there: every example counts with an x_t of its own, if anything is uncertain in
+    it. Nothing is said of more than LARGEST_PROBE pairs of an example and an atom, nor where nothing is uncertain in any example.
 
     Σ_k w_k [ E_{x_0 | c} p(λ_k | x_0, x_1, c) < w_k / 20 ],   p(λ_k | x_0, x_1, c) ∝ w_k ∏_d p^{θ,d}(x_0^d | x_1, c; λ_k),
 
@@ -43,7 +43,7 @@ def unused_atoms(of: Studied, probe: Batch, draws: Draws, *, rows_at_a_time: int
     latent, atoms = of.latent, of.latent.num_atoms
     labels, samples = _rows(probe, EXAMPLES_AN_ATOM * atoms, each=t < 1)
     if t < 1 and len(samples) * atoms > LARGEST_PROBE:
-        return 0.0
+        return {}
     stream = Draws(draws.seed, count=len(samples), path=draws.path, device=draws.device).child("census")
     log_weights = latent.log_weights(atoms).to(samples.device)
     posterior = []
@@ -58,11 +58,16 @@ def unused_atoms(of: Studied, probe: Batch, draws: Draws, *, rows_at_a_time: int
         prediction = once(of.student.predict, sharing, x_t, times, cond, lam, **options)
         queries = [Query(frozenset({"joint"}), some) for some in x_0.split(SAMPLES_AT_A_TIME, 1)]
         joint = torch.cat([statistics(prediction, [query])[0].joint for query in queries], 1)
-        posterior.append((joint + log_weights.to(joint)).softmax(-1))
+        mask = of.process.mask_index
+        uncertain = torch.ones_like(x_t[:, 0], dtype=torch.bool) if mask is None else (x_t == mask).any(-1)
+        posterior.append((joint + log_weights.to(joint)).softmax(-1)[uncertain])
     found = torch.cat(posterior).double()  # [R, N, K]
+    if not len(found):
+        return {}
     use = found.mean(1) if samples.shape[1] > 1 else found.mean(0)
     weights = log_weights.exp()
-    return float((weights * (use < UNUSED * weights)).sum(-1).mean())
+    name = "unused_atoms" if t == 1 else "unused_atoms_small_t"
+    return {name: float((weights * (use < UNUSED * weights)).sum(-1).mean())}
 
 
 def _rows(probe: Batch, number: int, each: bool) -> tuple[Tensor | None, Tensor]:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from di4c.contracts import Backbone, Context
+from di4c.contracts import Backbone, Calls, Context
 
 MOST_TOKENS = 8192
 """Tokens, on average over the blocks, of a pass that is recorded. With more the device is the bound, and a record holds more memory: 12
@@ -67,8 +67,8 @@ def replay_backbones(*modules: nn.Module, recorder: Callable[[], Any] = CudaReco
 
     It is done to the instances: parameters keep their names, and copies and pickles of a backbone know nothing of it. A graph is of
     one kind of input (shapes, dtypes, what else the context says) and goes with the backbone. A pass runs as it is on a CPU, on another
-    stream than the default one, with gradient, under autocast or torch.compile, with active dropout, and with more than MOST_TOKENS
-    tokens a block. Recording one waits for the device.
+    stream than the default one, with gradient, under autocast or torch.compile, with active dropout, with hooks on modules inside, and
+    with more than MOST_TOKENS tokens a block. Recording one waits for the device.
     """
     found = {id(part): part for module in modules for part in module.modules() if isinstance(part, Backbone)}
     allowed = [backbone for backbone in found.values() if backbone.replayable]
@@ -93,6 +93,7 @@ class Replays:
         self.seen: set[Any] = set()
         self.addresses: list[int] | None = None
         self.parts: list[nn.Module] = []
+        self.calls = Calls([])
         self.tensors: list[dict[str, Tensor | None]] = []
         self.children: list[dict[str, nn.Module | None]] = []
         self.dropouts: list[nn.Module] = []
@@ -114,7 +115,7 @@ class Replays:
         if self.given_up or not backbone.replayable or not self._recordable(backbone, arguments):
             return None
         self._follow(backbone)
-        if self.given_up or any(dropout.training and dropout.p > 0 for dropout in self.dropouts):
+        if self.given_up or self.calls or any(dropout.training and dropout.p > 0 for dropout in self.dropouts):
             return None
         key = (_mapped(arguments, _shape), backbone.training)
         if key in self.graphs or len(self.graphs) == MOST_GRAPHS:
@@ -156,6 +157,7 @@ class Replays:
         self.parts = list(backbone.modules())[1:]
         self.tensors = [held for part in (backbone, *self.parts) for held in (part._parameters, part._buffers) if held]
         self.children = [part._modules for part in (backbone, *self.parts) if part._modules]
+        self.calls = Calls(self.parts)
         self.dropouts = [part for part in self.parts if isinstance(part, nn.modules.dropout._DropoutNd)]
         self.addresses = self._addresses()
 

@@ -7,6 +7,11 @@ STATES_AT_A_TIME = 4096
 """Lines of a narrow W that are widened at once where the library has no product of narrow factors with a float32 result."""
 
 
+def bias_in(dtype: torch.dtype, bias: Tensor | None) -> Tensor | None:
+    """As autocast takes it: a bias [S] belongs to the product; one of each position [D, S] is added later, as it is."""
+    return bias if bias is None or bias.dim() == 2 else bias.to(dtype)
+
+
 def product(h: Tensor, weight: Tensor, bias: Tensor | None = None, out: Tensor | None = None) -> Tensor:
     """h·Wᵀ + b: [R, S] in float32 at least, from h [R, H], W [S, H] of one dtype and b [S] or None; summed in float32 at least."""
     if h.dtype in (torch.float32, torch.float64):

@@ -6,19 +6,20 @@ from typing import Literal
 from di4c.contracts import ForwardProcess, LambdaSampler, LossEstimator
 from di4c.errors import SpecError
 from di4c.losses.full_noise import FullNoiseTerm
+from di4c.losses.odd_numbers import empty_regions, odd_numbers
 from di4c.losses.options import InputOptions
 
 
-def number_of_components(components: int | Literal["all"], latent: LambdaSampler) -> int:
-    """M; "all" is the number of atoms of a finite prior. SpecError if the prior is not finite, or M not positive."""
+def number_of_components(components: int | Literal["all"], latent: LambdaSampler, key: str = "components") -> int:
+    """M; "all" is the number of atoms of a finite prior. SpecError, which names the key, if the prior is not finite, or M not positive."""
     if components == "all":
         if latent.num_atoms is None:
             raise SpecError(
-                "objective.components: 'all' needs a λ sampler with finitely many atoms, e.g. latent: categorical"
+                f"objective.{key}: 'all' needs a λ sampler with finitely many atoms, e.g. latent: categorical"
             )
         return latent.num_atoms
     if components < 1:
-        raise SpecError(f"objective.components: at least 1, or 'all'; found {components}")
+        raise SpecError(f"objective.{key}: at least 1, or 'all'; found {components}")
     return components
 
 
@@ -29,14 +30,14 @@ def faults(
 
     The first of it first; what is asked later counts on what was asked before.
     """
-    if options.components_at_a_time is not None and options.components_at_a_time < 1:
-        yield f"objective.components_at_a_time: at least 1, or null for all; found {options.components_at_a_time}"
+    yield from odd_numbers(options)
     if not (others or options.has_terms) and full_noise is None:
         yield "objective: at least one of data, consistency, distillation, full_noise must be given"
     if full_noise is not None:
         yield from full_noise.faults(options.latent, process)
     if options.consistency is not None and (options.teacher_step is None or options.targets < 1):
         yield "objective.consistency needs objective.teacher_step and objective.targets ≥ 1"
+    yield from empty_regions(options)
     estimators = options.estimators
     if options.proposal is not None:
         distils = options.distillation is not None and options.distillation_time is None

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from di4c.contracts import Batch, Draws, ForwardProcess, LambdaSampler, Split, Teacher, placed
 from di4c.contracts.objective import dropped_labels
-from di4c.errors import SpecError
+from di4c.errors import SpecError, not_negative
 from di4c.losses.clusters import Clusters
 from di4c.losses.options import InputOptions
 from di4c.losses.rollouts import Pool
@@ -41,6 +41,7 @@ class FullNoiseTerm:
     components: int | Literal["all"] = "all"
 
     def __post_init__(self):
+        not_negative("objective.full_noise.weight", self.weight)
         if self.ratio < 1 or self.alone < 0 or self.clustered < 0:
             raise SpecError(
                 "objective.full_noise: ratio at least 1, alone and clustered at least 0; found "

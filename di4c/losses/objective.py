@@ -78,7 +78,10 @@ class Di4C(Objective):
             raise SpecError(fault)
         self.full_noise = None
         if full_noise is not None:
-            self.full_noise = FullNoise(full_noise, number_of_components(full_noise.components, latent), open_split)
+            key = "full_noise.components"
+            self.full_noise = FullNoise(
+                full_noise, number_of_components(full_noise.components, latent, key), open_split
+            )
         self.draws: Draws | None = None
 
     @property
@@ -142,8 +145,8 @@ class Di4C(Objective):
         examples = probe_examples(latent, self.num_classes)
         if probe_batch is not None and examples:
             probe, at_a_time = probe_batch(examples), len(x_1)
-            found["unused_atoms"] = unused_atoms(studied, probe, draws, rows_at_a_time=at_a_time)
-            found["unused_atoms_small_t"] = unused_atoms(studied, probe, draws, rows_at_a_time=at_a_time, t=SMALL_TIME)
+            for t in (1.0, SMALL_TIME):
+                found |= unused_atoms(studied, probe, draws, rows_at_a_time=at_a_time, t=t)
         if self.options.proposal is not None:
             q = latent.proposal(self.posterior(batch.x_0[:, None], x_1, t_1, batch.cond))
             return found | posterior_diagnostics(q.divergence()[:, 0])

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from di4c.contracts import LOG_ZERO, Prediction
 from di4c.kernels.backend import kernels_apply, kernels_for
-from di4c.kernels.products import product
+from di4c.kernels.products import bias_in, product
 from di4c.kernels.rows import Logits, aligned_lines
 
 
@@ -52,10 +52,9 @@ class Affine:
         return replace(self, weight=aligned_lines(self.weight, self.num_states)) if kernels_apply(self.weight) else self
 
     def aligned(self, h: Tensor) -> tuple[Tensor, "Affine"]:
-        """h and the weights in one dtype: that of autocast where it is on, else the weights'."""
+        """h and the factors of the product in one dtype: that of autocast where it is on, else the weights'."""
         dtype = autocast_dtype(h) or self.weight.dtype
-        bias = None if self.bias is None else self.bias.to(dtype)
-        return h.to(dtype), replace(self, weight=self.weight.to(dtype), bias=bias)
+        return h.to(dtype), replace(self, weight=self.weight.to(dtype), bias=bias_in(dtype, self.bias))
 
 
 def within_output_head(

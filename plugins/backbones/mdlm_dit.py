@@ -151,10 +151,10 @@ class Block(nn.Module):
 
     def __init__(self, width: int, conditioning_width: int, mlp_ratio: int, dropout: float):
         super().__init__()
-        self.norm1 = ModulatedLayerNorm(width, bias=False)
+        self.norm1 = ModulatedLayerNorm(width)
         self.attn_qkv = nn.Linear(width, 3 * width, bias=False)
         self.attn_out = nn.Linear(width, width, bias=False)
-        self.norm2 = ModulatedLayerNorm(width, bias=False)
+        self.norm2 = ModulatedLayerNorm(width)
         hidden = mlp_ratio * width
         self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, width))
         self.adaLN_modulation = zeroed(nn.Linear(conditioning_width, 6 * width))
@@ -181,7 +181,7 @@ class FinalNorm(nn.Module):
 
     def __init__(self, width: int, conditioning_width: int):
         super().__init__()
-        self.norm_final = ModulatedLayerNorm(width, bias=False)
+        self.norm_final = ModulatedLayerNorm(width)
         self.adaLN_modulation = zeroed(nn.Linear(conditioning_width, 2 * width))
 
     def forward(self, h: Tensor, c: Tensor) -> Tensor:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from di4c.contracts import Calls
+
 GATED_WEIGHTS = 4
 """From how many activations an element of the weight on, weights are multiplied by a gate that all examples share, not activations.
 
@@ -59,7 +61,10 @@ def of_all(layers: Sequence[nn.Module], norms: Sequence[nn.Module], c: Tensor, w
 
 
 class ModulatedLayerNorm(nn.LayerNorm):
-    """Layer norm, scaled and shifted."""
+    """Layer norm without a bias, scaled and shifted."""
+
+    def __init__(self, width: int, elementwise_affine: bool = True):
+        super().__init__(width, elementwise_affine=elementwise_affine, bias=False)
 
     def forward(self, h: Tensor, shift: Tensor, scale: Tensor, weighted: bool = False) -> Tensor:  # type: ignore[override]
         """h [B, D, H] → norm(h)·scale + shift. weighted: the scale, of all examples, holds the norm's weight."""
@@ -84,11 +89,9 @@ def plus_product(total: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 
 def is_bare(module: nn.Module) -> bool:
-    """Whether its weights may be used without a call: a linear layer of torch's own, or a norm, without adapters or hooks.
+    """Whether its weights may be used without a call: a linear layer of torch's own, or a norm, without adapters, hooks or a forward of its own.
 
     ZeRO-3 gathers weights in hooks. A compiler takes the calls as they are, and fuses what surrounds them.
     """
-    if torch.compiler.is_compiling():
-        return False
-    hooks = module._forward_pre_hooks or module._forward_hooks or module._backward_pre_hooks or module._backward_hooks
-    return type(module) in (nn.Linear, ModulatedLayerNorm) and not hooks
+    plain = type(module) in (nn.Linear, ModulatedLayerNorm) and not torch.compiler.is_compiling()
+    return plain and not Calls([module])

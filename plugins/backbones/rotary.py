@@ -97,8 +97,13 @@ def _turn_of(x: Tensor, distance: int) -> Callable[..., Tensor]:
         from di4c_plugins.backbones import rotary_kernel  # imports Triton
 
         return rotary_kernel.turn
-    as_complex = distance == 1 and not x.is_cuda and x.dtype in (torch.float32, torch.float64)
-    return _turn_neighbours if as_complex else _turn
+    exact = not x.is_cuda and x.dtype in (torch.float32, torch.float64)
+    return _turn_neighbours if distance == 1 and exact and _in_pairs(x) else _turn
+
+
+def _in_pairs(x: Tensor) -> bool:
+    """Whether neighbouring channels lie in memory as the parts of complex numbers do."""
+    return x.stride(-1) == 1 and not any(step % 2 for step in (x.storage_offset(), *x.stride()[:-1]))
 
 
 def kernel_applies(x: Tensor) -> bool:

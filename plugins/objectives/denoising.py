@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from di4c.contracts import Batch, Draws, Pretraining, Teacher
-from di4c.errors import SpecError
+from di4c.errors import SpecError, not_negative
 
 
 class Denoising(Pretraining):
@@ -25,16 +25,11 @@ class Denoising(Pretraining):
         label_dropout: float = 0.0,
     ):
         super().__init__(teacher, label_dropout=label_dropout)
-        if (
-            min(cross_entropy, bound) < 0
-            or cross_entropy + bound == 0
-            or not 0 <= low < 1
-            or not 0 <= label_dropout <= 1
-        ):
+        not_negative("objective.cross_entropy", cross_entropy)
+        not_negative("objective.bound", bound)
+        if cross_entropy + bound == 0 or not 0 <= low < 1:
             raise SpecError(
-                f"objective denoising: weights must not be negative, nor both 0 (cross_entropy {cross_entropy}, "
-                f"bound {bound}); "
-                f"low is {low}, in [0, 1); label_dropout is {label_dropout}, in [0, 1]"
+                f"objective: cross_entropy and bound must not both be 0, and low lies in [0, 1); found {cross_entropy}, {bound} and {low}"
             )
         self.cross_entropy, self.bound, self.low = cross_entropy, bound, low
 

@@ -18,10 +18,8 @@ class MaskedCrossEntropy(Pretraining):
         self, teacher: Teacher, *, label_smoothing: float = 0.1, label_dropout: float = 0.1, visible: bool = True
     ):
         super().__init__(teacher, label_dropout=label_dropout)
-        if not 0 <= label_smoothing < 1 or not 0 <= label_dropout <= 1:
-            raise SpecError(
-                f"objective: label_smoothing {label_smoothing} lies in [0, 1), label_dropout {label_dropout} in [0, 1]"
-            )
+        if not 0 <= label_smoothing < 1:
+            raise SpecError(f"objective.label_smoothing: in [0, 1); found {label_smoothing}")
         self.label_smoothing, self.visible = label_smoothing, visible
 
     def forward(self, batch: Batch, draws: Draws, step: int) -> dict[str, Tensor]:

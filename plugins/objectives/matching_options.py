@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from di4c.contracts import Backbone, TimeSampler
-from di4c.errors import SpecError
+from di4c.errors import SpecError, not_negative
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ class Matching:
     on_policy: OnPolicy | None = None
 
     def __post_init__(self):
-        if self.weight < 0 or self.most <= 0 or self.renoised < 1 or not (self.clip is None or self.clip > 0):
+        not_negative("objective.matching.weight", self.weight)
+        if not self.most > 0 or self.renoised < 1 or not (self.clip is None or self.clip > 0):
             raise SpecError(
-                f"objective.matching: weight ≥ 0, most > 0, renoised ≥ 1 and clip > 0 or null; found weight {self.weight}, "
-                f"most {self.most}, renoised {self.renoised}, clip {self.clip}"
+                f"objective.matching: most > 0, renoised ≥ 1 and clip > 0 or null; found {self.most}, {self.renoised} and {self.clip}"
             )
 
 
@@ -82,6 +82,8 @@ class Ramp:
     start: int = 0
 
     def __post_init__(self):
+        not_negative("objective.ramps, first", self.first)
+        not_negative("objective.ramps, last", self.last)
         if self.steps < 1 or self.start < 0:
             raise SpecError(f"objective.ramps: steps ≥ 1 and start ≥ 0; found {self}")
 

@@ -22,8 +22,15 @@ class Discrete(TimeSampler):
 
     def sample(self, draws: Draws, step: Tensor | float = 0.0) -> tuple[Tensor, tuple[float, float]]:
         t, interval = self.time.on_grid(self.count).sample(draws, step)
+        return self._moved(t), self._moved_interval(interval)
+
+    @property
+    def span(self) -> tuple[float, float]:
+        return self._moved_interval(self.time.span)
+
+    def _moved_interval(self, interval: tuple[float, float]) -> tuple[float, float]:
         low, high = self._moved(torch.tensor(interval, dtype=torch.float64)).tolist()
-        return self._moved(t), (low, high)
+        return low, high
 
     def _moved(self, t: Tensor) -> Tensor:
         """t moved up to the next of the times: the shape of t."""

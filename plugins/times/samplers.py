@@ -50,7 +50,11 @@ class TimeGrid(TimeSampler):
 
     def sample(self, draws: Draws, step: Tensor | float = 0.0) -> tuple[Tensor, tuple[float, float]]:
         points = placed(torch.tensor(self.points, dtype=torch.float64), draws.device)
-        return points[draws.integers(len(self.points))], (min(self.points), max(self.points))
+        return points[draws.integers(len(self.points))], self.span
+
+    @property
+    def span(self) -> tuple[float, float]:
+        return min(self.points), max(self.points)
 
 
 @dataclass(frozen=True, kw_only=True)

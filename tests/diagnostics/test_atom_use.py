@@ -59,7 +59,7 @@ def probe(labels: list[int] | None, patterns: list[list[int]], each: int) -> Bat
 def share(patterns, batch, *, latent=None, rows_at_a_time=3) -> float:
     latent = latent or Categorical(atoms=ATOMS)
     studied = Studied(Planted(patterns), latent, Absorbing(STATES))
-    return unused_atoms(studied, batch, Draws(0, count=2), rows_at_a_time=rows_at_a_time)
+    return unused_atoms(studied, batch, Draws(0, count=2), rows_at_a_time=rows_at_a_time)["unused_atoms"]
 
 
 def test_dead_atoms_are_counted():
@@ -72,10 +72,30 @@ def test_atoms_that_are_dead_at_small_times_alone_are_counted_there():
     studied = Studied(Planted([live(8)], early=[live(5)]), Categorical(atoms=ATOMS), Absorbing(STATES))
     options = {"draws": Draws(0, count=32), "rows_at_a_time": 5}
     batch = probe(None, [live(5)], 4 * ATOMS)
-    assert unused_atoms(studied, batch, t=SMALL_TIME, **options) == pytest.approx(3 / 8)
-    assert unused_atoms(studied, probe(None, [live(8)], 4 * ATOMS), **options) == 0
+    assert unused_atoms(studied, batch, t=SMALL_TIME, **options) == {"unused_atoms_small_t": pytest.approx(3 / 8)}
+    assert unused_atoms(studied, probe(None, [live(8)], 4 * ATOMS), **options) == {"unused_atoms": 0}
     everywhere = Studied(Planted([live(8)]), Categorical(atoms=ATOMS), Absorbing(STATES))
-    assert unused_atoms(everywhere, probe(None, [live(8)], 4 * ATOMS), t=SMALL_TIME, **options) == 0
+    assert unused_atoms(everywhere, probe(None, [live(8)], 4 * ATOMS), t=SMALL_TIME, **options) == {
+        "unused_atoms_small_t": 0
+    }
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_examples_in_which_nothing_is_uncertain_do_not_hide_a_dead_atom(seed):
+    """At t = 1/4 a third of the examples of four positions has no mask: there every atom has its prior weight."""
+    studied = Studied(Planted([live(7)]), Categorical(atoms=ATOMS), Absorbing(STATES))
+    found = unused_atoms(
+        studied, probe(None, [live(7)], 4 * ATOMS), Draws(seed, count=32), rows_at_a_time=5, t=SMALL_TIME
+    )
+    assert found == {"unused_atoms_small_t": pytest.approx(1 / 8)}
+
+
+def test_nothing_is_said_of_what_was_not_looked_at():
+    studied = Studied(Planted([live(8)]), Categorical(atoms=ATOMS), Absorbing(STATES))
+    batch, options = probe(None, [live(8)], 4 * ATOMS), {"draws": Draws(0, count=32), "rows_at_a_time": 5}
+    assert unused_atoms(studied, batch, t=1e-9, **options) == {}
+    many = Studied(None, Categorical(atoms=65), Absorbing(STATES))
+    assert unused_atoms(many, probe(None, [live(8)], 4 * 65), t=SMALL_TIME, **options) == {}
 
 
 def test_atoms_dead_for_a_class_are_counted_though_another_class_uses_them():

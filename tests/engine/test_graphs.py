@@ -235,3 +235,31 @@ def test_nothing_keeps_a_backbone_and_its_graphs_alive(recorder, monkeypatch):
         assert gone() is None and replays() is None
     finally:
         gc.enable()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("watch", ["hook", "pre-hook", "global hook", "forward"])
+def test_a_pass_that_is_watched_runs_as_it_is(backbone, recorder, watch):
+    """What a hook does, or a forward of its own, is seen in every pass as long as it is there; then the graph serves again."""
+    x = inputs()
+    for _ in range(3):
+        before = backbone(*x)
+    layer, calls = backbone.blocks[1].attn_out, []
+    if watch == "forward":
+        layer.forward = lambda h: calls.append(1) or nn.Linear.forward(layer, h) * 2
+    elif watch == "hook":
+        handle = layer.register_forward_hook(lambda module, given, result: calls.append(1) or result * 2)
+    elif watch == "pre-hook":
+        handle = layer.register_forward_pre_hook(lambda module, given: calls.append(1) or (given[0] * 2,))
+    else:
+        seen = lambda module, given, result: (calls.append(1) or result * 2) if module is layer else None
+        handle = nn.modules.module.register_module_forward_hook(seen)
+    for _ in range(2):
+        assert torch.equal(backbone(*x), plain(backbone, *x)) and not torch.equal(backbone(*x), before)
+    assert len(calls) == 6
+    if watch == "forward":
+        del layer.forward
+    else:
+        handle.remove()
+    counts = recorder.counts
+    assert torch.equal(backbone(*x), before) and recorder.counts[0] == counts[0] and recorder.counts[1] == counts[1] + 1

@@ -103,3 +103,37 @@ def test_the_output_head_is_called_once(device):
         made.output_head.register_forward_hook(lambda *_, calls=calls: calls.append(1))
         made.draw(Draws(0, count=2, device=device).uniform(6))
         assert len(calls) == 1
+
+
+@pytest.mark.parametrize("bias", ["shared", "per position", "padded"])
+def test_autocast_narrows_no_bias_of_a_position(bias, device):
+    """The output head adds it to what its product gives; in bfloat16 a bias of 20 would move by up to 0.06."""
+    case = Case(components=1, batch=3, positions=40, states=70, width=16, bias=bias, visible=0.0)
+    made = moved(system(case, torch.float32), device).prediction
+    with torch.no_grad():
+        made.output_head.bias.add_(20)
+    uniform = Draws(0, count=3, device=device).uniform(case.positions)
+    everywhere = torch.ones_like(made.x_t, dtype=torch.bool)
+    with torch.autocast(device, torch.bfloat16), torch.no_grad():
+        wanted = inverted(made, uniform, everywhere)
+        differ = float((made.draw(uniform) != wanted).float().mean())
+    assert differ <= (0.02 if device == "cuda" else 0.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_an_excluded_state_is_not_drawn_however_low_the_others_are(dtype, device):
+    """Another state has 3 million less than 0; the mask, which is excluded, has 0."""
+    case = Case(components=1, batch=2, positions=3, states=4, width=2, visible=0.0)
+    made = moved(system(case, dtype), device).prediction
+    with torch.no_grad():
+        made.output_head.weight.zero_()
+        made.output_head.bias.fill_(-3e6)[..., -1] = 0.0
+    found = made.draw(Draws(0, count=2, device=device).uniform(3))
+    assert (made.x_t == 3).all() and (found < 3).all() and len(found.unique()) == 3
+
+
+def test_uniforms_of_another_shape_are_refused(device):
+    made = moved(system(Case(components=1, batch=2, positions=6), torch.float32), device).prediction
+    for shape in ((2, 7), (3, 6), (12,)):
+        with pytest.raises(AssertionError, match="a uniform for every position"):
+            made.draw(torch.rand(shape, dtype=torch.float64, device=device))

@@ -27,6 +27,7 @@ ESTIMATORS = {"monte-carlo": MonteCarlo(), "control-variate": ControlVariate()}
 
 
 def make(head="late", estimator="control-variate", latent=None, **options) -> Di4C:
+    """All three terms, distillation if some time is below 0.1; with options."""
     teacher = tiny_teacher()
     latent = latent or Uniform()
     settings = {
@@ -36,8 +37,11 @@ def make(head="late", estimator="control-variate", latent=None, **options) -> Di
         "teacher_step": TeacherStep("constant", size=0.1, substeps=2),
         "data": DataTerm(1.0, ESTIMATORS[estimator], Gate("sigmoid", 1.0)),
         "consistency": ConsistencyTerm(1.0, ESTIMATORS[estimator], min_time=0.1),
-        "distillation": DistillationTerm(2.0, max_time=0.1),
     }
+    near = DistillationTerm(2.0, max_time=0.1)
+    settings["distillation"] = (
+        near if "distillation_time" in options or near.due(options.get("time", UniformTime()).span) else None
+    )
     student = tiny_student(teacher, head, latent.dim)
     return Di4C(teacher, student, latent=latent, sampler=Ancestral(teacher.process), **(settings | options))
 

@@ -67,7 +67,7 @@ def objective_of(job: dict) -> Di4C:
         sampler=Ancestral(teacher.process),
         components=3,
         targets=2,
-        time=TimeGrid(points=[0.5, 1.0]) if "atoms" in job else UniformTime(),
+        time=TimeGrid(points=[0.25, 1.0]) if "atoms" in job else UniformTime(),
         teacher_step=TeacherStep("constant", size=0.1, substeps=2),
         chunk_bytes=job["chunk_bytes"],
         components_at_a_time=job.get("components_at_a_time"),

@@ -74,6 +74,21 @@ def test_autocast_lowers_the_products_only(path):
 
 
 @pytest.mark.parametrize("path", [lambda made: made, opaque])
+def test_autocast_narrows_no_bias_of_a_position(path):
+    """It is added to what the product gives; bfloat16 would round 20 + 1/64 to 20."""
+    case = replace(CASE, bias="per position")
+    made, truth = exact_in_bf16(case, torch.float32), exact_in_bf16(case, torch.float64)
+    for one in (made, truth):
+        uneven = torch.arange(one.prediction.output_head.bias.numel()) % 2
+        one.prediction.output_head.bias.data += (20 + uneven / 64).view_as(one.prediction.output_head.bias)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = project_sums(path(made))
+    want = oracle_sums(truth)
+    for name in SUMS:
+        torch.testing.assert_close(got[name].double(), want[name], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("path", [lambda made: made, opaque])
 def test_posterior_weights_survive_the_sum_over_many_positions(path):
     """A joint of −20,000 nats: summed in float32 it leaves gradients that are off by 4e-3."""
     case = Case(

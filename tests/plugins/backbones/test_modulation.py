@@ -103,3 +103,31 @@ def test_a_layer_in_place_of_a_linear_one_is_called():
     layer, gate = Adapted(4, 4), torch.randn(4)
     h, x = torch.randn(2, 50, 4), torch.randn(2, 50, 4)
     torch.testing.assert_close(modulation.add_gated(h, gate, x, layer, nn.Identity()), h + gate * layer(x))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("watched", ["a forward of its own", "a hook of its own", "a hook of all modules"])
+def test_what_stands_in_for_a_call_is_called_whatever_the_batch(name, watched, monkeypatch):
+    """Every linear layer is watched in turn; what is done to its output must count in one row as in many."""
+    monkeypatch.setattr(modulation, "GATED_WEIGHTS", 0)
+    net = network(name)
+    x, t = torch.arange(5 * EXAMPLES).view(EXAMPLES, 5) % 7, torch.rand(EXAMPLES)
+    for layer in [module for module in net.blocks.modules() if type(module) is nn.Linear]:
+        seen: list[nn.Module] = []
+        if watched == "a forward of its own":
+            layer.forward = lambda h, layer=layer, seen=seen: seen.append(layer) or nn.Linear.forward(layer, h)
+        else:
+            hook = lambda module, given, result, seen=seen: seen.append(module)
+            of_all = nn.modules.module.register_module_forward_hook
+            handle = layer.register_forward_hook(hook) if watched == "a hook of its own" else of_all(hook)
+        with torch.no_grad():
+            net(x, t), net(x[:1], t[:1])
+        if watched == "a forward of its own":
+            del layer.forward
+        else:
+            handle.remove()
+        assert seen.count(layer) == 2
+
+
+def test_a_modulated_norm_has_no_bias():
+    assert modulation.ModulatedLayerNorm(4).bias is None and modulation.ModulatedLayerNorm(4).weight is not None

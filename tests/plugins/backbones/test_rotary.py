@@ -140,3 +140,26 @@ def test_real_and_complex_arithmetic_turn_neighbours_to_the_same_bits(dtype, sig
     both, tables = qkv[..., : 4 * HEADS * HALF], Rotary(ANGLES, HEADS, "neighbours")(D, 0, qkv).tables
     found = [turn(both, tables, 1, sign) for turn in (rotary_module._turn, rotary_module._turn_neighbours)]
     assert torch.equal(*found)
+
+
+LAYOUTS = {
+    "odd rows": lambda: torch.randn(2, D, 73)[..., :72],
+    "odd offset": lambda: torch.randn(2 * D * 72 + 1)[1:].view(2, D, 72),
+    "channels first": lambda: torch.randn(2, 72, D).transpose(1, 2),
+    "one for all": lambda: torch.randn(1, 1, 1).expand(2, D, 72),
+    "empty": lambda: torch.randn(0, D, 72),
+}
+
+
+@pytest.mark.parametrize("pairs", ["neighbours", "halves"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_what_lies_otherwise_in_memory_is_turned_alike(pairs, layout):
+    qkv = LAYOUTS[layout]()
+    turns = Rotary(ANGLES, HEADS, pairs)(D, 0, qkv)
+    for ours, theirs in zip(turns.split(qkv), turns.split(qkv.contiguous()), strict=True):
+        assert torch.equal(ours, theirs)
+    turned = qkv.contiguous().requires_grad_()
+    both = rotary_module._Turn.apply(turned, turns.tables.repeat(1, 1, 3)[..., :72], turns.distance)
+    both.backward(torch.ones(()).expand_as(both))
+    expected = rotary_module._turn(torch.ones_like(both), turns.tables.repeat(1, 1, 3)[..., :72], turns.distance, -1)
+    assert torch.equal(turned.grad, expected)

@@ -53,5 +53,5 @@ def test_label_dropout():
     "options", [{"cross_entropy": 0.0}, {"cross_entropy": -1.0, "bound": 2.0}, {"cross_entropy": 1.0, "low": 1.0}]
 )
 def test_mistakes(options):
-    with pytest.raises(SpecError, match="denoising"):
+    with pytest.raises(SpecError, match="objective"):
         Denoising(tiny_teacher(), **options)

@@ -64,5 +64,5 @@ def test_two_halves_of_a_batch_give_the_whole():
 
 
 def test_a_dropout_outside_0_1_is_an_error():
-    with pytest.raises(SpecError, match="label_dropout 2"):
+    with pytest.raises(SpecError, match=r"objective.label_dropout: in \[0, 1\]; found 2"):
         MaskedCrossEntropy(Tiny(), label_dropout=2)

@@ -33,19 +33,21 @@ def guide(axes: Any, x: Sequence[float], y: Sequence[float], label: str) -> None
     axes.plot(x, y, color="#9aa0ab", linestyle=":", linewidth=1.2, label=label)
 
 
-def log_axes(axes: Any, x_label: str, y_label: str, base: int = 2, ticks: Sequence[float] | None = None) -> None:
+def log_axes(
+    axes: Any, x_label: str, y_label: str, base: int = 2, ticks: Sequence[float] | None = None, legend: str = "best"
+) -> None:
     axes.set_xscale("log", base=base)
     if ticks is not None:
         axes.set_xticks(ticks, [f"{v:g}" for v in ticks])
         axes.minorticks_off()
     axes.set_yscale("log")
-    labels(axes, x_label, y_label)
+    labels(axes, x_label, y_label, legend)
 
 
-def labels(axes: Any, x_label: str, y_label: str) -> None:
-    """Labels, quiet axes and a legend where there is something to tell apart."""
+def labels(axes: Any, x_label: str, y_label: str, legend: str = "best") -> None:
+    """Labels, quiet axes and, where there is something to tell apart, a legend at that place."""
     axes.set_xlabel(x_label, fontsize=9.5, color=FAINT)
     axes.set_ylabel(y_label, fontsize=9.5, color=FAINT)
     quiet_axes(axes)
     if len(axes.get_legend_handles_labels()[0]) > 1:
-        axes.legend(frameon=False, fontsize=8.5, labelcolor=INK)
+        axes.legend(frameon=False, fontsize=8.5, labelcolor=INK, loc=legend)
