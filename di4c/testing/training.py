@@ -24,6 +24,8 @@ def check_time_sampler(sampler: TimeSampler) -> None:
         t, (low, high) = sampler.sample(Draws(seed, count=64), 0.01)
         require(t.shape == (64,) and t.dtype == torch.float64, "t must be [B] float64")
         require(0 <= low <= t.min() and t.max() <= high <= 1, "t must lie in the interval, and that in [0, 1]")
+        least, most = sampler.span
+        require(least <= low and high <= most, "`span` must hold the interval of every step")
         part, interval = sampler.sample(Draws(seed, first=32, count=32), 0.01)
         require(torch.equal(part, t[32:]), "t depends on how the batch is split")
         require(interval == (low, high), "the interval depends on the share of the batch")

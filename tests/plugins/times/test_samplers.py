@@ -86,3 +86,11 @@ def test_a_law_whose_interval_is_its_own_ranks_is_caught():
 def test_bad_laws_are_refused(bad):
     with pytest.raises(SpecError):
         bad()
+
+
+def test_a_span_that_misses_a_time_fails_the_check():
+    class Early(UniformTime):
+        span = (0.0, 0.5)
+
+    with pytest.raises(AssertionError, match="span"):
+        check_time_sampler(Early())
