@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from di4c.kernels.backend import kernels_apply, kernels_for
-from di4c.kernels.products import bias_in, product
+from di4c.kernels.products import autocast_dtype, bias_in, product
 from di4c.kernels.rows import Lines, Logits, aligned_lines
 
 
@@ -32,8 +32,7 @@ class SoftmaxRows:
         cls, h: Tensor, weight: Tensor, bias: Tensor | None, num_states: int, excluded: tuple[int, ...]
     ) -> "SoftmaxRows":
         """Of what a Reduction is given, in the dtype of autocast where it is on, else in the weights'."""
-        kind, states = h.device.type, slice(0, num_states)
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+        dtype, states = autocast_dtype(h) or weight.dtype, slice(0, num_states)
         weight, bias = weight.to(dtype), None if bias is None else bias_in(dtype, bias[..., states])
         weight = aligned_lines(weight, num_states) if kernels_apply(weight) else weight[states]
         return cls(weight, bias, num_states, excluded)

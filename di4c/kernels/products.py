@@ -7,6 +7,12 @@ STATES_AT_A_TIME = 4096
 """Lines of a narrow W that are widened at once where the library has no product of narrow factors with a float32 result."""
 
 
+def autocast_dtype(x: Tensor) -> torch.dtype | None:
+    """That of autocast on the device of x, None where it is off."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+
+
 def bias_in(dtype: torch.dtype, bias: Tensor | None) -> Tensor | None:
     """As autocast takes it: a bias [S] belongs to the product; one of each position [D, S] is added later, as it is."""
     return bias if bias is None or bias.dim() == 2 else bias.to(dtype)

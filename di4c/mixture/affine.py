@@ -8,7 +8,7 @@ from torch import Tensor
 
 from di4c.contracts import LOG_ZERO, Prediction
 from di4c.kernels.backend import kernels_apply, kernels_for
-from di4c.kernels.products import bias_in, product
+from di4c.kernels.products import autocast_dtype, bias_in, product
 from di4c.kernels.rows import Logits, aligned_lines
 
 
@@ -67,12 +67,6 @@ def within_output_head(
         return read(h, affine.wide())
 
     return prediction.output_head(features, reduction=reduction)
-
-
-def autocast_dtype(x: Tensor) -> torch.dtype | None:
-    """That of autocast on the device of x, None where it is off."""
-    kind = x.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
 
 
 def as_given(x: Tensor) -> torch.autocast:

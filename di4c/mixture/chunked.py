@@ -14,8 +14,9 @@ from torch.autograd.function import once_differentiable
 from di4c.contracts import Prediction
 from di4c.eager import run_eagerly
 from di4c.kernels.backend import kernels_for
+from di4c.kernels.products import autocast_dtype
 from di4c.kernels.rows import Against, Logits, RowValues
-from di4c.mixture.affine import Affine, as_given, autocast_dtype, within_output_head
+from di4c.mixture.affine import Affine, as_given, within_output_head
 from di4c.mixture.buffers import Buffers
 from di4c.mixture.equal_inputs import Chunk, Pairs
 from di4c.mixture.gradients import Gradients

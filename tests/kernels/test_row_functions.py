@@ -54,6 +54,21 @@ def test_draws_by_inversion_give_every_state_its_mass(kernels, states):
 
 
 @pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize(
+    "excluded",
+    [[0], [1024], list(range(1024)), list(range(1, 1025))],
+    ids=["first", "a tile of its own", "a tile", "all but one"],
+)
+def test_states_at_minus_infinity_have_no_mass_whatever_tile_they_fill(kernels, excluded):
+    z = torch.randn(3, 1, 1025, generator=torch.Generator().manual_seed(0))
+    z[..., excluded] = -torch.inf
+    uniform, mean = torch.tensor([[0.0], [0.5], [1 - 2**-53]], dtype=torch.float64), torch.empty(3, 1025)
+    found = kernels().row_draw(Logits(z.clone()), Lines(torch.ones(1), uniform), torch.empty_like(z), mean)
+    torch.testing.assert_close(mean, z[:, 0].softmax(-1))
+    assert (mean[:, excluded] == 0).all() and not any(int(state) in excluded for state in found.flatten())
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
 def test_a_rare_state_is_drawn_and_one_without_mass_never(kernels):
     states = 150
     p = torch.zeros(states, dtype=torch.float64)
