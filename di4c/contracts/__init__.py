@@ -22,6 +22,7 @@ from di4c.contracts.head import StudentHead
 from di4c.contracts.latent import LambdaSampler
 from di4c.contracts.lent import LentTeacher
 from di4c.contracts.metric import Generation, Metric
+from di4c.contracts.modes import evaluating
 from di4c.contracts.objective import Objective, Pretraining, ProbeBatch
 from di4c.contracts.parameterisation import LOG_ZERO, Parameterisation, Raw
 from di4c.contracts.pipeline import Measured, Pipeline, Runs, merged
@@ -44,5 +45,5 @@ __all__ = [
     "LentTeacher", "LossEstimator", "Measured", "Metric", "Modulation", "Objective", "Parameterisation", "Pipeline",
     "Posterior", "Prediction", "Pretraining", "ProbeBatch", "Proposal", "Proposed", "Raw", "Reduction", "Runs", "Sampler", "Split", "Statistics",
     "StudentHead", "Teacher", "Tempering", "TimeSampler",
-    "TwoPartBackbone", "categorical", "cumulated", "kernels_apply", "merged", "placed", "strict_load",
+    "TwoPartBackbone", "categorical", "cumulated", "evaluating", "kernels_apply", "merged", "placed", "strict_load",
 ]  # fmt: skip

@@ -12,6 +12,7 @@ import torch
 
 from di4c import ranks
 from di4c.contracts.dataset import Batch, DataSource, Split
+from di4c.contracts.modes import evaluating
 from di4c.contracts.objective import Objective
 from di4c.draws import Draws
 from di4c.engine import checkpoint as checkpoints
@@ -219,12 +220,8 @@ class Trainer:
         def probe_batch(examples: int) -> Batch:
             return self.stream.batch(self.step, 0, examples, self.device)[0]
 
-        module.eval()
-        try:
-            with torch.no_grad():
-                found = module.diagnostics(batch, draws.child("diagnostics"), probe_batch)
-        finally:
-            module.train()
+        with evaluating(module), torch.no_grad():
+            found = module.diagnostics(batch, draws.child("diagnostics"), probe_batch)
         return _mean_over_ranks(found, self.device)
 
     def _checkpoint(self, last: bool) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from di4c.contracts import Backbone, Context, Teacher
+from di4c.contracts import Backbone, Context, Teacher, evaluating
 from di4c.errors import CheckpointError, SpecError
 
 DIGEST = "base_digest"
@@ -74,14 +74,9 @@ class WithoutAdapters(OnSharedBase):
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None, context: Context | None = None) -> Tensor:
         backbone, layers = self._shared
-        training = backbone.training
         # peft's own switch also turns requires_grad of the adapters off and on, between forward and backward pass
-        with _changed(layers, "_disable_adapters", inside=True, outside=False):
-            backbone.eval()
-            try:
-                return backbone(x_t, t, cond, context)
-            finally:
-                backbone.train(training)
+        with _changed(layers, "_disable_adapters", inside=True, outside=False), evaluating(backbone):
+            return backbone(x_t, t, cond, context)
 
     def with_adapter(self, name: str) -> "WithAdapter":
         """The same weights with further adapters of that name beside the student's: of the same layers, rank, scale and dropout.

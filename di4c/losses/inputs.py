@@ -1,12 +1,13 @@
 """What the losses look at in one step: times, noised data, the student at t, the target drawn at u."""
 
 import itertools
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from di4c.contracts import Batch, Draws, Prediction, Teacher
+from di4c.contracts import Batch, Draws, Prediction, Teacher, evaluating
 from di4c.contracts.objective import dropped_labels
 from di4c.contracts.sharing import Sharing
 from di4c.kernels.backend import chunk_budget
@@ -119,19 +120,17 @@ class _Asked:
         x_u = self.earlier_states(noised, u, several, copies)
         lam, log_weights = options.latent.weighted(options.targets, draws.child("lambda"))
         lam = (lam if shared is None else shared).reshape(len(x_u), -1, lam.shape[-1])
-        training = student.training
-        student.train(training and options.target_mode == "train")
-        target = student.predict(
-            x_u, u.repeat_interleave(copies), _copied(noised.cond, copies), lam, log_weights if copies == 1 else None,
-            at_a_time=options.components_at_a_time,
-        )  # fmt: skip
-        chunk_bytes = options.chunk_bytes or chunk_budget(x_u.device)
-        found = draw_target(
-            target, several.child("x_0"), chunk_bytes=chunk_bytes, score=options.needs_target_joint, copies=copies,
-            keep_bytes=KEPT_CHUNKS * chunk_bytes if "kl" in options.consistency.estimator.needs else 0,
-            copy_weights=log_weights.exp() if copies > 1 else None,
-        )  # fmt: skip
-        student.train(training)
+        with evaluating(student) if options.target_mode == "eval" else nullcontext():
+            target = student.predict(
+                x_u, u.repeat_interleave(copies), _copied(noised.cond, copies), lam, log_weights if copies == 1 else None,
+                at_a_time=options.components_at_a_time,
+            )  # fmt: skip
+            chunk_bytes = options.chunk_bytes or chunk_budget(x_u.device)
+            found = draw_target(
+                target, several.child("x_0"), chunk_bytes=chunk_bytes, score=options.needs_target_joint, copies=copies,
+                keep_bytes=KEPT_CHUNKS * chunk_bytes if "kl" in options.consistency.estimator.needs else 0,
+                copy_weights=log_weights.exp() if copies > 1 else None,
+            )  # fmt: skip
         weights = log_weights.exp() if options.targets == options.latent.num_atoms else None
         return {
             "target": found.marginals, "target_samples": found.samples, "target_joint": found.joint, "target_weights": weights,

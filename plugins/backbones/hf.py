@@ -11,7 +11,7 @@ import torch
 from einops import repeat
 from torch import Tensor, nn
 
-from di4c.contracts import AffineOutputHead, Backbone, Context, IdentityOutputHead
+from di4c.contracts import AffineOutputHead, Backbone, Context, IdentityOutputHead, evaluating
 from di4c.errors import SpecError
 from di4c_plugins.backbones.hf_attention import with_dropout_modules
 
@@ -160,13 +160,10 @@ def split_output_head(model: nn.Module) -> nn.Linear | None:
     if type(layer) is not nn.Linear or name is None:
         return None
     probe = torch.tensor([[0, 1]], device=layer.weight.device)
-    training = model.training
-    with torch.no_grad():
-        model.eval()
+    with evaluating(model), torch.no_grad():
         expected = model(input_ids=probe).logits
         model.set_submodule(name, nn.Identity())
         same = _same_logits(model, layer, probe, expected)
-        model.train(training)
     if not same:
         model.set_submodule(name, layer)
     return layer if same else None

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from di4c.contracts import Batch, Denoiser, Draws, Prediction
+from di4c.contracts import Batch, Denoiser, Draws, Prediction, evaluating
 from di4c.mixture.student import mixture_denoiser
 from di4c.mixture.target import draw
 from di4c_plugins.objectives.matching_forms import Renoised
@@ -36,14 +36,13 @@ def rolled_out(
 ) -> tuple[Tensor, Tensor]:
     """(x_t [B, D], t [B]) after some of the steps of a rollout from x_1: none up to all but the last, at random, alike on all ranks."""
     teacher, student = objective.teacher, objective.model
-    process, training = teacher.process, student.training
+    process = teacher.process
     x, made = process.prior(teacher.num_positions, draws.child("x_1")), int(draws.child("stop").scalar() * policy.steps)
-    student.eval()
-    for k in range(made):
-        denoiser = _denoiser(objective, policy, draws.child("denoiser", k))
-        t, s = (_at(1 - n / policy.steps, x) for n in (k, k + 1))
-        x = process.posterior(x, denoiser(x, t, cond), t, s, draws.child("x", k))
-    student.train(training)
+    with evaluating(student):
+        for k in range(made):
+            denoiser = _denoiser(objective, policy, draws.child("denoiser", k))
+            t, s = (_at(1 - n / policy.steps, x) for n in (k, k + 1))
+            x = process.posterior(x, denoiser(x, t, cond), t, s, draws.child("x", k))
     return x, _at(1 - made / policy.steps, x)
 
 
