@@ -43,16 +43,14 @@ class RunFolder:
         file = self.path / "spec.yaml"
         before = recorded_spec(self.path)
         replace_file(file, dump(spec))
-        history = self._history()
-        history.append({"start": _now(), **environment(), **facts})
-        self._write_history(history)
+        self._entry = {"start": _now(), **environment(), **facts}
+        self._write_history([*self._history(), self._entry])
         return [] if before is None else changed_keys(before, plain(spec))
 
     def record_end(self, **facts: Any) -> None:
-        """Completes the entry of run.json."""
-        history = self._history()
-        history[-1] |= {"end": _now(), "wall_clock_s": round(time.time() - self._started, 1), **facts}
-        self._write_history(history)
+        """Completes the entry of run.json; writes it anew where somebody has removed the file since."""
+        ended = {"end": _now(), "wall_clock_s": round(time.time() - self._started, 1), **facts}
+        self._write_history([*self._history()[:-1], self._entry | ended])
 
     def settings(self) -> dict[str, int]:
         """What the run chose by its first device, which later sessions keep; {} where none is recorded."""

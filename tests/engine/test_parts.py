@@ -177,6 +177,16 @@ def test_a_changed_spec_is_told_on_resumption(tmp_path):
     assert changed_keys({"a": [1, 2]}, {"a": [1, 2]}) == []
 
 
+def test_the_end_of_a_run_is_recorded_where_its_record_was_removed_meanwhile(tmp_path):
+    folder, file = RunFolder(tmp_path / "run", resume=False), tmp_path / "run" / "run.json"
+    folder.record_start({"seed": 0}, {"ranks": 1})
+    begun = json.loads(file.read_text())["sessions"][0]
+    file.unlink()
+    folder.record_end(step=5)
+    (session,) = json.loads(file.read_text())["sessions"]
+    assert session["step"] == 5 and {key: session[key] for key in begun} == begun
+
+
 def test_a_run_folder_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "run").write_text("")
     with pytest.raises(TrainingError, match="is a file"):
