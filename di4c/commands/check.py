@@ -1,4 +1,4 @@
-"""Validates a spec: every key, name and option; builds and reads nothing."""
+"""Validates a spec: every key, name and option, and what parts say of them; reads no data, makes no network."""
 
 import argparse
 

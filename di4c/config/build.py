@@ -26,6 +26,7 @@ from di4c.contracts import (
     Sampler,
     Teacher,
 )
+from di4c.contracts.weights import require_finite
 from di4c.engine.carried import Carried, read_carried
 from di4c.engine.exported import load_into
 from di4c.engine.shared_base import share_base
@@ -111,6 +112,7 @@ def build_teacher(
 
     With `teacher.run` its weights, and the options that the entry leaves out, are those of that run's export; if that run
     distilled a student, the teacher is made of `student` and its `latent`, which its constructor asks for.
+    Raises CheckpointError where its weights, whoever read them, hold NaN or infinity.
     """
     sizes = vars(DataShape.of(data)) | {"num_states": process.num_states}
     provided = {"process": process, "data": data, "weights": weights, **sizes}
@@ -123,6 +125,9 @@ def build_teacher(
         teacher = _create(spec, registry, "teachers", entry, provided, "teacher")
     if trained is not None and weights and not trained.is_student:
         load_into(teacher.backbone, trained.folder)
+    elif weights:  # whoever read them: a plugin's own teacher, or a network that reads a file as it is made
+        with located(spec.source):
+            require_finite(teacher.network.state_dict(), "teacher", dict(teacher.network.named_buffers()))
     return teacher.freeze() if spec.task == "distill" else teacher
 
 

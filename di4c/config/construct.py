@@ -34,9 +34,12 @@ class Construction:
 
         inside: what the parts among the options are provided with, if it is something else. Numbers that a library cannot take (a negative width, a probability of 2) are SpecErrors that list the options.
         """
-        given = {key: value for key, value in provided.items() if key in self.parameters}
         inside = provided if inside is None else inside
-        parts = {key: construction.build(inside) for key, construction in self.nested.items()}
+        return self.made(provided, {key: construction.build(inside) for key, construction in self.nested.items()})
+
+    def made(self, provided: Mapping[str, Any], parts: Mapping[str, Any]) -> Any:
+        """As `build`, the parts among the options being made already."""
+        given = {key: value for key, value in provided.items() if key in self.parameters}
         try:
             return self.factory(**{**given, **self.options, **parts})
         except Di4CError as error:

@@ -26,6 +26,14 @@ def check_takes_student(registry: Registry, entry: Mapping, trained: TrainedRun)
     raise SpecError(f"{told} Teachers that are: {', '.join(fitting) or 'none'}.")
 
 
+def check_trains_student(name: str, objective: Construction) -> None:
+    """SpecError where the objective of a distillation asks for no student: it would train the teacher."""
+    if "student" not in objective.parameters:
+        raise SpecError(
+            f"objective.name: {name!r} trains no student (it is for task pretrain); task distill needs one that does"
+        )
+
+
 def made_of_a_student(registry: Registry, teacher: str) -> bool:
     """Whether a teacher's constructor says so by its parameters; of one that cannot be imported nothing is known."""
     try:

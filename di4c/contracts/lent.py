@@ -1,8 +1,11 @@
-"""Networks while samples are made: their calls are counted, their predictions tempered, and a sampler's own teacher is lent to it."""
+"""Networks while samples are made: their calls are counted and looked at, their predictions tempered, and a sampler's own teacher is
+lent to it."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -13,33 +16,49 @@ from di4c.contracts.teacher import Teacher
 from di4c.contracts.tempering import Tempering
 from di4c.draws import Draws
 
-_SAMPLING: ContextVar[tuple[list[int], Tempering | None] | None] = ContextVar("sampling", default=None)
+
+@dataclass
+class Calls:
+    """The calls of networks: their rows, of which a doubled batch has twice as many, and whether all that they said were numbers.
+
+    numbers: a bool on the networks' device, so that nothing waits for it; None before the first call.
+    """
+
+    rows: int = 0
+    numbers: Tensor | None = None
+
+    def add(self, prediction: Prediction, rows: int) -> None:
+        """Counts a call. A logit may be −∞, a state that cannot be; NaN and +∞ are no numbers."""
+        numbers = (prediction.features < math.inf).all()
+        self.rows += rows
+        self.numbers = numbers if self.numbers is None else self.numbers & numbers
+
+
+_SAMPLING: ContextVar[tuple[Calls, Tempering | None] | None] = ContextVar("sampling", default=None)
 
 
 @contextmanager
-def sampling(tempering: Tempering | None = None) -> Iterator[list[int]]:
-    """Inside, every call of an `observed` denoiser or a lent teacher adds its rows to the list, and its prediction is tempered.
-
-    A doubled batch counts twice.
-    """
-    rows: list[int] = []
-    token = _SAMPLING.set((rows, tempering))
+def sampling(tempering: Tempering | None = None) -> Iterator[Calls]:
+    """Inside, every call of an `observed` denoiser or a lent teacher is added to the Calls, and its prediction is tempered."""
+    calls = Calls()
+    token = _SAMPLING.set((calls, tempering))
     try:
-        yield rows
+        yield calls
     finally:
         _SAMPLING.reset(token)
 
 
 def observed(denoiser: Denoiser) -> Denoiser:
-    """The denoiser, its calls counted and its predictions tempered where they are made inside `sampling`."""
+    """The denoiser, its calls added up and its predictions tempered where they are made inside `sampling`."""
 
     def denoise(x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Prediction:
         inside = _SAMPLING.get()
         if inside is None:
             return denoiser(x_t, t, cond)
-        rows, tempering = inside
-        rows.append(len(x_t))
-        return denoiser(x_t, t, cond).tempered(tempering)
+        calls, tempering = inside
+        prediction = denoiser(x_t, t, cond)
+        calls.add(prediction, len(x_t))
+        return prediction.tempered(tempering)
 
     return denoise
 

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from di4c import ranks
 from di4c.contracts.weight_files import read_mapping
+from di4c.contracts.weights import require_finite
 from di4c.engine.archive import Entry, write_safetensors
 from di4c.engine.ema import MovingAverage
 from di4c.engine.shards import Shards
@@ -115,7 +116,7 @@ def damage(path: Path) -> str | None:
 def restore(checkpoint: Checkpoint, shards: Shards, average: MovingAverage | None) -> None:
     """Puts weights, moments and average back, bit by bit, whatever stage and number of ranks wrote them. Collective.
 
-    Raises CheckpointError if the parameters are not those of this model.
+    Raises CheckpointError if the parameters are not those of this model, or hold NaN or infinity.
     """
     path = checkpoint.path
     if not path.is_dir():
@@ -128,9 +129,9 @@ def restore(checkpoint: Checkpoint, shards: Shards, average: MovingAverage | Non
         shards.prime()
         masters = shards.masters()
         for name in shards.names:
-            shards.assign(masters, name, file.get_tensor(name))
+            shards.assign(masters, name, _weight(file, name, path))
         for name in shards.frozen:
-            shards.assign_frozen(name, file.get_tensor(name))
+            shards.assign_frozen(name, _weight(file, name, path))
         for name, buffer in buffers.items():
             buffer.copy_(file.get_tensor(name))
     shards.refresh()
@@ -151,7 +152,7 @@ def _restore_average(path: Path, shards: Shards, average: MovingAverage) -> None
     file = path / "ema.safetensors"
     with safe_open(file if file.exists() else path / "model.safetensors", "pt") as source:
         for name in average.names:
-            shards.assign(average.tensors, name, source.get_tensor(name))
+            shards.assign(average.tensors, name, _weight(source, name, path))
 
 
 def _check_names(path: Path, file: Any, shards: Shards, buffers: dict[str, Tensor]) -> None:
@@ -165,6 +166,12 @@ def _check_names(path: Path, file: Any, shards: Shards, buffers: dict[str, Tenso
     for name, shape in expected.items():
         if shape != shapes[name]:
             raise CheckpointError(f"{path} is of another model: {name!r} has shape {shapes[name]}, here {shape}")
+
+
+def _weight(file: Any, name: str, path: Path) -> Tensor:
+    tensor = file.get_tensor(name)
+    require_finite({name: tensor}, str(path))
+    return tensor
 
 
 def _entry(file: Any, name: str, path: Path) -> Tensor:

@@ -49,18 +49,22 @@ class Recipe:
     def batch(self, cond: Tensor | None, draws: Draws) -> tuple[Tensor, int]:
         """(x_0 [B, D] on the draws' device, rows of all calls of networks); cond [B] or None.
 
-        Raises TrainingError where a mask is left: the network's probabilities are no numbers, or the sampler breaks its contract.
+        Raises TrainingError where a network says NaN or infinity, and where a mask is left, which breaks the sampler's contract.
         """
         sampler, process = self.sampler, self.sampler.process
         x_1 = prompted(process, process.prior(self.num_positions, draws.child("prior")), self.known)
         denoiser = observed(self.model.denoiser(draws.child("lambda")))
-        with sampling(self.tempering) as rows:
+        with sampling(self.tempering) as calls:
             x_0 = sampler.sample(denoiser, x_1, self.steps, cond, draws.child("sampler"))
+        if calls.numbers is not None and not calls.numbers:
+            raise TrainingError(
+                "the network's outputs are NaN or infinite, so its samples would mean nothing; are its weights damaged?"
+            )
         masks = 0 if process.mask_index is None else int((x_0 == process.mask_index).sum())
         if masks:
             told = f"{masks} of {x_0.numel()} positions are masks after {self.steps} steps"
             raise TrainingError(f"sampler {type(sampler).__name__}: {told}; are the network's outputs finite numbers?")
-        return x_0, sum(rows)
+        return x_0, calls.rows
 
     def batches(self, cond: Tensor | None, draws: Draws, batch_size: int, some: range | None = None) -> Samples:
         """The samples of some batches (all, if not told) of the draws' n examples, in order; cond [n] or None.

@@ -24,13 +24,13 @@ class Denoising(Pretraining):
         low: float = 0.0,
         label_dropout: float = 0.0,
     ):
-        super().__init__(teacher, label_dropout=label_dropout)
         not_negative("objective.cross_entropy", cross_entropy)
         not_negative("objective.bound", bound)
         if cross_entropy + bound == 0 or not 0 <= low < 1:
             raise SpecError(
                 f"objective: cross_entropy and bound must not both be 0, and low lies in [0, 1); found {cross_entropy}, {bound} and {low}"
             )
+        super().__init__(teacher, label_dropout=label_dropout)
         self.cross_entropy, self.bound, self.low = cross_entropy, bound, low
 
     def forward(self, batch: Batch, draws: Draws, step: int) -> dict[str, Tensor]:

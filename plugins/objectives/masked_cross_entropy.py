@@ -17,9 +17,9 @@ class MaskedCrossEntropy(Pretraining):
     def __init__(
         self, teacher: Teacher, *, label_smoothing: float = 0.1, label_dropout: float = 0.1, visible: bool = True
     ):
-        super().__init__(teacher, label_dropout=label_dropout)
         if not 0 <= label_smoothing < 1:
             raise SpecError(f"objective.label_smoothing: in [0, 1); found {label_smoothing}")
+        super().__init__(teacher, label_dropout=label_dropout)
         self.label_smoothing, self.visible = label_smoothing, visible
 
     def forward(self, batch: Batch, draws: Draws, step: int) -> dict[str, Tensor]:

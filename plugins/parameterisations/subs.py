@@ -4,12 +4,17 @@ import torch
 from torch import Tensor
 
 from di4c.contracts import LOG_ZERO, ForwardProcess, Parameterisation
+from di4c.errors import SpecError
 
 
 class Subs(Parameterisation):
     """The mask state is forbidden and visible positions are carried over (Sahoo et al. 2024, section 3.2.3)."""
 
     def __init__(self, process: ForwardProcess):
+        if process.mask_index is None:
+            raise SpecError(
+                f"subs forbids the mask state, and {type(process).__name__} has none; take parameterisation: raw"
+            )
         self.mask_index = process.mask_index
         self.excluded = (self.mask_index,)
 

@@ -1,5 +1,8 @@
 """Diffusion of ordered states by steps to a neighbour."""
 
+import math
+
+from di4c.errors import SpecError
 from di4c_plugins.processes.ctmc import ContinuousTimeChain
 from di4c_plugins.processes.rates import ExponentialTime, birth_death_rate
 
@@ -14,5 +17,7 @@ class BirthDeath(ContinuousTimeChain):
     def __init__(
         self, data_states: int, *, sigma_min: float, sigma_max: float, ratio_floor: float = 1e-9, min_time: float = 0.01
     ):
+        if not 0 < sigma_min < sigma_max < math.inf:
+            raise SpecError(f"process: 0 < sigma_min < sigma_max, both finite; found {sigma_min} and {sigma_max}")
         time = ExponentialTime(sigma_min**2 / 2, (sigma_max / sigma_min) ** 2)
         super().__init__(birth_death_rate(data_states), time, ratio_floor=ratio_floor, min_time=min_time)

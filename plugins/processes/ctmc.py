@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from di4c.contracts import CHUNK_BYTES, Draws, ForwardProcess, Prediction, categorical, cumulated
+from di4c.errors import SpecError, not_negative
 from di4c_plugins.processes.chain import ReversibleChain, Tables, search_rows
 from di4c_plugins.processes.ctmc_bound import continuous_time_bound
 from di4c_plugins.processes.rates import ConstantTime, ExponentialTime, RateMatrix
@@ -33,6 +34,9 @@ class ContinuousTimeChain(ForwardProcess):
         ratio_floor: float = 1e-9,
         min_time: float = 0.01,
     ):
+        not_negative("process.ratio_floor", ratio_floor)
+        if not 0 < min_time < 1:
+            raise SpecError(f"process.min_time: between 0 and 1; found {min_time}")
         self.chain = ReversibleChain(matrix)
         self.num_states = self.chain.num_states
         self.time = time

@@ -24,9 +24,10 @@ class DiscretisedGaussian(ContinuousTimeChain):
         ratio_floor: float = 1e-9,
         min_time: float = 0.01,
     ):
+        time = ExponentialTime(time_base, time_exponential)
         super().__init__(
             gaussian_target_rate(data_states, rate_sigma=rate_sigma, target_sigma=target_sigma),
-            ExponentialTime(time_base, time_exponential),
+            time,
             prior=log_gaussian(data_states, prior_sigma or target_sigma).exp(),
             ratio_floor=ratio_floor,
             min_time=min_time,

@@ -30,10 +30,11 @@ class Mdlm(Absorbing):
         corrupt_grid: int = 0,
         mask_index: int | None = None,
     ):
-        super().__init__(data_states, mask_index=mask_index)
         if corrupt_grid < 0:
             raise SpecError(f"process.corrupt_grid: {corrupt_grid}; it is a number of times, or 0 for none")
-        self.schedule: Noise = noise_schedule(noise, epsilon=epsilon, sigma_min=sigma_min, sigma_max=sigma_max)
+        schedule = noise_schedule(noise, epsilon=epsilon, sigma_min=sigma_min, sigma_max=sigma_max)
+        super().__init__(data_states, mask_index=mask_index)
+        self.schedule: Noise = schedule
         self.corrupt_grid = corrupt_grid
 
     def corrupt(self, x_0: Tensor, t: Tensor, draws: Draws) -> Tensor:

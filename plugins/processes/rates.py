@@ -31,8 +31,9 @@ def gaussian_target_rate(num_states: int, *, rate_sigma: float, target_sigma: fl
     the jump towards c of the state that is farther from it has rate exp(−k²/rate_sigma²), the jump back what detailed
     balance says: R[a, b] = exp(−k²/rate_sigma²) if a + b < S, else R[b, a] is.
     """
-    _enough_memory(num_states)
     _positive("rate_sigma", rate_sigma)
+    _positive("target_sigma", target_sigma)
+    _enough_memory(num_states)
     state = torch.arange(num_states, dtype=torch.float64)
     log_target = log_gaussian(num_states, target_sigma)
     jump = torch.exp(-((state[:, None] - state).abs() - 1).square() / rate_sigma**2)
@@ -72,8 +73,8 @@ class ExponentialTime:
 
     def __post_init__(self):
         _positive("time_base", self.base)
-        if self.growth <= 1:
-            raise SpecError(f"process: time_exponential is {self.growth}; it must be above 1")
+        if not 1 < self.growth < math.inf:
+            raise SpecError(f"process: time_exponential is {self.growth}; it must be above 1 and finite")
 
     def rate(self, t: Tensor) -> Tensor:
         """β(t): [B]."""
@@ -121,5 +122,5 @@ def _enough_memory(num_states: int) -> None:
 
 
 def _positive(name: str, value: float) -> None:
-    if value <= 0:
-        raise SpecError(f"process: {name} is {value}; it must be positive")
+    if not 0 < value < math.inf:
+        raise SpecError(f"process: {name} is {value}; it must be positive and finite")

@@ -11,4 +11,5 @@ class Uniform(ContinuousTimeChain):
     """
 
     def __init__(self, data_states: int, *, speed: float, ratio_floor: float = 1e-9, min_time: float = 0.01):
-        super().__init__(uniform_rate(data_states), ConstantTime(speed), ratio_floor=ratio_floor, min_time=min_time)
+        time = ConstantTime(speed)
+        super().__init__(uniform_rate(data_states), time, ratio_floor=ratio_floor, min_time=min_time)

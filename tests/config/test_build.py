@@ -2,13 +2,14 @@ import json
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import save_file
 
 from di4c.config.build import DataShape, build, build_metrics, build_sampler, portable
 from di4c.config.check import check
 from di4c.config.registry import Registry
 from di4c.config.spec import Spec
-from di4c.errors import RegistryError, SpecError
+from di4c.errors import CheckpointError, RegistryError, SpecError
 from tests.config.specs import DISTILL, EVAL, PRETRAIN, changed
 
 SHAPE = DataShape(num_positions=64, num_states=17, num_classes=10)
@@ -152,3 +153,44 @@ def test_a_head_that_does_not_fit_is_told_with_those_that_do(tmp_path):
     for act in (check, build):
         with pytest.raises(SpecError, match="'adaln' needs embedding, but TokensOnly accepts tokens.*fit: .*token"):
             act(spec, Registry.default(spec.plugins))
+
+
+NETWORK = """
+import torch
+from torch import nn
+
+class Network(nn.Module):
+    def __init__(self, number: float, of: str = "parameter"):
+        super().__init__()
+        self.embed = nn.Embedding(18, 18)
+        self.register_buffer("mask", torch.zeros(2))
+        (self.embed.weight if of == "parameter" else self.mask).data[0] = number
+
+    def forward(self, x): return self.embed(x)
+"""
+
+
+@pytest.mark.parametrize(("number", "of", "told"), [(0.5, "parameter", False), (".nan", "parameter", True), ("-.inf", "parameter", True), ("-.inf", "buffer", False), (".nan", "buffer", True)])  # fmt: skip
+def test_weights_that_a_network_reads_itself_are_looked_at(tmp_path, monkeypatch, registry, number, of, told):
+    """A network of the user's may read its file as it is made: no reader of this project has seen these weights."""
+    (tmp_path / f"network_{abs(hash(tmp_path))}.py").write_text(NETWORK)
+    monkeypatch.syspath_prepend(tmp_path)
+    module = {
+        "name": "module",
+        "module": f"network_{abs(hash(tmp_path))}:Network",
+        "time": "none",
+        "parameterisation": "subs",
+    }
+    number = yaml.safe_load(str(number))
+    spec = Spec.from_dict(
+        changed(
+            DISTILL,
+            teacher=module | {"options": {"number": number, "of": of}},
+            student={"head": {"name": "readout", "rank": 2}},
+        )
+    )
+    if not told:
+        build(spec, registry)
+        return
+    with pytest.raises(CheckpointError, match="teacher: '.*(embed.weight|mask)' holds NaN or infinite weights"):
+        build(spec, registry)

@@ -16,10 +16,11 @@ from di4c.errors import SpecError
 from di4c.testing import check_sampler
 from di4c_plugins.backbones.dit import DiT
 from di4c_plugins.parameterisations.subs import Subs
+from tests.config.specs import changed
 from tests.evaluation.conftest import PRETRAIN
 
 REGISTRY = Registry.default()
-SPEC = Spec.from_dict(PRETRAIN)
+SPEC = Spec.from_dict(changed(PRETRAIN, teacher__parameterisation="raw"))
 POSITIONS, STATES, CLASSES = 4, 5, 3
 OPTIONS = {
     "uniform": {"speed": 5.0}, "birth-death": {"sigma_min": 0.5, "sigma_max": 10.0},
