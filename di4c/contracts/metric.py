@@ -1,7 +1,7 @@
 """What is measured of generated samples, or of the sampler itself."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -32,16 +32,22 @@ class Generation:
 class Metric(ABC):
     """A named measurement. Constructed, by keyword, with what it asks for of `data` (a DataSource), `process` and `judge` (eval.judge).
 
-    higher_is_better: which way is good; None for a guard, which should be near its reference value.
+    higher_is_better: which way is good; None, or not set: a guard, which should be near its reference value.
+    guards: the names of those of its values that are guards whatever the others are.
     needs_samples: False for what is measured without the generation's x_0 (a likelihood): x_0 is then empty.
     """
 
-    higher_is_better: bool | None = False
+    higher_is_better: bool | None = None
+    guards: frozenset[str] = frozenset()
     needs_samples: bool = True
 
     @abstractmethod
     def __call__(self, generation: Generation) -> dict[str, float]:
         """{metric name with its unit: value}."""
+
+    def directions(self, names: Iterable[str]) -> dict[str, bool | None]:
+        """`higher_is_better` of its values of these names."""
+        return {name: None if name in self.guards else self.higher_is_better for name in names}
 
     def reference_values(self, num_samples: int, draws: Draws) -> dict[str, float]:
         """The same quantities for real training data against the held-out data at that sample size; {} if senseless."""

@@ -1,7 +1,9 @@
 """A row of an evaluation, and how its models, metrics and values are called."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+from di4c.errors import DataError
 
 Row = dict[str, Any]
 """{"model", "steps", "mixture_size", "nfe", "latency_ms_per_sample", "metrics": {name: {"mean", "std"}}}"""
@@ -22,6 +24,16 @@ def ratio(rows: Sequence[Row], row: Row, metric: str) -> float | None:
 def is_better(share: float, higher_is_better: bool | None) -> bool:
     """Whether a ratio to the teacher is an improvement of at least half a percent."""
     return higher_is_better is not None and (share > 1.005 if higher_is_better else share < 0.995)
+
+
+def sign_of_worse(higher_is_better: Mapping[str, bool | None], name: str, where: str) -> float:
+    """+1 where a higher value of the metric is worse, −1 where it is better. Raises DataError where neither is known."""
+    if higher_is_better.get(name) is None:
+        known = ", ".join(metric for metric, way in higher_is_better.items() if way is not None)
+        raise DataError(
+            f"{where}: which way {name!r} is good is not known, so it judges nothing; known of: {known or 'none'}"
+        )
+    return -1.0 if higher_is_better[name] else 1.0
 
 
 def metric_names(rows: Iterable[Row]) -> list[str]:

@@ -113,7 +113,7 @@ class Sweep:
     def _values(self, generation: Generation, *, needs_samples: bool) -> dict[str, Any]:
         """{"metrics": {name: value}, "higher_is_better": {name: …}} of the metrics that do, or do not, look at samples."""
         found = [(metric, metric(generation)) for _, metric in self.metrics if metric.needs_samples == needs_samples]
-        directions = {name: metric.higher_is_better for metric, values in found for name in values}
+        directions = {name: way for metric, values in found for name, way in metric.directions(values).items()}
         return {"metrics": _merged(values for _, values in found), "higher_is_better": directions}
 
     def _draws(self, seed: int) -> Draws:

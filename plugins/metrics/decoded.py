@@ -32,6 +32,8 @@ class DecodedImages(OfTokens):
     weights: of the timm model, a file, a folder, or "hub".
     """
 
+    higher_is_better = False
+
     def __init__(
         self,
         *,

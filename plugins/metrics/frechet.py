@@ -21,6 +21,7 @@ class Frechet(OfFeatures):
     """
 
     called = "frechet"
+    higher_is_better = False
 
     def of(self, x: Tensor) -> dict[str, float]:
         return {"frechet_distance": gaussian_distance(*moments(self._map(x)), *self._held_out)}

@@ -30,6 +30,9 @@ class GenerativePerplexity(Metric):
     float64.
     """
 
+    higher_is_better = False
+    guards = frozenset({"sequence_entropy_nats", "judge_wrap_bos", "judge_tokens"})
+
     def __init__(
         self,
         *,

@@ -19,6 +19,8 @@ class Frequencies(OfTokens):
     All are biased upwards by the finite sample; the reference value (training text at the same sample size) shows by how much.
     """
 
+    higher_is_better = False
+
     def __init__(self, *, data: DataSource, cells: int, max_references: int):
         self.data, self.cells, self.max_references = data, cells, max_references
 

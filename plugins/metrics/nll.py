@@ -34,6 +34,7 @@ class LikelihoodBound(Metric):
     """
 
     needs_samples = False
+    higher_is_better = False
 
     data: DataSource
     process: ForwardProcess

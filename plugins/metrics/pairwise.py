@@ -20,6 +20,8 @@ class Pairwise(OfTokens):
     measured on that many evenly spaced positions; at most `max_references` held-out examples are used.
     """
 
+    higher_is_better = False
+
     def __init__(
         self,
         *,

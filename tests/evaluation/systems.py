@@ -55,7 +55,10 @@ class Fixed(Model):
 
 
 class Mean(Metric):
-    """`mean` of the tokens; tells how often it was asked, and fails at a given call."""
+    """`mean` of the tokens, and the labels' as a guard; tells how often it was asked, and fails at a given call."""
+
+    higher_is_better = False
+    guards = frozenset({"labels"})
 
     def __init__(self, fail_at=None):
         self.calls, self.fail_at = 0, fail_at

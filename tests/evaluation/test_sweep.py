@@ -24,7 +24,7 @@ def test_every_cell_is_measured(tmp_path):
     assert len(found) == 3 * 2 * 2
     assert {m.nfe for m in found if m.steps == 3} == {3}
     assert all(set(m.metrics) == {"mean", "labels", "steps"} and len(m.seconds) == 3 for m in found)
-    assert found[0].higher_is_better == {"mean": False, "labels": False, "steps": True}
+    assert found[0].higher_is_better == {"mean": False, "labels": None, "steps": True}
 
 
 def test_models_are_compared_on_the_same_draws(tmp_path):

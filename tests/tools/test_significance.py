@@ -13,6 +13,9 @@ from tools.significance import verdict
 ROOT = Path(__file__).parents[2]
 
 
+DISTANCES = {"pair": False, "gram": False}
+
+
 def row(model, steps, pair, gram, std=0.003):
     size = "inf" if model == "student" else None
     metrics = {"pair": {"mean": pair, "std": std}, "gram": {"mean": gram, "std": std}}
@@ -26,10 +29,9 @@ def row(model, steps, pair, gram, std=0.003):
     }
 
 
-def judge(pair, gram):
-    return verdict(
-        [row("teacher", 2, 0.2, 0.3), row("student", 2, pair, gram)], judged="pair", guarded="gram", steps=[2]
-    )
+def judge(pair, gram, directions=DISTANCES):
+    rows = [row("teacher", 2, 0.2, 0.3), row("student", 2, pair, gram)]
+    return verdict(rows, directions, judged="pair", guarded="gram", steps=[2])
 
 
 @pytest.mark.parametrize(("pair", "gram", "beats", "no_worse"), [
@@ -49,13 +51,27 @@ def test_margins_are_held_against_the_spread(pair, gram, beats, no_worse):
 
 def test_it_holds_only_at_all_steps():
     rows = [row("teacher", n, 0.2, 0.3) for n in (2, 4)] + [row("student", 2, 0.1, 0.3), row("student", 4, 0.2, 0.3)]
-    outcome = verdict(rows, judged="pair", guarded="gram", steps=[2, 4])
+    outcome = verdict(rows, DISTANCES, judged="pair", guarded="gram", steps=[2, 4])
     assert [case["beats"] for case in outcome["at"]] == [True, False] and not outcome["holds"]
 
 
 def test_what_is_missing_is_named():
     with pytest.raises(DataError, match="no pair of the student at 2 steps"):
-        verdict([row("teacher", 2, 0.2, 0.3)], judged="pair", guarded="gram", steps=[2])
+        verdict([row("teacher", 2, 0.2, 0.3)], DISTANCES, judged="pair", guarded="gram", steps=[2])
+
+
+@pytest.mark.parametrize(("pair", "gram", "beats", "no_worse"), [(0.21, 0.31, True, True), (0.19, 0.29, False, False)])
+def test_where_higher_is_better_a_higher_student_is(pair, gram, beats, no_worse):
+    case = judge(pair, gram, {"pair": True, "gram": True})["at"][0]
+    assert (case["beats"], case["no_worse"]) == (beats, no_worse)
+    assert case["judged"]["margin"] == pytest.approx(pair - 0.2)
+
+
+@pytest.mark.parametrize("name", ["pair", "gram"])
+@pytest.mark.parametrize("unknown", [{"pair": None, "gram": None}, {}])
+def test_a_metric_without_a_good_way_judges_nothing(name, unknown):
+    with pytest.raises(DataError, match=f"which way '{name}' is good is not known"):
+        judge(0.1, 0.1, {**DISTANCES, name: None} if unknown else {n: w for n, w in DISTANCES.items() if n != name})
 
 
 def test_the_tool_stores_the_evaluation_with_its_verdict(tmp_path):
@@ -65,7 +81,7 @@ def test_the_tool_stores_the_evaluation_with_its_verdict(tmp_path):
     command = [sys.executable, ROOT / "tools/significance.py", tmp_path / "eval.json", "--judged", "pair", "--guarded", "gram",
                "--tried", tmp_path / "tried.json", "--steps", "2", "--about", "A test.", "--cpu-seconds", "student=12.5", "--out", tmp_path / "out.json"]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0 and "lower by 0.10000" in done.stdout, done.stderr
+    assert done.returncode == 0 and "better by 0.10000" in done.stdout, done.stderr
     stored = json.loads((tmp_path / "out.json").read_text())
     assert stored["verdict"]["holds"] and stored["rows"] == rows and stored["commit"] == "abc"
     assert stored["tried"] == [{"what": "fewer atoms"}]

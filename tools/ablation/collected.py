@@ -11,7 +11,7 @@ from di4c.engine.run_folder import code_commit, trained_seconds
 from di4c.errors import DataError
 from di4c.evaluation.cells import write_atomically
 from di4c.evaluation.plots import metrics_figure
-from di4c.evaluation.rows import Row, metric_names, number
+from di4c.evaluation.rows import Row, metric_names, number, sign_of_worse
 from di4c.evaluation.table import spread, write_json
 from di4c.files import read_json
 from di4c.old_keys import reference_values
@@ -64,9 +64,9 @@ def reached(found: Collected, judged: str, reference: str) -> list[dict[str, Any
 
     {"row", "steps", "reference_steps", "difference", "spread", "reached"}. difference: row − reference in the judged metric, mean over
     training seeds, positive where the row is worse; spread: of such a difference over sampling seeds, √(σ²_row + σ²_reference).
-    reached: the difference is at most one spread above 0.
+    reached: the difference is at most one spread above 0. Raises DataError where it is not known which way the metric is good.
     """
-    sign = -1.0 if found.higher_is_better.get(judged) else 1.0
+    sign = sign_of_worse(found.higher_is_better, judged, "judged")
     whole = [row for row in found.rows if row["mixture_size"] in (None, "inf") and judged in row["metrics"]]
     known = {(row["model"], row["steps"]): row["metrics"][judged] for row in whole}
     compared = []
