@@ -236,6 +236,7 @@ class Trainer:
         cheap = sum(torch.Size(s).numel() for s in self.shards.shapes.values()) * 4 <= _CHEAP_EXPORT_BYTES
         if last or cheap:
             ranks.on_rank_zero(lambda: self._export(saved))
+        ranks.on_rank_zero(lambda: self.record.record_checkpoint(step=self.step))
 
     def _state(self) -> dict[str, Any]:
         return {

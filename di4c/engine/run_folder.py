@@ -37,20 +37,25 @@ class RunFolder:
             self._lock.release()
             refuse_used(self.path)
         self._started = time.time()
+        self._sessions: list[dict[str, Any]] = []
 
     def record_start(self, spec: dict[str, Any], facts: dict[str, Any]) -> list[str]:
         """Writes spec.yaml and begins an entry of run.json; the spec's keys that a resumed run has changed."""
         file = self.path / "spec.yaml"
         before = recorded_spec(self.path)
         replace_file(file, dump(spec))
-        self._entry = {"start": _now(), **environment(), **facts}
-        self._write_history([*self._history(), self._entry])
+        self._sessions = [*self._history(), {"start": _now(), **environment(), **facts}]
+        self._write_sessions()
         return [] if before is None else changed_keys(before, plain(spec))
 
+    def record_checkpoint(self, **facts: Any) -> None:
+        """The seconds so far, in the entry of run.json: all that is known of a session that is killed later."""
+        self._sessions[-1] |= {"wall_clock_s": round(time.time() - self._started, 1), **facts}
+        self._write_sessions()
+
     def record_end(self, **facts: Any) -> None:
-        """Completes the entry of run.json; writes it anew where somebody has removed the file since."""
-        ended = {"end": _now(), "wall_clock_s": round(time.time() - self._started, 1), **facts}
-        self._write_history([*self._history()[:-1], self._entry | ended])
+        """Completes the entry of run.json; the file is written anew where somebody has removed it since."""
+        self.record_checkpoint(end=_now(), **facts)
 
     def settings(self) -> dict[str, int]:
         """What the run chose by its first device, which later sessions keep; {} where none is recorded."""
@@ -71,9 +76,10 @@ class RunFolder:
             )
         return sessions
 
-    def _write_history(self, sessions: list[dict[str, Any]]) -> None:
-        total = sum(s.get("wall_clock_s", 0) for s in sessions)
-        replace_file(self.path / "run.json", json.dumps({"wall_clock_s": total, "sessions": sessions}, indent=1) + "\n")
+    def _write_sessions(self) -> None:
+        total = round(sum(s.get("wall_clock_s", 0) for s in self._sessions), 1)
+        written = {"wall_clock_s": total, "sessions": self._sessions}
+        replace_file(self.path / "run.json", json.dumps(written, indent=1) + "\n")
 
 
 def recorded_spec(path: Path) -> Any:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from di4c.engine.deepspeed_config import deepspeed_config
 from di4c.engine.metrics import MetricsFile, RunningMeans
 from di4c.engine.optimizer import parameter_groups
 from di4c.engine.options import OptimizerOptions, ScheduleOptions
-from di4c.engine.run_folder import RunFolder, changed_keys
+from di4c.engine.run_folder import RunFolder, changed_keys, trained_seconds
 from di4c.engine.schedule import lr_factor
 from di4c.engine.stream import ExampleStream
 from di4c.errors import SpecError, TrainingError
@@ -185,6 +186,32 @@ def test_the_end_of_a_run_is_recorded_where_its_record_was_removed_meanwhile(tmp
     folder.record_end(step=5)
     (session,) = json.loads(file.read_text())["sessions"]
     assert session["step"] == 5 and {key: session[key] for key in begun} == begun
+
+
+def test_the_seconds_of_a_killed_session_count_to_its_last_checkpoint(tmp_path, monkeypatch):
+    def session(start, checkpoints, end=None):
+        monkeypatch.setattr(time, "time", lambda: start)
+        folder = RunFolder(tmp_path / "run", resume=True)
+        folder.record_start({}, {})
+        for now in checkpoints:
+            monkeypatch.setattr(time, "time", lambda now=now: now)
+            folder.record_checkpoint(step=now)
+        if end is not None:
+            monkeypatch.setattr(time, "time", lambda: end)
+            folder.record_end(step=end, finished=True)
+        folder.close()
+
+    session(100.0, [110.0, 130.0])  # killed at some time after 130
+    session(200.0, [])  # killed before its first checkpoint
+    session(300.0, [305.0], end=306.0)
+    stored = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert [entry.get("wall_clock_s") for entry in stored["sessions"]] == [30.0, None, 6.0]
+    assert trained_seconds(tmp_path / "run") == 36.0
+    assert [("end" in entry, entry.get("step")) for entry in stored["sessions"]] == [
+        (False, 130.0),
+        (False, None),
+        (True, 306.0),
+    ]
 
 
 def test_a_run_folder_that_is_a_file_is_refused(tmp_path):
