@@ -8,7 +8,7 @@ import torch
 
 from di4c import testing
 from di4c.config.registry import Registry
-from di4c.contracts import Parameterisation, Pipeline
+from di4c.contracts import AffineOutputHead, Backbone, Draws, Generation, Metric, Parameterisation, Pipeline
 from di4c.losses.pretraining import NELBO
 from di4c_plugins.backbones.dit import DiT
 from di4c_plugins.datasets.digits import Digits
@@ -218,3 +218,78 @@ def test_a_backbone_that_does_not_work_in_bfloat16_is_caught(backbone, told):
     teacher = DenoiserTeacher(process, 6, backbone=backbone, parameterisation=Subs(process))
     with pytest.raises(AssertionError, match=told):
         testing.check_teacher(teacher)
+
+
+class Newcomer(Backbone):
+    """What a newcomer writes, with one mistake at a time."""
+
+    def __init__(self, *, width=8, head=None, dropout=0.0):
+        super().__init__()
+        if width:
+            self.width = width
+        self.tokens = torch.nn.Embedding(6, 8)
+        self.block = torch.nn.TransformerEncoderLayer(8, 2, 16, dropout=dropout, batch_first=True)
+        if head is not None:
+            self.readout = head
+
+    def forward(self, x_t, t, cond=None, context=None):
+        return self.block(self.tokens(x_t))
+
+
+MISTAKES = {
+    "no width": (Newcomer(width=0, head=AffineOutputHead(8, 6)), "Newcomer sets no `width`"),
+    "no readout": (Newcomer(), "Newcomer has no child `readout`"),
+    "a linear layer": (
+        Newcomer(head=torch.nn.Linear(8, 6)),
+        "the `readout` of Newcomer, Linear, is not called as readout",
+    ),
+    "dropout of attention": (Newcomer(head=AffineOutputHead(8, 6), dropout=0.5), "self_attn.dropout = 0.0"),
+    "another width": (Newcomer(width=4, head=AffineOutputHead(8, 6)), "features must be"),
+}
+
+
+@pytest.mark.parametrize(("backbone", "told"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_in_a_network_is_told_by_the_teachers_check(backbone, told):
+    process = Absorbing(5)
+    with pytest.raises(AssertionError, match=told):
+        testing.check_teacher(DenoiserTeacher(process, 6, backbone=backbone, parameterisation=Subs(process)))
+
+
+def test_a_right_network_passes_and_a_teacher_without_an_attribute_does_not():
+    process, backbone = Absorbing(5), Newcomer(head=AffineOutputHead(8, 6))
+    teacher = DenoiserTeacher(process, 6, backbone=backbone, parameterisation=Subs(process))
+    testing.check_teacher(teacher)
+    del teacher.parameterisation
+    with pytest.raises(
+        AssertionError, match="DenoiserTeacher sets no parameterisation; a teacher's constructor sets process"
+    ):
+        testing.check_teacher(teacher)
+
+
+class Loose(Uniform):
+    """Atoms by torch's global generator: every rank has its own."""
+
+    def discretised(self, atoms, draws):
+        return torch.rand(atoms, 1), torch.full((atoms,), 1 / atoms)
+
+
+class Shifted(Metric):
+    """Numbers that change from call to call, or a guard that is not there."""
+
+    def __init__(self, shift=0.0, guards=()):
+        self.value, self.shift, self.guards = 0.0, shift, frozenset(guards)
+
+    def __call__(self, generation):
+        self.value += self.shift
+        return {"value": self.value}
+
+
+def test_draws_of_ones_own_are_caught():
+    with pytest.raises(AssertionError, match="discretised must draw from `draws` alone"):
+        testing.check_latent(Loose())
+    generation = Generation(torch.ones(2, 3, dtype=torch.int64), None, 1, None, None, None, Draws(0))
+    testing.check_metric(Shifted(guards=["value"]), generation)
+    with pytest.raises(AssertionError, match="the same of the same generation"):
+        testing.check_metric(Shifted(1.0), generation)
+    with pytest.raises(AssertionError, match="`guards` names other"):
+        testing.check_metric(Shifted(guards=["other"]), generation)

@@ -26,6 +26,7 @@ from di4c.contracts import (
     Sampler,
     Teacher,
 )
+from di4c.contracts.teacher import teacher_lacks
 from di4c.contracts.weights import require_finite
 from di4c.engine.carried import Carried, read_carried
 from di4c.engine.exported import load_into
@@ -123,6 +124,9 @@ def build_teacher(
                 check_takes_student(registry, entry, trained)
                 provided |= _student_of(trained, data)
         teacher = _create(spec, registry, "teachers", entry, provided, "teacher")
+        with located(spec.source):
+            if fault := teacher_lacks(teacher):
+                raise SpecError(f"teacher: {fault}")
     if trained is not None and weights and not trained.is_student:
         load_into(teacher.backbone, trained.folder)
     elif weights:  # whoever read them: a plugin's own teacher, or a network that reads a file as it is made

@@ -1,6 +1,7 @@
 """The network: features first, the output head apart, so that losses can take its logits chunk by chunk."""
 
 import copy
+import inspect
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -101,6 +102,21 @@ class Backbone(nn.Module):
     def for_student(self) -> "Backbone":
         """A trainable copy with the same weights that λ can enter; layers that only a student has are added to it."""
         return copy.deepcopy(self).requires_grad_(True)
+
+
+def backbone_lacks(backbone: nn.Module) -> str | None:
+    """What a backbone lacks of the two things that everybody takes from it, width and readout, in words; None: nothing."""
+    name, head = type(backbone).__name__, getattr(backbone, "readout", None)
+    if getattr(backbone, "width", None) is None:
+        return f"{name} sets no `width`: H, the last dimension of its features"
+    if not isinstance(head, nn.Module):
+        return f"{name} has no child `readout`, which makes logits of its features; a linear one is di4c.contracts.AffineOutputHead"
+    try:
+        inspect.signature(head.forward).bind(None, None, None)
+    except TypeError:
+        told = "is not called as readout(h, positions, x_t); a linear one is di4c.contracts.AffineOutputHead(width, num_states)"
+        return f"the `readout` of {name}, {type(head).__name__}, {told}"
+    return None
 
 
 class TwoPartBackbone(Backbone):

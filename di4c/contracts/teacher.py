@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from di4c.contracts.backbone import Backbone
+from di4c.contracts.backbone import Backbone, backbone_lacks
 from di4c.contracts.head import StudentHead
 from di4c.contracts.parameterisation import Parameterisation
 from di4c.contracts.prediction import Denoiser, Prediction
@@ -74,3 +74,14 @@ class Teacher:
         A teacher that reads weights from somewhere returns an entry that does not.
         """
         return entry
+
+
+def teacher_lacks(teacher: Teacher) -> str | None:
+    """What a teacher's constructor has left out that everybody takes from it, in words; None: nothing."""
+    needed = ("process", "parameterisation", "backbone", "num_positions")
+    missing = [name for name in needed if not hasattr(teacher, name)]
+    if missing:
+        return (
+            f"{type(teacher).__name__} sets no {', '.join(missing)}; a teacher's constructor sets {', '.join(needed)}"
+        )
+    return backbone_lacks(teacher.backbone)

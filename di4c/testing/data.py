@@ -57,9 +57,15 @@ def check_tokenizer(tokenizer: ImageTokenizer) -> None:
 
 
 def check_metric(metric: Metric, generation: Generation) -> None:
-    """Named finite numbers, the same for the same generation."""
+    """Named finite numbers, the same for the same generation; `guards` that it has."""
     values = metric(generation)
     require(values and all(isinstance(v, float) for v in values.values()), "a metric returns {name: float}")
     require(
         all(v == v and abs(v) != float("inf") for v in values.values()), "a metric returned a number that is not finite"
     )
+    require(
+        metric(generation) == values,
+        "a metric must say the same of the same generation: it draws from generation.draws alone",
+    )
+    missing = metric.guards - values.keys()
+    require(not missing, f"`guards` names {', '.join(sorted(missing))}, which it does not report")

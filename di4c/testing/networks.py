@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from di4c.contracts import Backbone, Draws, Prediction, Teacher
+from di4c.contracts.backbone import backbone_lacks
+from di4c.contracts.teacher import teacher_lacks
 from di4c.engine.dropout import insert_example_dropout
 from di4c.testing.expected import all_at, data_tokens, require
 from di4c.testing.processes import check_process
@@ -13,6 +15,7 @@ from di4c.testing.processes import check_process
 
 def check_backbone(backbone: Backbone, *, num_positions: int, num_states: int, num_classes: int | None = None) -> None:
     """Shapes of features and logits; chunks of rows give what the whole does; an `affine` output head is; dropout is by modules."""
+    require((fault := backbone_lacks(backbone)) is None, str(fault))
     x_t, t, cond = _inputs(num_positions, num_states, num_classes)
     h = backbone(x_t, t, cond)
     require(h.shape == (3, num_positions, backbone.width), f"features must be [B, D, width]; found {tuple(h.shape)}")
@@ -42,7 +45,10 @@ def _check_dropout(backbone: Backbone, x_t: Tensor, t: Tensor, cond: Tensor | No
 
     with torch.random.fork_rng(), torch.no_grad():
         whole, parts = features(0, len(x_t)), [features(0, 1), features(1, len(x_t))]
-    message = "in training the features depend on how the batch is split: dropout must be by nn.Dropout modules, on tensors [B·n, …]"
+    message = (
+        "in training the features depend on how the batch is split: dropout must be by nn.Dropout modules, on tensors [B·n, …]; "
+        "nn.MultiheadAttention's is not, so in a layer that has one: layer.self_attn.dropout = 0.0"
+    )
     require(torch.allclose(torch.cat(parts), whole, atol=1e-4), message)
 
 
@@ -63,8 +69,11 @@ def _inputs(num_positions: int, num_states: int, num_classes: int | None) -> tup
 def check_teacher(teacher: Teacher, *, num_classes: int | None = None) -> None:
     """Its process and backbone hold their contracts; predictions normalise, carry no gradient and do not change; students
     start from it without sharing its weights, and work in bfloat16."""
+    require((fault := teacher_lacks(teacher)) is None, str(fault))
     check_process(teacher.process, positions=teacher.num_positions)
     teacher.freeze()
+    sizes = {"num_positions": teacher.num_positions, "num_states": teacher.process.num_states}
+    check_backbone(teacher.backbone, **sizes, num_classes=num_classes)
     draws = Draws(0, count=3)
     cond = draws.integers(num_classes) if num_classes else None
     x_0 = data_tokens(teacher.process, draws, teacher.num_positions)

@@ -33,8 +33,8 @@ def check_head(head: StudentHead, backbone: Backbone, *, latent_dim: int, teache
 
 
 def check_latent(latent: LambdaSampler, *, components: int = 6) -> None:
-    """Shapes and dtype; rank independence; draws uncorrelated if they are said to be independent; weights that sum to 1; atoms whose
-    weights sum to 1; posteriors, where it has a family of them."""
+    """Shapes and dtype; rank independence; draws uncorrelated if they are said to be independent; weights that sum to 1; atoms, the
+    same for the same draws, whose weights sum to 1; posteriors, where it has a family of them."""
     lam = latent.sample(components, Draws(0, count=5))
     require(lam.shape == (5, components, latent.dim) and lam.dtype == torch.float32, "sample must be [B, M, L] float32")
     part = latent.sample(components, Draws(0, first=2, count=3))
@@ -47,6 +47,10 @@ def check_latent(latent: LambdaSampler, *, components: int = 6) -> None:
         atoms, weights = latent.discretised(number, Draws(0))
         require(atoms.shape == (len(weights), latent.dim), "discretised must give atoms [K, L] and weights [K]")
         require((weights.sum() - 1).abs() < 1e-5, "the weights of discretised must sum to 1")
+        for draws in (Draws(0), None):
+            twice = [latent.discretised(number, draws)[0] for _ in range(2)]
+            told = f"two calls with {'no' if draws is None else 'the same'} draws differ"
+            require(torch.equal(*twice), f"discretised must draw from `draws` alone; {told}")
     if latent.proposal_width is not None:
         check_proposal(latent)
 

@@ -194,3 +194,40 @@ def test_weights_that_a_network_reads_itself_are_looked_at(tmp_path, monkeypatch
         return
     with pytest.raises(CheckpointError, match="teacher: '.*(embed.weight|mask)' holds NaN or infinite weights"):
         build(spec, registry)
+
+
+PLAIN = """
+import torch
+from di4c.contracts import Backbone, Teacher
+from di4c_plugins.parameterisations.subs import Subs
+
+DI4C_PLUGINS = {"teachers": {"plain": "Plain"}}
+
+class Plain(Teacher):
+    def __init__(self, process, num_positions, *, width: int = 0, head: str = ""):
+        self.process, self.num_positions, self.parameterisation = process, num_positions, Subs(process)
+        self.backbone = Backbone()
+        if width:
+            self.backbone.width = width
+        if head:
+            self.backbone.readout = getattr(torch.nn, head)(4, process.num_states)
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({}, "teacher: Backbone sets no `width`"),
+        ({"width": 4}, "teacher: Backbone has no child `readout`"),
+        (
+            {"width": 4, "head": "Linear"},
+            r"teacher: the `readout` of Backbone, Linear, is not called as readout\(h, positions, x_t\)",
+        ),
+    ],
+)
+def test_a_plugins_network_that_lacks_something_is_told_before_it_trains(options, told, tmp_path):
+    file = tmp_path / "plain.py"
+    file.write_text(PLAIN)
+    spec = Spec.from_dict(changed(PRETRAIN, plugins=[str(file)], teacher={"name": "plain", **options}))
+    with pytest.raises(SpecError, match=told):
+        build(spec, Registry.default(spec.plugins))
