@@ -14,6 +14,7 @@ import importlib.util
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from di4c.errors import RegistryError
@@ -51,6 +52,13 @@ def declared(plugin: str) -> dict[str, dict[str, str]]:
         f"plugins: {plugin} has no {DECLARATION}. "
         f'Add for example: {DECLARATION} = {{"teachers": {{"my-teacher": "MyTeacher"}}}}'
     )
+
+
+def code_digest(plugins: Iterable[str]) -> dict[str, str]:
+    """{"plugins": a digest of the code of plugin files and modules}, by which a result that they had a part in is known; {} without any."""
+    codes = [_source_of(plugin).read_bytes() for plugin in plugins]
+    digest = hashlib.sha256(b"".join(hashlib.sha256(code).digest() for code in codes))
+    return {"plugins": digest.hexdigest()[:16]} if codes else {}
 
 
 def module_name(file: Path) -> str:

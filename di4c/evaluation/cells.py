@@ -17,8 +17,8 @@ from di4c.files import replace_file
 class Cell:
     """One model, sampled once: what it is, and everything its result depends on.
 
-    kind: "samples", or "likelihood" for what is measured without samples. settings: digests of the weights and of the data, number of samples,
-    batch size, metrics with their options: a change of any of them makes another cell.
+    kind: "samples", or "likelihood" for what is measured without samples. settings: digests of the weights, of the data and of plugins' code,
+    number of samples, batch size, metrics with their options: a change of any of them makes another cell.
     """
 
     kind: str

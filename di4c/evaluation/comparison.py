@@ -11,6 +11,7 @@ import torch
 
 from di4c.config.build import build_metrics
 from di4c.config.eval_spec import EvalSpec, MixtureSize, mixture_size
+from di4c.config.plugin_modules import code_digest
 from di4c.config.spec import Spec
 from di4c.contracts import DataSource, Metric, Tempering
 from di4c.engine.run_folder import code_commit, environment
@@ -97,7 +98,7 @@ def sweep_of(run: LoadedModel, settings: EvalSpec, store: Path, ranks: Ranks, sa
     return Sweep(
         data=run.data, metrics=_metrics(run, settings), store=CellStore(store), steps=settings.steps,
         seeds=range(settings.seeds), samples=settings.samples, batch_size=settings.batch_size, ranks=ranks, say=say,
-        tempering=Tempering.of(settings.temperature, settings.top_p),
+        tempering=Tempering.of(settings.temperature, settings.top_p), code=code_digest(run.spec.plugins),
     )  # fmt: skip
 
 
@@ -130,6 +131,7 @@ def entrant(name: str, size: MixtureSize, model: LoadedModel) -> Entrant:
     identity = {"weights": model.digest, "sampler": model.spec.eval.sampler, "latent": latent}
     guides = [fingerprint(teacher) for teacher in lent_teachers(model.sampler)]
     identity |= {"guides": guides} if guides else {}
+    identity |= code_digest(model.spec.plugins)
     return Entrant(name, size, lambda draws: model.model(size, draws), model.sampler, identity)
 
 

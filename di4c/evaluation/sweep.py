@@ -39,6 +39,7 @@ class Entrant:
 class Sweep:
     """The settings of a comparison. metrics: (entry of the spec, metric) pairs; say(done, total, text) tells of progress.
 
+    code: what else tells the metrics apart from others of the same entries, the digest of plugins.
     tempering: of all samples; likelihoods are of the models as they are.
     All draws of a cell are keyed by its seed alone: all models see the same labels, x_1 and uniform numbers, and the result
     does not depend on the number of ranks.
@@ -52,6 +53,7 @@ class Sweep:
     samples: int
     batch_size: int
     tempering: Tempering | None = None
+    code: Mapping[str, str] = field(default_factory=dict)
     ranks: Ranks = field(default_factory=Ranks)
     say: Callable[[int, int, str], None] = lambda done, total, text: None
 
@@ -130,6 +132,7 @@ class Sweep:
         with_samples = kind == "samples"
         metrics = [entry for entry, metric in self.metrics if metric.needs_samples == with_samples]
         settings = dict(entrant.identity) | {"data": self._fingerprint, "metrics": metrics}
+        settings |= {"metrics_code": self.code} if self.code else {}
         if with_samples:
             settings |= {"samples": self.samples, "batch_size": self.batch_size}
             settings |= {} if self.tempering is None else asdict(self.tempering)

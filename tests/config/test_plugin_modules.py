@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from di4c.config.construct import create
-from di4c.config.plugin_modules import declared, find_source, module_name
+from di4c.config.plugin_modules import code_digest, declared, find_source, module_name
 from di4c.config.registry import Registry
 from di4c.errors import RegistryError
 
@@ -117,3 +117,17 @@ def test_sources_are_found_without_importing():
     assert find_source("di4c_plugins.samplers.ancestral").name == "ancestral.py"
     assert find_source("no.such.module") is None
     assert find_source("di4c.no_such_room.x") is None
+
+
+def test_the_digest_follows_the_code_of_files_and_modules(tmp_path):
+    file, other = tmp_path / "mine.py", tmp_path / "other.py"
+    file.write_text("a = 1")
+    other.write_text("a = 1")
+    first = code_digest([str(file)])
+    assert first == code_digest([str(file)]) == code_digest([str(other)]), "the text counts, not where it is"
+    assert (
+        code_digest([]) == {}
+        and len({str(code_digest(p)) for p in ([str(file)], [str(file), str(other)], ["json"])}) == 3
+    )
+    file.write_text("a = 2")
+    assert code_digest([str(file)]) != first

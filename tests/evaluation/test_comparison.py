@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -7,7 +8,7 @@ import yaml
 
 from di4c.errors import DataError, SpecError
 from di4c.evaluation import sweep
-from di4c.evaluation.comparison import compare, entrants, load_also, settings_of
+from di4c.evaluation.comparison import compare, entrants, load_also, settings_of, sweep_of
 from di4c.evaluation.loaded import load
 from di4c.ranks import Ranks
 from tests.forked import run
@@ -47,6 +48,19 @@ def test_a_run_is_compared_with_its_teacher_and_the_result_is_complete(runs, tmp
 
     monkeypatch.setattr(sweep.Recipe, "batches", nothing_left)
     assert go().rows == outcome.rows
+
+
+def test_changed_plugins_are_measured_anew(runs, tmp_path):
+    """What models and metrics are made of is part of what a cell is known by."""
+    student, plugin, codes = load(runs["student"], device="cpu"), tmp_path / "mine.py", []
+    assert "plugins" not in entrants(student, ["inf"], {}, alone=True)[0].identity
+    student.spec = dataclasses.replace(student.spec, plugins=[str(plugin)])
+    for text in ("x = 1", "x = 2"):
+        plugin.write_text(text + "\nDI4C_PLUGINS = {}")
+        found = sweep_of(student, settings_of(student.spec), tmp_path / "cells", Ranks()).code
+        assert found["plugins"] == entrants(student, ["inf"], {}, alone=True)[0].identity["plugins"]
+        codes.append(found)
+    assert codes[0] != codes[1]
 
 
 def test_a_pretrained_teacher_is_measured_alone(runs):

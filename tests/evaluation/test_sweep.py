@@ -49,7 +49,13 @@ def test_an_interrupted_sweep_goes_on(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"samples": 21}, {"batch_size": 9}, {"metrics": [({"name": "mean", "option": 1}, Mean())]}]
+    "changes",
+    [
+        {"samples": 21},
+        {"batch_size": 9},
+        {"code": {"plugins": "b"}},
+        {"metrics": [({"name": "mean", "option": 1}, Mean())]},
+    ],
 )
 def test_other_settings_are_other_cells(tmp_path, changes):
     sweep(tmp_path).run([entrant()])
