@@ -11,6 +11,7 @@ from di4c_plugins.processes.absorbing import Absorbing
 from di4c_plugins.processes.discretised_gaussian import DiscretisedGaussian
 from di4c_plugins.processes.uniform import Uniform
 from di4c_plugins.samplers.hybrid import Hybrid
+from di4c_plugins.samplers.mdlm_ancestral import MdlmAncestral
 from di4c_plugins.samplers.poisson import poisson
 from di4c_plugins.samplers.tau_leaping import PredictorCorrector, TauLeaping
 from di4c_plugins.samplers.tauldr_ancestral import TauLDRAncestral
@@ -206,6 +207,32 @@ def test_hybrid_hands_the_last_steps_to_the_teacher(teacher_steps):
     assert student.times == grid[: 5 - taken] and teacher.times == grid[5 - taken :]
     assert isinstance(sampler, Sampler) and sampler.times(5) == inner.times(5)
     assert torch.equal(x, generate(inner, 5, 4)), "teacher and student are the same model here"
+
+
+class OnAnotherDevice(TauLDRAncestral):
+    """Its times are the next larger numbers: other devices round a grid's times otherwise."""
+
+    def step(self, denoiser, x_t, t, s, cond, draws):
+        later = lambda x, time, labels: denoiser(x, time.nextafter(torch.ones_like(time) * 2), labels)
+        return super().step(later, x_t, t, s, cond, draws)
+
+
+def test_the_teachers_turn_comes_whatever_rounding_does_to_its_time():
+    teacher, student = CountingTeacher(), CountingTeacher()
+    sampler = Hybrid(PROCESS, sampler=OnAnotherDevice(PROCESS), teacher_steps=2, teacher=teacher)
+    generate(sampler, 5, 4, model=student.predict)
+    assert (len(student.times), len(teacher.times)) == (3, 2)
+
+
+def test_hybrid_refuses_an_inner_sampler_that_keeps_predictions():
+    """Where no token changed at the handover, the student's prediction would stand in for the teacher's."""
+    masked = Absorbing(S)
+    inner = MdlmAncestral(masked, cached=True)
+    with pytest.raises(SpecError, match="leave cached out"):
+        Hybrid(masked, sampler=inner, teacher_steps=1, teacher=CountingTeacher())
+    assert not Hybrid(
+        masked, sampler=MdlmAncestral(masked), teacher_steps=1, teacher=CountingTeacher()
+    ).keeps_predictions
 
 
 def test_hybrid_needs_a_teacher():
