@@ -64,10 +64,10 @@ class Absorbing(ForwardProcess):
         return masked * to_mask + (1 - masked) * torch.eye(self.num_states, dtype=torch.float64, device=t.device)
 
     def nelbo(self, x_0: Tensor, x_t: Tensor, t: Tensor, prediction: Prediction) -> Tensor:
-        """m′(t)/m(t) · Σ_{d masked} −log p^d(x_0^d | x_t): [B] nats (Sahoo et al. 2024, eq. 10)."""
+        """m′(t)/m(t) · Σ_{d masked} −log p^d(x_0^d | x_t): [B] nats (Sahoo et al. 2024, eq. 10). 0 where nothing is masked, t = 0 too."""
         masked = x_t == self.mask_index
         log_p = prediction.log_prob_of(x_0, masked)[:, 0]
-        return -self.schedule.log_rate(t).to(log_p) * log_p
+        return -torch.where(masked.any(1), self.schedule.log_rate(t), 0.0).to(log_p) * log_p
 
     def _stays_masked(self, t: Tensor, s: Tensor) -> Tensor:
         """q(x_s = mask | x_t = mask, x_0 ≠ mask) = m(s)/m(t): [B]."""

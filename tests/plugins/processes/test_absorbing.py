@@ -8,7 +8,11 @@ import torch
 from di4c.contracts import Prediction
 from di4c.draws import Draws
 from di4c.errors import SpecError
+from di4c_plugins.objectives.matching_forms import MaskedForm
 from di4c_plugins.processes.absorbing import Absorbing
+from di4c_plugins.processes.maskgit import RATIO_SCHEDULES, MaskGITProcess
+from di4c_plugins.processes.mdlm import Mdlm
+from di4c_plugins.processes.noise import INTERPOLATED, RANGED
 
 
 def times(*values: float) -> torch.Tensor:
@@ -52,6 +56,31 @@ def test_posterior_draws_follow_their_log_probability(s):
         assert abs(frequency - p) < 5 * max(p * (1 - p) / n, 1e-9) ** 0.5
         total += p
     assert abs(total - 1) < 1e-6
+
+
+MASKED = [
+    Absorbing(3),
+    *(Mdlm(3, noise=noise) for noise in (*INTERPOLATED, *RANGED)),
+    *(MaskGITProcess(3, schedule=s) for s in RATIO_SCHEDULES),
+]
+
+
+@pytest.mark.parametrize("t", [0.0, 1e-300])
+@pytest.mark.parametrize(
+    "process", MASKED, ids=lambda process: getattr(process.schedule, "name", type(process.schedule).__name__)
+)
+def test_the_bound_is_0_where_nothing_is_masked(process, t):
+    """m′/m is infinite or 0/0 there; beside it an example at a later time is as it is alone."""
+    x_0, both = torch.tensor([[0, 1, 2], [0, 1, 2]]), times(t, 0.7)
+    x_t = torch.where(torch.tensor([[False] * 3, [True, False, True]]), process.mask_index, x_0)
+    logits = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    bound = process.nelbo(x_0, x_t, both, Prediction.from_logits(logits, x_t))
+    alone = process.nelbo(x_0[1:], x_t[1:], both[1:], Prediction.from_logits(logits[1:], x_t[1:]))
+    assert bound[0] == 0 and bound[1] == alone[0] > 0
+    (gradient,) = torch.autograd.grad(bound.sum(), logits)
+    assert gradient.isfinite().all() and (gradient[0] == 0).all()
+    coefficient = MaskedForm(process).coefficient(both, times(0.0, 1.0), 5.0)
+    assert coefficient[0] == 0 and 0 < coefficient[1] <= 5
 
 
 def test_visible_positions_stay():
