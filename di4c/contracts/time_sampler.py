@@ -1,5 +1,6 @@
 """The time t at which an objective looks at its examples."""
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -25,6 +26,11 @@ class TimeSampler(ABC):
     def span(self) -> tuple[float, float]:
         """(low, high): an interval that holds every t that it draws at any step."""
         return 0.0, 1.0
+
+    @property
+    def longest_step(self) -> float:
+        """The largest t − u for which it has times; a longer teacher step is refused."""
+        return math.inf
 
     def on_grid(self, count: int) -> "TimeSampler":
         """The same sampler for one that moves every t up to ⌊t·count⌋/count + 1/count: its intervals must not straddle such a time.

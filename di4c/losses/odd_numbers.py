@@ -25,8 +25,14 @@ def odd_numbers(options: InputOptions) -> Iterator[str]:
 
 
 def empty_regions(options: InputOptions) -> Iterator[str]:
-    """Which terms hold at none of the times that are drawn."""
+    """Which terms hold at none of the times that are drawn, and a teacher step that leaves no times."""
     low, high = options.time.span
+    step, room = options.teacher_step, options.time.longest_step
+    if step is not None and step.longest > room * (1 + 1e-9):
+        yield (
+            f"objective.time draws t at least a teacher step above its low end, which leaves room for steps of {room:g}; "
+            f"objective.teacher_step has some of {step.longest:g}"
+        )
     consistency, distillation = options.consistency, options.distillation
     if consistency is not None and not consistency.due((low, high)):
         yield f"objective.consistency.min_time {consistency.min_time:g} is above all times that objective.time draws, at most {high:g}"

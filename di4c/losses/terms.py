@@ -31,6 +31,11 @@ class TeacherStep:
                 f"a teacher step needs size > 0 (constant) or 0 < smallest ≤ largest (log-uniform); found {self}"
             )
 
+    @property
+    def longest(self) -> float:
+        """The most that `draw` gives."""
+        return self.size if self.distribution == "constant" else self.largest
+
     def draw(self, draws: Draws) -> Tensor:
         """The step before it is cut to fraction·t: [B] float64."""
         if self.distribution == "constant":

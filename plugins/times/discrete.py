@@ -28,6 +28,10 @@ class Discrete(TimeSampler):
     def span(self) -> tuple[float, float]:
         return self._moved_interval(self.time.span)
 
+    @property
+    def longest_step(self) -> float:
+        return self.time.longest_step
+
     def _moved_interval(self, interval: tuple[float, float]) -> tuple[float, float]:
         low, high = self._moved(torch.tensor(interval, dtype=torch.float64)).tolist()
         return low, high

@@ -32,10 +32,14 @@ class LowDiscrepancyTime(IntervalTimeSampler):
 
 
 class TimeAboveStep(IntervalTimeSampler):
-    """U[low + step, high], so that u = t − step ≥ low (Hayakawa et al. 2025, on pixels)."""
+    """U[low + step, high], so that u = t − step ≥ low (Hayakawa et al. 2025, on pixels). No step is longer than high − low."""
 
     def sample(self, draws: Draws, step: Tensor | float = 0.0) -> tuple[Tensor, tuple[float, float]]:
         return self.low + step + (self.high - self.low - step) * draws.uniform(), (self.low, self.high)
+
+    @property
+    def longest_step(self) -> float:
+        return self.high - self.low
 
 
 @dataclass(frozen=True)

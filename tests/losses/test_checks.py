@@ -15,7 +15,7 @@ from di4c_plugins.objectives.matching_options import Matching, Ramp
 from di4c_plugins.samplers.ancestral import Ancestral
 from di4c_plugins.times.discrete import Discrete
 from di4c_plugins.times.low_or_uniform import LowOrUniform
-from di4c_plugins.times.samplers import LowDiscrepancyTime, SplitTime, TimeGrid, UniformTime
+from di4c_plugins.times.samplers import LowDiscrepancyTime, SplitTime, TimeAboveStep, TimeGrid, UniformTime
 from tests.systems import tiny_student, tiny_teacher
 
 FLAT = Gate("constant", 1.0)
@@ -71,6 +71,19 @@ TIMES = [
     TimeGrid([0.25, 0.5]), UniformTime(0.25, 0.5), LowDiscrepancyTime(0.25, 0.5), SplitTime(low=0.25, high=0.5, split=0.3, probability=0.5),
     LowOrUniform(low=0.25, high=0.5, probability=0.5), Discrete(8, UniformTime(0.15, 0.49)),
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize(
+    "step", [TeacherStep("constant", size=0.3), TeacherStep("log-uniform", smallest=0.01, largest=0.3)]
+)
+def test_a_teacher_step_longer_than_the_interval_of_times_is_refused(step, wrapped):
+    """t would be drawn above 1, or above the interval."""
+    time = lambda high: Discrete(8, TimeAboveStep(0.2, high)) if wrapped else TimeAboveStep(0.2, high)
+    with pytest.raises(SpecError, match=r"^objective\.time .* steps of 0\.2; objective\.teacher_step has some of 0\.3"):
+        made(time=time(0.4), teacher_step=step)
+    made(time=time(0.5), teacher_step=step)  # just as long: every t is high
+    made(time=UniformTime(0.2, 0.4), teacher_step=step)
 
 
 @pytest.mark.parametrize("time", TIMES, ids=lambda time: type(time).__name__)
