@@ -139,7 +139,8 @@ class _Asked:
     def earlier_states(self, noised: Noised, u: Tensor, draws: Draws, copies: int) -> Tensor:
         """x_u by the teacher's sampler in `substeps` steps from x_t, `copies` of them an example, b major: [B·copies, D]."""
         teacher, sampler = self.teacher, self.options.sampler
-        start = x_u = noised.x_t.repeat_interleave(copies, 0)
+        with torch.inference_mode(False):  # a tensor made in inference mode does not count what is written to it
+            start = x_u = noised.x_t.repeat_interleave(copies, 0)
         written = start._version  # a sampler may write into x_t: then its prediction is another
         t, u = (x.repeat_interleave(copies) for x in (noised.t, u))
         labels_of_copies = _copied(noised.cond, copies)

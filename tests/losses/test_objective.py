@@ -43,7 +43,8 @@ def make(head="late", estimator="control-variate", latent=None, **options) -> Di
         near if "distillation_time" in options or near.due(options.get("time", UniformTime()).span) else None
     )
     student = tiny_student(teacher, head, latent.dim)
-    return Di4C(teacher, student, latent=latent, sampler=Ancestral(teacher.process), **(settings | options))
+    settings["sampler"] = Ancestral(teacher.process)
+    return Di4C(teacher, student, latent=latent, **(settings | options))
 
 
 def batch(count=6) -> Batch:
@@ -344,6 +345,17 @@ def test_trouble_b17_a_sampler_that_writes_into_x_t_gets_the_prediction_of_what_
     masked = [int((x == objective.teacher.process.mask_index).sum()) / len(x) for x in asked]
     assert masked[-1] < masked[0]  # the second call's states are those of the first step, not x_t again
     assert len(asked) == 2
+
+
+@pytest.mark.parametrize("x_u", ["shared", "each"])
+@pytest.mark.parametrize("head", ["late", "readout"])
+def test_losses_in_inference_mode_are_those_without_gradient(head, x_u):
+    objective = make(head, x_u=x_u, sampler=WritesInPlace(tiny_teacher().process))
+    with torch.no_grad():
+        expected = objective(batch(), Draws(0, count=6), 0)
+    with torch.inference_mode():
+        found = objective(batch(), Draws(0, count=6), 0)
+    assert found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in found)
 
 
 def test_marginals_that_no_term_needs_are_not_read(monkeypatch):
