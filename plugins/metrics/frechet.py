@@ -5,6 +5,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from di4c.errors import SpecError
 from di4c_plugins.metrics.features import OfFeatures
 from di4c_plugins.metrics.reference import reference
 
@@ -45,6 +46,8 @@ def gaussian_distance(mean_1: Tensor, cov_1: Tensor, mean_2: Tensor, cov_2: Tens
 
 
 def moments(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean [F] and unbiased covariance [F, F], float64."""
+    """Mean [F] and unbiased covariance [F, F], float64. SpecError for a single example, which has none."""
+    if len(features) < 2:
+        raise SpecError(f"metric frechet: the covariance of {len(features)} example; at least 2 are needed")
     features = features.double()
     return features.mean(0), torch.cov(features.T).reshape(features.shape[1], -1)

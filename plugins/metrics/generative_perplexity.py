@@ -66,9 +66,10 @@ class GenerativePerplexity(Metric):
     @torch.no_grad()
     def of(self, x: Tensor, device: torch.device | str) -> dict[str, float]:
         sequences = [self.tokens(row) for row in x.cpu()]
+        scorable = [tokens for tokens in sequences if len(tokens) > 1]  # decoded to nothing, a sample has no token
         total, scored = 0.0, 0
-        for start in range(0, len(sequences), self.batch_size):
-            nll, count = self._score(sequences[start : start + self.batch_size], device)
+        for start in range(0, len(scorable), self.batch_size):
+            nll, count = self._score(scorable[start : start + self.batch_size], device)
             total, scored = total + nll, scored + count
         if scored == 0:
             raise DataError("metric generative-perplexity: the samples have no token to score")

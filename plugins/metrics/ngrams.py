@@ -22,6 +22,8 @@ class Frequencies(OfTokens):
     higher_is_better = False
 
     def __init__(self, *, data: DataSource, cells: int, max_references: int):
+        if cells < 1:
+            raise SpecError(f"metric of frequencies: cells is {cells}; at least 1")
         self.data, self.cells, self.max_references = data, cells, max_references
 
     def tables(self) -> dict[str, Callable[[Tensor], Tensor]]:
@@ -76,6 +78,10 @@ class LaggedPairs(Frequencies):
     """
 
     def __init__(self, *, data: DataSource, longest: int = 16, cells: int = 2000, max_references: int = 10_000):
+        if longest < 1 or data.num_positions < 2:
+            raise SpecError(
+                f"metric lagged-pairs: longest is {longest}, and the data have {data.num_positions} positions; at least 1 and 2 are needed"
+            )
         super().__init__(data=data, cells=cells, max_references=max_references)
         self.lags = [2**k for k in range(longest.bit_length()) if 2**k <= longest and 2**k < data.num_positions]
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from di4c.contracts import DataSource
+from di4c.errors import SpecError
 from di4c_plugins.metrics.reference import OfTokens, evenly, reference
 
 
@@ -31,6 +32,10 @@ class Pairwise(OfTokens):
         max_positions: int = 256,
         max_references: int = 10_000,
     ):
+        if min(data.num_positions, max_positions, levels) < 2:
+            raise SpecError(
+                f"metric pairwise: {data.num_positions} positions, max_positions {max_positions}, levels {levels}; each is at least 2"
+            )
         self.data, self.covariance = data, covariance
         self.levels = min(levels, data.num_states)
         self.max_references = max_references

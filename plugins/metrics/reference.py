@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from di4c.contracts import DataSource, Draws, Generation, Metric
+from di4c.errors import SpecError
 
 
 class OfTokens(Metric):
@@ -31,7 +32,9 @@ class OfTokens(Metric):
 
 
 def reference(data: DataSource, split: str, at_most: int) -> Tensor:
-    """Tokens of the split: [n, D] int64 on the CPU; evenly spaced examples if there are more than `at_most`."""
+    """Tokens of the split: [n, D] int64 on the CPU; evenly spaced examples if there are more than `at_most`, at least 1."""
+    if at_most < 1:
+        raise SpecError(f"metrics: max_references is {at_most}; at least 1 example is needed to compare with")
     examples = data.split(split)
     return examples.batch(evenly(len(examples), at_most)).x_0.cpu()
 

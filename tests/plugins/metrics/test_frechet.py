@@ -21,6 +21,15 @@ def test_identical_sets_are_at_distance_zero(source, generation, correlated):
     assert metric(generation(correlated))["frechet_distance"] < 1e-9
 
 
+@pytest.mark.parametrize("features", ["pca", "tokens", "ngrams"])
+def test_a_single_example_has_no_covariance(source, generation, correlated, features):
+    few = lambda train, test: Frechet(data=source(train, test, 5), features=features, dimensions=2)
+    for metric, samples in ((few(correlated, correlated), 1), (few(correlated, correlated[:1]), 2)):
+        with pytest.raises(SpecError, match="1 example; at least 2"):
+            metric(generation(correlated[:samples]))
+    assert few(correlated, correlated[:2])(generation(correlated[2:4]))["frechet_distance"] > 0
+
+
 def test_closed_form_of_commuting_gaussians():
     """Diagonal covariances: |μ₁ − μ₂|² + Σ (σ₁ − σ₂)²."""
     draws = Draws(1, count=5)

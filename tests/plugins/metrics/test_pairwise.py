@@ -1,8 +1,10 @@
 import time
 
+import pytest
 import torch
 
 from di4c.contracts import Draws
+from di4c.errors import SpecError
 from di4c_plugins.metrics.pairwise import Pairwise
 
 
@@ -75,3 +77,15 @@ def test_fast_enough_for_a_sweep(source, generation):
     start = time.process_time()
     metric(generation(x))
     assert time.process_time() - start < 1  # of this process alone, however busy the machine
+
+
+def test_pairs_that_cannot_be_are_refused(source, correlated):
+    """One position has no pair, one level no difference, no example no frequencies: each was nan or 0 without a word."""
+    one, data = correlated[:, :1], source(correlated, correlated, 5)
+    with pytest.raises(SpecError, match="1 positions"):
+        Pairwise(data=source(one, one, 5))
+    for options in ({"max_positions": 1}, {"levels": 1}):
+        with pytest.raises(SpecError, match="each is at least 2"):
+            Pairwise(data=data, **options)
+    with pytest.raises(SpecError, match="max_references is 0"):
+        Pairwise(data=data, max_references=0).of(correlated)

@@ -84,6 +84,16 @@ def test_ngram_cells_tell_ngrams_apart():
         assert len(first.unique()) == STATES**n
 
 
+def test_pairs_at_a_distance_need_one():
+    data = Chain()
+    data.num_positions = 1
+    for given in (lambda: LaggedPairs(data=Chain(), longest=0), lambda: LaggedPairs(data=data)):
+        with pytest.raises(SpecError, match="lagged-pairs: longest"):
+            given()
+    with pytest.raises(SpecError, match="cells is 0"):
+        NGrams(data=Chain(), cells=0)
+
+
 @pytest.mark.parametrize("kind", [NGrams, LaggedPairs])
 def test_correlation_is_seen_beyond_the_reference_and_marginals_are_not(kind):
     metric = kind(data=Chain())
@@ -186,6 +196,16 @@ def test_padding_does_not_change_the_score(judge):
     together = metric._score(sequences, "cpu")
     assert together[1] == 7
     assert together[0] == pytest.approx(sum(nll for nll, _ in alone), rel=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 8])
+def test_samples_that_decode_to_nothing_are_not_scored(judge, monkeypatch, batch_size):
+    metric, x = GenerativePerplexity(data=Chain(), judge=judge, batch_size=batch_size), chain(4, seed=4)
+    given = {0: [], 1: [3], 2: [1, 2, 3], 3: []}
+    monkeypatch.setattr(metric, "tokens", lambda row: given[next(i for i in given if torch.equal(x[i], row))])
+    found = metric.of(x, "cpu")
+    assert found["judge_tokens"] == 2 / 4
+    assert found["judge_nll_nats_per_token"] == pytest.approx(metric._score([[1, 2, 3]], "cpu")[0] / 2)
 
 
 def test_sequence_entropy():
