@@ -24,7 +24,11 @@ COMMANDS = {
 
 @command
 def main(arguments: list[str] | None = None) -> int | None:
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    if not (sys.argv[1:] if arguments is None else arguments):
+        parser.print_help(sys.stderr)
+        return 2
+    options = parser.parse_args(arguments)
     module = importlib.import_module(f"di4c.commands.{COMMANDS[options.command][0]}")
     return module.main(options.arguments, prog=f"di4c {options.command}")
 

@@ -26,6 +26,11 @@ def test_every_command_tells_its_options(name, capsys):
     assert ended.value.code == 0 and capsys.readouterr().out.startswith(f"usage: di4c {name} ")
 
 
+def test_without_a_command_the_help_is_shown(capsys):
+    assert main([]) == 2
+    assert "train what a spec describes" in capsys.readouterr().err
+
+
 def test_version(capsys):
     with pytest.raises(SystemExit):
         main(["--version"])

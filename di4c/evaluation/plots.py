@@ -7,15 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from di4c.engine.metrics import MetricsFile
-from di4c.evaluation.rows import Row, metric_names, model_label
+from di4c.evaluation.rows import Row, metric_names, model_label, plain
 from di4c.evaluation.style import FAINT, INK, REFERENCE_LINE, looks, quiet_axes
 
 COLUMNS = 3
+LEGEND = 5
+"""The most names in a line above the panels."""
+
 DPI = 160
 NOT_CURVES = ("step", "lr", "examples_per_second")
 
 LOG_FROM = 4
 """Values whose largest is this many times the smallest are drawn on a logarithmic axis."""
+
+BELOW = 1.3
+"""How far below its lowest value such an axis goes: a band that reaches 0 has no end there."""
 
 
 def metrics_figure(
@@ -68,6 +74,10 @@ def read_curves(path: Path) -> dict[str, tuple[list[int], list[float]]]:
 def _draw_metric(axes: Any, name: str, rows: Sequence[Row], known: Mapping[str, float] | None) -> None:
     shown = [row for row in rows if name in row["metrics"]]
     styles = looks(list(dict.fromkeys((row["model"], row["mixture_size"]) for row in shown)))
+    logarithmic = _scale(
+        axes, means := [row["metrics"][name]["mean"] for row in shown] + ([known["mean"]] if known else [])
+    )
+    lowest = min(m for m in means if math.isfinite(m)) / BELOW if logarithmic else -math.inf
     for key, look in styles.items():
         line = sorted(
             (row for row in shown if (row["model"], row["mixture_size"]) == key), key=lambda row: row["steps"]
@@ -76,13 +86,12 @@ def _draw_metric(axes: Any, name: str, rows: Sequence[Row], known: Mapping[str, 
         mean, std = ([row["metrics"][name][part] for row in line] for part in ("mean", "std"))
         axes.plot(steps, mean, color=look.colour, marker=look.marker, linestyle=look.line, linewidth=look.width,
                   markersize=5.5, markeredgecolor="white", markeredgewidth=0.6, label=model_label(*key))  # fmt: skip
-        low, high = ([m + sign * s for m, s in zip(mean, std, strict=True)] for sign in (-1, 1))
+        low, high = ([max(m + sign * s, lowest) for m, s in zip(mean, std, strict=True)] for sign in (-1, 1))
         axes.fill_between(steps, low, high, color=look.colour, alpha=0.15, linewidth=0)
     if known is not None:
         axes.axhline(
             known["mean"], color=REFERENCE_LINE, linestyle="--", linewidth=1.1, label="training data (reference)"
         )
-    _scale(axes, [row["metrics"][name]["mean"] for row in shown] + ([known["mean"]] if known else []))
     steps = sorted({row["steps"] for row in shown})
     axes.set_xscale("log", base=2)
     axes.set_xticks(steps, [str(n) for n in steps])
@@ -90,16 +99,18 @@ def _draw_metric(axes: Any, name: str, rows: Sequence[Row], known: Mapping[str, 
     quiet_axes(axes)
 
 
-def _scale(axes: Any, values: Sequence[float]) -> None:
-    """A logarithmic axis with readable numbers where the values span much, else a linear one."""
+def _scale(axes: Any, values: Sequence[float]) -> bool:
+    """A logarithmic axis with readable numbers where the values span much, else a linear one; whether it is the former."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     values = [v for v in values if math.isfinite(v)]
-    if values and min(values) > 0 and max(values) > LOG_FROM * min(values):
+    logarithmic = bool(values) and min(values) > 0 and max(values) > LOG_FROM * min(values)
+    if logarithmic:
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
+    return logarithmic
 
 
 def panels_of(count: int, height: float = 3.0, label: str = "steps", few: bool = False) -> tuple[Any, list[Any]]:
@@ -125,13 +136,14 @@ def legend_above(figure: Any, panels: Sequence[Any]) -> None:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)
     if len(found) > 1:
-        figure.legend(found.values(), found.keys(), loc="outside upper left", ncols=min(len(found), 5), frameon=False,
-                      fontsize=9.5, labelcolor=INK)  # fmt: skip
+        columns = -(-len(found) // -(-len(found) // LEGEND))  # in lines of nearly equal length
+        figure.legend(found.values(), found.keys(), loc="outside upper left", ncols=columns, frameon=False, fontsize=9.5,
+                      labelcolor=INK)  # fmt: skip
 
 
 def _title(name: str, higher_is_better: bool | None) -> str:
     arrow = "" if higher_is_better is None else "  (higher is better)" if higher_is_better else "  (lower is better)"
-    return name.replace("_", " ") + arrow
+    return plain(name) + arrow
 
 
 def _float(text: str) -> float:

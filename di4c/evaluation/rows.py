@@ -8,6 +8,9 @@ from di4c.errors import DataError
 Row = dict[str, Any]
 """{"model", "steps", "mixture_size", "nfe", "latency_ms_per_sample", "metrics": {name: {"mean", "std"}}}"""
 
+SPELT = {"tv": "TV", "nll": "NLL", "bleu": "BLEU", "frechet": "Fréchet"}
+"""Words of metrics' names that people write otherwise."""
+
 REFERENCE = "teacher"
 """The model whose value at the same number of steps the others are divided by."""
 
@@ -51,8 +54,8 @@ def model_label(model: str, mixture_size: Any) -> str:
 
 
 def plain(name: str) -> str:
-    """A metric's name for people."""
-    return name.replace("_", " ")
+    """A metric's name for people: pair_tv is pair TV."""
+    return " ".join(SPELT.get(word, word) for word in name.split("_"))
 
 
 def number(value: float, like: float | None = None) -> str:

@@ -9,7 +9,7 @@ COLUMNS = {
 
 
 def plan_text(plan: Plan) -> str:
-    """A table of a rank's memory in GB by stage, the FLOPs of a step, and a recommendation."""
+    """A table of a rank's memory by stage, the FLOPs of a step, and a recommendation."""
     lines = [*_head(plan), "", *_table(plan), ""]
     chosen = plan.recommended
     if plan.gpu_memory is None:
@@ -32,22 +32,23 @@ def _head(plan: Plan) -> list[str]:
     mixture = f", M = {plan.components}, N = {plan.targets}" if spec.task == "distill" else ""
     return [
         f"{spec.source}: {spec.task}, {parameters}, {spec.train.precision}",
-        f"{plan.gpus} GPUs, micro-batch {plan.micro} × {plan.accumulation}{mixture}; "
+        f"{plan.gpus} GPU{'s' * (plan.gpus > 1)}, micro-batch {plan.micro} × {plan.accumulation}{mixture}; "
         f"{plan.step_flops / 1e12:.3g} TFLOPs a step and GPU",
     ]
 
 
 def _table(plan: Plan) -> list[str]:
-    """GB of every entry; `peak` is the larger of computing and updating."""
-    head = f"{'GB a GPU':<19}" + "".join(f"{title:>12}" for title in COLUMNS.values()) + f"{'peak':>9}  fits"
-    return [head] + [_line(plan, row) for row in plan.rows]
+    """GB of every entry, or MB where all are small; `peak` is the larger of computing and updating."""
+    name, unit = ("GB", 1e9) if max(row.memory.peak for row in plan.rows) >= 1e9 else ("MB", 1e6)
+    head = f"{f'{name} a GPU':<19}" + "".join(f"{title:>12}" for title in COLUMNS.values()) + f"{'peak':>9}"
+    return [head + "  fits" * (plan.gpu_memory is not None)] + [_line(plan, row, unit) for row in plan.rows]
 
 
-def _line(plan: Plan, row: Row) -> str:
+def _line(plan: Plan, row: Row, unit: float) -> str:
     items = vars(row.memory)
-    values = "".join(f"{items[key] / 1e9:>12.2f}" for key in COLUMNS)
+    values = "".join(f"{items[key] / unit:>12.2f}" for key in COLUMNS)
     fits = "" if plan.gpu_memory is None else "  yes" if row.fits else "  no"
-    return f"{row.name:<19}{values}{row.memory.peak / 1e9:>9.2f}{fits}"
+    return f"{row.name:<19}{values}{row.memory.peak / unit:>9.2f}{fits}"
 
 
 def _most(plan: Plan, row: Row) -> str:

@@ -30,11 +30,11 @@ TEACHER = {"teacher": (50.0, 30.0, 20.0)}
 @pytest.mark.parametrize(
     ("student", "said"),
     [
-        ((10.0,), "is better than the teacher: frechet distance 10.00 against 50.00 (0.20 of it), better than the teacher's 8 steps"),
+        ((10.0,), "is better than the teacher: Fréchet distance 10.00 against 50.00 (0.20 of it), better than the teacher's 8 steps"),
         ((25.0,), "(0.50 of it), better than the teacher's 2 steps (30.00)"),
         ((20.0,), "(0.40 of it), and as good as the teacher's 8 steps (20.00)"),
         ((45.0,), "(0.90 of it), but worse than the teacher's 2 steps."),
-        ((60.0,), "is worse than the teacher: frechet distance 60.00 against 50.00 (1.20 of it)."),
+        ((60.0,), "is worse than the teacher: Fréchet distance 60.00 against 50.00 (1.20 of it)."),
         ((50.1,), "is as good as the teacher"),
         (((45.0, 6.0),), "is as good as the teacher"),
     ],
@@ -65,13 +65,13 @@ def test_a_metric_without_a_good_direction_is_passed_over():
     made = rows(TEACHER | {"student": (10.0,)})
     for row in made:
         row["metrics"] = {"entropy": {"mean": 1.0, "std": 0.0}} | row["metrics"]
-    assert "frechet" in finding(made, {}, {"entropy": None, "frechet_distance": False})
+    assert "Fréchet" in finding(made, {}, {"entropy": None, "frechet_distance": False})
     assert finding(made, {}, {"entropy": None, "frechet_distance": None}) == ""
 
 
 def test_a_teacher_alone():
     known = {"frechet_distance": {"mean": 5.5, "std": 0.1}}
-    told = "The teacher's frechet distance is 50.00 at 1 step and 20.00 at 8 steps; real training data have 5.500."
+    told = "The teacher's Fréchet distance is 50.00 at 1 step and 20.00 at 8 steps; real training data have 5.500."
     assert found(TEACHER, known=known) == told
 
 

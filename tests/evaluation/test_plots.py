@@ -2,9 +2,11 @@ import io
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
-from di4c.evaluation.plots import metrics_figure, read_curves, training_figure
+from di4c.evaluation.plots import _draw_metric, legend_above, metrics_figure, panels_of, read_curves, training_figure
+from di4c.evaluation.rows import plain
 from di4c.evaluation.style import looks
 from di4c.evaluation.table import rows_of
 from tests.evaluation.tables import HIGHER_IS_BETTER, REFERENCE_VALUES, VALUES, measurements
@@ -50,3 +52,30 @@ def test_a_run_without_curves(tmp_path, content):
     path = tmp_path / "metrics.csv"
     path.write_text(content)
     assert training_figure({"student": path, "absent": tmp_path / "no.csv"}) is None
+
+
+@pytest.mark.parametrize("std", [1.0, 50.0, 1e6])
+def test_a_band_that_reaches_below_0_ends_below_the_lowest_value_of_a_logarithmic_axis(std):
+    axes = Figure().subplots()
+    means = {1: 100.0, 2: 50.0, 4: 10.0}
+    rows = [
+        {"model": "teacher", "mixture_size": None, "steps": n, "metrics": {"e": {"mean": m, "std": std}}}
+        for n, m in means.items()
+    ]
+    _draw_metric(axes, "e", rows, None)
+    (band,) = (c.get_paths()[0].vertices[:, 1] for c in axes.collections)
+    assert axes.get_yscale() == "log" and band.min() == pytest.approx(max(10.0 - std, 10.0 / 1.3))
+    assert band.max() == pytest.approx(100.0 + std)
+
+
+@pytest.mark.parametrize(("names", "columns"), [(3, 3), (5, 5), (6, 3), (9, 5), (11, 4)])
+def test_a_legend_has_lines_of_nearly_equal_length(names, columns):
+    figure, (axes,) = panels_of(1)
+    for k in range(names):
+        axes.plot([0, 1], label=str(k))
+    legend_above(figure, [axes])
+    assert figure.legends[0]._ncols == columns
+
+
+def test_names_are_written_as_people_do():
+    assert plain("lagged_pair_tv") == "lagged pair TV" and plain("nll_nats_per_token") == "NLL nats per token"

@@ -150,6 +150,10 @@ def test_the_command_prints_a_table_and_a_recommendation(tmp_path, capsys):
     assert main(["plan", str(path), "--gpus", "2", "--gpu-memory", "80GB"]) == 0
     told = capsys.readouterr().out
     assert "recommended: deepspeed: {zero_optimization: {stage: 0}}" in told and "stage 3, offloaded" in told
+    assert "\nMB a GPU" in told and "\n2 GPUs, " in told
+    assert main(["plan", str(path)]) == 0
+    told = capsys.readouterr().out
+    assert "\n1 GPU, " in told and "fits" not in told
 
 
 def test_nothing_fits_is_said(tmp_path):
