@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from di4c.evaluation.rows import REFERENCE, Row, metric_names, number, plain, told_steps
+from di4c.evaluation.rows import REFERENCE, Row, compared, metric_names, number, plain, told_steps
 
 Directions = Mapping[str, bool | None]
 
@@ -34,7 +34,7 @@ def _of_student(
 ) -> str:
     steps = min(student.keys() & teacher.keys())
     own, its = student[steps], teacher[steps]
-    order = _compared(own, its, name, higher)
+    order = compared(own, its, name, higher)
     verdict = {1: "is better than", 0: "is as good as", -1: "is worse than"}[order]
     values = f"{plain(name)} {_value(own, name)} against {_value(its, name)}{_share(own, its, name)}"
     told = f"At {told_steps(steps)} the student {verdict} the teacher: {values}"
@@ -48,11 +48,11 @@ def _of_student(
 def _reach(own: Row, teacher: Mapping[int, Row], name: str, higher: bool) -> str:
     """How many steps of the teacher the row is as good as."""
     more = sorted(steps for steps in teacher if steps > own["steps"])
-    reached = [steps for steps in more if _compared(own, teacher[steps], name, higher) >= 0]
+    reached = [steps for steps in more if compared(own, teacher[steps], name, higher) >= 0]
     if not reached:
         return f", but worse than the teacher's {more[0]} steps" if more else ""
     last = reached[-1]
-    better = _compared(own, teacher[last], name, higher) > 0
+    better = compared(own, teacher[last], name, higher) > 0
     return (
         f", {'better than' if better else 'and as good as'} the teacher's {last} steps ({_value(teacher[last], name)})"
     )
@@ -64,14 +64,6 @@ def _of_teacher(teacher: Mapping[int, Row], known: Mapping[str, float] | None, n
     if many > few:
         told += f" and {_value(teacher[many], name)} at {told_steps(many)}"
     return told + (f"; real training data have {number(known['mean'])}." if known else ".")
-
-
-def _compared(one: Row, other: Row, name: str, higher: bool) -> int:
-    """1: `one` is better, −1: worse, 0: within half a percent or the spreads of both over seeds."""
-    a, b = one["metrics"][name], other["metrics"][name]
-    if abs(a["mean"] - b["mean"]) <= max(a["std"] + b["std"], 0.005 * abs(b["mean"])):
-        return 0
-    return 1 if (a["mean"] > b["mean"]) == higher else -1
 
 
 def _known(rows: Sequence[Row], model: str, size: str | None, name: str) -> dict[int, Row]:

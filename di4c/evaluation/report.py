@@ -26,7 +26,7 @@ PLOT_NOTE = (
 )
 TABLE_NOTE = (
     f'<p class="note">Mean ± standard deviation over sampling seeds; × is the ratio to the {REFERENCE} with as many '
-    "steps, green where it is better. “product” samples every position from the student’s λ-averaged marginals: what is "
+    "steps, green where it is better by more than both spreads. “product” samples every position from the student’s λ-averaged marginals: what is "
     "left of the student without correlation. “K atoms” restricts λ to K values. NFE: network calls a sample.</p>"
 )
 
@@ -136,7 +136,9 @@ class Report:
         direction = self.higher_is_better.get(name, False)
         if share is None or direction is None:
             return ""
-        return f'<span class="ratio{" better" if is_better(share, direction) else ""}">×{share:.2f}</span>'
+        return (
+            f'<span class="ratio{" better" if is_better(self.rows, row, name, direction) else ""}">×{share:.2f}</span>'
+        )
 
     def _samples(self) -> str:
         """Teacher, student and its product side by side, a line a number of steps; the other models on demand."""

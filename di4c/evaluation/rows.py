@@ -17,16 +17,31 @@ REFERENCE = "teacher"
 
 def ratio(rows: Sequence[Row], row: Row, metric: str) -> float | None:
     """The row's mean divided by the teacher's at the same number of steps; None where that says nothing."""
-    for other in rows:
-        if other["model"] == REFERENCE != row["model"] and other["steps"] == row["steps"]:
-            reference = other["metrics"].get(metric, {"mean": 0.0})["mean"]
-            return row["metrics"][metric]["mean"] / reference if reference else None
-    return None
+    teacher = _teacher_beside(rows, row)
+    reference = 0.0 if teacher is None else teacher["metrics"].get(metric, {"mean": 0.0})["mean"]
+    return row["metrics"][metric]["mean"] / reference if reference else None
 
 
-def is_better(share: float, higher_is_better: bool | None) -> bool:
-    """Whether a ratio to the teacher is an improvement of at least half a percent."""
-    return higher_is_better is not None and (share > 1.005 if higher_is_better else share < 0.995)
+def is_better(rows: Sequence[Row], row: Row, metric: str, higher_is_better: bool | None) -> bool:
+    """Whether the row is better than the teacher at the same number of steps, as `compared` tells it."""
+    teacher = _teacher_beside(rows, row)
+    known = higher_is_better is not None and teacher is not None and metric in teacher["metrics"]
+    return known and compared(row, teacher, metric, bool(higher_is_better)) > 0
+
+
+def compared(one: Row, other: Row, name: str, higher: bool) -> int:
+    """1: `one` is better, −1: worse, 0: within half a percent or the spreads of both over seeds."""
+    a, b = one["metrics"][name], other["metrics"][name]
+    if not abs(a["mean"] - b["mean"]) > max(a["std"] + b["std"], 0.005 * abs(b["mean"])):
+        return 0
+    return 1 if (a["mean"] > b["mean"]) == higher else -1
+
+
+def _teacher_beside(rows: Sequence[Row], row: Row) -> Row | None:
+    """The teacher's row at as many steps; None for the teacher itself, and without one."""
+    if row["model"] == REFERENCE:
+        return None
+    return next((other for other in rows if other["model"] == REFERENCE and other["steps"] == row["steps"]), None)
 
 
 def sign_of_worse(higher_is_better: Mapping[str, bool | None], name: str, where: str) -> float:

@@ -76,7 +76,7 @@ def terminal_table(
     reference_values: Mapping[str, Mapping[str, float]],
     higher_is_better: Mapping[str, bool | None],
 ) -> Table:
-    """The table for people: grouped by steps, each value with its ratio to the teacher's, green where it is better."""
+    """The table for people: grouped by steps, each value with its ratio to the teacher's, green where it is better by more than the spreads."""
     names = metric_names(rows)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False,
                   title="× is the ratio to the teacher at the same number of steps", title_style="dim",
@@ -114,7 +114,7 @@ def _cell(rows: Sequence[Row], row: Row, name: str, higher_is_better: bool | Non
     share = ratio(rows, row, name)
     if share is None or higher_is_better is None:
         return value
-    return f"{value} [{'green' if is_better(share, higher_is_better) else 'dim'}]×{share:.2f}[/]"
+    return f"{value} [{'green' if is_better(rows, row, name, higher_is_better) else 'dim'}]×{share:.2f}[/]"
 
 
 def _finite(value: Any) -> Any:

@@ -6,7 +6,7 @@ import math
 import pytest
 from rich.console import Console
 
-from di4c.evaluation.rows import number, ratio
+from di4c.evaluation.rows import is_better, number, ratio
 from di4c.evaluation.table import print_table, rows_of, spread, terminal_table, write_csv, write_json
 from tests.evaluation.tables import HIGHER_IS_BETTER, REFERENCE_VALUES, measurements
 
@@ -79,3 +79,24 @@ def test_terminal_table_shows_ratios_and_floors():
     assert "80.50 ×0.40" in text and "student, 4 atoms" in text and "student, product" in text
     assert "training data (reference)" in text and "11.00" in text
     assert "×1.00" not in text  # neither the teacher's own nor a guard's
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "higher", "better"),
+    [
+        (0.8, 0.05, False, True),
+        (0.8, 0.15, False, False),  # within the spreads, which count together
+        (0.8, 0.05, True, False),
+        (1.2, 0.05, True, True),
+        (0.997, 0.0, False, False),  # within half a percent
+        (0.8, 0.05, None, False),
+        (math.nan, 0.0, False, False),
+    ],
+)
+def test_better_is_by_more_than_the_spreads(mean, std, higher, better):
+    rows = [
+        {"model": model, "mixture_size": size, "steps": 2, "metrics": {"e": {"mean": value, "std": spread}}}
+        for model, size, value, spread in (("teacher", None, 1.0, 0.1), ("student", "inf", mean, std))
+    ]
+    assert is_better(rows, rows[1], "e", higher) is better
+    assert not is_better(rows, rows[0], "e", higher) and not is_better(rows[1:], rows[1], "e", higher)
