@@ -31,7 +31,9 @@ class CodebookAverage(nn.Module):
         """The code vectors [K, e] after taking in latents [B, e, h, w] with their codes [B, h, w]."""
         z = rearrange(latents, "b e h w -> (b h w) e").to(self.total)
         assigned = one_hot(codes.flatten(), len(self.count)).to(self.total)
-        count, total, seeds = combined(assigned.sum(0), assigned.T @ z, self._candidates(z, draws))
+        with torch.autocast(z.device.type, enabled=False):  # sums are float32 as the averages are
+            total = assigned.T @ z
+        count, total, seeds = combined(assigned.sum(0), total, self._candidates(z, draws))
         self.count.lerp_(count, 1 - self.decay)
         self.total.lerp_(total, 1 - self.decay)
         dead = self.count < self.restart_below * self.count.mean()

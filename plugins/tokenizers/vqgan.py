@@ -107,10 +107,11 @@ class Quantiser(nn.Module):
         self.embedding = CodeTable(num_codes, width)
 
     def forward(self, latents: Tensor) -> Tensor:
-        """The codes nearest in squared distance: [B, h, w] int64, from latents [B, e, h, w]."""
+        """The codes nearest in squared distance: [B, h, w] int64, from latents [B, e, h, w]; in float32, under autocast too."""
         flat = rearrange(latents, "b e h w -> (b h w) e").float()
         table = self.embedding.weight.float()
-        distance = flat.square().sum(1, keepdim=True) + table.square().sum(1) - 2 * flat @ table.T
+        with torch.autocast(latents.device.type, enabled=False):
+            distance = flat.square().sum(1, keepdim=True) + table.square().sum(1) - 2 * flat @ table.T
         return distance.argmin(1).view(len(latents), *latents.shape[2:])
 
 
