@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from di4c.contracts import Draws
+from di4c.evaluation.style import INK
 from di4c_plugins.processes.enumeration import number_of
 from theory.claims import Claim, Line
 from theory.drawing import labels
@@ -51,15 +52,17 @@ def judge(case: Case, number: int) -> Verdict:
 def draw_p_values(axes, data: dict) -> None:
     names = list(data["p_values"])
     values = [max(data["p_values"][name][-1], 1e-4) for name in names]
-    axes.axvline(LEVEL, color="#D55E00", linestyle="--", linewidth=1.2, label=f"fails below {LEVEL:g}, three times")
-    axes.scatter(values, range(len(names)), color="#0072B2", s=26, zorder=3, label="p-value")
-    axes.set_yticks(range(len(names)), [_short(name) for name in names])
+    axes.axvline(LEVEL, color="#D55E00", linestyle="--", linewidth=1.2)
+    axes.scatter(values, range(len(names)), color="#0072B2", s=26, zorder=3)
+    for place, name in enumerate(names):  # inside, so that no column of panels is moved by long names
+        axes.text(8e-8, place, _short(name), fontsize=6.5, va="center", color=INK)
+    axes.set_yticks([])
     axes.invert_yaxis()
     axes.set_xscale("log")
-    axes.set_xlim(3e-4, 1.6)
-    labels(axes, "p-value, log scale", "")
-    axes.tick_params(axis="y", labelsize=6.5)
-    axes.legend(frameon=True, framealpha=0.9, edgecolor="none", fontsize=7.5, loc="lower left")
+    axes.set_xlim(6e-8, 1.6)
+    axes.set_xticks([LEVEL, 0.01, 0.1, 1])
+    axes.minorticks_off()
+    labels(axes, f"p-value; dashed: below {LEVEL:g} three times fails", "")
 
 
 def _short(name: str) -> str:
