@@ -26,10 +26,10 @@ from torch import Tensor
 from di4c import ranks
 from di4c.contracts.weight_files import read_mapping
 from di4c.contracts.weights import require_finite
-from di4c.engine.archive import Entry, write_safetensors
+from di4c.engine.archive import DTYPES, Entry, write_safetensors
 from di4c.engine.ema import MovingAverage
 from di4c.engine.shards import Shards
-from di4c.errors import CheckpointError, TrainingError, describe_os_error
+from di4c.errors import CheckpointError, SpecError, TrainingError, describe_os_error
 from di4c.files import replace_file, replace_folder, sha256_of, sync_folder, write_bytes
 
 FORMAT = 1
@@ -64,6 +64,16 @@ def save(folder: Path, shards: Shards, average: MovingAverage | None, state: dic
         _write(temporary / name, entries, tensors, digests, failures)
     ranks.on_rank_zero(lambda: _complete(temporary, final, state, digests, failures, keep))
     return final
+
+
+def check_types(shards: Shards) -> None:
+    """SpecError for a frozen parameter or buffer of a type that no checkpoint holds."""
+    for name, tensor in (shards.frozen | _persistent_buffers(shards)).items():
+        if tensor.dtype not in DTYPES:
+            raise SpecError(
+                f"{name} is of type {tensor.dtype}, which a checkpoint cannot hold; give it another, or register a buffer that is "
+                "made anew with persistent=False"
+            )
 
 
 def newest(folder: Path, warn) -> Checkpoint | None:

@@ -111,6 +111,7 @@ class Trainer:
             place(objective.teacher, options.teacher_placement, self.device, deepspeed)
         self.engine = initialize(objective, options, deepspeed, self.device)
         self.shards = shards_of(self.engine)
+        checkpoints.check_types(self.shards)
         self.average = MovingAverage(self.shards, options.ema) if options.ema else None
         self.means = RunningMeans(self.device)
         self.reporter = Reporter(options.run, self.engine.monitor, steps=options.steps, batch_size=options.batch_size)

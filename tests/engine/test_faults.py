@@ -3,14 +3,17 @@
 import json
 import signal
 import time
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from di4c.engine import checkpoint, process_group
+from di4c.engine.archive import DTYPES
 from di4c.engine.run_folder import RunFolder
-from di4c.errors import TrainingError
+from di4c.errors import SpecError, TrainingError
 from tests.engine.launching import exported, launch, losses, relative, start
 from tests.engine.toy import ToySplit
 
@@ -210,6 +213,21 @@ def test_sigterm_to_one_rank_writes_a_checkpoint_and_ends_both(folder, undisturb
     assert len(checkpoint.candidates(folder / "terminated" / "checkpoints")) == 1
     results, _ = launch([job | {"resume": True}])
     assert results[0]["finished"] and relative(losses(folder / "terminated"), undisturbed) < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["buffer", "frozen parameter"])
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
+def test_a_type_that_no_checkpoint_holds_is_told_before_training(kind, dtype):
+    """Some networks have complex tables of angles; those of 64 bits are held."""
+    module, table = torch.nn.Module(), torch.ones(3, dtype=dtype)
+    if kind == "buffer":
+        module.register_buffer("angles", table)
+    frozen = {} if kind == "buffer" else {"angles": table}
+    module.register_buffer("scratch", torch.ones(3, dtype=torch.complex128), persistent=False)
+    shards = SimpleNamespace(engine=SimpleNamespace(module=module), frozen=frozen)
+    told = nullcontext() if dtype in DTYPES else pytest.raises(SpecError, match="angles is of type torch.complex128")
+    with told:
+        checkpoint.check_types(shards)
 
 
 def reached(folder: Path) -> int:

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from di4c.contracts import Batch, Objective, Split
-from di4c.engine.archive import write_safetensors
+from di4c.engine.archive import DTYPES, write_safetensors
 from di4c.engine.deepspeed_config import deepspeed_config
 from di4c.engine.metrics import MetricsFile, RunningMeans
 from di4c.engine.optimizer import parameter_groups
@@ -66,7 +66,7 @@ def test_files_written_in_pieces_are_safetensors_with_the_right_checksum(tmp_pat
     tensors = {
         "a": torch.randn(3, 4), "b": torch.tensor(2.5, dtype=torch.float64), "c": torch.arange(6).view(2, 3).T,
         "d": torch.zeros(0, 2, dtype=torch.bfloat16), "e": torch.tensor([True, False]),
-    }  # fmt: skip
+    } | {str(dtype): torch.tensor([[1, 0, 3]]).to(dtype) for dtype in DTYPES}  # fmt: skip
     entries = [(n, t.dtype, tuple(t.shape)) for n, t in tensors.items()]
     digest = write_safetensors(tmp_path / "x", entries, iter(tensors.values()))
     assert digest == sha256_of(tmp_path / "x")
