@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from di4c.config.build import build
 from di4c.config.check import check
 from di4c.config.foresight import Absent, NotYet
 from di4c.config.registry import Registry
 from di4c.config.spec import Spec
+from di4c.contracts import Teacher
 from di4c.errors import Di4CError, RegistryError, SpecError
 from tests.config.specs import DISTILL, EVAL, PRETRAIN, changed
 
@@ -74,6 +76,7 @@ PLUGIN = """
 from di4c.contracts.extending import extending
 from di4c.errors import SpecError
 from di4c.losses.objective import Di4C
+from di4c.mixture.student import MixtureStudent
 from di4c_plugins.processes.absorbing import Absorbing
 
 DI4C_PLUGINS = {"processes": {"picky": "Picky"}, "objectives": {"curious": "Curious"}}
@@ -89,6 +92,8 @@ class Curious(Di4C):
     def __init__(self, teacher, student, *, latent, num_positions, open_split, boom: bool = False, **options):
         if boom:
             raise SpecError("boom")
+        if not isinstance(student, MixtureStudent) or isinstance(latent, int):
+            raise SpecError("never told")
         try:
             num_positions + 1
         except Exception as error:
@@ -112,10 +117,16 @@ def test_a_plugin_that_looks_at_what_is_not_there_yet_is_left_in_peace(tmp_path,
             check(spec, Registry.default(spec.plugins))
 
 
-@pytest.mark.parametrize("look", [bool, len, int, lambda x: x.y, lambda x: x == 1, lambda x: x != x, lambda x: x < 1, lambda x: x >= 1, lambda x: x + 1, lambda x: x[0], lambda x: x()])  # fmt: skip
+@pytest.mark.parametrize("look", [bool, len, int, lambda x: x.y, lambda x: x == 1, lambda x: x != x, lambda x: x < 1, lambda x: x >= 1, lambda x: x + 1, lambda x: x[0], lambda x: x(), lambda x: isinstance(x, Teacher), lambda x: isinstance(x, (int, Tensor))])  # fmt: skip
 def test_of_what_is_absent_nothing_can_be_learnt(look):
     with pytest.raises(NotYet):
         look(Absent(known=3))
+
+
+def test_a_module_can_keep_what_is_absent():
+    module, absent = nn.Module(), Absent(known=3)
+    module.kept = absent
+    assert module.kept is absent and isinstance(absent, Absent) and absent.known == 3
 
 
 def test_check_leaves_the_random_numbers_alone():
