@@ -41,11 +41,12 @@ class LossEstimator(ABC):
     `needs` names the fields of Statistics it reads, of {"joint", "marginal", "kl", "componentwise_kl", "target_joint", "log_law"}.
     "target_joint" makes target and student share their λ (M = N); only a consistency term has it. `assumes_independence`: the λ_m
     must be independent equal-weight draws: neither an enumerated prior, which has no bias left to remove, nor a stratified set.
-    "log_law" replaces the samples by all x: small spaces and an enumerated prior of λ only.
+    "log_law" replaces the samples by all x: small spaces and an enumerated prior of λ only. `least_components`: the smallest M.
     """
 
     needs: frozenset
     assumes_independence: bool = False
+    least_components: int = 1
 
     @abstractmethod
     def __call__(self, statistics: Statistics) -> tuple[Tensor, Tensor]:

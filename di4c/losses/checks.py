@@ -52,6 +52,8 @@ def faults(
 def _faults_of_estimator(options: InputOptions, term: str, estimator: LossEstimator) -> Iterator[str]:
     """Where an estimator asks for what its term, or the λ sampler, does not give."""
     latent, components, targets = options.latent, options.components, options.targets
+    if components < estimator.least_components:
+        yield f"needs objective.components ≥ {estimator.least_components}; found {components}"
     if estimator.assumes_independence and components == latent.num_atoms:
         yield f"assumes random λ, but all {components} atoms are enumerated; take monte-carlo, exact here"
     if estimator.assumes_independence and components > 1 and not latent.independent:

@@ -23,6 +23,7 @@ class Jackknife(LossEstimator):
 
     needs = frozenset({"joint"})
     assumes_independence = True
+    least_components = 2
 
     def __call__(self, statistics: Statistics) -> tuple[Tensor, Tensor]:
         joint = statistics.joint

@@ -8,6 +8,7 @@ from di4c.errors import SpecError
 from di4c.losses.full_noise import FullNoiseTerm
 from di4c.losses.objective import Di4C
 from di4c.losses.terms import ConsistencyTerm, DataTerm, DistillationTerm, Gate, MarginalTerm, TeacherStep
+from di4c_plugins.estimators.jackknife import Jackknife
 from di4c_plugins.estimators.monte_carlo import MonteCarlo
 from di4c_plugins.latents.categorical import Categorical
 from di4c_plugins.latents.unit_cube import Uniform
@@ -71,6 +72,17 @@ TIMES = [
     TimeGrid([0.25, 0.5]), UniformTime(0.25, 0.5), LowDiscrepancyTime(0.25, 0.5), SplitTime(low=0.25, high=0.5, split=0.3, probability=0.5),
     LowOrUniform(low=0.25, high=0.5, probability=0.5), Discrete(8, UniformTime(0.15, 0.49)),
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize("term", ["data", "consistency"])
+def test_an_estimator_with_too_few_components_is_refused(term):
+    terms = {"data": DataTerm(1.0, Jackknife(), FLAT), "consistency": ConsistencyTerm(1.0, Jackknife())}
+    told = {term: terms[term], "latent": Uniform()}
+    with pytest.raises(
+        SpecError, match=rf"^objective\.{term}\.estimator: Jackknife needs objective\.components ≥ 2; found 1"
+    ):
+        made(components=1, **told)
+    made(components=2, **told)
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
