@@ -35,6 +35,10 @@ def import_student(spec_file: Path, overrides: list[str], out: Path) -> Path:
     from di4c.errors import SpecError
 
     spec = dataclasses.replace(read_spec(spec_file, [*overrides, f"train.run={out}"]), pipeline=None)
+    if spec.task != "distill":
+        raise SpecError(
+            f"{spec_file}: task: expected distill, found {spec.task}; a published student is the teacher of one"
+        )
     if out.exists():
         raise SpecError(f"{out}: exists already; give a new folder")
     registry = Registry.default(spec.plugins)

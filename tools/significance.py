@@ -22,11 +22,15 @@ def main() -> None:
 
 
 def store(arguments: argparse.Namespace) -> None:
-    """Writes --out and prints a line a number of steps."""
+    """Writes --out and prints a line a number of steps. Raises DataError as `verdict`, and for an evaluation of one sampling seed."""
     from di4c.evaluation.rows import told_steps
     from di4c.evaluation.table import write_json
 
     stored = read_json(arguments.eval, {"rows": list})
+    if (stored.get("settings") or {}).get("seeds") == 1:
+        raise DataError(
+            f"{arguments.eval}: has one sampling seed, so no spread to hold a gain against; evaluate with --seeds 2 or more"
+        )
     rows = stored.pop("rows")
     judged, guarded = arguments.judged, arguments.guarded
     directions = stored.get("higher_is_better") or dict.fromkeys(

@@ -1,6 +1,7 @@
 """DeepSpeed's configuration from the spec's `deepspeed:` section and the train options."""
 
 import copy
+import difflib
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,12 +23,26 @@ NOT_GIVEN = {
 }
 """DeepSpeed's keys that a spec must not set, with the keys to use."""
 
+USUAL = (
+    "activation_checkpointing", "aio", "comet", "comms_logger", "communication_data_type", "csv_monitor", "data_types",
+    "flops_profiler", "gradient_predivide_factor", "prescale_gradients", "sparse_gradients", "tensorboard", "torch_autocast",
+    "wall_clock_breakdown", "wandb", "zero_allow_untested_optimizer", "zero_force_ds_cpu_optimizer", "zero_optimization",
+)  # fmt: skip
+"""DeepSpeed's keys that a spec may set. It passes over keys that it does not know, so that a mistyped one would count for nothing."""
+
 
 def check_section(section: Mapping[str, Any]) -> None:
-    """Raises SpecError for keys of a `deepspeed:` section that `train` says already, and for combinations that cannot run."""
+    """Raises SpecError for keys of a `deepspeed:` section that `train` says already, mistyped ones, and combinations that cannot run."""
     for key in section:
         if key in NOT_GIVEN:
             raise SpecError(f"deepspeed.{key}: set by the trainer; use {NOT_GIVEN[key]} instead.")
+        near = (
+            [] if key in USUAL else difflib.get_close_matches(str(key).lower(), (*USUAL, *NOT_GIVEN), n=1, cutoff=0.85)
+        )
+        if near:
+            raise SpecError(
+                f"deepspeed.{key}: DeepSpeed has no such key, and would pass over it. Did you mean {near[0]!r}?"
+            )
     zero = _mapping(section, "zero_optimization", "deepspeed")
     stage = zero.get("stage", 0)
     if isinstance(stage, bool) or not isinstance(stage, int) or not 0 <= stage <= 3:

@@ -1,5 +1,9 @@
 """DeepSpeed's engine around an objective."""
 
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
 import deepspeed
 import torch
 from torch import nn
@@ -12,6 +16,7 @@ from di4c.engine.deepspeed_config import deepspeed_config
 from di4c.engine.graphs import replay_backbones
 from di4c.engine.optimizer import build_optimizer, parameter_groups
 from di4c.engine.options import TrainOptions
+from di4c.errors import SpecError
 
 
 def initialize(objective: Objective, options: TrainOptions, section: dict, device: torch.device):
@@ -24,7 +29,7 @@ def initialize(objective: Objective, options: TrainOptions, section: dict, devic
     if options.compile:
         compile_backbones(objective, *([] if objective.teacher is None else [objective.teacher.network]))
     optimizer = build_optimizer(groups, options.optimizer)
-    with process_group.told_when_slow("DeepSpeed is preparing its engine"):
+    with process_group.told_when_slow("DeepSpeed is preparing its engine"), _told():
         engine, *_ = deepspeed.initialize(model=objective, optimizer=optimizer, config=config)
     if hasattr(engine.optimizer, "fp32_groups"):
         # This wrapper of stage 0 in bfloat16 has taken an empty step, which would shift the bias correction.
@@ -33,6 +38,20 @@ def initialize(objective: Objective, options: TrainOptions, section: dict, devic
         whole = objective.teacher is not None and options.teacher_placement == "replicated"
         replay_backbones(objective, *([objective.teacher.network] if whole else []))
     return engine
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """What DeepSpeed says of its configuration's keys and values as a SpecError."""
+    try:
+        yield
+    except ValueError as error:
+        errors: Any = getattr(error, "errors", None)
+        if not callable(errors):
+            raise  # not of pydantic, by which DeepSpeed checks its keys
+        first = errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise SpecError(f"deepspeed: {key}: {first['msg']}; found {first['input']!r}") from error
 
 
 def tied_names(module: nn.Module) -> dict[str, str]:

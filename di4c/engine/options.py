@@ -1,5 +1,6 @@
 """How a run is trained, as plain values; imports nothing heavy. What shapes the result has no default: a spec states it."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -26,12 +27,13 @@ class OptimizerOptions:
     betas_of: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def __post_init__(self):
-        _require(self.lr > 0, "train.optimizer.lr", self.lr, "a number > 0")
+        _require(0 < self.lr < math.inf, "train.optimizer.lr", self.lr, "a finite number > 0")
         _require(all(0 <= b < 1 for b in self.betas), "train.optimizer.betas", self.betas, "two numbers in [0, 1)")
-        _require(self.weight_decay >= 0, "train.optimizer.weight_decay", self.weight_decay, "a number ≥ 0")
-        _require(self.eps > 0, "train.optimizer.eps", self.eps, "a number > 0")
+        decay = self.weight_decay
+        _require(0 <= decay < math.inf, "train.optimizer.weight_decay", decay, "a finite number ≥ 0")
+        _require(0 < self.eps < math.inf, "train.optimizer.eps", self.eps, "a finite number > 0")
         for name, factor in self.lr_multipliers.items():
-            _require(factor >= 0, f"train.optimizer.lr_multipliers.{name}", factor, "a number ≥ 0")
+            _require(0 <= factor < math.inf, f"train.optimizer.lr_multipliers.{name}", factor, "a finite number ≥ 0")
         for name, betas in self.betas_of.items():
             _require(all(0 <= b < 1 for b in betas), f"train.optimizer.betas_of.{name}", betas, "two numbers in [0, 1)")
 
@@ -97,7 +99,7 @@ class TrainOptions:
             _require(getattr(self, key) >= 0, f"train.{key}", getattr(self, key), "a number of steps ≥ 0")
         micro = self.micro_batch_size
         _require(micro is None or micro >= 1, "train.micro_batch_size", micro, "at least 1, or null")
-        _require(self.clip is None or self.clip > 0, "train.clip", self.clip, "a number > 0, or null")
+        _require(self.clip is None or 0 < self.clip < math.inf, "train.clip", self.clip, "a finite number > 0, or null")
         _require(self.ema is None or 0 <= self.ema < 1, "train.ema", self.ema, "a decay in [0, 1), or null")
 
     @property

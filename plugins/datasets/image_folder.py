@@ -106,9 +106,11 @@ class ImageFolder(PixelData):
             for file in every:
                 found["test" if is_held_out(file.relative_to(self.path), self.held_out) else "train"].append(file)
         if not all(found.values()):
+            mend = "expected a folder with images, or with folders train and test (or val)"
+            if any(found.values()):
+                mend = f"data.held_out {self.held_out} chose these by name; give more images, another held_out, or folders train and test (or val)"
             raise DataError(
-                f"data.path {self.path}: {len(found['train'])} training and {len(found['test'])} held-out images; "
-                "expected a folder with images, or with folders train and test (or val)"
+                f"data.path {self.path}: {len(found['train'])} training and {len(found['test'])} held-out images; {mend}"
             )
         return found
 

@@ -5,7 +5,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from di4c.errors import SpecError
+from di4c.errors import DataError, SpecError
 from di4c_plugins.metrics.features import OfFeatures
 from di4c_plugins.metrics.reference import reference
 
@@ -36,8 +36,11 @@ def gaussian_distance(mean_1: Tensor, cov_1: Tensor, mean_2: Tensor, cov_2: Tens
     """Squared Fréchet (Wasserstein-2) distance of two Gaussians, from means [F] and covariances [F, F] in float64.
 
     tr (C₁ C₂)^½ = tr (C₁^½ C₂ C₁^½)^½, whose argument is symmetric and positive: eigenvalues suffice, and a singular
-    covariance does no harm.
+    covariance does no harm. Raises DataError for features that are NaN or infinite.
     """
+    for whose, cov in {"the samples": cov_1, "the held-out data": cov_2}.items():
+        if not cov.isfinite().all():
+            raise DataError(f"Fréchet distance: the features of {whose} are NaN or infinite")
     values, vectors = torch.linalg.eigh(cov_1)
     root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
     cross = torch.linalg.eigvalsh(root @ cov_2 @ root).clamp_min(0).sqrt().sum()

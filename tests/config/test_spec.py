@@ -241,3 +241,16 @@ def test_a_tokenizers_objective_is_named():
     assert Spec.from_dict(spec | {"objective": "vq"}).objective == {"name": "vq"}
     with pytest.raises(SpecError, match="objective.name: expected a string, found None"):
         Spec.from_dict(spec | {"objective": {"tokenizer": "vqgan"}})
+
+
+@pytest.mark.parametrize(("key", "meant"), [("zero_optimisation", "zero_optimization"), ("Zero_Optimization", "zero_optimization"), ("tensor_board", "tensorboard"), ("gradient_clip", "gradient_clipping")])  # fmt: skip
+def test_a_mistyped_key_of_deepspeed_is_told(tmp_path, key, meant):
+    """DeepSpeed passes over keys that it does not know: the stage would be 0 without a word."""
+    with pytest.raises(SpecError, match=f"deepspeed.{key}: .*Did you mean '{meant}'"):
+        read_spec(written(tmp_path, changed(PRETRAIN, deepspeed={key: {"stage": 2}})))
+
+
+@pytest.mark.parametrize("key", ["lr", "weight_decay", "eps"])
+def test_numbers_of_the_optimizer_are_finite(key):
+    with pytest.raises(SpecError, match=f"train.optimizer.{key}: expected a finite number"):
+        Spec.from_dict(changed(PRETRAIN, **{f"train__optimizer__{key}": float("inf")}))

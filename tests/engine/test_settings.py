@@ -2,10 +2,12 @@
 
 import json
 
+import pytest
 import torch
 
 from di4c import ranks
 from di4c.engine.run_folder import RunFolder
+from di4c.errors import SpecError
 from di4c.kernels.backend import CPU_BYTES
 from tests.losses.test_objective import make
 
@@ -34,3 +36,15 @@ def test_a_run_keeps_what_its_first_session_chose(tmp_path):
     assert folder.settings() == {"chunk_bytes": 1}
     folder.close()
     assert json.loads((tmp_path / "run/run.json").read_text())["sessions"][0]["settings"] == {"chunk_bytes": 1}
+
+
+def test_what_deepspeed_says_of_its_keys_is_one_line():
+    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+
+    from di4c.engine.initialize import _told
+
+    for zero, told in (({"stag": 2}, "stag: Extra"), ({"stage": "two"}, "stage: Input"), ({"offload_param": {"device": "disk"}}, "offload_param.device: ")):  # fmt: skip
+        with pytest.raises(SpecError, match=f"deepspeed: {told}"), _told():
+            DeepSpeedZeroConfig(**zero)
+    with pytest.raises(ValueError, match="another"), _told():
+        raise ValueError("another")

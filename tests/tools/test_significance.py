@@ -1,5 +1,6 @@
 """The verdict on a student, from rows of known means and spreads, and the tool that stores it."""
 
+import argparse
 import json
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from di4c.errors import DataError
-from tools.significance import verdict
+from tools.significance import store, verdict
 
 ROOT = Path(__file__).parents[2]
 
@@ -86,3 +87,13 @@ def test_the_tool_stores_the_evaluation_with_its_verdict(tmp_path):
     assert stored["verdict"]["holds"] and stored["rows"] == rows and stored["commit"] == "abc"
     assert stored["tried"] == [{"what": "fewer atoms"}]
     assert stored["cpu_seconds"] == {"student": 12.5} and stored["about"] == "A test."
+
+
+def test_one_sampling_seed_gives_no_verdict(tmp_path):
+    """Its spread is 0, which every gain exceeds."""
+    rows = [row("teacher", 2, 0.2, 0.3, std=0.0), row("student", 2, 0.1, 0.3, std=0.0)]
+    (tmp_path / "eval.json").write_text(json.dumps({"rows": rows, "settings": {"seeds": 1}}))
+    arguments = argparse.Namespace(eval=tmp_path / "eval.json", out=tmp_path / "out.json")
+    with pytest.raises(DataError, match="one sampling seed, so no spread"):
+        store(arguments)
+    assert not arguments.out.exists()

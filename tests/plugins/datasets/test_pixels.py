@@ -215,6 +215,9 @@ def test_held_out_images_stay_when_others_come(folder_of_images):
 def test_image_folder_mistakes(tmp_path):
     with pytest.raises(DataError, match="expected a folder with images"):
         ImageFolder(path=str(tmp_path / "none"), size=4)
+    (tmp_path / "0.png").write_bytes(b"not an image")
+    with pytest.raises(DataError, match="training and . held-out images; data.held_out 0.1 chose these by name"):
+        ImageFolder(path=str(tmp_path), size=4).split("train")
     for k in range(40):
         (tmp_path / f"{k}.png").write_bytes(b"not an image")
     with pytest.raises(DataError, match="cannot be read as an image"):

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from di4c.contracts import Draws
-from di4c.errors import SpecError
+from di4c.errors import DataError, SpecError
 from di4c_plugins.metrics.features import principal_components
 from di4c_plugins.metrics.frechet import Frechet, gaussian_distance
 
@@ -97,3 +97,13 @@ def test_feature_map_that_does_not_import(source, generation, correlated):
     metric = Frechet(data=source(correlated, correlated, 5), features="nowhere:features")
     with pytest.raises(SpecError, match="nowhere:features"):
         metric(generation(correlated))
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_features_that_are_no_numbers_are_told(number):
+    """torch's eigenvalues would fail on them, or say nothing."""
+    mean, good, odd = torch.zeros(2).double(), torch.eye(2).double(), torch.eye(2).double()
+    odd[0, 0] = number
+    for pair, whose in (((odd, good), "samples"), ((good, odd), "held-out data")):
+        with pytest.raises(DataError, match=f"features of the {whose} are NaN or infinite"):
+            gaussian_distance(mean, pair[0], mean, pair[1])
