@@ -38,8 +38,8 @@ def _head(plan: Plan) -> list[str]:
 
 
 def _table(plan: Plan) -> list[str]:
-    """GB of every entry, or MB where all are small; `peak` is the larger of computing and updating."""
-    name, unit = ("GB", 1e9) if max(row.memory.peak for row in plan.rows) >= 1e9 else ("MB", 1e6)
+    """GB of every entry, or MB where some peak is less than one; `peak` is the larger of computing and updating."""
+    name, unit = ("GB", 1e9) if min(row.memory.peak for row in plan.rows) >= 1e9 else ("MB", 1e6)
     head = f"{f'{name} a GPU':<19}" + "".join(f"{title:>12}" for title in COLUMNS.values()) + f"{'peak':>9}"
     return [head + "  fits" * (plan.gpu_memory is not None)] + [_line(plan, row, unit) for row in plan.rows]
 

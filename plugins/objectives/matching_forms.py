@@ -96,10 +96,9 @@ class MaskedForm(MatchingForm):
         return torch.where(hidden, self.process.mask_index, x_0)
 
     def coefficient(self, s: Tensor, span: Tensor, most: float) -> Tensor:
-        rate = span * self.process.schedule.log_rate(s)
-        return torch.where(self.process.schedule.masked(s) > 0, rate, 0.0).clamp_max(
-            most
-        )  # 0/0 where nothing is masked
+        schedule = self.process.schedule
+        rate = torch.where(schedule.masked(s) > 0, schedule.log_rate(s), 0.0)  # 0/0 where nothing is masked
+        return (span * rate).clamp_max(most)
 
     def pieces(self, student: Prediction, x_t: Tensor, x_s: Tensor, chunk_bytes: int) -> Iterator[Tensor]:
         mask = self.process.mask_index

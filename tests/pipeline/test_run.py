@@ -83,7 +83,7 @@ def test_a_plugins_pipeline_is_run(spec, tmp_path, ranks):
     ({"name": "swep"}, "pipeline.name: no pipeline named 'swep'. Did you mean 'sweep'"),
     ({"name": "sweep", "rats": []}, "pipeline: 'sweep' .* has no option 'rats'. Did you mean 'rates'"),
     ({"name": "sweep", "rates": "all"}, "pipeline.rates: expected a list of numbers, found 'all'"),
-    ({"name": "sweep", "rates": [-1.0]}, "lr--1: train.optimizer.lr: expected a number > 0"),
+    ({"name": "sweep", "rates": [-1.0]}, "lr--1: train.optimizer.lr: expected a finite number > 0"),
     ({"name": "sweep", "rates": [1.0], "prefix": "a/"}, "a/1: a run is called by the name of its folder"),
     ({"name": "token"}, "no pipeline named 'token' .*names a head"),
 ])  # fmt: skip
