@@ -63,32 +63,47 @@ class Turns(NamedTuple):
 
     def split(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values [B, heads, D, head width] of a projection [B, D, 3·H], the first two turned."""
-        width = qkv.shape[-1] // 3
-        both, values = qkv.split([2 * width, width], dim=-1)
-        turn: Callable[..., Tensor] = _turn if torch.compiler.is_compiling() else _Turn.apply
-        queries, keys = turn(both, self.tables.to(qkv.dtype), self.distance).chunk(2, dim=-1)
+        turn: Callable[..., tuple[Tensor, Tensor]] = _turn_first if torch.compiler.is_compiling() else _Turn.apply
+        both, values = turn(qkv, self.tables.to(qkv.dtype), self.distance)
+        queries, keys = both.chunk(2, dim=-1)
         queries, keys, values = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (queries, keys, values))
         return queries, keys, values
 
 
 class _Turn(torch.autograd.Function):
-    """(a, b) → (a·cos − b·sin, b·cos + a·sin) for the pairs of channels of x [B, D, C], `distance` apart; tables [2, D, C].
+    """(x, rest) → (turned x, rest) of a tensor [B, D, C + R]; tables [2, D, C].
+
+    (a, b) → (a·cos − b·sin, b·cos + a·sin) for the pairs of channels of x, `distance` apart.
 
     Three passes over x as it lies in memory: a channel's partner is found by shifting x, which is a view, not by slices that have to
     be concatenated again. Inductor fuses them. On a CPU neighbours are turned by one complex product instead, a single pass to the
-    same bits. The gradient is the turn the other way: autograd would copy it for every shift, where no compiler takes the copies out.
+    same bits. The gradient is the turn the other way, into its place beside that of the rest: autograd would copy it for every shift,
+    where no compiler takes the copies out.
     """
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor, tables: Tensor, distance: int) -> Tensor:
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx, whole: Tensor, tables: Tensor, distance: int
+    ) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(tables)
         ctx.distance = distance
-        return _turn_of(x, distance)(x, tables, distance)
+        return _turn_first(whole, tables, distance)
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, None, None]:
-        (tables,) = ctx.saved_tensors
-        return _turn_of(gradient, ctx.distance)(gradient, tables, ctx.distance, -1), None, None
+    def backward(ctx: torch.autograd.function.FunctionCtx, turned: Tensor, rest: Tensor) -> tuple[Tensor, None, None]:
+        (tables,), width = ctx.saved_tensors, turned.shape[-1]
+        whole = turned.new_empty(*turned.shape[:-1], width + rest.shape[-1])
+        _turn_of(turned, ctx.distance)(turned, tables, ctx.distance, -1, out=whole[..., :width])
+        whole[..., width:] = rest
+        return whole, None, None
+
+
+def _turn_first(whole: Tensor, tables: Tensor, distance: int) -> tuple[Tensor, Tensor]:
+    """The channels that the tables are for, turned, and the others."""
+    width = tables.shape[-1]
+    x, rest = whole.split([width, whole.shape[-1] - width], dim=-1)
+    turn: Callable[..., Tensor] = _turn if torch.compiler.is_compiling() else _turn_of(x, distance)
+    return turn(x, tables, distance), rest
 
 
 def _turn_of(x: Tensor, distance: int) -> Callable[..., Tensor]:
@@ -111,18 +126,18 @@ def kernel_applies(x: Tensor) -> bool:
     return x.numel() >= BY_KERNEL and kernels_apply(x)
 
 
-def _turn(x: Tensor, tables: Tensor, distance: int, sign: int = 1) -> Tensor:
+def _turn(x: Tensor, tables: Tensor, distance: int, sign: int = 1, out: Tensor | None = None) -> Tensor:
     cos, sin = tables
-    turned, sin = x * cos, sin[:, :-distance]
+    turned, sin = torch.mul(x, cos, out=out), sin[:, :-distance]
     _add_product(turned[..., :-distance], x[..., distance:], sin, -sign)
     _add_product(turned[..., distance:], x[..., :-distance], sin, sign)
     return turned
 
 
-def _turn_neighbours(x: Tensor, tables: Tensor, distance: int, sign: int = 1) -> Tensor:
+def _turn_neighbours(x: Tensor, tables: Tensor, distance: int, sign: int = 1, out: Tensor | None = None) -> Tensor:
     cos, sin = tables.unflatten(-1, (-1, 2))[..., 0]
-    pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * torch.complex(cos, sign * sin)).flatten(-2)
+    pairs, into = (None if y is None else torch.view_as_complex(y.unflatten(-1, (-1, 2))) for y in (x, out))
+    return torch.view_as_real(torch.mul(pairs, torch.complex(cos, sign * sin), out=into)).flatten(-2)
 
 
 def _add_product(total: Tensor, x: Tensor, sin: Tensor, sign: int) -> None:
