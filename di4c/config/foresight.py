@@ -80,6 +80,8 @@ def tried(kind: str | None, construction: Construction, provided: Mapping[str, A
             return construction.made(provided, parts)
     except Exception as error:  # an Absent can lead to any kind
         own = isinstance(error, Di4CError) and isinstance(error.__cause__, Di4CError) and not _of_the_absent(error)
+        if own and "num_classes" in construction.parameters and provided.get("num_classes") is not None:
+            return tried(kind, construction, {**provided, "num_classes": None})  # the data may have no labels
         if own or not any(isinstance(value, Absent) for value in given):
             raise
         return Absent()

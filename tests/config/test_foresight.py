@@ -123,6 +123,22 @@ def test_of_what_is_absent_nothing_can_be_learnt(look):
         look(Absent(known=3))
 
 
+BACKBONE = {"name": "mdlm-dit", "width": 8, "depth": 1, "heads": 2, "conditioning_width": 4}
+
+
+@pytest.mark.parametrize("teacher", ["denoiser", "mdlm"])
+def test_a_network_that_takes_no_labels_is_not_refused_before_the_data_are_known(teacher):
+    """Whether `num_classes` is None cannot be hidden from it."""
+    entry = {"name": teacher, "backbone": BACKBONE} | (
+        {"path": "teacher.pt"} if teacher == "mdlm" else {"parameterisation": "subs"}
+    )
+    values = changed(PRETRAIN, teacher=entry)
+    check(Spec.from_dict(values), Registry.default())
+    values["teacher"]["backbone"] = BACKBONE | {"heads": 3}
+    with pytest.raises(SpecError, match="width 8 over 3 heads"):
+        check(Spec.from_dict(values), Registry.default())
+
+
 def test_a_module_can_keep_what_is_absent():
     module, absent = nn.Module(), Absent(known=3)
     module.kept = absent
