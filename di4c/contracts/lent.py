@@ -18,7 +18,7 @@ from di4c.draws import Draws
 
 
 @dataclass
-class Calls:
+class NetworkCalls:
     """The calls of networks: their rows, of which a doubled batch has twice as many, and whether all that they said were numbers.
 
     numbers: a bool on the networks' device, so that nothing waits for it; None before the first call.
@@ -34,13 +34,13 @@ class Calls:
         self.numbers = numbers if self.numbers is None else self.numbers & numbers
 
 
-_SAMPLING: ContextVar[tuple[Calls, Tempering | None] | None] = ContextVar("sampling", default=None)
+_SAMPLING: ContextVar[tuple[NetworkCalls, Tempering | None] | None] = ContextVar("sampling", default=None)
 
 
 @contextmanager
-def sampling(tempering: Tempering | None = None) -> Iterator[Calls]:
-    """Inside, every call of an `observed` denoiser or a lent teacher is added to the Calls, and its prediction is tempered."""
-    calls = Calls()
+def sampling(tempering: Tempering | None = None) -> Iterator[NetworkCalls]:
+    """Inside, every call of an `observed` denoiser or a lent teacher is added to the NetworkCalls, and its prediction is tempered."""
+    calls = NetworkCalls()
     token = _SAMPLING.set((calls, tempering))
     try:
         yield calls
