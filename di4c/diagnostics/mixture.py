@@ -7,6 +7,7 @@ from torch import Tensor
 
 from di4c.contracts import Draws, ForwardProcess, LambdaSampler, Prediction, Statistics
 from di4c.draws import categorical
+from di4c.kernels.adding import add_lines
 from di4c.mixture.marginals import mixture_log_weights
 from di4c.mixture.student import MixtureStudent
 from di4c.mixture.sums import Query, statistics
@@ -73,7 +74,7 @@ def mutual_information(prediction: Prediction) -> Tensor:
         weighted = log_p + log_weights.to(log_p)[:, None]
         log_mean = weighted.logsumexp(1)
         information = (weighted.exp() * (log_p - log_mean[:, None])).sum((1, 2))
-        total.index_add_(0, rows // positions, information.to(total))
+        add_lines(total, rows // positions, information.to(total))
     return total
 
 

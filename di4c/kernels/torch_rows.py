@@ -93,14 +93,15 @@ def _gradient_in_logs(
 def _at_states(against: Against, given: Tensor | None, z: Tensor) -> tuple[Tensor | None, Tensor]:
     """(their states, the gradients with respect to the chosen log-probabilities): [P, M, N] each, N = 0 without any.
 
-    Where lines share rows (None, a table [P, M, S] of their sums).
+    Where lines share rows, and on a GPU, where `scatter_add_` is atomic: (None, a table [P, M, S] of their sums).
     """
     if given is None:
         given = z.new_zeros(*z.shape[:2], 0)
         return given.long(), given
-    if against.row is None:
+    if against.row is None and not (z.is_cuda and given.numel()):
         return against.tokens[:, None].expand_as(given), given
-    return None, chosen_table(against.row, against.tokens, given, len(z), z.shape[-1])
+    row = torch.arange(len(z), device=z.device) if against.row is None else against.row
+    return None, chosen_table(row, against.tokens, given, len(z), z.shape[-1])
 
 
 def _add(total: Tensor, index: Tensor | None, values: Tensor) -> Tensor:
